@@ -1,0 +1,1 @@
+//! Writers for SquashFS, FAT, GPT, GRUB boot sectors and compressed disks. Spawns nothing, no network.

@@ -1,0 +1,1 @@
+//! Debian repositories: metadata, signatures, the bootstrap closure, the lock file and the download store.

@@ -1,0 +1,1 @@
+//! Definition file, lowering, defaults and step hashing. Pure.

@@ -1,0 +1,1 @@
+//! Tools root, package installation, kickstart commands, scripts and the layer store.

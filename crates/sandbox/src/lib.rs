@@ -1,0 +1,5 @@
+//! User namespaces, id maps, mounts as values, limits, running commands and capturing their output.
+
+mod request;
+
+pub use request::*;

@@ -1,0 +1,176 @@
+//! What is to be run, as plain values that can be described, compared, stored and executed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One run in a sandbox of its own: new user, mount, pid, ipc, uts, cgroup and mostly network namespaces.
+///
+/// The root is entered by `pivot_root` in both kinds of [`Body`]; nothing of the host can be seen but the
+/// mounts and the file descriptors that are handed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The root file system.
+    pub root: Root,
+    /// Mounts below the root, in order.
+    pub mounts: Vec<Mount>,
+    /// What runs there.
+    pub body: Body,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// Working directory, absolute in the root.
+    pub cwd: String,
+    /// Network access.
+    pub network: Network,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Host name inside.
+    pub hostname: String,
+}
+
+/// The root file system of a run. Paths are the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Root {
+    /// A directory as it is.
+    Dir {
+        /// The directory.
+        path: PathBuf,
+        /// Whether it may be written.
+        writable: bool,
+    },
+    /// Layers under a writable one.
+    Overlay {
+        /// Read-only layers, the top one first; may be empty (then `upper` is bound as it is).
+        lower: Vec<PathBuf>,
+        /// Receives every change.
+        upper: PathBuf,
+        /// The kernel's work directory, on the file system of `upper`.
+        work: PathBuf,
+    },
+    /// Layers, read-only.
+    Layers {
+        /// The top one first.
+        lower: Vec<PathBuf>,
+    },
+}
+
+/// A mount below the root. Targets are absolute paths in the root, resolved inside it; missing ones are created
+/// where the root is writable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Mount {
+    /// A fresh procfs at `/proc` with the dangerous parts masked or read-only.
+    Proc,
+    /// Read-only sysfs at `/sys` (a bind of an empty read-only tree where the kernel refuses one).
+    Sys,
+    /// Minimal `/dev`: null zero full random urandom tty, pts, shm, fd, stdin, stdout, stderr and `/dev/log`, whose
+    /// datagrams appear as [`Stream::Syslog`] lines.
+    Dev,
+    /// An empty tmpfs.
+    Tmpfs {
+        /// Where.
+        target: String,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// A host file or directory.
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// In the root.
+        target: String,
+        /// Whether it may be written.
+        writable: bool,
+    },
+    /// A file with given bytes, on no disk (a tmpfs file bound read-only to the target).
+    File {
+        /// In the root.
+        target: String,
+        /// Content.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A symbolic link made inside an earlier tmpfs.
+    Symlink {
+        /// In the root.
+        target: String,
+        /// What the link says.
+        to: String,
+    },
+}
+
+/// What runs inside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Body {
+    /// A program of the root. Descriptors that were handed over are at 10, 11, …
+    Exec {
+        /// Program and arguments; the program is looked up in the request's `PATH`.
+        argv: Vec<String>,
+    },
+    /// A function of this very program, registered in [`crate::entry`], run as the namespace's root after
+    /// `pivot_root`: Kiln's own code over the tree, with right owners and no way out of the root.
+    Call {
+        /// The registered name.
+        function: String,
+        /// Its argument.
+        payload: serde_json::Value,
+    },
+}
+
+/// Network access of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// A network namespace with a loopback only.
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// Limits of a run. They are lowered where the host's hard limits are lower, never refused for that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Open files.
+    pub open_files: u64,
+    /// Bytes of address space of each process, if limited.
+    pub address_space: Option<u64>,
+    /// Wall-clock seconds after which everything is killed.
+    pub seconds: Option<u64>,
+    /// Bytes of output after which the rest is counted, but neither kept nor passed on.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { open_files: 4096, address_space: None, seconds: None, output_bytes: 64 << 20 }
+    }
+}
+
+/// Where a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A datagram to `/dev/log`.
+    Syslog,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Exit code.
+    Exited(i32),
+    /// Killed by a signal of this number.
+    Signaled(i32),
+    /// Killed because `Limits::seconds` passed.
+    TimedOut,
+    /// Killed because the caller cancelled.
+    Cancelled,
+}

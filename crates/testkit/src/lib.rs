@@ -1,0 +1,1 @@
+//! Test support: a loopback mirror that injects faults, and generated trees.
