@@ -1,0 +1,137 @@
+//! The one error of this crate.
+
+use std::fmt;
+use std::io;
+
+/// Whose fault it is; `build` turns it into an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The definition or a file that was handed in is wrong (exit code 1).
+    Input,
+    /// The machine lacks something: space, a permission, a file of the boot loader (exit code 3).
+    Environment,
+    /// Reading or writing failed for another reason (exit code 4).
+    Step,
+    /// Kiln is wrong (exit code 5).
+    Internal,
+    /// The caller asked to stop (exit code 130).
+    Cancelled,
+}
+
+/// What failed, why, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    source: Option<io::Error>,
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with a sentence that names the object.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    /// An input that cannot be used.
+    pub fn input(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Input, message)
+    }
+
+    /// A failed read or write while `doing` (a gerund that names the object: `writing /esp/vmlinuz`).
+    ///
+    /// The kind follows from the cause: no space, no permission and the like are the environment's.
+    pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        Error {
+            kind: kind_of(&source),
+            message: doing.into(),
+            hint: hint_of(&source),
+            source: Some(source),
+        }
+    }
+
+    /// The caller's wish to stop.
+    pub fn cancelled() -> Self {
+        Error::new(ErrorKind::Cancelled, "cancelled")
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What to do, if known.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|e| e as _)
+    }
+}
+
+fn kind_of(source: &io::Error) -> ErrorKind {
+    use io::ErrorKind as K;
+    match source.kind() {
+        K::StorageFull
+        | K::QuotaExceeded
+        | K::FileTooLarge
+        | K::PermissionDenied
+        | K::ReadOnlyFilesystem
+        | K::OutOfMemory => ErrorKind::Environment,
+        _ => ErrorKind::Step,
+    }
+}
+
+fn hint_of(source: &io::Error) -> Option<String> {
+    use io::ErrorKind as K;
+    let hint = match source.kind() {
+        K::StorageFull => "free some space, or choose another output or cache directory",
+        K::QuotaExceeded => "the disk quota is used up: free some space or choose another directory",
+        K::FileTooLarge => "the file system or `ulimit -f` does not allow a file of this size",
+        K::ReadOnlyFilesystem => "the file system is mounted read-only: choose another directory",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// Adds what was being done to an [`io::Error`].
+pub(crate) trait IoContext<T> {
+    /// `doing` is a gerund that names the object.
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::io(doing(), e))
+    }
+}
+
+impl<T> IoContext<T> for std::result::Result<T, rustix::io::Errno> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::io(doing(), e.into()))
+    }
+}
