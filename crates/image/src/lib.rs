@@ -1,5 +1,12 @@
 //! Writers for SquashFS, FAT, GPT, GRUB boot sectors and compressed disks. Spawns nothing, no network.
 
+pub mod disk;
 mod error;
+pub mod fat;
+pub mod grub;
+mod sparse;
+pub mod squashfs;
+pub mod targz;
+pub mod tree;
 
 pub use error::{Error, ErrorKind, Result};
