@@ -1,0 +1,165 @@
+//! What a partition is, before and after it has a place.
+
+use serde::{Deserialize, Serialize};
+
+use super::guid::Guid;
+use super::units::Extent;
+use crate::error::{Error, Result};
+
+/// Longest partition name that GPT holds, in UTF-16 units.
+const MAX_NAME: usize = 36;
+
+/// Which table the disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Table {
+    /// A GUID partition table with a protective MBR.
+    Gpt {
+        /// The disk's own GUID.
+        disk: Guid,
+    },
+    /// A master boot record with up to four primary partitions.
+    Mbr {
+        /// The disk signature; Linux derives PARTUUIDs from it (`signature-0n`).
+        signature: u32,
+    },
+}
+
+/// What a partition is for, in both tables' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionType {
+    /// GPT partition type GUID.
+    pub gpt: Guid,
+    /// MBR partition type; 0 where MBR has none.
+    pub mbr: u8,
+}
+
+impl PartitionType {
+    /// Where GRUB's core.img lies on GPT disks. MBR disks use the gap before the first partition.
+    pub const BIOS_BOOT: Self = Self::new(
+        Guid::from_groups(0x2168_6148, 0x6449, 0x6e6f, 0x744e, 0x6565_6445_4649),
+        0,
+    );
+    /// EFI system partition (UEFI 2.10, table 5.7; MBR type 0xef).
+    pub const EFI_SYSTEM: Self = Self::new(
+        Guid::from_groups(0xc12a_7328, 0xf81f, 0x11d2, 0xba4b, 0x00a0_c93e_c93b),
+        0xef,
+    );
+    /// Linux data of no more special kind.
+    pub const LINUX: Self = Self::new(
+        Guid::from_groups(0x0fc6_3daf, 0x8483, 0x4772, 0x8e79, 0x3d69_d847_7de4),
+        0x83,
+    );
+    /// `/home` (UAPI Discoverable Partitions Specification).
+    pub const LINUX_HOME: Self = Self::new(
+        Guid::from_groups(0x933a_c7e1, 0x2eb4, 0x4f13, 0xb844, 0x0e14_e2ae_f915),
+        0x83,
+    );
+    /// Data that Windows shows too: FAT32 with LBA addressing.
+    pub const BASIC_DATA: Self = Self::new(
+        Guid::from_groups(0xebd0_a0a2, 0xb9e5, 0x4433, 0x87c0, 0x68b6_b726_99c7),
+        0x0c,
+    );
+
+    /// A type by its GPT GUID and MBR byte.
+    pub const fn new(gpt: Guid, mbr: u8) -> Self {
+        PartitionType { gpt, mbr }
+    }
+}
+
+/// GPT attribute bits (UEFI 2.10, table 5.8; bits 48–63 belong to the type).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attributes(pub u64);
+
+impl Attributes {
+    /// The platform needs it to work.
+    pub const REQUIRED: Self = Attributes(1);
+    /// Firmware shall not look inside.
+    pub const NO_BLOCK_IO: Self = Attributes(1 << 1);
+    /// BIOS boot loaders may boot it; on MBR disks it sets the active flag.
+    pub const LEGACY_BOOT: Self = Attributes(1 << 2);
+    /// systemd may grow the file system to the partition (Discoverable Partitions Specification).
+    pub const GROW_FILE_SYSTEM: Self = Attributes(1 << 59);
+    /// systemd mounts it read-only.
+    pub const READ_ONLY: Self = Attributes(1 << 60);
+    /// systemd does not mount it by itself.
+    pub const NO_AUTO: Self = Attributes(1 << 63);
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Attributes(self.0 | other.0)
+    }
+
+    /// Whether all bits of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A partition that has no place yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionSpec {
+    /// Shown by tools, and `/dev/disk/by-partlabel/`; up to 36 UTF-16 units. MBR has no names.
+    pub name: String,
+    /// What it is for.
+    pub kind: PartitionType,
+    /// Its own GUID, `/dev/disk/by-partuuid/`. Unused on MBR.
+    pub guid: Guid,
+    /// Flags.
+    pub attributes: Attributes,
+}
+
+impl PartitionSpec {
+    /// A partition without attributes.
+    pub fn new(name: impl Into<String>, kind: PartitionType, guid: Guid) -> Self {
+        PartitionSpec {
+            name: name.into(),
+            kind,
+            guid,
+            attributes: Attributes::default(),
+        }
+    }
+
+    /// Adds attributes.
+    #[must_use]
+    pub fn with(mut self, attributes: Attributes) -> Self {
+        self.attributes = self.attributes.with(attributes);
+        self
+    }
+
+    pub(super) fn check_name(&self) -> Result<()> {
+        let units = self.name.encode_utf16().count();
+        if units > MAX_NAME || self.name.contains('\0') {
+            return Err(Error::input(format!(
+                "the partition name `{}` has {units} characters; GPT holds {MAX_NAME}",
+                self.name.escape_debug()
+            ))
+            .with_hint("give the partition a shorter label"));
+        }
+        Ok(())
+    }
+}
+
+/// A partition in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// What it is.
+    #[serde(flatten)]
+    pub spec: PartitionSpec,
+    /// Number in the table, from 1.
+    pub number: u32,
+    /// Its sectors.
+    pub extent: Extent,
+}
+
+impl Partition {
+    /// The PARTUUID that Linux shows for it under `table`, as under `/dev/disk/by-partuuid/`.
+    pub fn partuuid(&self, table: &Table) -> String {
+        match table {
+            Table::Gpt { .. } => self.spec.guid.to_string(),
+            Table::Mbr { signature } => format!("{signature:08x}-{:02x}", self.number),
+        }
+    }
+}
