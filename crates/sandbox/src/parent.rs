@@ -1,0 +1,34 @@
+//! Children that do not outlive their parent.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
+/// Makes the kernel send SIGKILL to the child of `command` as soon as the thread that spawns it ends, in
+/// whatever way: SIGKILL of this process included.
+///
+/// The kernel watches the spawning *thread* (`PR_SET_PDEATHSIG` in prctl(2)), so spawn from a thread that waits
+/// for the child. A child that starts programs of its own must do the same for them; exec of a set-id
+/// program drops the protection.
+///
+/// # Errors
+/// `Command::spawn` fails with `ESRCH` if this process died between fork and exec.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = getpid();
+    // SAFETY: the closure runs in the child between fork and exec, where only async-signal-safe work is allowed:
+    // it makes two system calls, allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have gone before the line above; then no signal will ever come.
+            if getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::Error::from(rustix::io::Errno::SRCH))
+            }
+        });
+    }
+}
