@@ -43,7 +43,9 @@ pub struct Kickstart {
 impl Kickstart {
     /// The display name of a file.
     pub fn file_name(&self, file: FileId) -> &str {
-        self.files.get(file.0 as usize).map_or("?", |f| f.name.as_str())
+        self.files
+            .get(file.0 as usize)
+            .map_or("?", |f| f.name.as_str())
     }
 
     /// `file:line` of a span.
@@ -108,7 +110,11 @@ pub struct Command {
 
 impl Command {
     fn last(&self, name: &str) -> Option<&Value> {
-        self.options.iter().rev().find(|o| o.name == name).map(|o| &o.value)
+        self.options
+            .iter()
+            .rev()
+            .find(|o| o.name == name)
+            .map(|o| &o.value)
     }
 
     /// Whether a switch was given and is on.

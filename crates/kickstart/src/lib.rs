@@ -1,10 +1,34 @@
 //! The kickstart language: lexer, commands, sections, includes through a caller-supplied loader. Pure.
 //!
-//! Parsing never fails: it returns a [`Kickstart`] and [`Diagnostic`]s. The parser takes text, never a path;
+//! [`parse`] never fails: it returns a [`Kickstart`] and [`Diagnostic`]s. The parser takes bytes, never a path;
 //! what `%include` names is asked of a [`Loader`].
+//! [`render`] shows a diagnostic with its line. What is accepted is what pykickstart 3.74 accepts, option by
+//! option: see `data/options.json` and [`command_table`].
 
+mod arguments;
 mod ast;
+mod command;
 mod diagnostic;
+mod limits;
+mod packages;
+mod parser;
+mod render;
+mod report;
+mod rules;
+mod section;
+mod source;
+mod spelling;
+mod table;
+mod values;
+mod version;
+mod words;
 
 pub use ast::*;
 pub use diagnostic::*;
+pub use parser::{Options, Parsed, parse};
+pub use render::{Segment, Style, render, segments};
+pub use source::{Loaded, Loader, NoIncludes, include_candidates};
+pub use table::{
+    Argument, ArgumentKind, CommandEntry, CommandVariant, Count, State, ValueType, command_table,
+};
+pub use version::Version;

@@ -1,0 +1,516 @@
+//! From bytes to a [`Kickstart`]: lines, sections, includes.
+//!
+//! A file that is included in a section is read as lines of that section; where it closes the section itself, the
+//! rest of it holds commands, and the including file goes on in a new section with the same header. That is what
+//! the reference does.
+
+use crate::arguments::Place;
+use crate::command::{self, Seen};
+use crate::report::{Report, quote};
+use crate::section::{Kind, Open};
+use crate::source::{self, Line, Loaded, Loader};
+use crate::words::{self, Fault, Word, Words};
+use crate::{
+    Diagnostic, FileId, Item, Kickstart, Severity, SourceFile, Span, Version, limits, packages,
+    spelling, table,
+};
+
+/// How to read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The version of the language.
+    pub version: Version,
+    /// Whether `%include` and `%ksappend` bring in what they name; otherwise such lines are skipped.
+    pub follow_includes: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            version: Version::default(),
+            follow_includes: true,
+        }
+    }
+}
+
+impl Options {
+    /// Options for a version, following includes.
+    pub fn new(version: Version) -> Options {
+        Options {
+            version,
+            ..Options::default()
+        }
+    }
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// What the kickstart says, as far as it could be read.
+    pub kickstart: Kickstart,
+    /// What is to be said about it, in the order in which it was found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a kickstart. Whatever the bytes are, this returns, in time and memory bounded by their number; `name` is
+/// the main file's name as messages show it.
+pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loader) -> Parsed {
+    let mut parser = Parser {
+        options,
+        loader,
+        kickstart: Kickstart::default(),
+        report: Report::default(),
+        seen: Seen::default(),
+        section: None,
+        stack: Vec::new(),
+        bytes: 0,
+        section_lines: 0,
+        full: false,
+    };
+    let main = Loaded {
+        name: name.to_owned(),
+        bytes: bytes.to_vec(),
+    };
+    parser.file(main, None, Mode::Include);
+    parser.finish()
+}
+
+/// How a file came in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Include,
+    /// `%ksappend`: its lines stand for themselves, but what they append is not read.
+    Append,
+}
+
+struct Parser<'a> {
+    options: &'a Options,
+    loader: &'a mut dyn Loader,
+    kickstart: Kickstart,
+    report: Report,
+    seen: Seen,
+    section: Option<Open>,
+    /// The files that are being read, from the outermost on.
+    stack: Vec<FileId>,
+    bytes: usize,
+    section_lines: usize,
+    /// Whether a limit was reached: reading stops.
+    full: bool,
+}
+
+impl Parser<'_> {
+    fn finish(mut self) -> Parsed {
+        if let Some(open) = self.section.take() {
+            self.report_unclosed(&open);
+            self.close(open);
+        }
+        Parsed {
+            kickstart: self.kickstart,
+            diagnostics: self.report.finish(),
+        }
+    }
+
+    fn file(&mut self, loaded: Loaded, from: Option<Span>, mode: Mode) {
+        let file = FileId(self.kickstart.files.len() as u32);
+        let (text, fault) = source::decode(&loaded.bytes);
+        self.bytes += text.len();
+        if self.bytes > limits::BYTES {
+            self.stop(
+                from,
+                format!(
+                    "all texts together are longer than {} MiB",
+                    limits::BYTES >> 20
+                ),
+            );
+        }
+        self.kickstart.files.push(SourceFile {
+            name: loaded.name,
+            text: String::new(),
+            included_from: from,
+        });
+        if let Some(at) = fault {
+            self.report_encoding(file, &text, at);
+        }
+        self.stack.push(file);
+        for line in source::lines(&text) {
+            if self.full {
+                break;
+            }
+            self.line(file, line, mode);
+        }
+        self.stack.pop();
+        if let Some(source) = self.kickstart.files.get_mut(file.0 as usize) {
+            source.text = text;
+        }
+    }
+
+    fn report_encoding(&mut self, file: FileId, text: &str, at: usize) {
+        let before = text.get(..at).unwrap_or("");
+        let line = source::lines(before).last();
+        let ended = line.is_none_or(|l| l.content().len() < l.text.len());
+        let number = line.map_or(0, |l| l.number) + u32::from(ended);
+        let start = if ended {
+            0
+        } else {
+            line.map_or(0, |l| l.text.len() as u32)
+        };
+        let span = Span {
+            file,
+            line: number,
+            start,
+            end: start + 1,
+        };
+        self.report.error_help(
+            "not-utf8",
+            span,
+            "the file is not UTF-8 from here on".to_owned(),
+            "convert it, for example with `iconv -f latin1 -t utf-8`",
+        );
+    }
+
+    /// Stops reading at a limit.
+    fn stop(&mut self, span: Option<Span>, message: String) {
+        self.full = true;
+        let span = span.unwrap_or(Span {
+            file: FileId(0),
+            line: 1,
+            start: 0,
+            end: 0,
+        });
+        let help = "reading stopped here; no real kickstart comes near this limit";
+        self.report.error_help("limit", span, message, help);
+    }
+
+    fn line(&mut self, file: FileId, line: Line<'_>, mode: Mode) {
+        let first = words::first(line.text);
+        if first.starts_with("%ksappend") {
+            return self.append(file, line, mode);
+        }
+        match self.section.as_ref().map(|s| s.kind) {
+            None => self.command_line(file, line, first),
+            Some(kind) => self.section_line(file, line, first, kind),
+        }
+    }
+
+    fn command_line(&mut self, file: FileId, line: Line<'_>, first: &str) {
+        if first.is_empty() || first.starts_with('#') {
+            return;
+        }
+        let place = Place {
+            file,
+            line: line.number,
+        };
+        let Some(Words { words, cut }) = self.words(place, line) else {
+            return;
+        };
+        let Some(word) = words.first() else { return };
+        if word.text.is_empty() {
+            let message = "the line starts with an empty word".to_owned();
+            return self
+                .report
+                .error("unknown-command", place.word(word), message);
+        }
+        if word.text == "%include" {
+            return self.include(place, &words);
+        }
+        self.report_cut(place, cut);
+        if !self.take_item(place.word(word)) {
+            return;
+        }
+        if word.text.starts_with('%') {
+            return self.open(place, &words);
+        }
+        let (version, seen) = (self.options.version, &mut self.seen);
+        let command = command::read(&words, place, version, seen, &mut self.report);
+        self.kickstart.items.extend(command.map(Item::Command));
+    }
+
+    fn words(&mut self, place: Place, line: Line<'_>) -> Option<Words> {
+        let (start, message, help) = match words::split(line.text) {
+            Ok(words) => return Some(words),
+            Err(Fault::OpenQuote(at, quote)) => (
+                at,
+                format!("the quote {quote} is not closed"),
+                "close it on the same line: a kickstart has no continuation lines",
+            ),
+            Err(Fault::Backslash(at)) => (
+                at,
+                "the backslash has nothing to quote".to_owned(),
+                "write `\\\\` for a backslash",
+            ),
+            Err(Fault::TooMany) => (
+                0,
+                format!("the line has more than {} words", limits::WORDS),
+                "no command takes that many",
+            ),
+        };
+        let end = line.content().len().max(start as usize + 1) as u32;
+        self.report
+            .error_help("quoting", place.span(start, end), message, help);
+        None
+    }
+
+    fn report_cut(&mut self, place: Place, cut: Option<u32>) {
+        if let Some(at) = cut {
+            self.report.warning(
+                "cut-word",
+                place.span(at, at + 1),
+                "an unquoted `#` starts a comment even inside a word: the rest of the line is ignored".to_owned(),
+                "put the word in quotes, or a space before the comment",
+            );
+        }
+    }
+
+    /// Counts an item against the limit.
+    fn take_item(&mut self, span: Span) -> bool {
+        let packages = self.section.as_ref().map_or(0, |s| s.packages.len());
+        if self.kickstart.items.len() + packages < limits::ITEMS {
+            return true;
+        }
+        self.stop(Some(span), format!("more than {} items", limits::ITEMS));
+        false
+    }
+
+    fn open(&mut self, place: Place, words: &[Word]) {
+        let open = Open::new(words, place, self.options.version, &mut self.report);
+        if open.kind == Kind::Unknown {
+            self.report_unknown_section(&open);
+            if open.header.name == "%end" {
+                return;
+            }
+        }
+        self.section = Some(open);
+    }
+
+    fn report_unknown_section(&mut self, open: &Open) {
+        let name = open.header.name.as_str();
+        if name == "%end" {
+            return self.report.error_help(
+                "stray-end",
+                open.header.span,
+                "`%end` closes nothing".to_owned(),
+                "remove it, or look for the section header that is missing above",
+            );
+        }
+        let mut help = vec!["everything up to its `%end` is skipped".to_owned()];
+        if let Some(near) = spelling::nearest(name, table::SECTIONS.into_iter()) {
+            help.insert(0, format!("did you mean `{near}`?"));
+        }
+        let message = format!("unknown section {}", quote(name));
+        self.report.push(
+            Severity::Error,
+            "unknown-section",
+            open.header.span,
+            message,
+            help,
+        );
+    }
+
+    fn section_line(&mut self, file: FileId, line: Line<'_>, first: &str, kind: Kind) {
+        let place = Place {
+            file,
+            line: line.number,
+        };
+        self.section_lines += 1;
+        if self.section_lines > limits::SECTION_LINES {
+            let message = format!("sections have more than {} lines", limits::SECTION_LINES);
+            return self.stop(Some(place.span(0, 0)), message);
+        }
+        match first {
+            "%end" => self.end(),
+            "%include" => self.section_include(place, line),
+            first if table::SECTIONS.contains(&first) => self.interrupted(place, line, first),
+            _ if kind == Kind::Packages => self.package_line(place, line),
+            _ => self.body_line(place, line, kind),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(open) = self.section.take() {
+            self.close(open);
+        }
+    }
+
+    fn close(&mut self, open: Open) {
+        self.kickstart.items.extend(open.close());
+    }
+
+    /// A section header inside a section: the `%end` was forgotten.
+    fn interrupted(&mut self, place: Place, line: Line<'_>, first: &str) {
+        if let Some(open) = self.section.take() {
+            let start = line.text.len() - line.text.trim_start().len();
+            let span = place.span(start as u32, (start + first.len()) as u32);
+            let header = self.kickstart.location(open.header.span);
+            self.report.error_help(
+                "missing-end",
+                span,
+                format!(
+                    "`{}` begins inside `{}`, which has no `%end`",
+                    first, open.header.name
+                ),
+                format!(
+                    "close `{}` of {header} with `%end` before this line",
+                    open.header.name
+                ),
+            );
+            self.close(open);
+        }
+        self.command_line(place.file, line, first);
+    }
+
+    fn report_unclosed(&mut self, open: &Open) {
+        let name = &open.header.name;
+        let main = FileId(0);
+        let span = open.header.span;
+        if span.file != main {
+            self.report.warning(
+                "missing-end",
+                span,
+                format!("`{name}` of an included file has no `%end`"),
+                "add `%end` after its last line",
+            );
+            return;
+        }
+        let last = self.kickstart.files.first();
+        let last = last.and_then(|f| source::lines(&f.text).last());
+        let line = last.map_or(span.line, |l| l.number);
+        let end = last.map_or(0, |l| l.content().len() as u32);
+        let header = self.kickstart.location(span);
+        self.report.error_help(
+            "missing-end",
+            Span {
+                file: main,
+                line,
+                start: 0,
+                end,
+            },
+            format!("`{name}` of {header} has no `%end`"),
+            "add `%end` after its last line",
+        );
+    }
+
+    fn package_line(&mut self, place: Place, line: Line<'_>) {
+        let at = |start: usize, end: usize| place.span(start as u32, end as u32);
+        let Some(item) = packages::read(line.content(), at, &mut self.report) else {
+            return;
+        };
+        if self.take_item(item.span)
+            && let Some(open) = &mut self.section
+        {
+            open.packages.push(item);
+        }
+    }
+
+    fn body_line(&mut self, place: Place, line: Line<'_>, kind: Kind) {
+        let Some(open) = &mut self.section else {
+            return;
+        };
+        if kind == Kind::Unknown {
+            return;
+        }
+        open.body.push_str(line.text);
+        if matches!(kind, Kind::Script(_)) {
+            open.lines.push(place.span(0, line.content().len() as u32));
+        }
+    }
+
+    fn section_include(&mut self, place: Place, line: Line<'_>) {
+        let Some(Words { words, .. }) = self.words(place, line) else {
+            return;
+        };
+        let outer = self.section.as_ref().map(Open::reopened);
+        self.include(place, &words);
+        if self.section.is_none() {
+            self.section = outer;
+        }
+        self.end_line_of_body();
+    }
+
+    /// An included text may lack its last line end.
+    fn end_line_of_body(&mut self) {
+        if let Some(open) = &mut self.section
+            && !open.body.is_empty()
+            && !open.body.ends_with('\n')
+        {
+            open.body.push('\n');
+        }
+    }
+
+    fn include(&mut self, place: Place, words: &[Word]) {
+        let Some(path) = words.get(1).filter(|w| !w.text.is_empty()) else {
+            let span = words.first().map_or(place.span(0, 0), |w| place.word(w));
+            let message = "`%include` names no file".to_owned();
+            let help = "write `%include path` or `%include URL`";
+            return self.report.error_help("bad-include", span, message, help);
+        };
+        let span = place.word(path);
+        self.bring_in(&path.text, span, Mode::Include);
+    }
+
+    /// `%ksappend`: a line is replaced by a text before anything is read.
+    fn append(&mut self, file: FileId, line: Line<'_>, mode: Mode) {
+        if mode == Mode::Append {
+            return;
+        }
+        let content = line.content();
+        let start = content.len() - content.trim_start().len();
+        let place = Place {
+            file,
+            line: line.number,
+        };
+        let span = place.span(start as u32, content.trim_end().len() as u32);
+        match content.split_whitespace().nth(1) {
+            Some(path) => self.bring_in(path, span, Mode::Append),
+            None if self.options.follow_includes => self.report.error_help(
+                "bad-include",
+                span,
+                "`%ksappend` names no file".to_owned(),
+                "write `%ksappend path` or `%ksappend URL`",
+            ),
+            None => {}
+        }
+        self.end_line_of_body();
+    }
+
+    fn bring_in(&mut self, path: &str, span: Span, mode: Mode) {
+        if !self.options.follow_includes || self.full {
+            return;
+        }
+        if self.stack.len() > limits::DEPTH {
+            let message = format!("includes are nested more than {} deep", limits::DEPTH);
+            return self.report.error("include-depth", span, message);
+        }
+        if self.kickstart.files.len() > limits::INCLUDES {
+            return self.stop(
+                Some(span),
+                format!("more than {} includes", limits::INCLUDES),
+            );
+        }
+        let from = self.kickstart.file_name(span.file).to_owned();
+        match self.loader.load(path, &from) {
+            Err(message) => self.report.error_help(
+                "missing-include",
+                span,
+                message,
+                "paths are looked for from the working directory, then beside the including file",
+            ),
+            Ok(loaded) if self.is_loop(&loaded.name) => self.report_loop(&loaded.name, span),
+            Ok(loaded) => self.file(loaded, Some(span), mode),
+        }
+    }
+
+    fn is_loop(&self, name: &str) -> bool {
+        self.stack
+            .iter()
+            .any(|f| self.kickstart.file_name(*f) == name)
+    }
+
+    fn report_loop(&mut self, name: &str, span: Span) {
+        let names = self.stack.iter().map(|f| self.kickstart.file_name(*f));
+        let chain: Vec<_> = names.skip_while(|n| *n != name).collect();
+        let message = format!("include loop: {} → {name}", chain.join(" → "));
+        self.report
+            .error_help("include-loop", span, message, "remove one of the includes");
+    }
+}

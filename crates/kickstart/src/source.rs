@@ -1,0 +1,136 @@
+//! Texts: decoding, lines, and where includes come from.
+
+use crate::Span;
+
+/// A text that an `%include` or `%ksappend` named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The name as shown to people; also what an include loop is recognised by.
+    pub name: String,
+    /// The content.
+    pub bytes: Vec<u8>,
+}
+
+/// Brings the texts that `%include` and `%ksappend` name.
+pub trait Loader {
+    /// Brings `path` (a path or URL as written), which the text named `from` includes. The error is one sentence
+    /// which names what was tried: see [`include_candidates`].
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String>;
+}
+
+/// A loader for texts that must stand alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoIncludes;
+
+impl Loader for NoIncludes {
+    fn load(&mut self, path: &str, _from: &str) -> Result<Loaded, String> {
+        Err(format!(
+            "cannot read `{path}`: includes are not available here"
+        ))
+    }
+}
+
+/// Where an included path is looked for, in this order: as written (a URL, an absolute path, or relative to the
+/// working directory), then in the directory of the file that includes it.
+pub fn include_candidates(path: &str, from: &str) -> Vec<String> {
+    let mut all = vec![path.to_owned()];
+    let relative = !path.starts_with('/') && !path.contains("://");
+    if let (true, Some((directory, _))) = (relative, from.rsplit_once('/')) {
+        all.push(format!("{directory}/{path}"));
+    }
+    all
+}
+
+/// Bytes as text, and the place of the first byte that is not UTF-8.
+pub(crate) fn decode(bytes: &[u8]) -> (String, Option<usize>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(e) => (
+            String::from_utf8_lossy(bytes).into_owned(),
+            Some(e.valid_up_to()),
+        ),
+    }
+}
+
+/// One line with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    /// From 1.
+    pub(crate) number: u32,
+    pub(crate) text: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// The line without its end.
+    pub(crate) fn content(&self) -> &'a str {
+        self.text.trim_end_matches(is_break)
+    }
+}
+
+/// The lines of a text. Beside `\n` and `\r\n`, the reference breaks lines wherever Python's `str.splitlines` does.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut rest = text;
+    let mut number = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (text, tail) = rest.split_at(line_length(rest));
+        rest = tail;
+        number += 1;
+        Some(Line { number, text })
+    })
+}
+
+fn is_break(c: char) -> bool {
+    matches!(
+        c,
+        '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+    )
+}
+
+fn line_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => return at + 2,
+            b'\n' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1e => return at + 1,
+            0xc2 if bytes.get(at + 1) == Some(&0x85) => return at + 2,
+            0xe2 if matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])) => {
+                return at + 3;
+            }
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The text of the line that a span stands in.
+pub(crate) fn line_at(text: &str, span: Span) -> Option<&str> {
+    let index = (span.line as usize).checked_sub(1)?;
+    lines(text).nth(index).map(|l| l.content())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_where_the_reference_breaks_them() {
+        let text = "a\nb\r\nc\rd\x0be\x0cf\x1cg\u{85}h\u{2028}i\u{2029}é\n\n";
+        let all: Vec<_> = lines(text).map(|l| l.content()).collect();
+        assert_eq!(all, ["a", "b", "c", "d", "e", "f", "g", "h", "i", "é", ""]);
+        assert_eq!(lines(text).map(|l| l.text.len()).sum::<usize>(), text.len());
+    }
+
+    #[test]
+    fn includes_are_looked_for_beside_the_including_file() {
+        assert_eq!(include_candidates("a.ks", "d/m.ks"), ["a.ks", "d/a.ks"]);
+        assert_eq!(include_candidates("/a.ks", "d/m.ks"), ["/a.ks"]);
+        assert_eq!(
+            include_candidates("https://x/a.ks", "d/m.ks"),
+            ["https://x/a.ks"]
+        );
+        assert_eq!(include_candidates("a.ks", "m.ks"), ["a.ks"]);
+    }
+}
