@@ -1,1 +1,17 @@
 //! Definition file, lowering, defaults and step hashing. Pure.
+//!
+//! Input comes in two forms: [`Definition`] is faithful to what the files say, [`Plan`] has nothing undecided
+//! and no path of the host. [`lower`] goes from the one to the other; files are asked of a [`Files`] given by the
+//! caller.
+
+mod definition;
+mod hash;
+mod lower;
+mod model;
+mod problem;
+
+pub use definition::{Definition, ProfileDefinition, RepositoryDefinition};
+pub use hash::{Hasher, Id};
+pub use lower::{Files, Input, Lowered, lower, lower_text};
+pub use model::*;
+pub use problem::Problem;

@@ -1,0 +1,298 @@
+//! From a definition to a plan.
+
+mod disk;
+mod profile;
+mod repositories;
+
+use kiln_kickstart::{Command, Item, Kickstart, Loaded, Loader, Options, Script, ScriptKind, Severity};
+
+use crate::definition::{Definition, SystemDefinition};
+use crate::model::*;
+use crate::problem::Problem;
+
+/// How files are read. Paths are as the definition or a kickstart file says them.
+pub trait Files {
+    /// The bytes of `path`, looked up first as it stands, then beside the file `from`; the name it was found under.
+    ///
+    /// # Errors
+    /// A sentence for people that names the places tried.
+    fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String>;
+}
+
+/// What the command line adds to a definition.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// `--distribution`
+    pub distribution: Option<String>,
+    /// `--profile`
+    pub profile: Option<String>,
+    /// `--layout`
+    pub layout: Option<String>,
+    /// `--format`
+    pub formats: Option<Vec<String>>,
+    /// `%pre` has not run yet: an include that is not there may come from it.
+    pub before_pre: bool,
+}
+
+/// The result of lowering: a plan unless there are errors, and everything to be said.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The plan; `None` when a problem is an error.
+    pub plan: Option<Plan>,
+    /// Findings in the order of the files.
+    pub problems: Vec<Problem>,
+    /// `%pre` scripts in order; they run before the kickstart files are read for good.
+    pub pre_scripts: Vec<Located<Script>>,
+    /// `%pre-install`, `%onerror` and `%traceback` scripts in order.
+    pub other_scripts: Vec<Located<Script>>,
+}
+
+/// Lowers a `kiln.toml`. `name` is the file's name for messages.
+pub fn lower_text(name: &str, text: &str, input: &Input, files: &dyn Files) -> Lowered {
+    match toml::from_str::<Definition>(text) {
+        Ok(definition) => lower(name, &definition, input, files),
+        Err(error) => {
+            let line = error.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
+            let problem = Problem::error(error.message().to_owned()).at(format!("{name}:{line}"));
+            Lowered { plan: None, problems: vec![problem], pre_scripts: Vec::new(), other_scripts: Vec::new() }
+        }
+    }
+}
+
+/// Lowers a definition. `name` is the definition's file name for messages and for finding its layers.
+pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Files) -> Lowered {
+    let mut lowering =
+        Lowering { name, files, input, problems: Vec::new(), pre: Vec::new(), other: Vec::new() };
+    let plan = lowering.plan(definition);
+    let failed = lowering.problems.iter().any(|p| p.severity == Severity::Error);
+    Lowered {
+        plan: plan.filter(|_| !failed),
+        problems: lowering.problems,
+        pre_scripts: lowering.pre,
+        other_scripts: lowering.other,
+    }
+}
+
+struct Lowering<'a> {
+    name: &'a str,
+    files: &'a dyn Files,
+    input: &'a Input,
+    problems: Vec<Problem>,
+    pre: Vec<Located<Script>>,
+    other: Vec<Located<Script>>,
+}
+
+struct FileLoader<'a>(&'a dyn Files);
+
+impl Loader for FileLoader<'_> {
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
+        self.0.read(path, from).map(|(name, bytes)| Loaded { name, bytes })
+    }
+}
+
+impl Lowering<'_> {
+    fn plan(&mut self, definition: &Definition) -> Option<Plan> {
+        let layers = self.layers(definition);
+        let repositories = self.repositories(definition, &layers);
+        let target = self.target(definition, &layers)?;
+        let (compression, formats) = self.profile(definition);
+        let disk = self.disk(definition, &layers);
+        Some(Plan {
+            name: self.image_name(definition),
+            boot: self.boot(definition, &layers),
+            system: system(&definition.system, &target, disk.home.is_some()),
+            default_repositories: !definition.system.no_default_repositories,
+            repositories,
+            target,
+            layers,
+            disk,
+            compression,
+            formats,
+        })
+    }
+
+    fn image_name(&self, definition: &Definition) -> String {
+        let stem = || file_stem(self.name).to_owned();
+        definition.name.clone().or_else(|| definition.layers.first().map(|l| file_stem(l).to_owned())).unwrap_or_else(stem)
+    }
+
+    fn layers(&mut self, definition: &Definition) -> Vec<Layer> {
+        if definition.layers.is_empty() {
+            let problem = Problem::error("the definition has no layers").at(self.name);
+            self.problems.push(problem.hint("add `layers = [\"base.ks\"]`, the kickstart files from the lowest layer up"));
+        }
+        let mut layers: Vec<Layer> = Vec::new();
+        for path in &definition.layers {
+            let layer = self.layer(path);
+            if layers.iter().any(|l| l.name == layer.name) {
+                let message = format!("two layers are called `{}`", layer.name);
+                self.problems.push(Problem::error(message).at(self.name).hint("rename one of the files"));
+            }
+            layers.push(layer);
+        }
+        layers
+    }
+
+    fn layer(&mut self, path: &str) -> Layer {
+        let mut layer = Layer {
+            name: file_stem(path).to_owned(),
+            packages: Vec::new(),
+            package_options: PackageOptions::default(),
+            commands: Vec::new(),
+            scripts: Vec::new(),
+        };
+        match self.files.read(path, self.name) {
+            Ok((found, bytes)) => {
+                let parsed =
+                    kiln_kickstart::parse(&found, &bytes, &Options::default(), &mut FileLoader(self.files));
+                self.report(&parsed.kickstart, &parsed.diagnostics);
+                self.items(parsed.kickstart, &mut layer);
+            }
+            Err(reason) => {
+                let message = format!("layer `{path}` cannot be read: {reason}");
+                self.problems.push(Problem::error(message).at(self.name));
+            }
+        }
+        layer
+    }
+
+    fn report(&mut self, kickstart: &Kickstart, diagnostics: &[kiln_kickstart::Diagnostic]) {
+        for diagnostic in diagnostics {
+            if self.input.before_pre && diagnostic.code == "include-not-found" {
+                continue;
+            }
+            self.problems.push(Problem {
+                severity: diagnostic.severity,
+                origin: diagnostic.span.map(|s| kickstart.location(s)),
+                message: diagnostic.message.clone(),
+                hints: diagnostic.help.clone(),
+                rendered: Some(kiln_kickstart::render(kickstart, diagnostic)),
+            });
+        }
+    }
+
+    fn items(&mut self, kickstart: Kickstart, layer: &mut Layer) {
+        let files = Kickstart { files: kickstart.files, items: Vec::new() };
+        for item in kickstart.items {
+            match item {
+                Item::Command(command) => {
+                    layer.commands.push(Located { origin: files.location(command.span), item: command });
+                }
+                Item::Script(script) => self.script(Located { origin: files.location(script.span), item: script }, layer),
+                Item::Packages(section) => packages(&files, section, layer),
+                Item::Certificate(certificate) => {
+                    let message = format!("%certificate `{}` is not installed", certificate.filename);
+                    let hint = "write the certificate to /usr/local/share/ca-certificates in %post and run update-ca-certificates";
+                    self.problems.push(Problem::warning(message).at(files.location(certificate.span)).hint(hint));
+                }
+                Item::Opaque(opaque) => {
+                    let words: Vec<&str> = opaque.args.iter().map(String::as_str).collect();
+                    let message = format!("{} {} has no meaning for an image build and is ignored", opaque.name, words.join(" "));
+                    self.problems.push(Problem::warning(message).at(files.location(opaque.span)));
+                }
+            }
+        }
+    }
+
+    fn script(&mut self, script: Located<Script>, layer: &mut Layer) {
+        match script.item.kind {
+            ScriptKind::Pre => self.pre.push(script),
+            ScriptKind::Post => layer.scripts.push(script),
+            ScriptKind::PreInstall | ScriptKind::OnError | ScriptKind::Traceback => self.other.push(script),
+        }
+    }
+
+    fn target(&mut self, definition: &Definition, layers: &[Layer]) -> Option<Target> {
+        let inferred = repositories::suite_of_url(layers);
+        let said = self.input.distribution.clone().or_else(|| definition.distribution.clone()).or(inferred);
+        let Some(said) = said else {
+            let problem = Problem::error("no distribution is named").at(self.name);
+            self.problems.push(problem.hint("give --distribution debian:bookworm, or `distribution = \"debian:bookworm\"` in kiln.toml"));
+            return None;
+        };
+        match said.split_once(':') {
+            Some(("debian", release)) if !release.is_empty() && is_name(release) => Some(Target {
+                distribution: "debian".to_owned(),
+                release: release.to_owned(),
+                architecture: definition.architecture.clone().unwrap_or_else(|| "amd64".to_owned()),
+            }),
+            _ => {
+                let problem = Problem::error(format!("distribution `{said}` is not one that Kiln can build")).at(self.name);
+                self.problems.push(problem.hint("Debian is supported: debian:bookworm, debian:trixie, debian:bullseye"));
+                None
+            }
+        }
+    }
+
+    fn boot(&mut self, definition: &Definition, layers: &[Layer]) -> Boot {
+        let mut boot = Boot { title: self.image_name(definition), append: Vec::new(), timeout: 5 };
+        for command in commands(layers, "bootloader") {
+            if let Some(append) = command.item.text("--append") {
+                boot.append = append.split_whitespace().map(str::to_owned).collect();
+            }
+            match command.item.int("--timeout").map(u32::try_from) {
+                Some(Ok(seconds)) => boot.timeout = seconds,
+                Some(Err(_)) => {
+                    let problem = Problem::error("bootloader --timeout takes seconds from 0 to 4294967295");
+                    self.problems.push(problem.at(command.origin.clone()));
+                }
+                None => {}
+            }
+        }
+        boot
+    }
+}
+
+fn packages(files: &Kickstart, section: kiln_kickstart::PackagesSection, layer: &mut Layer) {
+    let header = &section.header;
+    // A further header sets these anew, as the reference does.
+    layer.package_options = PackageOptions {
+        no_core: header.flag("--nocore"),
+        exclude_docs: header.flag("--excludedocs"),
+        ignore_missing: header.flag("--ignoremissing"),
+        exclude_weak: header.flag("--exclude-weakdeps"),
+        languages: header.text("--inst-langs").map(|l| l.split([':', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect()),
+    };
+    for item in section.items {
+        layer.packages.push(Request { origin: files.location(item.span), exclude: item.exclude, what: item.what });
+    }
+}
+
+/// All commands of one name, lowest layer first.
+fn commands<'a>(layers: &'a [Layer], name: &'a str) -> impl Iterator<Item = &'a Located<Command>> {
+    layers.iter().flat_map(|l| &l.commands).filter(move |c| c.item.name == name)
+}
+
+fn file_stem(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.strip_suffix(".ks").or_else(|| file.strip_suffix(".cfg")).unwrap_or(file)
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// What every image needs beside its definition.
+fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System {
+    let kernel = definition.kernel.clone().unwrap_or_else(|| format!("linux-image-{}", target.architecture));
+    let mut packages = vec![
+        (kernel, "the kernel ([system] kernel = …)"),
+        ("systemd-sysv".to_owned(), "the init system"),
+        ("udev".to_owned(), "device nodes and module loading"),
+        ("initramfs-tools".to_owned(), "makes the initramfs"),
+        ("live-boot".to_owned(), "finds the root on the stick and puts a RAM overlay over it"),
+        ("live-boot-initramfs-tools".to_owned(), "live-boot's part in the initramfs"),
+        ("busybox".to_owned(), "the initramfs shell tools that live-boot needs"),
+        ("zstd".to_owned(), "compresses the initramfs"),
+        ("usr-is-merged".to_owned(), "the root is merged-usr from the start"),
+    ];
+    if home {
+        packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
+    }
+    let firmware = definition.firmware.clone().unwrap_or_else(|| vec!["firmware-linux-free".to_owned()]);
+    packages.extend(firmware.into_iter().map(|f| (f, "firmware ([system] firmware = […])")));
+    packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
+    let keep = |package: &String| !definition.without.contains(package);
+    let added = packages.into_iter().filter(|(p, _)| keep(p));
+    System { packages: added.map(|(package, why)| Added { package, why: why.to_owned() }).collect() }
+}

@@ -1,0 +1,80 @@
+//! `url`, `repo` and `[[repository]]`.
+
+use super::{Lowering, commands};
+use crate::definition::{Definition, RepositoryDefinition};
+use crate::model::{Layer, Located, Repository};
+use crate::problem::Problem;
+
+/// `debian:SUITE` where a kickstart's `url` names a Debian suite.
+pub(super) fn suite_of_url(layers: &[Layer]) -> Option<String> {
+    let command = commands(layers, "url").last()?;
+    let (_, suite) = split_base(command.item.text("--url")?)?;
+    Some(format!("debian:{suite}"))
+}
+
+/// Splits `http://host/debian/dists/bookworm` into its base and its suite.
+fn split_base(url: &str) -> Option<(&str, &str)> {
+    let (base, suite) = url.trim_end_matches('/').rsplit_once("/dists/")?;
+    (!suite.is_empty()).then_some((base, suite))
+}
+
+impl Lowering<'_> {
+    /// All repositories that the definition names, in order: kiln.toml first, then the kickstart files.
+    pub(super) fn repositories(&mut self, definition: &Definition, layers: &[Layer]) -> Vec<Repository> {
+        let mut all: Vec<Repository> = Vec::new();
+        for repository in &definition.repositories {
+            all.extend(self.defined(repository));
+        }
+        for (name, option) in [("url", "--url"), ("repo", "--baseurl")] {
+            for command in commands(layers, name) {
+                all.extend(self.kickstart_repository(command, option));
+            }
+        }
+        all
+    }
+
+    fn defined(&mut self, definition: &RepositoryDefinition) -> Option<Repository> {
+        let keys = match &definition.signed_by {
+            None => None,
+            Some(path) => match self.files.read(path, self.name) {
+                Ok(found) => Some(found),
+                Err(reason) => {
+                    let message = format!("the key file `{path}` of repository {} cannot be read: {reason}", definition.url);
+                    self.problems.push(Problem::error(message).at(self.name));
+                    return None;
+                }
+            },
+        };
+        Some(Repository {
+            url: definition.url.trim_end_matches('/').to_owned(),
+            suite: definition.suite.clone(),
+            components: definition.components.clone(),
+            keys,
+            check_valid_until: definition.check_valid_until,
+            origin: self.name.to_owned(),
+        })
+    }
+
+    fn kickstart_repository(&mut self, command: &Located<kiln_kickstart::Command>, option: &str) -> Option<Repository> {
+        let Some(url) = command.item.text(option) else {
+            let message = format!("`{}` without {option} names no Debian repository", command.item.name);
+            let hint = format!("mirror lists and metalinks are for RPM repositories; give {option}=http://…/dists/SUITE");
+            self.problems.push(Problem::error(message).at(command.origin.clone()).hint(hint));
+            return None;
+        };
+        let Some((base, suite)) = split_base(url) else {
+            let message = format!("`{url}` is not the address of a Debian suite");
+            let hint = "a Debian repository's URL ends in /dists/SUITE, for example http://deb.debian.org/debian/dists/bookworm";
+            self.problems.push(Problem::error(message).at(command.origin.clone()).hint(hint));
+            return None;
+        };
+        Some(Repository {
+            url: base.to_owned(),
+            suite: suite.to_owned(),
+            components: ["main", "contrib", "non-free-firmware"].map(str::to_owned).to_vec(),
+            keys: None,
+            check_valid_until: true,
+            origin: command.origin.clone(),
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! The plan: everything decided, nothing of the host in it.
+
+use kiln_kickstart::{Command, PackageRef, Script, Value};
+use serde::Serialize;
+
+use crate::{Hasher, Id};
+
+/// What will be built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Names the image.
+    pub name: String,
+    /// What is built for.
+    pub target: Target,
+    /// Repositories in order; empty if the distribution's defaults are meant (see `default_repositories`).
+    pub repositories: Vec<Repository>,
+    /// Whether the distribution's own repositories come first.
+    pub default_repositories: bool,
+    /// What Kiln adds by itself.
+    pub system: System,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+    /// The boot menu.
+    pub boot: Boot,
+    /// The disk.
+    pub disk: Disk,
+    /// How the root is compressed.
+    pub compression: Compression,
+    /// What is written.
+    pub formats: Vec<Format>,
+}
+
+/// Distribution, release and architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// `debian`.
+    pub distribution: String,
+    /// `bookworm`.
+    pub release: String,
+    /// `amd64`.
+    pub architecture: String,
+}
+
+/// A package repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    /// Base URL.
+    pub url: String,
+    /// Suite.
+    pub suite: String,
+    /// Components.
+    pub components: Vec<String>,
+    /// Key material where it is not the distribution's own: name for messages, bytes.
+    pub keys: Option<(String, Vec<u8>)>,
+    /// Whether an expired Release is an error.
+    pub check_valid_until: bool,
+    /// `file:line` that brought it.
+    pub origin: String,
+}
+
+/// What Kiln adds by itself, each with the reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct System {
+    /// Packages of the lowest layer.
+    pub packages: Vec<Added>,
+}
+
+/// A package that Kiln adds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Added {
+    /// Its name.
+    pub package: String,
+    /// Why, for `kiln plan`.
+    pub why: String,
+}
+
+/// One kickstart file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// The file's name without its ending.
+    pub name: String,
+    /// What `%packages` asks for, in order.
+    pub packages: Vec<Request>,
+    /// Options of `%packages`.
+    pub package_options: PackageOptions,
+    /// Commands in source order.
+    pub commands: Vec<Located<Command>>,
+    /// Scripts in source order.
+    pub scripts: Vec<Located<Script>>,
+}
+
+impl Layer {
+    /// The commands that go into the id of the step that executes them: names, options and words, no places.
+    pub fn command_id(&self) -> Id {
+        self.commands.iter().fold(Hasher::new("commands.v1"), |h, c| h.id("command", command_id(&c.item))).finish()
+    }
+}
+
+fn command_id(command: &Command) -> Id {
+    let mut hasher = Hasher::new("command.v1").text("name", &command.name);
+    for option in &command.options {
+        let (kind, text) = match &option.value {
+            Value::Flag(on) => ("flag", on.to_string()),
+            Value::Int(number) => ("int", number.to_string()),
+            Value::Text(text) => ("text", text.clone()),
+            Value::List(words) => ("list", words.join("\0")),
+        };
+        hasher = hasher.text("option", &option.name).text(kind, &text);
+    }
+    command.args.iter().fold(hasher, |h, arg| h.text("arg", arg)).finish()
+}
+
+/// Something with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Located<T> {
+    /// `file:line`.
+    pub origin: String,
+    /// The thing.
+    pub item: T,
+}
+
+/// A line of `%packages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// `file:line`.
+    pub origin: String,
+    /// Whether it is kept out.
+    pub exclude: bool,
+    /// What it names.
+    pub what: PackageRef,
+}
+
+/// Options of `%packages`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PackageOptions {
+    /// `--nocore`
+    pub no_core: bool,
+    /// `--excludedocs`
+    pub exclude_docs: bool,
+    /// `--ignoremissing`
+    pub ignore_missing: bool,
+    /// `--exclude-weakdeps`
+    pub exclude_weak: bool,
+    /// `--inst-langs`, if given: locales that are kept.
+    pub languages: Option<Vec<String>>,
+}
+
+/// The boot menu.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Boot {
+    /// Shown in the menu.
+    pub title: String,
+    /// Further kernel arguments, in order.
+    pub append: Vec<String>,
+    /// Seconds.
+    pub timeout: u32,
+}
+
+/// The disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// Partition table.
+    pub layout: DiskLayout,
+    /// A `/home` partition.
+    pub home: Option<Home>,
+}
+
+/// Partition table and boot ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskLayout {
+    /// GPT: BIOS boot partition, EFI system partition, root, home.
+    Gpt,
+}
+
+/// A `/home` partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Home {
+    /// ext4 label, at most 16 bytes.
+    pub label: String,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it shall take the rest of the stick at first boot.
+    pub grow: bool,
+    /// `file:line`.
+    pub origin: String,
+}
+
+/// SquashFS compression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Compression {
+    /// Which.
+    pub codec: Codec,
+    /// Level in the codec's own scale; `None` where it has none.
+    pub level: Option<u32>,
+    /// Block size in bytes.
+    pub block_size: u32,
+}
+
+/// A SquashFS codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Codec {
+    /// zlib.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+    /// LZMA2 in xz.
+    Xz,
+    /// LZ4 HC.
+    Lz4,
+}
+
+/// An artifact's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// `disk.raw`
+    Raw,
+    /// `disk.tar.gz` with `disk.raw` in it.
+    TarGz,
+}
+
+impl Plan {
+    /// The plan's id: of everything but the places in files.
+    pub fn id(&self) -> Id {
+        let mut hasher = Hasher::new("plan.v1")
+            .text("name", &self.name)
+            .json("target", &self.target)
+            .json("boot", &self.boot)
+            .json("disk", &(self.disk.layout, self.disk.home.as_ref().map(|h| (&h.label, h.size, h.grow))))
+            .json("compression", &self.compression)
+            .json("formats", &self.formats)
+            .id("request", self.request_id());
+        for layer in &self.layers {
+            hasher = hasher.text("layer", &layer.name).id("commands", layer.command_id());
+            for script in &layer.scripts {
+                hasher = hasher.id("script", script_id(&script.item));
+            }
+        }
+        hasher.finish()
+    }
+
+    /// The id of all that decides which packages are chosen; `kiln.lock` carries it to know when it is stale.
+    pub fn request_id(&self) -> Id {
+        let mut hasher = Hasher::new("request.v1")
+            .json("target", &self.target)
+            .json("default-repositories", &self.default_repositories)
+            .json("system", &self.system.packages.iter().map(|p| &p.package).collect::<Vec<_>>());
+        for repository in &self.repositories {
+            let Repository { url, suite, components, keys, check_valid_until, origin: _ } = repository;
+            let keys = keys.as_ref().map(|(_, bytes)| hex::encode(bytes));
+            hasher = hasher.json("repository", &(url, suite, components, keys, check_valid_until));
+        }
+        for layer in &self.layers {
+            hasher = hasher.text("layer", &layer.name).json("options", &layer.package_options);
+            for request in &layer.packages {
+                hasher = hasher.json("item", &(request.exclude, &request.what));
+            }
+            // Commands bring packages of their own (`lang` needs locales), so they count as well.
+            hasher = hasher.id("commands", layer.command_id());
+        }
+        hasher.finish()
+    }
+}
+
+/// The id of a script: all that decides what it does.
+pub fn script_id(script: &Script) -> Id {
+    Hasher::new("script.v1")
+        .json("kind", &script.kind)
+        .text("interpreter", &script.interpreter)
+        .json("chroot", &script.chroot)
+        .json("log", &script.log)
+        .json("error-on-fail", &script.error_on_fail)
+        .text("body", &script.body)
+        .finish()
+}
