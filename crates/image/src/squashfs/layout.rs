@@ -1,0 +1,139 @@
+//! Which bytes of which file become data blocks, and which tails share a fragment block.
+//!
+//! Decided from names and lengths alone, before anything is read. Tails are put in an order that brings similar files
+//! together, and the order is cut into groups where a hash of the path says so (more likely the longer the tail, so that a
+//! group has the wanted size on average) or where the block is full. Behind a cut that the hash made, everything is as
+//! it would be without the files before it: a file that is added, removed or resized changes its own group and
+//! those up to the next such cut.
+
+use super::numbering::File;
+use super::options::Options;
+
+/// Where the end of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// The fragment block.
+    pub(super) group: u32,
+    /// The first byte in the uncompressed fragment block.
+    pub(super) offset: u32,
+}
+
+/// How one file is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Placement {
+    /// Its data blocks; the last may be short.
+    pub(super) blocks: u64,
+    /// What does not fill a block, unless it is a short data block.
+    pub(super) tail: Option<Tail>,
+}
+
+/// A fragment block to be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    /// Files, in order, whose tails follow one another.
+    pub(super) members: Vec<usize>,
+    /// Uncompressed bytes.
+    pub(super) length: u32,
+}
+
+/// The plan for all files.
+pub(super) struct Layout {
+    /// By file; duplicates have the default.
+    pub(super) placements: Vec<Placement>,
+    pub(super) groups: Vec<Group>,
+    pub(super) block_size: u32,
+}
+
+impl Layout {
+    /// `representatives` says which file stands for which; see [`super::dedup`].
+    pub(super) fn new(files: &[File<'_>], representatives: &[usize], options: &Options) -> Self {
+        let block = u64::from(options.block_size);
+        let mut layout = Layout {
+            placements: vec![Placement::default(); files.len()],
+            groups: Vec::new(),
+            block_size: options.block_size,
+        };
+        let mut tails = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            if representatives.get(index) != Some(&index) {
+                continue;
+            }
+            let length = file.content.len();
+            layout.placements[index].blocks = length.div_ceil(block);
+            let in_fragment = length < block || options.tail_ends;
+            if length % block != 0 && in_fragment {
+                tails.push(index);
+            }
+        }
+        tails.sort_by(|a, b| sort_key(&files[*a].path).cmp(&sort_key(&files[*b].path)));
+        layout.group(files, &tails);
+        layout
+    }
+
+    /// The length of a file's tail in a fragment block.
+    pub(super) fn tail_length(&self, content_length: u64) -> u32 {
+        (content_length % u64::from(self.block_size)) as u32
+    }
+
+    fn group(&mut self, files: &[File<'_>], tails: &[usize]) {
+        let mut open = Group::default();
+        for &index in tails {
+            let length = self.tail_length(files[index].content.len());
+            if open.length + length > self.block_size {
+                self.close(std::mem::take(&mut open), files);
+            }
+            open.members.push(index);
+            open.length += length;
+            if self.cuts_after(&files[index].path, length, open.length) {
+                self.close(std::mem::take(&mut open), files);
+            }
+        }
+        self.close(open, files);
+    }
+
+    /// Whether a group of `filled` bytes ends after this tail: never while it is small.
+    fn cuts_after(&self, path: &[u8], length: u32, filled: u32) -> bool {
+        if filled < self.block_size / 2 {
+            return false;
+        }
+        let threshold = u64::from(length) * (u64::from(u32::MAX) / u64::from(self.block_size / 4));
+        (hash(path) >> 32) < threshold
+    }
+
+    fn close(&mut self, group: Group, files: &[File<'_>]) {
+        // A tail without company stays a short data block of its file: one lookup less.
+        if group.members.len() < 2 {
+            return;
+        }
+        let number = self.groups.len() as u32;
+        let mut offset = 0;
+        for &index in &group.members {
+            let placement = &mut self.placements[index];
+            placement.blocks -= 1;
+            placement.tail = Some(Tail {
+                group: number,
+                offset,
+            });
+            offset += (files[index].content.len() % u64::from(self.block_size)) as u32;
+        }
+        self.groups.push(group);
+    }
+}
+
+/// Directory, then extension, then name: what is alike gets close, what is used together stays close.
+fn sort_key(path: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let cut = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let (directory, name) = path.split_at(cut);
+    let dot = name.iter().rposition(|b| *b == b'.').unwrap_or(name.len());
+    (directory, &name[dot..], name)
+}
+
+/// FNV-1a with a finish that spreads it over all bits. Part of the format in so far as the same tree must give the same
+/// groups in later versions.
+fn hash(path: &[u8]) -> u64 {
+    let fnv = path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 32)
+}

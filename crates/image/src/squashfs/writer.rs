@@ -1,0 +1,325 @@
+//! The passes, in order.
+
+use std::io::{Seek, Write};
+
+use super::format::{METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options};
+use super::inodes::{self, DirectoryFacts, Header, Ids, Stored};
+use super::layout::{Layout, Placement};
+use super::metadata::Table;
+use super::numbering::{File, Numbering};
+use super::options::{Options, Summary};
+use super::output::Output;
+use super::pipeline::{Block, Finished};
+use super::tables::write_lookup;
+use super::xattrs::Sets;
+use super::{dedup, directories, pipeline};
+use crate::tree::{InodeId, Kind, Tree};
+use crate::{Error, Result};
+
+/// Writes `tree` as a SquashFS, starting where `out` stands now and leaving it behind the padding.
+///
+/// `progress` is called on this thread with the bytes of file contents that are done and their sum (duplicates not counted).
+/// The image depends on the tree and the options, not on [`Options::threads`]. After an error the target holds an
+/// incomplete image without a superblock.
+///
+/// # Errors
+/// An option is out of range, the tree has something that no SquashFS holds, a file changed, vanished or cannot be read, or
+/// the target cannot be written.
+pub fn write<W: Write + Seek>(
+    tree: &Tree,
+    out: W,
+    options: &Options,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Summary> {
+    options.check()?;
+    let numbering = Numbering::new(tree)?;
+    let representatives = dedup::representatives(&numbering.files, options.threads)?;
+    let layout = Layout::new(&numbering.files, &representatives, options);
+    let mut output = Output::new(out)?;
+    write_head(&mut output, options)?;
+    let mut data = Data::new(&numbering.files, &representatives, progress);
+    pipeline::run(&numbering.files, &layout, options, |finished| {
+        data.take(finished, &mut output)
+    })?;
+    let metadata = Metadata {
+        tree,
+        options,
+        numbering: &numbering,
+        representatives: &representatives,
+        placements: &layout.placements,
+        stored: &data.stored,
+        xattrs: Sets::new(tree, &numbering.order),
+        ids: Ids::default(),
+        places: vec![Reference::default(); numbering.order.len()],
+    };
+    let superblock = metadata.write(&data.fragments, &mut output)?;
+    let padded_bytes = output.finish(&superblock.encode(options))?;
+    Ok(Summary {
+        bytes: superblock.bytes,
+        padded_bytes,
+        inodes: superblock.inodes,
+        ids: u32::from(superblock.ids),
+        ..data.summary
+    })
+}
+
+/// A superblock of zeros, so that an unfinished image is never taken for one, and the compressor's options.
+fn write_head<W: Write + Seek>(output: &mut Output<W>, options: &Options) -> Result<()> {
+    output.write(&[0; SUPERBLOCK])?;
+    let settings = compressor_options(options);
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut block = Vec::new();
+    block.put16(settings.len() as u16 | METADATA_RAW);
+    block.extend_from_slice(&settings);
+    output.write(&block)
+}
+
+/// What the data pass leaves for the metadata.
+struct Data<'a> {
+    /// By file.
+    stored: Vec<Stored>,
+    /// Start and size of each fragment block.
+    fragments: Vec<(u64, u32)>,
+    summary: Summary,
+    done: u64,
+    total: u64,
+    progress: &'a dyn Fn(u64, u64),
+}
+
+impl<'a> Data<'a> {
+    fn new(files: &[File<'_>], representatives: &[usize], progress: &'a dyn Fn(u64, u64)) -> Self {
+        let mut summary = Summary::default();
+        let mut total = 0;
+        for (index, (file, representative)) in files.iter().zip(representatives).enumerate() {
+            summary.content_bytes += file.content.len();
+            if index == *representative {
+                total += file.content.len();
+            } else {
+                summary.duplicates += 1;
+            }
+        }
+        Data {
+            stored: vec![Stored::default(); files.len()],
+            fragments: Vec::new(),
+            summary,
+            done: 0,
+            total,
+            progress,
+        }
+    }
+
+    fn take<W: Write + Seek>(&mut self, finished: Finished, output: &mut Output<W>) -> Result<()> {
+        match finished {
+            Finished::Data { file, blocks } => {
+                let Some(stored) = self.stored.get_mut(file) else {
+                    return Ok(());
+                };
+                for block in &blocks {
+                    // Also a hole sets the start: a reader then never sees data before the data.
+                    if stored.sizes.is_empty() {
+                        stored.start = output.position();
+                    }
+                    stored.sizes.push(block.size);
+                    if block.size == 0 {
+                        stored.sparse += u64::from(block.length);
+                    } else {
+                        self.summary.blocks += 1;
+                    }
+                    output.write(&block.bytes)?;
+                }
+                blocks.iter().for_each(|block| self.count(block));
+            }
+            Finished::Fragment(block) => {
+                self.fragments.push((output.position(), block.size));
+                self.summary.fragments += 1;
+                output.write(&block.bytes)?;
+                self.count(&block);
+            }
+        }
+        (self.progress)(self.done, self.total);
+        Ok(())
+    }
+
+    fn count(&mut self, block: &Block) {
+        self.done += u64::from(block.length);
+        self.summary.reused_blocks += u64::from(block.reused);
+    }
+}
+
+/// The metadata pass.
+struct Metadata<'a> {
+    tree: &'a Tree,
+    options: &'a Options,
+    numbering: &'a Numbering<'a>,
+    representatives: &'a [usize],
+    placements: &'a [Placement],
+    stored: &'a [Stored],
+    xattrs: Sets<'a>,
+    ids: Ids,
+    /// Where each inode is, by number - 1.
+    places: Vec<Reference>,
+}
+
+impl Metadata<'_> {
+    fn write<W: Write + Seek>(
+        mut self,
+        fragments: &[(u64, u32)],
+        output: &mut Output<W>,
+    ) -> Result<Superblock> {
+        let (inode_table, directory_table) = self.encode_inodes()?;
+        let mut superblock = Superblock {
+            inodes: self.numbering.inodes(),
+            mtime: inodes::time(self.options.mtime),
+            fragments: fragments.len() as u32,
+            ids: self.ids.list.len() as u16,
+            has_xattrs: self.xattrs.len() > 0,
+            root: self.place(self.tree.root()),
+            ..Superblock::default()
+        };
+        superblock.inode_table = output.position();
+        output.write(&inode_table)?;
+        superblock.directory_table = output.position();
+        output.write(&directory_table)?;
+        superblock.fragment_table = self.lookup(output, |out| {
+            for (start, size) in fragments {
+                out.put64(*start);
+                out.put32(*size);
+                out.put32(0);
+            }
+        })?;
+        superblock.export_table = self.lookup(output, |out| {
+            self.places
+                .iter()
+                .for_each(|place| out.put64(place.packed()));
+        })?;
+        superblock.id_table = self.lookup(output, |out| {
+            self.ids.list.iter().for_each(|id| out.put32(*id));
+        })?;
+        superblock.xattr_table = self.xattrs.write(output, self.options)?;
+        superblock.bytes = output.position();
+        Ok(superblock)
+    }
+
+    fn lookup<W: Write + Seek>(
+        &self,
+        output: &mut Output<W>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64> {
+        let mut entries = Vec::new();
+        fill(&mut entries);
+        write_lookup(output, &entries, self.options)
+    }
+
+    /// Both tables, packed. Inodes that are no directories come first: they depend on nothing, so their blocks are packed on
+    /// all threads. A directory's listing needs the places of its entries, so directories follow from the deepest on.
+    fn encode_inodes(&mut self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut inode_table = Table::new(self.options)?;
+        let mut directory_table = Table::new(self.options)?;
+        self.encode_others(&mut inode_table)?;
+        for id in self.numbering.directories.iter().rev() {
+            self.encode_directory(*id, &mut inode_table, &mut directory_table)?;
+        }
+        Ok((inode_table.finish()?.0, directory_table.finish()?.0))
+    }
+
+    fn encode_others(&mut self, table: &mut Table) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut positions = Vec::new();
+        for id in &self.numbering.order {
+            if self.tree.inode(*id).as_directory().is_none() {
+                positions.push((*id, bytes.len() as u64));
+                self.encode_other(*id, &mut bytes)?;
+            }
+        }
+        table.write_parallel(&bytes, self.options)?;
+        for (id, position) in positions {
+            self.set_place(id, table.reference(position)?);
+        }
+        Ok(())
+    }
+
+    fn encode_other(&mut self, id: InodeId, out: &mut Vec<u8>) -> Result<()> {
+        let inode = self.tree.inode(id);
+        let header = Header {
+            meta: &inode.meta,
+            number: self.numbering.number(id),
+            links: self.numbering.names(id),
+            xattrs: self.xattrs.place(id),
+        };
+        match &inode.kind {
+            Kind::File(content) => {
+                let file = self.numbering.file(id);
+                let same = self.representatives.get(file).copied().unwrap_or(file);
+                let place = self.placements.get(same).zip(self.stored.get(same));
+                let Some((placement, stored)) = place else {
+                    return Err(Error::new(
+                        crate::ErrorKind::Internal,
+                        "a file without a place in the SquashFS",
+                    ));
+                };
+                let tail = placement.tail;
+                inodes::put_file(&header, content.len(), stored, tail, &mut self.ids, out)
+            }
+            kind => inodes::put_special(&header, kind, &mut self.ids, out),
+        }
+    }
+
+    fn encode_directory(
+        &mut self,
+        id: InodeId,
+        inode_table: &mut Table,
+        directory_table: &mut Table,
+    ) -> Result<()> {
+        let inode = self.tree.inode(id);
+        let entries: Vec<directories::Entry<'_>> = inode
+            .as_directory()
+            .into_iter()
+            .flat_map(|entries| entries.iter())
+            .map(|(name, child)| directories::Entry {
+                name,
+                number: self.numbering.number(child),
+                inode: self.place(child),
+                kind: inodes::basic_type(&self.tree.inode(child).kind),
+            })
+            .collect();
+        let subdirectories = entries
+            .iter()
+            .filter(|entry| entry.kind == super::format::inode_type::DIRECTORY)
+            .count();
+        let listing = directories::write(directory_table, &entries)?;
+        let header = Header {
+            meta: &inode.meta,
+            number: self.numbering.number(id),
+            links: 1,
+            xattrs: self.xattrs.place(id),
+        };
+        let facts = DirectoryFacts {
+            start: listing.start,
+            length: listing.length,
+            parent: self.numbering.parent(id),
+            subdirectories: subdirectories as u32,
+            index: listing.index,
+        };
+        let mut bytes = Vec::new();
+        inodes::put_directory(&header, &facts, &mut self.ids, &mut bytes)?;
+        self.set_place(id, inode_table.reference(inode_table.position())?);
+        inode_table.write(&bytes)
+    }
+
+    fn place(&self, id: InodeId) -> Reference {
+        let index = (self.numbering.number(id) as usize).checked_sub(1);
+        index
+            .and_then(|index| self.places.get(index))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn set_place(&mut self, id: InodeId, place: Reference) {
+        let index = (self.numbering.number(id) as usize).wrapping_sub(1);
+        if let Some(slot) = self.places.get_mut(index) {
+            *slot = place;
+        }
+    }
+}
