@@ -1,0 +1,166 @@
+//! A command while it is lowered: what it says, and what has become of it so far.
+
+use kiln_kickstart::{Command, Value};
+
+use super::{Action, Change, Context, Level, Lowered, Need, Notice};
+
+pub(super) struct Draft<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) command: &'a Command,
+    origin: &'a str,
+    actions: Vec<Action>,
+    needs: Vec<Need>,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(context: &'a Context<'a>, command: &'a Command, origin: &'a str) -> Self {
+        Draft {
+            context,
+            command,
+            origin,
+            actions: Vec::new(),
+            needs: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn write(&mut self, path: impl Into<String>, mode: u32, content: impl Into<String>) {
+        self.act(Action::WriteFile {
+            path: path.into(),
+            content: content.into(),
+            mode,
+        });
+    }
+
+    /// Asks for a package, unless the definition says that it shall not be there.
+    pub(super) fn need(&mut self, package: &str, why: &str) {
+        if self.context.excluded.contains(package) {
+            let message = format!("needs the package {package} ({why}), but %packages excludes it");
+            self.error(
+                message,
+                format!("drop `-{package}` from %packages, or drop the command"),
+            );
+            return;
+        }
+        let why = format!("{}: {why}", self.command.name);
+        self.needs.push(Need {
+            package: package.to_owned(),
+            why,
+            origin: self.origin.to_owned(),
+        });
+    }
+
+    /// Whether the definition asks for a package by name.
+    pub(super) fn asked_for(&self, package: &str) -> bool {
+        self.context.packages.contains(package)
+    }
+
+    pub(super) fn note(&mut self, message: impl AsRef<str>) {
+        self.notice(Level::Note, message.as_ref(), None);
+    }
+
+    pub(super) fn warn(&mut self, message: impl AsRef<str>, hint: impl Into<String>) {
+        self.notice(Level::Warning, message.as_ref(), Some(hint.into()));
+    }
+
+    pub(super) fn error(&mut self, message: impl AsRef<str>, hint: impl Into<String>) {
+        self.notice(Level::Error, message.as_ref(), Some(hint.into()));
+    }
+
+    /// Adds a notice; the message goes on after the command's name.
+    pub(super) fn notice(&mut self, level: Level, message: &str, hint: Option<String>) {
+        let message = format!("{} {message}", self.command.name);
+        let hint = hint.filter(|h| !h.is_empty());
+        self.notices.push(Notice {
+            origin: self.origin.to_owned(),
+            level,
+            message,
+            hint,
+        });
+    }
+
+    /// Warns of every option in the list that was given.
+    pub(super) fn without_effect(&mut self, options: &[(&str, &str)]) {
+        for (name, why) in options {
+            if self.command.has(name) {
+                self.warn(
+                    format!("{name} has no effect: {why}"),
+                    format!("drop {name}"),
+                );
+            }
+        }
+    }
+
+    /// The words of the last occurrence of a list option.
+    pub(super) fn last_list(&self, name: &str) -> Vec<&'a str> {
+        let last = self.command.options.iter().rev().find(|o| o.name == name);
+        match last.map(|o| &o.value) {
+            Some(Value::List(words)) => words.iter().map(String::as_str).collect(),
+            Some(Value::Text(text)) => split_commas(text).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The words of all occurrences of a list option.
+    pub(super) fn all_lists(&self, name: &str) -> Vec<&'a str> {
+        let mut all = Vec::new();
+        for option in self.command.options.iter().filter(|o| o.name == name) {
+            match &option.value {
+                Value::List(words) => all.extend(words.iter().map(String::as_str)),
+                Value::Text(text) => all.extend(split_commas(text)),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// Of two groups of switches, whether the one given last is in `on`; `None` if none was given.
+    pub(super) fn switch(&self, on: &[&str], off: &[&str]) -> Option<bool> {
+        let given = |names: &[&str], name: &str| names.contains(&name);
+        self.command
+            .options
+            .iter()
+            .rev()
+            .find(|o| given(on, &o.name) || given(off, &o.name))
+            .map(|o| given(on, &o.name))
+    }
+
+    /// A whole number option that must fit an id.
+    pub(super) fn id(&mut self, name: &str) -> Option<u32> {
+        let number = self.command.int(name)?;
+        match u32::try_from(number) {
+            // -1 as an id means "leave it" to chown(2), so it names nobody.
+            Ok(id) if id < u32::MAX => Some(id),
+            _ => {
+                self.error(
+                    format!("{name}={number} is not an id"),
+                    "ids are numbers from 0 to 4294967294",
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn finish(self, lowered: &mut Lowered) {
+        let failed = self.notices.iter().any(|n| n.level == Level::Error);
+        lowered.notices.extend(self.notices);
+        if failed || (self.actions.is_empty() && self.needs.is_empty()) {
+            return;
+        }
+        lowered.changes.push(Change {
+            origin: self.origin.to_owned(),
+            command: self.command.name.clone(),
+            actions: self.actions,
+            needs: self.needs,
+        });
+    }
+}
+
+pub(super) fn split_commas(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|w| !w.is_empty())
+}

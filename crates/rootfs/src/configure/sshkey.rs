@@ -1,0 +1,101 @@
+//! `sshkey`: public keys that may log in.
+
+use super::{Action, accounts::is_account_name, draft::Draft};
+
+pub(super) fn lower(draft: &mut Draft<'_>) {
+    let user = draft
+        .command
+        .text("--username")
+        .unwrap_or("root")
+        .to_owned();
+    if !is_account_name(&user) {
+        return draft.error(
+            format!("--username={user}: not a user name"),
+            "name an account of the image",
+        );
+    }
+    let key = draft.command.args.join(" ").trim().to_owned();
+    if let Err(reason) = check(&key) {
+        let hint = "give the one line of a .pub file, in quotes: sshkey --username=root \"ssh-ed25519 AAAA… comment\"";
+        return draft.error(format!("has no usable key: {reason}"), hint);
+    }
+    if !draft.asked_for("openssh-server") && !draft.asked_for("task-ssh-server") {
+        draft.warn(
+            "has no effect without an ssh server",
+            "add openssh-server to %packages",
+        );
+    }
+    draft.act(Action::AuthorizedKey { user, key });
+}
+
+/// Key types of OpenSSH, as they begin a line and as they stand in the key's own first field (RFC 4253 section 6.6).
+const TYPES: &[&str] = &[
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ssh-dss",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
+/// An authorized_keys line: options (maybe), type, base64, comment.
+fn check(line: &str) -> Result<(), String> {
+    if line.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if line.contains(char::is_control) {
+        return Err("it is more than one line".to_owned());
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let Some(index) = words.iter().position(|w| TYPES.contains(w)) else {
+        return Err(format!("it names no key type ({})", TYPES.join(", ")));
+    };
+    let kind = words.get(index).copied().unwrap_or("");
+    let body = words.get(index + 1).copied().unwrap_or("");
+    let bytes = decode_base64(body).ok_or("what follows the type is not base64")?;
+    let named = bytes
+        .get(..4)
+        .and_then(|l| <[u8; 4]>::try_from(l).ok())
+        .map(u32::from_be_bytes);
+    let named = named
+        .and_then(|l| usize::try_from(l).ok())
+        .and_then(|l| bytes.get(4..4usize.checked_add(l)?));
+    if named != Some(kind.as_bytes()) {
+        return Err(format!(
+            "the text after {kind} is not a key of that type; is it cut?"
+        ));
+    }
+    Ok(())
+}
+
+/// RFC 4648 section 4, padding required.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
+    if text.is_empty() || !text.len().is_multiple_of(4) || padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0u32);
+    for letter in text.bytes().take(text.len() - padding) {
+        bits = (bits << 6 | u32::from(sextet(letter)?)) & 0x00ff_ffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+fn sextet(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    })
+}
