@@ -9,10 +9,8 @@ use super::units::{Bytes, Extent, Lba};
 use super::{gpt, mbr};
 use crate::error::{Error, IoContext, Result};
 
-/// Every partition starts at a multiple of this (1 MiB, as partitioning tools do), the first at LBA 2048.
+/// Every partition starts and ends at a multiple of this (1 MiB, as partitioning tools do), the first starts at LBA 2048.
 const ALIGN: Bytes = Bytes::mib(1);
-/// Every partition's size is a multiple of this: the largest sector in use.
-const GRAIN: Bytes = Bytes::kib(4);
 /// Larger disks are taken for a mistake: 256 TiB.
 const MAX_DISK: Bytes = Bytes::gib(256 << 10);
 
@@ -38,9 +36,9 @@ impl Rounding {
     };
 
     fn apply(self, used: Bytes) -> Result<Bytes> {
-        if self.multiple.0 == 0 || !self.multiple.0.is_multiple_of(GRAIN.0) {
+        if self.multiple.0 == 0 || !self.multiple.0.is_multiple_of(ALIGN.0) {
             return Err(Error::input(format!(
-                "a disk cannot be a multiple of {}; it needs a multiple of {GRAIN}",
+                "a disk cannot be a multiple of {}; it needs a multiple of {ALIGN}",
                 self.multiple
             )));
         }
@@ -80,10 +78,10 @@ impl LayoutBuilder {
     pub fn room(&self, total: Bytes) -> Bytes {
         let end = total.0.saturating_sub(self.tail().0);
         let room = end.saturating_sub(self.next_start().0);
-        Bytes(room - room % GRAIN.0)
+        Bytes(room - room % ALIGN.0)
     }
 
-    /// Adds a partition of `size` bytes (rounded up to 4 KiB) at [`LayoutBuilder::next_start`].
+    /// Adds a partition of `size` bytes (rounded up to 1 MiB) at [`LayoutBuilder::next_start`].
     ///
     /// # Errors
     /// An empty or huge size, a name that is too long, a GUID that is there already, a table that is full, or a type that
@@ -92,7 +90,7 @@ impl LayoutBuilder {
         spec.check_name()?;
         self.check_unique(&spec)?;
         let start = self.next_start();
-        let size = size.round_up(GRAIN).filter(|s| s.0 > 0 && start.0 + s.0.min(MAX_DISK.0) < MAX_DISK.0);
+        let size = size.round_up(ALIGN).filter(|s| s.0 > 0 && start.0 + s.0.min(MAX_DISK.0) < MAX_DISK.0);
         let Some(size) = size else {
             return Err(Error::input(format!(
                 "the partition `{}` is empty or larger than {MAX_DISK}",
@@ -140,7 +138,7 @@ impl LayoutBuilder {
     /// Settles the disk's size.
     ///
     /// # Errors
-    /// A disk that would be too large, or a rounding that is not a multiple of 4 KiB.
+    /// A disk that would be too large, or a rounding that is not a multiple of 1 MiB.
     pub fn finish(self, rounding: Rounding) -> Result<DiskLayout> {
         let used = self
             .partitions
