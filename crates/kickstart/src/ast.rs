@@ -48,6 +48,30 @@ impl Kickstart {
             .map_or("?", |f| f.name.as_str())
     }
 
+    /// All commands, in source order.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Command(command) => Some(command),
+            _ => None,
+        })
+    }
+
+    /// All scripts, in source order.
+    pub fn scripts(&self) -> impl Iterator<Item = &Script> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Script(script) => Some(script),
+            _ => None,
+        })
+    }
+
+    /// All `%packages` sections, in source order.
+    pub fn packages(&self) -> impl Iterator<Item = &PackagesSection> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Packages(packages) => Some(packages),
+            _ => None,
+        })
+    }
+
     /// `file:line` of a span.
     pub fn location(&self, span: Span) -> String {
         format!("{}:{}", self.file_name(span.file), span.line)

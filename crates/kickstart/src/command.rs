@@ -116,6 +116,11 @@ fn match_arguments(
     command.args.extend(values.into_iter().map(|w| w.text));
     arguments::report_extras(&wrong, &variant.arguments, &command.name, place, report);
     report_deprecated_options(command, variant, report);
+    for option in &mut command.options {
+        if option.name == "--isUtc" {
+            option.name = "--utc".to_owned();
+        }
+    }
 }
 
 fn report_deprecated_options(command: &Command, variant: &CommandVariant, report: &mut Report) {

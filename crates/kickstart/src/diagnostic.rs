@@ -28,3 +28,14 @@ pub struct Diagnostic {
     /// What to do, one sentence each.
     pub help: Vec<String>,
 }
+
+/// Codes of warnings about what the reference accepts silently.
+const LINTS: [&str; 2] = ["cut-word", "open-include"];
+
+impl Diagnostic {
+    /// Whether the reference's validator reports this, too: it rejects a file for every error and warning of its
+    /// own, while a remark that only Kiln makes must not change the verdict.
+    pub fn counts(&self) -> bool {
+        !LINTS.contains(&self.code)
+    }
+}

@@ -1,7 +1,7 @@
 //! The kickstart language: lexer, commands, sections, includes through a caller-supplied loader. Pure.
 //!
 //! [`parse`] never fails: it returns a [`Kickstart`] and [`Diagnostic`]s. The parser takes bytes, never a path;
-//! what `%include` names is asked of a [`Loader`].
+//! what `%include` names is asked of a [`Loader`]. [`flatten`] writes a kickstart in canonical order, and
 //! [`render`] shows a diagnostic with its line. What is accepted is what pykickstart 3.74 accepts, option by
 //! option: see `data/options.json` and [`command_table`].
 
@@ -9,6 +9,7 @@ mod arguments;
 mod ast;
 mod command;
 mod diagnostic;
+mod flatten;
 mod limits;
 mod packages;
 mod parser;
@@ -25,6 +26,7 @@ mod words;
 
 pub use ast::*;
 pub use diagnostic::*;
+pub use flatten::flatten;
 pub use parser::{Options, Parsed, parse};
 pub use render::{Segment, Style, render, segments};
 pub use source::{Loaded, Loader, NoIncludes, include_candidates};

@@ -53,6 +53,25 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl Parsed {
+    /// Whether anything is wrong: a build must not go on, and there is nothing to flatten.
+    pub fn has_errors(&self) -> bool {
+        self.first_error().is_some()
+    }
+
+    /// The first error.
+    pub fn first_error(&self) -> Option<&Diagnostic> {
+        let mut errors = self.diagnostics.iter();
+        errors.find(|d| d.severity == Severity::Error)
+    }
+
+    /// The validator's verdict: neither an error nor a warning that the reference gives.
+    pub fn is_valid(&self) -> bool {
+        let counts = |d: &Diagnostic| d.severity == Severity::Error || d.counts();
+        !self.diagnostics.iter().any(counts)
+    }
+}
+
 /// Reads a kickstart. Whatever the bytes are, this returns, in time and memory bounded by their number; `name` is
 /// the main file's name as messages show it.
 pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loader) -> Parsed {
@@ -365,7 +384,7 @@ impl Parser<'_> {
         let span = open.header.span;
         if span.file != main {
             self.report.warning(
-                "missing-end",
+                "open-include",
                 span,
                 format!("`{name}` of an included file has no `%end`"),
                 "add `%end` after its last line",

@@ -131,6 +131,10 @@ pub struct Argument {
     /// Whether it is only warned about.
     #[serde(default)]
     pub deprecated: bool,
+    /// Whether a later line of the same command that does not give it puts it back to its default; otherwise the
+    /// value of an earlier line stays.
+    #[serde(default)]
+    pub resets: bool,
 }
 
 /// What a command is in some versions.
