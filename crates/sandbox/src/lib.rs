@@ -1,7 +1,34 @@
 //! User namespaces, id maps, mounts as values, limits, running commands and capturing their output.
+//!
+//! A run is a [`Request`]: a plain value. [`Sandbox::run`] carries it out and reports an [`Outcome`]; what is printed in
+//! it arrives line by line. The program itself is started again as the sandbox child, so its `main` has to begin
+//! with [`entry`].
+//!
+//! What a run cannot do: see the host's files, processes or, without [`Network::Host`], its network; keep a capability outside
+//! of its namespaces; outlive the caller. Killing the caller's process at any instant ends everything inside.
+//! Control groups are not used: a killed process could not take its group's directory back.
 
-mod parent;
+mod call;
+mod cancel;
+mod checks;
+mod child;
+mod error;
+mod ids;
+mod memory;
+mod output;
 mod request;
+mod run;
+mod seccomp;
+mod sys;
+mod terminal;
+mod trees;
+mod wire;
 
-pub use parent::die_with_parent;
+pub use call::{Call, Emitter, Function};
+pub use cancel::CancelToken;
+pub use checks::{Check, Verdict, checks};
+pub use child::entry;
+pub use error::{CallError, Error, ErrorKind};
+pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use request::*;
+pub use run::{Io, Outcome, Sandbox, Stdin};

@@ -64,8 +64,9 @@ pub enum Mount {
     Proc,
     /// Read-only sysfs at `/sys` (a bind of an empty read-only tree where the kernel refuses one).
     Sys,
-    /// Minimal `/dev`: null zero full random urandom tty, pts, shm, fd, stdin, stdout, stderr and `/dev/log`, whose
-    /// datagrams appear as [`Stream::Syslog`] lines.
+    /// Minimal `/dev`: null zero full random urandom tty, pts, shm, fd, stdin, stdout, stderr, `/dev/log`, whose datagrams
+    /// appear as [`Stream::Syslog`] lines, and `/dev/console` and `/dev/kmsg`, whose text appears as
+    /// [`Stream::Console`] lines.
     Dev,
     /// An empty tmpfs.
     Tmpfs {
@@ -145,7 +146,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { open_files: 4096, address_space: None, seconds: None, output_bytes: 64 << 20 }
+        Limits {
+            open_files: 4096,
+            address_space: None,
+            seconds: None,
+            output_bytes: 64 << 20,
+        }
     }
 }
 
@@ -159,6 +165,8 @@ pub enum Stream {
     Stderr,
     /// A datagram to `/dev/log`.
     Syslog,
+    /// Written to `/dev/console` or `/dev/kmsg`.
+    Console,
 }
 
 /// How a run ended.

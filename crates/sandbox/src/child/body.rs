@@ -1,0 +1,310 @@
+//! The process that executes the program or calls the function.
+
+use std::any::Any;
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
+
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
+
+use crate::call::{Call, Emitter};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::wire::{self, FromCall};
+use crate::{Body, CallError, Function, Limits, Request, sys, trees};
+
+/// Where descriptors that were handed over begin.
+pub(crate) const FIRST_HANDED: RawFd = 10;
+/// Everything is first moved up here, out of the way of the fixed numbers.
+const HIGH: RawFd = 256;
+/// How many descriptors can be handed over.
+pub(crate) const MAX_HANDED: usize = 200;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a build's programs never need. `SYS_ADMIN` is the important one: without it a script cannot make a read-only
+/// mount writable again or uncover what a mount hides.
+const DROPPED: [CapabilitySet; 15] = [
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_BOOT,
+    CapabilitySet::SYS_MODULE,
+    CapabilitySet::SYS_RAWIO,
+    CapabilitySet::SYS_TIME,
+    CapabilitySet::SYS_PACCT,
+    CapabilitySet::SYSLOG,
+    CapabilitySet::MAC_ADMIN,
+    CapabilitySet::MAC_OVERRIDE,
+    CapabilitySet::AUDIT_CONTROL,
+    CapabilitySet::WAKE_ALARM,
+    CapabilitySet::BLOCK_SUSPEND,
+    CapabilitySet::PERFMON,
+    CapabilitySet::BPF,
+    CapabilitySet::CHECKPOINT_RESTORE,
+];
+
+/// Never returns: ends with the program's or the function's status.
+pub(super) fn run(
+    request: &Request,
+    functions: &[(&str, Function)],
+    stdio: [OwnedFd; 3],
+    terminal: Option<OwnedFd>,
+    call: OwnedFd,
+    handed: Vec<OwnedFd>,
+    status: OwnedFd,
+) -> ! {
+    let error = match (prepare(request, stdio, terminal, &handed), &request.body) {
+        (Err(error), _) => error,
+        (Ok(()), Body::Exec { argv }) => exec(argv, &request.env),
+        (Ok(()), Body::Call { function, payload }) => match find(functions, function) {
+            Ok(function) => {
+                // The init waits for the end of this pipe, and a call has no exec that would close it.
+                drop(status);
+                let handed = (0..handed.len())
+                    .map(|index| sys::adopt(FIRST_HANDED + index as RawFd))
+                    .collect();
+                run_call(function, payload.clone(), handed, &call)
+            }
+            Err(error) => error,
+        },
+    };
+    let mut file = std::fs::File::from(status);
+    // If the init cannot be told, it takes the exit status for the body's.
+    let _ = serde_json::to_writer(&mut file, &error);
+    sys::exit(127)
+}
+
+/// What the body wrote before it could start; `None` once the program runs.
+pub(super) fn start_error(status: OwnedFd) -> Result<Option<Error>> {
+    let mut text = Vec::new();
+    std::fs::File::from(status)
+        .read_to_end(&mut text)
+        .doing("waiting for the body to start")?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let error = serde_json::from_slice(&text);
+    Ok(Some(error.unwrap_or_else(|_| {
+        Error::internal("the body of a sandbox failed without saying why")
+    })))
+}
+
+fn prepare(
+    request: &Request,
+    stdio: [OwnedFd; 3],
+    terminal: Option<OwnedFd>,
+    handed: &[OwnedFd],
+) -> Result<()> {
+    rustix::process::setsid().doing("starting a session for the body")?;
+    if let Some(terminal) = &terminal {
+        rustix::process::ioctl_tiocsctty(terminal).doing("taking the terminal")?;
+    }
+    let terminal = terminal.as_ref().map(|terminal| [terminal.as_fd(); 3]);
+    arrange(
+        terminal.unwrap_or_else(|| stdio.each_ref().map(AsFd::as_fd)),
+        handed,
+    )
+    .doing("arranging descriptors")?;
+    limit(&request.limits)?;
+    rustix::process::chdir(&*request.cwd).map_err(|error| missing_cwd(&request.cwd, error))
+}
+
+fn find(functions: &[(&str, Function)], name: &str) -> Result<Function> {
+    let registered = functions
+        .iter()
+        .find(|(registered, _)| *registered == name)
+        .map(|(_, function)| *function);
+    registered.or_else(|| builtin(name)).ok_or_else(|| {
+        Error::internal(format!(
+            "the sandbox has no function named {name}; `entry` has to register it"
+        ))
+    })
+}
+
+fn builtin(name: &str) -> Option<Function> {
+    (name == trees::PROBE).then_some(trees::probe as Function)
+}
+
+fn missing_cwd(cwd: &str, error: rustix::io::Errno) -> Error {
+    Error::new(
+        ErrorKind::Step,
+        format!("changing to the working directory {cwd}"),
+    )
+    .because(std::io::Error::from(error))
+}
+
+/// Puts the standard files at 0, 1 and 2 and the handed ones at 10 and up; the rest goes away on exec.
+fn arrange(stdio: [BorrowedFd<'_>; 3], handed: &[OwnedFd]) -> std::io::Result<()> {
+    let up = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH);
+    let stdio: Vec<OwnedFd> = stdio.into_iter().map(up).collect::<Result<_, _>>()?;
+    let handed: Vec<OwnedFd> = handed
+        .iter()
+        .map(|fd| up(fd.as_fd()))
+        .collect::<Result<_, _>>()?;
+    sys::close_range(3, u32::MAX, true)?;
+    for (number, fd) in (0..).zip(&stdio) {
+        sys::place(fd.as_fd(), number)?;
+    }
+    for (number, fd) in (FIRST_HANDED..).zip(&handed) {
+        sys::place(fd.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Lowers limits, as far as they are higher than asked for.
+fn limit(limits: &Limits) -> Result<()> {
+    let lower = |resource, wanted: u64| {
+        let hard = rustix::process::getrlimit(resource)
+            .maximum
+            .unwrap_or(u64::MAX);
+        let value = Some(wanted.min(hard)).filter(|value| *value != u64::MAX);
+        rustix::process::setrlimit(
+            resource,
+            Rlimit {
+                current: value,
+                maximum: value,
+            },
+        )
+    };
+    lower(Resource::Core, 0).doing("limiting core dumps")?;
+    lower(Resource::Nofile, limits.open_files.max(64)).doing("limiting open files")?;
+    if let Some(bytes) = limits.address_space {
+        lower(Resource::As, bytes).doing("limiting address space")?;
+    }
+    Ok(())
+}
+
+/// Executes the program. Returns only on failure.
+fn exec(argv: &[String], env: &[(String, String)]) -> Error {
+    let Some(program) = argv.first() else {
+        return Error::input("the command is empty");
+    };
+    let path = env
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or(DEFAULT_PATH, |(_, value)| value);
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.clone()]
+    } else {
+        path.split(':')
+            .filter(|dir| !dir.is_empty())
+            .map(|dir| format!("{dir}/{program}"))
+            .collect()
+    };
+    let variables: Vec<String> = env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let (candidates, argv, env) = match (
+        c_strings(&candidates),
+        c_strings(argv),
+        c_strings(&variables),
+    ) {
+        (Ok(candidates), Ok(argv), Ok(env)) => (candidates, argv, env),
+        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error,
+    };
+    if let Err(error) = drop_capabilities() {
+        return Error::system("dropping capabilities", error);
+    }
+    sys::reset_signals(false);
+    for candidate in &candidates {
+        let error = sys::exec(candidate, &argv, &env);
+        if candidate
+            .to_str()
+            .is_ok_and(|path| std::fs::symlink_metadata(path).is_ok())
+        {
+            return cannot_run(program, candidate, error);
+        }
+    }
+    let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+    let error = Error::new(ErrorKind::Step, format!("running {program}")).because(missing);
+    if program.contains('/') {
+        error
+    } else {
+        error.cause(format!("it was looked for in {path}"))
+    }
+}
+
+fn cannot_run(program: &str, path: &CString, error: std::io::Error) -> Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            Some("the file is there, but its interpreter (first line) or loader is not in the root")
+        }
+        Some(libc::ENOEXEC) => {
+            Some("it is no program of this architecture, or a script without a `#!` line")
+        }
+        Some(libc::EACCES) => Some("it is not executable, or its mount forbids execution"),
+        _ => None,
+    };
+    let message = if program.contains('/') {
+        format!("running {program}")
+    } else {
+        format!("running {program} ({})", path.to_string_lossy())
+    };
+    let error = Error::new(ErrorKind::Step, message).because(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
+    let c_string = |text: &String| {
+        CString::new(text.as_str()).map_err(|_| Error::input(format!("{text:?} holds a NUL byte")))
+    };
+    texts.iter().map(c_string).collect()
+}
+
+fn drop_capabilities() -> rustix::io::Result<()> {
+    let dropped = DROPPED
+        .into_iter()
+        .fold(CapabilitySet::empty(), CapabilitySet::union);
+    for capability in DROPPED {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // Older kernels do not know the newest ones.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective.remove(dropped);
+    sets.permitted.remove(dropped);
+    sets.inheritable.remove(dropped);
+    rustix::thread::set_capabilities(None, sets)
+}
+
+fn run_call(
+    function: Function,
+    payload: serde_json::Value,
+    handed: Vec<OwnedFd>,
+    socket: &OwnedFd,
+) -> ! {
+    sys::reset_signals(true);
+    let code = match socket.try_clone() {
+        Ok(copy) => {
+            let call = Call {
+                payload,
+                fds: handed,
+                emitter: Emitter::new(copy),
+            };
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| function(call)));
+            let result = result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+            let code = i32::from(result.is_err());
+            match wire::send(socket.as_fd(), &FromCall::Result(result), &[]) {
+                Ok(()) => code,
+                Err(_) => 126,
+            }
+        }
+        Err(_) => 126,
+    };
+    sys::exit(code)
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> CallError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    CallError::new(ErrorKind::Internal, "a function in the sandbox panicked").cause(text)
+}

@@ -1,0 +1,701 @@
+//! The caller's side of a run.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{MemfdFlags, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde_json::Value;
+
+use crate::child::{MARK, MAX_HANDED};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::output::{Lines, Output};
+use crate::terminal::{self, Bridge};
+use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
+use crate::{CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory};
+
+/// How long an init gets to end things in order before it is killed itself.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the size of the user's terminal is looked at.
+const TERMINAL_TICK: Duration = Duration::from_millis(200);
+
+/// Carries out requests. One for the whole program; runs may happen at once from several threads.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    ids: IdMap,
+    program: PathBuf,
+}
+
+/// Standard input of a run.
+#[derive(Clone, Debug, Default)]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// These bytes, as a file in memory.
+    Bytes(Vec<u8>),
+    /// The caller's own.
+    Inherit,
+}
+
+/// What connects a run with its caller. The callbacks run on the caller's thread, during [`Sandbox::run`].
+pub struct Io<'a> {
+    /// Standard input; not used with a terminal.
+    pub stdin: Stdin,
+    /// Takes lines, without their line end, as they come. Invalid UTF-8 is replaced, lines over 16 KiB are cut, and of
+    /// a line that rewrites itself with carriage returns the last state counts.
+    pub output: &'a mut dyn FnMut(Stream, &str),
+    /// Takes the messages of [`crate::Call::emit`].
+    pub message: &'a mut dyn FnMut(Value),
+    /// Descriptors to hand over, 200 at most: a program finds them at 10, 11, …, a function in [`crate::Call::fds`].
+    pub fds: Vec<OwnedFd>,
+    /// Ends the run early.
+    pub cancel: Option<&'a CancelToken>,
+    /// The user's terminal. The program gets a terminal of its own, connected to it, as its standard files;
+    /// `output` then takes no standard output. Needs [`Mount::Dev`].
+    pub terminal: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Io<'a> {
+    /// No input, no descriptors, no cancellation.
+    pub fn new(output: &'a mut dyn FnMut(Stream, &str), message: &'a mut dyn FnMut(Value)) -> Self {
+        Io {
+            stdin: Stdin::Null,
+            output,
+            message,
+            fds: Vec::new(),
+            cancel: None,
+            terminal: None,
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// How the program or function ended. A function that reported an error has exited with 1.
+    pub status: Status,
+    /// What the function returned; `None` for programs, and where it was killed.
+    pub value: Option<Result<Value, CallError>>,
+    /// Whether the kernel killed something for memory while an unsuccessful run went on.
+    pub out_of_memory: bool,
+    /// The largest resident set of a process of the run, in bytes.
+    pub max_rss_bytes: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// CPU seconds of all its processes.
+    pub cpu_seconds: f64,
+    /// Bytes of output that were not passed on.
+    pub dropped_output_bytes: u64,
+}
+
+impl Sandbox {
+    /// Finds out which ids can be used, or says what is missing. Tries nothing else; [`crate::checks`] does.
+    pub fn detect() -> Result<Sandbox> {
+        Ok(Sandbox {
+            ids: IdMap::detect()?,
+            program: PathBuf::from("/proc/self/exe"),
+        })
+    }
+
+    /// Uses another program than this one as the sandbox child. Its `main` has to begin with [`crate::entry`].
+    #[must_use]
+    pub fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// The id maps of its runs.
+    pub fn ids(&self) -> &IdMap {
+        &self.ids
+    }
+
+    /// Carries out a request and returns when everything in it has ended. A program that fails is no error.
+    ///
+    /// The directories of an overlay are made if they are missing, owned by the namespace's root. Mount points that are
+    /// missing in a writable root are made and, if still empty, removed at the end.
+    pub fn run(&self, request: &Request, io: Io<'_>) -> Result<Outcome> {
+        validate(request, &io)?;
+        let request = self.settle(request)?;
+        let limits = request.limits.clone();
+        self.execute(Job::Run(Box::new(request)), &limits, io)
+    }
+
+    /// Carries out a job that is no run.
+    pub(crate) fn execute_job(&self, job: Job) -> Result<()> {
+        let (mut output, mut message) = (|_: Stream, _: &str| {}, |_: Value| {});
+        let io = Io::new(&mut output, &mut message);
+        self.execute(job, &Limits::default(), io).map(drop)
+    }
+
+    fn execute(&self, job: Job, limits: &Limits, io: Io<'_>) -> Result<Outcome> {
+        let kills = memory::kills();
+        let started = Instant::now();
+        let mut run = Run::start(self, job, limits, io)?;
+        run.pump()?;
+        let ended = run.finish()?;
+        let unsuccessful = ended.status != Status::Exited(0);
+        Ok(Outcome {
+            out_of_memory: unsuccessful && memory::kills() > kills,
+            seconds: started.elapsed().as_secs_f64(),
+            ..ended
+        })
+    }
+
+    /// Makes paths absolute and free of links, and missing upper and work directories.
+    fn settle(&self, request: &Request) -> Result<Request> {
+        let mut request = request.clone();
+        match &mut request.root {
+            Root::Dir { path, .. } => resolve(path)?,
+            Root::Layers { lower } => lower.iter_mut().try_for_each(resolve)?,
+            Root::Overlay { lower, upper, work } => {
+                lower.iter_mut().try_for_each(resolve)?;
+                for path in [upper, work] {
+                    if !path.exists() {
+                        self.create_owned_dir(path, 0o755)?;
+                    }
+                    resolve(path)?;
+                }
+            }
+        }
+        for mount in &mut request.mounts {
+            if let Mount::Bind { source, .. } = mount {
+                resolve(source)?;
+            }
+        }
+        Ok(request)
+    }
+}
+
+fn resolve(path: &mut PathBuf) -> Result<()> {
+    *path = std::fs::canonicalize(&*path).doing_at("looking for", path)?;
+    Ok(())
+}
+
+fn validate(request: &Request, io: &Io<'_>) -> Result<()> {
+    let absolute = |what: &str, path: &str| {
+        if path.starts_with('/') && !path.contains('\0') {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "the {what} {path:?} of a sandbox is not an absolute path"
+        )))
+    };
+    absolute("working directory", &request.cwd)?;
+    for mount in &request.mounts {
+        match mount {
+            Mount::Proc | Mount::Sys | Mount::Dev => {}
+            Mount::Tmpfs { target, .. }
+            | Mount::Bind { target, .. }
+            | Mount::File { target, .. }
+            | Mount::Symlink { target, .. } => absolute("mount point", target)?,
+        }
+    }
+    if io.fds.len() > MAX_HANDED {
+        return Err(Error::internal(format!(
+            "{} descriptors are too many to hand over",
+            io.fds.len()
+        )));
+    }
+    if request.hostname.is_empty() || request.hostname.len() > 64 {
+        return Err(Error::input(format!(
+            "the host name {:?} is empty or longer than 64 bytes",
+            request.hostname
+        )));
+    }
+    Ok(())
+}
+
+/// The outer process; killed and reaped when this goes.
+struct Outer {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+impl Outer {
+    /// Starts it on the calling thread, which its parent-death signal is tied to and which waits for its end.
+    fn spawn(program: &Path, control: OwnedFd, stderr: OwnedFd) -> Result<Outer> {
+        let mut child = Command::new(program)
+            .arg0(MARK)
+            .env_clear()
+            .stdin(control)
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .doing_at("starting the sandbox child", program)?;
+        let opened = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Errno::SRCH);
+        match opened.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
+            Ok(pidfd) => Ok(Outer { child, pidfd }),
+            Err(error) => {
+                let _ = child.kill().and_then(|()| child.wait().map(drop));
+                Err(Error::system("watching the sandbox child", error))
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().doing("waiting for the sandbox child")
+    }
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        // Both fail where it has ended and was waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Something that prints.
+struct Reader {
+    fd: OwnedFd,
+    lines: Lines,
+    datagrams: bool,
+    open: bool,
+}
+
+impl Reader {
+    fn new(stream: Stream, fd: OwnedFd) -> Result<Reader> {
+        rustix::io::ioctl_fionbio(&fd, true).doing("making a pipe not block")?;
+        Ok(Reader {
+            fd,
+            lines: Lines::new(stream),
+            datagrams: stream == Stream::Syslog,
+            open: true,
+        })
+    }
+
+    /// Reads what is there; false if there is nothing for now.
+    fn read(&mut self, chunk: &mut [u8], output: &mut Output<'_>) -> bool {
+        match rustix::io::read(&self.fd, &mut *chunk) {
+            Ok(0) if !self.datagrams => {
+                self.open = false;
+                false
+            }
+            Ok(count) => {
+                let bytes = chunk.get(..count).unwrap_or_default();
+                if self.datagrams {
+                    self.lines.datagram(bytes, output);
+                } else {
+                    self.lines.feed(bytes, output);
+                }
+                true
+            }
+            Err(Errno::INTR) => true,
+            Err(Errno::AGAIN) => false,
+            Err(_) => {
+                self.open = false;
+                false
+            }
+        }
+    }
+}
+
+/// Why a run is being ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    TimedOut,
+    Cancelled,
+}
+
+struct Run<'a> {
+    outer: Outer,
+    /// Closing it ends the run.
+    _lifeline: OwnedFd,
+    ids: IdMap,
+    control: Receiver,
+    call: Receiver,
+    readers: Vec<Reader>,
+    output: Output<'a>,
+    message: &'a mut dyn FnMut(Value),
+    cancel: Option<&'a CancelToken>,
+    terminal: Option<BorrowedFd<'a>>,
+    bridge: Option<Bridge<'a>>,
+    deadline: Option<Instant>,
+    init: Option<OwnedFd>,
+    ready: bool,
+    ending: Option<(Ending, Instant)>,
+    failed: Option<Error>,
+    ended: Option<Outcome>,
+    value: Option<Result<Value, CallError>>,
+    chunk: Vec<u8>,
+}
+
+impl<'a> Run<'a> {
+    fn start(sandbox: &Sandbox, job: Job, limits: &Limits, io: Io<'a>) -> Result<Run<'a>> {
+        let (control, control_child) = socket_pair()?;
+        let (call, call_child) = socket_pair()?;
+        let (lifeline_child, lifeline) = pipe()?;
+        let (stdout, stdout_child) = pipe()?;
+        let (stderr, stderr_child) = pipe()?;
+        let stdin = open_stdin(io.stdin)?;
+        let copy = stderr_child.try_clone().doing("copying a pipe")?;
+        let outer = Outer::spawn(&sandbox.program, control_child, copy)?;
+        let given = [
+            &lifeline_child,
+            &stdin,
+            &stdout_child,
+            &stderr_child,
+            &call_child,
+        ];
+        let fds: Vec<BorrowedFd<'_>> = given.into_iter().chain(&io.fds).map(AsFd::as_fd).collect();
+        let start = Start {
+            job,
+            terminal: io.terminal.map(terminal::size).transpose()?,
+        };
+        // A child that died early is reported by the end of the control stream.
+        match wire::send(control.as_fd(), &start, &fds) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(Error::system(
+                    "handing the request to the sandbox child",
+                    error,
+                ));
+            }
+            _ => {}
+        }
+        Ok(Run {
+            outer,
+            _lifeline: lifeline,
+            ids: sandbox.ids.clone(),
+            control: Receiver::new(control),
+            call: Receiver::new(call),
+            readers: vec![
+                Reader::new(Stream::Stdout, stdout)?,
+                Reader::new(Stream::Stderr, stderr)?,
+            ],
+            output: Output::new(io.output, limits.output_bytes),
+            message: io.message,
+            cancel: io.cancel,
+            terminal: io.terminal,
+            bridge: None,
+            deadline: limits
+                .seconds
+                .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
+            init: None,
+            ready: false,
+            ending: None,
+            failed: None,
+            ended: None,
+            value: None,
+            chunk: vec![0; 64 << 10],
+        })
+    }
+
+    /// Serves everything until the outer process has ended, which it does last of all.
+    fn pump(&mut self) -> Result<()> {
+        loop {
+            let woken = self.wait()?;
+            self.end_if_due();
+            if let Some(bridge) = &mut self.bridge {
+                bridge.follow_size();
+                if woken.user {
+                    bridge.inward();
+                }
+                if woken.inside && !bridge.outward() {
+                    self.bridge = None;
+                }
+            }
+            // Some at a time, so that a flood on one stream does not silence the others.
+            for reader in self.readers.iter_mut().filter(|reader| reader.open) {
+                reader.read(&mut self.chunk, &mut self.output);
+            }
+            if woken.control {
+                self.listen()?;
+            }
+            if woken.call {
+                self.hear_call()?;
+            }
+            if woken.outer {
+                return self.drain();
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Woken> {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(10);
+        let sides = self.bridge.as_ref().map(Bridge::fds);
+        let slots = [
+            Some(self.outer.pidfd.as_fd()),
+            (!self.control.ended()).then(|| self.control.socket()),
+            (!self.call.ended()).then(|| self.call.socket()),
+            sides.and_then(|sides| sides.0),
+            sides.map(|sides| sides.1),
+            self.cancel
+                .filter(|_| self.ending.is_none())
+                .map(CancelToken::fd),
+        ];
+        let streams = self
+            .readers
+            .iter()
+            .filter(|reader| reader.open)
+            .map(|reader| Some(reader.fd.as_fd()));
+        let mut indices = [None; 6];
+        for (slot, fd) in slots.into_iter().chain(streams).enumerate() {
+            if let Some(fd) = fd {
+                if let Some(index) = indices.get_mut(slot) {
+                    *index = Some(fds.len());
+                }
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
+        match rustix::event::poll(&mut fds, self.timeout().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::system("waiting for the sandbox", error)),
+        }
+        let woken = indices.map(|index| {
+            index
+                .and_then(|index| fds.get(index))
+                .is_some_and(|fd| !fd.revents().is_empty())
+        });
+        let [outer, control, call, user, inside, _] = woken;
+        Ok(Woken {
+            outer,
+            control,
+            call,
+            user,
+            inside,
+        })
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let due = match self.ending {
+            Some((_, since)) => Some(since + GRACE),
+            None => self.deadline,
+        };
+        let until_due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let tick = self.bridge.is_some().then_some(TERMINAL_TICK);
+        let wait = [until_due, tick].into_iter().flatten().min()?;
+        // Rounded up, so as not to spin in the last millisecond.
+        Timespec::try_from(wait + Duration::from_millis(1)).ok()
+    }
+
+    fn end_if_due(&mut self) {
+        let now = Instant::now();
+        match self.ending {
+            None if self.cancel.is_some_and(CancelToken::is_cancelled) => {
+                self.end(Ending::Cancelled)
+            }
+            None if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                self.end(Ending::TimedOut)
+            }
+            Some((_, since)) if now >= since + GRACE => self.kill(),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.ending = Some((ending, Instant::now()));
+        let told = self.ready && wire::send(self.control.socket(), &ToChild::Kill, &[]).is_ok();
+        if !told {
+            self.kill();
+        }
+    }
+
+    /// Ends the init, and with it its namespace. The outer process follows when the kernel is done with that; before there
+    /// is an init, the outer process is all there is.
+    fn kill(&mut self) {
+        match &self.init {
+            Some(init) => drop(rustix::process::pidfd_send_signal(init, Signal::KILL)),
+            None => drop(rustix::process::pidfd_send_signal(
+                &self.outer.pidfd,
+                Signal::KILL,
+            )),
+        }
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        self.control.poll().doing("listening to the sandbox")?;
+        while let Some(message) = self.control.take().doing("understanding the sandbox")? {
+            match message {
+                FromChild::Unshared => self.map_ids()?,
+                FromChild::Init => self.init = Some(self.control.fd().doing("receiving the init")?),
+                FromChild::Ready { sources } => self.connect(&sources)?,
+                FromChild::Exited {
+                    status,
+                    cpu_seconds,
+                    max_rss_bytes,
+                } => {
+                    self.ended = Some(outcome(exit_status(status), cpu_seconds, max_rss_bytes));
+                }
+                FromChild::Done => self.ended = Some(outcome(Status::Exited(0), 0.0, 0)),
+                FromChild::Failed(error) => self.failed = Some(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn map_ids(&mut self) -> Result<()> {
+        self.ids.write(self.outer.child.id())?;
+        match wire::send(self.control.socket(), &ToChild::Mapped, &[]) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system(
+                "telling the sandbox that its ids are mapped",
+                error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn connect(&mut self, sources: &[Source]) -> Result<()> {
+        self.ready = true;
+        for source in sources {
+            let fd = self
+                .control
+                .fd()
+                .doing("receiving a stream of the sandbox")?;
+            match (source, self.terminal) {
+                (Source::Lines(stream), _) => self.readers.push(Reader::new(*stream, fd)?),
+                (Source::Terminal, Some(user)) => self.bridge = Some(Bridge::new(user, fd)?),
+                (Source::Terminal, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_call(&mut self) -> Result<()> {
+        self.call
+            .poll()
+            .doing("listening to a function in the sandbox")?;
+        while let Some(message) = self
+            .call
+            .take()
+            .doing("understanding a function in the sandbox")?
+        {
+            match message {
+                FromCall::Message(value) => (self.message)(value),
+                FromCall::Result(value) => self.value = Some(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what is still in the pipes. Nobody inside is left to fill them.
+    fn drain(&mut self) -> Result<()> {
+        for reader in &mut self.readers {
+            while reader.open && reader.read(&mut self.chunk, &mut self.output) {}
+            reader.lines.flush(&mut self.output);
+        }
+        while self.bridge.as_mut().is_some_and(Bridge::outward) {}
+        while !self.control.ended() {
+            self.listen()?;
+        }
+        while !self.call.ended() {
+            self.hear_call()?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        self.bridge = None;
+        let status = self.outer.wait()?;
+        let dropped_output_bytes = self.output.dropped();
+        let base = match (self.ending, self.failed, self.ended) {
+            (Some((ending, _)), _, ended) => {
+                let status = match ending {
+                    Ending::TimedOut => Status::TimedOut,
+                    Ending::Cancelled => Status::Cancelled,
+                };
+                Outcome {
+                    status,
+                    ..ended.unwrap_or_else(|| outcome(status, 0.0, 0))
+                }
+            }
+            (None, Some(error), _) => return Err(error),
+            (None, None, Some(ended)) => ended,
+            (None, None, None) => return Err(vanished(status)),
+        };
+        Ok(Outcome {
+            value: self.value,
+            dropped_output_bytes,
+            ..base
+        })
+    }
+}
+
+/// What there is to do.
+struct Woken {
+    outer: bool,
+    control: bool,
+    call: bool,
+    user: bool,
+    inside: bool,
+}
+
+fn outcome(status: Status, cpu_seconds: f64, max_rss_bytes: u64) -> Outcome {
+    Outcome {
+        status,
+        value: None,
+        out_of_memory: false,
+        max_rss_bytes,
+        seconds: 0.0,
+        cpu_seconds,
+        dropped_output_bytes: 0,
+    }
+}
+
+fn exit_status(raw: i32) -> Status {
+    let status = ExitStatus::from_raw(raw);
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Status::Exited(code),
+        (None, signal) => Status::Signaled(signal.unwrap_or(libc::SIGKILL)),
+    }
+}
+
+fn vanished(status: ExitStatus) -> Error {
+    let error = Error::new(
+        ErrorKind::Environment,
+        "the sandbox was killed from outside",
+    );
+    let error = error.cause(format!("its first process ended with {status}"));
+    error.hint("a lack of memory is the usual reason; the kernel's log tells")
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .doing("making a socket pair")
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe")
+}
+
+fn open_stdin(stdin: Stdin) -> Result<OwnedFd> {
+    match stdin {
+        Stdin::Null => rustix::fs::open(
+            "/dev/null",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .doing("opening /dev/null"),
+        Stdin::Inherit => std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .doing("copying standard input"),
+        Stdin::Bytes(bytes) => {
+            let mut file = File::from(
+                rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)
+                    .doing("making a file in memory for the input")?,
+            );
+            let written = file
+                .write_all(&bytes)
+                .and_then(|()| file.seek(SeekFrom::Start(0)));
+            written.doing("writing the input to memory")?;
+            Ok(file.into())
+        }
+    }
+}

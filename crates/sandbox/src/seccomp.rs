@@ -1,0 +1,174 @@
+//! The system call filter of everything that runs inside.
+//!
+//! A classic BPF program over `struct seccomp_data` (`linux/seccomp.h`: `nr` at byte 0, `arch` at byte 4). It is
+//! written by hand because ready-made compilers kill the process on a foreign architecture, while a maintainer script of
+//! an i386 package on amd64 has to run.
+
+use libc::sock_filter;
+
+/// `AUDIT_ARCH_*` of `linux/audit.h`.
+const ARCH_X86_64: u32 = 0xc000_003e;
+#[cfg(target_arch = "x86_64")]
+const ARCH_I386: u32 = 0x4000_0003;
+#[cfg(target_arch = "aarch64")]
+const ARCH_AARCH64: u32 = 0xc000_00b7;
+#[cfg(target_arch = "aarch64")]
+const ARCH_ARM: u32 = 0x4000_0028;
+/// Set in the number of an x32 system call, which reports the architecture of x86-64.
+const X32_BIT: u32 = 0x4000_0000;
+
+/// What to do with which system calls of an architecture.
+struct Table {
+    arch: u32,
+    /// Flushing to disk: succeeds without doing anything, because the root is thrown away or committed as a whole.
+    flush: &'static [u32],
+    /// What no build needs and what could reach beyond the namespaces: `EPERM`.
+    deny: &'static [u32],
+    /// Ways around this filter with a fallback in every program: `ENOSYS`.
+    missing: &'static [u32],
+}
+
+#[cfg(target_arch = "x86_64")]
+const TABLES: [Table; 2] = [
+    Table {
+        arch: ARCH_X86_64,
+        flush: NATIVE_FLUSH,
+        deny: NATIVE_DENY,
+        missing: NATIVE_MISSING,
+    },
+    // Numbers of arch/x86/entry/syscalls/syscall_32.tbl.
+    Table {
+        arch: ARCH_I386,
+        flush: &[36, 118, 144, 148, 314, 344],
+        deny: &[
+            87, 88, 101, 103, 110, 115, 128, 129, 283, 286, 287, 288, 336, 342, 350, 357, 374,
+        ],
+        missing: &[425],
+    },
+];
+
+#[cfg(target_arch = "aarch64")]
+const TABLES: [Table; 2] = [
+    Table {
+        arch: ARCH_AARCH64,
+        flush: NATIVE_FLUSH,
+        deny: NATIVE_DENY,
+        missing: NATIVE_MISSING,
+    },
+    // Numbers of arch/arm/tools/syscall.tbl.
+    Table {
+        arch: ARCH_ARM,
+        flush: &[36, 118, 144, 148, 341, 373],
+        deny: &[
+            87, 88, 103, 115, 128, 129, 309, 310, 311, 347, 364, 371, 379, 386, 388, 401,
+        ],
+        missing: &[425],
+    },
+];
+
+const NATIVE_FLUSH: &[u32] = &[
+    libc::SYS_fsync as u32,
+    libc::SYS_fdatasync as u32,
+    libc::SYS_sync as u32,
+    libc::SYS_syncfs as u32,
+    libc::SYS_sync_file_range as u32,
+    libc::SYS_msync as u32,
+];
+
+const NATIVE_DENY: &[u32] = &[
+    libc::SYS_keyctl as u32,
+    libc::SYS_add_key as u32,
+    libc::SYS_request_key as u32,
+    libc::SYS_bpf as u32,
+    libc::SYS_perf_event_open as u32,
+    libc::SYS_kexec_load as u32,
+    libc::SYS_kexec_file_load as u32,
+    libc::SYS_init_module as u32,
+    libc::SYS_finit_module as u32,
+    libc::SYS_delete_module as u32,
+    libc::SYS_reboot as u32,
+    libc::SYS_userfaultfd as u32,
+    libc::SYS_open_by_handle_at as u32,
+    libc::SYS_swapon as u32,
+    libc::SYS_swapoff as u32,
+    libc::SYS_syslog as u32,
+];
+
+const NATIVE_MISSING: &[u32] = &[libc::SYS_io_uring_setup as u32];
+
+fn instruction(code: u32, k: u32, jump_true: u8, jump_false: u8) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    }
+}
+
+fn load(offset: u32) -> sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn answer(action: u32) -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
+}
+
+/// Skips the next instruction unless the accumulator equals `value`.
+fn unless_equal(value: u32) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, 1)
+}
+
+fn errno(number: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | number as u32
+}
+
+fn section(table: &Table) -> Vec<sock_filter> {
+    let mut body = vec![load(0)];
+    if table.arch == ARCH_X86_64 {
+        body.push(instruction(
+            libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K,
+            X32_BIT,
+            0,
+            1,
+        ));
+        body.push(answer(errno(libc::ENOSYS)));
+    }
+    let groups = [
+        (table.flush, errno(0)),
+        (table.deny, errno(libc::EPERM)),
+        (table.missing, errno(libc::ENOSYS)),
+    ];
+    for (numbers, action) in groups {
+        body.extend(
+            numbers
+                .iter()
+                .flat_map(|number| [unless_equal(*number), answer(action)]),
+        );
+    }
+    body.push(answer(libc::SECCOMP_RET_ALLOW));
+    body
+}
+
+/// The whole program.
+pub(crate) fn program() -> Vec<sock_filter> {
+    let mut program = vec![load(4)];
+    for table in &TABLES {
+        let body = section(table);
+        // Conditional jumps reach 255 instructions; a plain jump over the section has no such limit.
+        program.push(instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            table.arch,
+            1,
+            0,
+        ));
+        program.push(instruction(
+            libc::BPF_JMP | libc::BPF_JA,
+            body.len() as u32,
+            0,
+            0,
+        ));
+        program.extend(body);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program
+}

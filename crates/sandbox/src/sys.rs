@@ -1,0 +1,265 @@
+//! The system calls that have no safe wrapper elsewhere. All `unsafe` of Kiln is in this file.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Both sides of a fork.
+pub(crate) enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Forks. Only for the sandbox child, which has one thread.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: the caller is the single-threaded sandbox child (`entry` runs before any thread is started), so
+    // no lock can be held by a thread that does not exist in the copy.
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Leaves at once: no destructors, no `atexit`, since those belong to the process that was forked.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: the hazard of `unshare` is `CLONE_FILES` under other threads' descriptors; it is never passed.
+    unsafe { rustix::thread::unshare_unsafe(flags) }?;
+    Ok(())
+}
+
+/// Standard input as an owned descriptor. Called once, first thing in the sandbox child, which got its control
+/// socket there.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    // SAFETY: the number is only read by the kernel; the new descriptor is ours alone.
+    let copy = check(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: `copy` was just made and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Puts a copy of `fd` at exactly `number`, kept across exec.
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: called in a forked child right before it execs or calls a function; the numbers overwritten (0, 1, 2,
+    // 10 and up) are owned by no live `OwnedFd` there because everything else was moved above them.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    Ok(())
+}
+
+/// A descriptor number that was just placed by [`place`], as an owned descriptor.
+pub(crate) fn adopt(number: RawFd) -> OwnedFd {
+    // SAFETY: callers pass each number placed by `place` exactly once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Marks (or closes) all descriptors in a range.
+pub(crate) fn close_range(first: u32, last: u32, on_exec: bool) -> io::Result<()> {
+    let flags = if on_exec {
+        libc::CLOSE_RANGE_CLOEXEC
+    } else {
+        0
+    };
+    // SAFETY: with `on_exec` nothing is closed now; without it, it is called before the process owns descriptors
+    // in the range.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    check(result as libc::c_int).map(drop)
+}
+
+/// Sets attributes (`libc::MOUNT_ATTR_*`) on a mount and everything below it.
+pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, set: u64, propagation: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a NUL-terminated constant, the structure lives across the call and its size is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result as libc::c_int).map(drop)
+}
+
+/// A process that ended.
+pub(crate) struct Reaped {
+    pub(crate) pid: i32,
+    pub(crate) status: i32,
+}
+
+/// Waits for a child: a given one or any, blocking or not. `None`: none has ended yet. `ECHILD`: none is left.
+pub(crate) fn wait(pid: Option<Pid>, block: bool) -> io::Result<Option<Reaped>> {
+    let mut status = 0;
+    let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
+    let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: `status` is a valid place for the call to write to.
+        match check(unsafe { libc::waitpid(which, &raw mut status, flags) }) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some(Reaped { pid, status })),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Kills every process of the pid namespace but its init, which is the caller.
+pub(crate) fn kill_all() {
+    // SAFETY: no memory is involved. The caller is pid 1 of its own namespace, so -1 reaches nothing outside.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// CPU seconds of all children that were waited for, and the largest resident set of one of them in bytes.
+pub(crate) fn children_usage() -> (f64, u64) {
+    // SAFETY: `rusage` is plain data for which zeros are valid; the call fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    (
+        seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        (usage.ru_maxrss as u64).saturating_mul(1024),
+    )
+}
+
+/// Blocks SIGCHLD and returns a descriptor that becomes readable when a child has ended.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: `sigset_t` is plain data that `sigemptyset` initialises; all pointers are to live locals.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const set,
+            std::ptr::null_mut(),
+        ))?;
+        let fd = check(libc::signalfd(
+            -1,
+            &raw const set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Unblocks every signal and gives each its default action again, as a fresh program expects (Rust ignores
+/// SIGPIPE; a `nohup` around Kiln ignores SIGHUP).
+pub(crate) fn reset_signals(keep_sigpipe_ignored: bool) {
+    for signal in 1..=64 {
+        if signal == libc::SIGPIPE && keep_sigpipe_ignored {
+            continue;
+        }
+        // SAFETY: setting the default action involves no handler; refusals (KILL, STOP, reserved numbers) are harmless.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is initialised by `sigemptyset` before its use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Installs a seccomp filter for this thread without `no_new_privs`; needs `CAP_SYS_ADMIN` in the namespace.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length =
+        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let description = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel reads `len` instructions from the slice during the call and keeps a copy.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const description,
+        )
+    };
+    check(result as libc::c_int).map(drop)
+}
+
+/// Replaces the process by a program. Returns only on failure.
+pub(crate) fn exec(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end in a null pointer and their strings outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Brings the loopback interface of the current network namespace up.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data; name and flags are the fields that these two requests read and write.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS as _,
+            &raw mut request,
+        ))?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw mut request,
+        ))?;
+    }
+    Ok(())
+}
+
+/// The login name of a user id, from whatever the system's name services say.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let mut buffer = vec![0 as libc::c_char; 16 << 10];
+    // SAFETY: buffer and results are live locals and the buffer's length is given; strings that `found` points to
+    // are in `buffer`, which outlives the copy.
+    unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut found = std::ptr::null_mut();
+        let result = libc::getpwuid_r(
+            uid,
+            &raw mut entry,
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        );
+        if result != 0 || found.is_null() || entry.pw_name.is_null() {
+            return None;
+        }
+        std::ffi::CStr::from_ptr(entry.pw_name)
+            .to_str()
+            .ok()
+            .map(str::to_owned)
+    }
+}

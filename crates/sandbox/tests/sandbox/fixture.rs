@@ -1,0 +1,208 @@
+//! A small root to run in, and short ways to run.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use kiln_sandbox::{Body, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Stream};
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+/// One case's directory and root.
+pub struct Fixture {
+    /// Removed at the end.
+    pub dir: tempfile::TempDir,
+    /// For runs.
+    pub sandbox: Sandbox,
+}
+
+/// What a run printed and returned.
+#[derive(Debug)]
+pub struct Seen {
+    pub outcome: Outcome,
+    pub lines: Vec<(Stream, String)>,
+    pub messages: Vec<Value>,
+}
+
+impl Seen {
+    pub fn text(&self, stream: Stream) -> String {
+        let lines = self
+            .lines
+            .iter()
+            .filter(|line| line.0 == stream)
+            .map(|line| line.1.as_str());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    pub fn stdout(&self) -> String {
+        self.text(Stream::Stdout)
+    }
+}
+
+impl Fixture {
+    pub fn new() -> Result<Fixture, Failed> {
+        let dir = tempfile::tempdir()?;
+        let fixture = Fixture {
+            dir,
+            sandbox: Sandbox::detect()?,
+        };
+        fixture.make_base()?;
+        Ok(fixture)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn make_base(&self) -> Result<(), Failed> {
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+            .map(Path::new)
+            .into_iter()
+            .find(|path| path.exists());
+        let busybox = busybox.ok_or("busybox is missing (Debian: apt install busybox-static)")?;
+        let base = self.path("base");
+        for name in ["", "bin", "dev", "proc", "sys", "tmp", "etc", "run", "root"] {
+            fs::create_dir(base.join(name))?;
+        }
+        fs::copy(busybox, base.join("bin/busybox"))?;
+        let applets = "sh cat echo id ls sleep chown chmod mkdir rm rmdir touch logger yes head seq mount umount \
+                       readlink stat kill true false ln env grep tty stty setsid hostname mv wc dd ulimit unshare nc";
+        for name in applets.split_ascii_whitespace() {
+            symlink("busybox", base.join("bin").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// The base under a fresh writable layer.
+    pub fn root(&self) -> Root {
+        Root::Overlay {
+            lower: vec![self.path("base")],
+            upper: self.path("upper"),
+            work: self.path("work"),
+        }
+    }
+
+    pub fn request(&self, body: Body) -> Request {
+        Request {
+            root: self.root(),
+            mounts: vec![
+                Mount::Proc,
+                Mount::Sys,
+                Mount::Dev,
+                Mount::Tmpfs {
+                    target: "/tmp".into(),
+                    mode: 0o1777,
+                },
+            ],
+            body,
+            env: vec![("PATH".into(), "/bin".into())],
+            cwd: "/".into(),
+            network: Network::None,
+            limits: Limits {
+                seconds: Some(60),
+                ..Limits::default()
+            },
+            hostname: "kiln".into(),
+        }
+    }
+
+    pub fn script(&self, script: &str) -> Request {
+        self.request(Body::Exec {
+            argv: vec!["sh".into(), "-c".into(), script.into()],
+        })
+    }
+
+    pub fn call(&self, function: &str, payload: Value) -> Request {
+        self.request(Body::Call {
+            function: function.into(),
+            payload,
+        })
+    }
+
+    pub fn run(&self, request: &Request) -> Result<Seen, Failed> {
+        self.run_with(request, |_| {})
+    }
+
+    pub fn run_with(
+        &self,
+        request: &Request,
+        change: impl FnOnce(&mut Io<'_>),
+    ) -> Result<Seen, Failed> {
+        Ok(self.try_run(request, change)?)
+    }
+
+    pub fn try_run(
+        &self,
+        request: &Request,
+        change: impl FnOnce(&mut Io<'_>),
+    ) -> Result<Seen, kiln_sandbox::Error> {
+        let (mut lines, mut messages) = (Vec::new(), Vec::new());
+        let mut output = |stream: Stream, line: &str| lines.push((stream, line.to_owned()));
+        let mut message = |value: Value| messages.push(value);
+        let mut io = Io::new(&mut output, &mut message);
+        change(&mut io);
+        let outcome = self.sandbox.run(request, io)?;
+        Ok(Seen {
+            outcome,
+            lines,
+            messages,
+        })
+    }
+
+    /// Runs a script that has to succeed and returns what it printed to its standard output.
+    pub fn output_of(&self, script: &str) -> Result<String, Failed> {
+        let seen = self.run(&self.script(script))?;
+        check(
+            seen.outcome.status == kiln_sandbox::Status::Exited(0),
+            || format!("{script}: {seen:?}"),
+        )?;
+        Ok(seen.stdout())
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // Layers belong to ids that the test's user may not be.
+        let names = ["upper", "work"].map(|name| self.path(name));
+        let _ = self.sandbox.remove_trees(&names);
+    }
+}
+
+pub fn check(fine: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failed> {
+    if fine {
+        Ok(())
+    } else {
+        Err(otherwise().into())
+    }
+}
+
+pub fn equal<T: PartialEq + std::fmt::Debug>(seen: T, wanted: T) -> Result<(), Failed> {
+    check(seen == wanted, || {
+        format!("seen:   {seen:?}\nwanted: {wanted:?}")
+    })
+}
+
+/// A user with id ranges: name, user id, group id.
+pub fn ordinary_user() -> Result<(String, u32, u32), Failed> {
+    let owners = |path: &str| -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split(':').next().map(str::to_owned))
+            .collect()
+    };
+    let (users, groups) = (owners("/etc/subuid"), owners("/etc/subgid"));
+    let passwd = fs::read_to_string("/etc/passwd")?;
+    let found = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, ..] = fields.as_slice() else {
+            return None;
+        };
+        let fits = *name != "root"
+            && users.iter().any(|user| user == name)
+            && groups.iter().any(|group| group == name);
+        fits.then_some(((*name).to_owned(), uid.parse().ok()?, gid.parse().ok()?))
+    });
+    found.ok_or_else(|| {
+        "no user has ranges in /etc/subuid and /etc/subgid (make one: useradd -m kiln-test)".into()
+    })
+}
