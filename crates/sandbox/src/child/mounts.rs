@@ -79,10 +79,25 @@ pub(super) fn make_private() -> Result<()> {
 
 fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root).doing("entering the root")?;
-    // With both arguments the same, the old root ends up on top of the new one and can be detached from there.
+    // With both arguments the same, the old root ends up on top of the new one, and the staging tmpfs on top of that,
+    // since it covers the old root's `/`. Each call takes the topmost.
     rustix::process::pivot_root(".", ".").doing("changing the root")?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("detaching the host's root")?;
-    rustix::process::chdir("/").doing("changing to /")
+    for what in ["detaching the staging tmpfs", "detaching the host's root"] {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).doing(what)?;
+    }
+    rustix::process::chdir("/").doing("changing to /")?;
+    nothing_on_top(root)
+}
+
+/// `..` of a root leads to whatever is mounted over it; that must not be the host.
+fn nothing_on_top(root: BorrowedFd<'_>) -> Result<()> {
+    let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let below = rustix::fs::fstat(root).doing("looking at the root")?;
+    let above = rustix::fs::stat("/..").doing("looking at /..")?;
+    if identity(below) == identity(above) {
+        return Ok(());
+    }
+    Err(Error::internal("the new root of the sandbox is still covered by the host's"))
 }
 
 /// A private tmpfs over the namespace's `/` in which trees are attached. Since the process's own root stays
