@@ -1,0 +1,434 @@
+//! What is known of a running boot, drawn from the console and the observer. No I/O: bytes and times come in, facts stand here.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::agent::{self, Inbox, State};
+use crate::console::{self, Lines, Sign};
+use crate::report::{FailedUnit, Reason, ScriptResult, Stage, StageName, VmEvent};
+
+/// Console lines kept for the report.
+const CONSOLE_KEPT: usize = 30;
+/// Bytes of the script's output that are kept.
+const OUTPUT_LIMIT: usize = 4 << 20;
+/// Warnings kept.
+const WARNINGS_KEPT: usize = 20;
+
+/// Something that ends the boot unless a later stage proves otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fatal {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    /// When it counts. Until then more lines are gathered, and a later stage may take it back.
+    due: Instant,
+}
+
+/// The facts.
+pub(crate) struct BootState {
+    start: Instant,
+    lines: Lines,
+    inbox: Inbox,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) console: VecDeque<String>,
+    /// Console lines with times, for `serial.log`; the driver takes them.
+    pub(crate) log: String,
+    /// For the caller; the driver takes them.
+    pub(crate) events: Vec<VmEvent>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) grub_error: Option<String>,
+    /// Units that the console named as failed.
+    pub(crate) console_failed: Vec<String>,
+    pub(crate) state: Option<State>,
+    pub(crate) settled_at: Option<Instant>,
+    pub(crate) os: Option<String>,
+    pub(crate) kernel: Option<String>,
+    pub(crate) session: Option<Session>,
+    pub(crate) windows: Option<(u32, u32)>,
+    pub(crate) failed_units: Vec<FailedUnit>,
+    pub(crate) collected: bool,
+    pub(crate) login_prompt: bool,
+    pub(crate) script: Option<ScriptResult>,
+    pub(crate) last_heard: Instant,
+    fatal: Option<Fatal>,
+    bytes_of_agent: u64,
+}
+
+/// Who is logged in graphically.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Session {
+    pub(crate) user: String,
+    /// `x11` or `wayland`.
+    pub(crate) kind: String,
+    pub(crate) since: Instant,
+}
+
+impl BootState {
+    pub(crate) fn new(start: Instant) -> Self {
+        BootState {
+            start,
+            lines: Lines::default(),
+            inbox: Inbox::default(),
+            stages: Vec::new(),
+            console: VecDeque::new(),
+            log: String::new(),
+            events: Vec::new(),
+            warnings: Vec::new(),
+            grub_error: None,
+            console_failed: Vec::new(),
+            state: None,
+            settled_at: None,
+            os: None,
+            kernel: None,
+            session: None,
+            windows: None,
+            failed_units: Vec::new(),
+            collected: false,
+            login_prompt: false,
+            script: None,
+            last_heard: start,
+            fatal: None,
+            bytes_of_agent: 0,
+        }
+    }
+
+    pub(crate) fn has(&self, stage: StageName) -> bool {
+        self.stages.iter().any(|s| s.name == stage)
+    }
+
+    /// The observer has said hello.
+    pub(crate) fn observed(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// What has ended the boot by now.
+    pub(crate) fn fatal(&self, now: Instant) -> Option<&Fatal> {
+        self.fatal.as_ref().filter(|fatal| now >= fatal.due)
+    }
+
+    /// What is about to end the boot, due or not.
+    pub(crate) fn suspected(&self) -> Option<&Fatal> {
+        self.fatal.as_ref()
+    }
+
+    /// Whether a root shell waits on the observer's port. Every byte may change the answer, so the count of bytes comes along.
+    pub(crate) fn prompt(&self) -> Option<u64> {
+        (!self.observed() && agent::is_prompt(&self.inbox.pending())).then_some(self.bytes_of_agent)
+    }
+
+    pub(crate) fn warn(&mut self, message: String) {
+        if self.warnings.len() < WARNINGS_KEPT && !self.warnings.contains(&message) {
+            self.events.push(VmEvent::Warning {
+                message: message.clone(),
+            });
+            self.warnings.push(message);
+        }
+    }
+
+    pub(crate) fn reach(&mut self, name: StageName, now: Instant, guest_seconds: Option<f64>) {
+        if self.has(name) {
+            return;
+        }
+        let stage = Stage {
+            name,
+            seconds: round(now.duration_since(self.start).as_secs_f64()),
+            guest_seconds,
+        };
+        self.events.push(VmEvent::Stage(stage.clone()));
+        self.stages.push(stage);
+    }
+
+    /// Takes bytes of the console.
+    pub(crate) fn serial(&mut self, bytes: &[u8], now: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.last_heard = now;
+        self.reach(StageName::Firmware, now, None);
+        for line in self.lines.feed(bytes) {
+            self.console_line(&line, now);
+        }
+        if let Some(sign) = console::read_pending(&self.lines.pending()) {
+            self.sign(sign, now);
+        }
+    }
+
+    fn console_line(&mut self, line: &str, now: Instant) {
+        let seconds = now.duration_since(self.start).as_secs_f64();
+        self.log.push_str(&format!("[{seconds:8.2}] {line}\n"));
+        self.events.push(VmEvent::Console {
+            line: line.to_owned(),
+        });
+        if self.console.len() == CONSOLE_KEPT {
+            self.console.pop_front();
+        }
+        self.console.push_back(line.to_owned());
+        if let Some(sign) = console::read_line(line) {
+            self.sign(sign, now);
+        }
+    }
+
+    /// Writes the unfinished line, a prompt mostly, to the log.
+    pub(crate) fn finish_log(&mut self, now: Instant) {
+        let pending = self.lines.pending();
+        if !pending.is_empty() {
+            self.console_line(&pending, now);
+        }
+    }
+
+    fn sign(&mut self, sign: Sign, now: Instant) {
+        let after = |seconds| now + Duration::from_secs(seconds);
+        match sign {
+            Sign::BootLoader => self.reach(StageName::BootLoader, now, None),
+            Sign::Kernel => {
+                self.reach(StageName::Kernel, now, None);
+                self.take_back(&[Reason::NoBootLoader, Reason::SecureBoot]);
+            }
+            Sign::Userspace => {
+                self.reach(StageName::Userspace, now, None);
+                self.take_back(&[Reason::NoRoot]);
+            }
+            Sign::Login => {
+                self.login_prompt = true;
+                self.reach(StageName::Login, now, None);
+            }
+            Sign::NothingToBoot(line) => self.suspect(Reason::NoBootLoader, line, after(5)),
+            Sign::Refused(line) => self.suspect(Reason::SecureBoot, line, after(15)),
+            Sign::Panic(line) => self.suspect(Reason::KernelPanic, line, after(3)),
+            Sign::NoRoot(line) => self.suspect(Reason::NoRoot, line, after(15)),
+            Sign::InitCrashed(line) => self.suspect(Reason::Died, line, after(3)),
+            Sign::Emergency(line) => self.emergency(line, after(5)),
+            Sign::GrubError(line) if !self.has(StageName::Kernel) => self.grub_error = Some(line),
+            Sign::GrubError(_) => {}
+            Sign::UnitFailed(unit) => {
+                if !self.console_failed.contains(&unit) {
+                    self.console_failed.push(unit);
+                }
+            }
+            Sign::Trouble(line) => self.warn(line),
+        }
+    }
+
+    /// The first cause stands: a panic after "no root" is its consequence.
+    pub(crate) fn suspect(&mut self, reason: Reason, detail: String, due: Instant) {
+        if self.fatal.is_none() {
+            self.fatal = Some(Fatal {
+                reason,
+                detail,
+                due,
+            });
+        }
+    }
+
+    fn emergency(&mut self, line: String, due: Instant) {
+        let detail = if self.console_failed.is_empty() {
+            format!("systemd gave up: {line}")
+        } else {
+            format!(
+                "systemd gave up after {} failed: {line}",
+                self.console_failed.join(", ")
+            )
+        };
+        self.suspect(Reason::UnitFailed, detail, due);
+    }
+
+    fn take_back(&mut self, reasons: &[Reason]) {
+        if self
+            .fatal
+            .as_ref()
+            .is_some_and(|fatal| reasons.contains(&fatal.reason))
+        {
+            self.fatal = None;
+        }
+    }
+
+    /// Takes bytes of the observer's port.
+    pub(crate) fn agent(&mut self, bytes: &[u8], now: Instant) {
+        self.bytes_of_agent += bytes.len() as u64;
+        for line in self.inbox.feed(bytes) {
+            if let Some((uptime, report)) = agent::parse(&line) {
+                self.last_heard = now;
+                self.report(report, uptime, now);
+            }
+        }
+    }
+
+    fn report(&mut self, report: agent::Report, uptime: Option<f64>, now: Instant) {
+        match report {
+            agent::Report::Hello { kernel, os } => {
+                (self.kernel, self.os) = (Some(kernel), Some(os));
+                self.reach(StageName::Kernel, now, None);
+                self.reach(StageName::Userspace, now, uptime);
+                self.take_back(&[Reason::NoBootLoader, Reason::SecureBoot, Reason::NoRoot]);
+            }
+            agent::Report::State(state) => self.state(state, uptime, now),
+            agent::Report::Session { user, kind } => {
+                self.session = Some(Session {
+                    user,
+                    kind,
+                    since: now,
+                });
+                self.reach(StageName::Session, now, uptime);
+            }
+            agent::Report::Windows(windows) => {
+                self.windows = windows;
+                if windows.is_some_and(|(desktop, dock)| desktop > 0 && dock > 0) {
+                    self.reach(StageName::Windows, now, uptime);
+                }
+            }
+            agent::Report::Failed { unit, result, log } => {
+                let log = log.lines().map(str::to_owned).collect();
+                self.failed_units.push(FailedUnit { unit, result, log });
+            }
+            agent::Report::Collected => self.collected = true,
+            agent::Report::Output(line) => self.output(&line),
+            agent::Report::Exit(code) => {
+                self.script.get_or_insert_with(no_result).exit_code = Some(code);
+            }
+        }
+    }
+
+    fn state(&mut self, state: State, uptime: Option<f64>, now: Instant) {
+        if state.multi_user == "active" {
+            self.reach(StageName::MultiUser, now, uptime);
+        }
+        if state.multi_user == "active" && state.getty == "active" {
+            self.reach(StageName::Login, now, uptime);
+        }
+        if state.graphical == "active" {
+            self.reach(StageName::Graphical, now, uptime);
+        }
+        self.settled_at = if state.settled() {
+            self.settled_at.or(Some(now))
+        } else {
+            None
+        };
+        self.state = Some(state);
+    }
+
+    fn output(&mut self, line: &str) {
+        self.events.push(VmEvent::Output {
+            line: line.to_owned(),
+        });
+        let script = self.script.get_or_insert_with(no_result);
+        if script.output.len() + line.len() < OUTPUT_LIMIT {
+            script.output.push_str(line);
+            script.output.push('\n');
+        } else {
+            script.truncated = true;
+        }
+    }
+}
+
+/// A script that has not ended.
+pub(crate) fn no_result() -> ScriptResult {
+    ScriptResult {
+        exit_code: None,
+        output: String::new(),
+        truncated: false,
+    }
+}
+
+/// Seconds with two decimals: more is noise.
+pub(crate) fn round(seconds: f64) -> f64 {
+    (seconds * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(boot: &BootState) -> Vec<StageName> {
+        boot.stages.iter().map(|stage| stage.name).collect()
+    }
+
+    #[test]
+    fn a_boot_to_the_desktop_is_followed() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start);
+        boot.serial(
+            b"SeaBIOS\r\nGRUB loading..\r\n[    0.0] Linux version 6.1.0\r\nWelcome to Debian!\r\n",
+            start,
+        );
+        boot.agent(b"\r\nroot@kiln:/# ", start);
+        assert!(boot.prompt().is_some());
+        boot.agent(b"\nKILN 9.5 hello 6.1.0 Debian GNU/Linux 12\n", start);
+        assert!(boot.prompt().is_none() && boot.observed());
+        boot.agent(b"\nKILN 12 state starting active inactive active active\n\nKILN 20 session contestant x11\n", start);
+        boot.agent(b"\nKILN 22 windows 0 1\n\nKILN 23 windows 1 1\n\nKILN 25 state running active active active active\n", start);
+        use StageName::{
+            BootLoader, Firmware, Graphical, Kernel, Login, MultiUser, Session, Userspace, Windows,
+        };
+        assert_eq!(
+            names(&boot),
+            [
+                Firmware, BootLoader, Kernel, Userspace, MultiUser, Login, Session, Windows,
+                Graphical
+            ]
+        );
+        assert!(boot.settled_at.is_some() && boot.suspected().is_none());
+    }
+
+    #[test]
+    fn the_first_cause_stands_and_counts_after_its_grace() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start);
+        boot.serial(
+            b"Linux version 6.1\nGave up waiting for root file system device.\n",
+            start,
+        );
+        boot.serial(
+            b"Kernel panic - not syncing: Attempted to kill init!\n",
+            start,
+        );
+        assert!(boot.fatal(start).is_none());
+        assert_eq!(
+            boot.fatal(start + Duration::from_secs(15))
+                .map(|f| f.reason),
+            Some(Reason::NoRoot)
+        );
+    }
+
+    #[test]
+    fn later_stages_take_suspicions_back() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(60);
+        let mut boot = BootState::new(start);
+        boot.serial(b"BdsDxe: failed to load Boot0001: Access Denied\n", start);
+        assert!(boot.fatal(late).is_some());
+        boot.serial(b"Linux version 6.1\nCan not mount /dev/sdb1\n", start);
+        assert_eq!(boot.fatal(late).map(|f| f.reason), Some(Reason::NoRoot));
+        boot.serial(b"Welcome to Debian GNU/Linux 12!\n", start);
+        assert!(boot.fatal(late).is_none());
+    }
+
+    #[test]
+    fn emergency_names_the_units() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start);
+        boot.serial(
+            b"[FAILED] Failed to mount home.mount - /home.\nYou are in emergency mode. After\n",
+            start,
+        );
+        let fatal = boot.suspected().unwrap();
+        assert_eq!(fatal.reason, Reason::UnitFailed);
+        assert!(fatal.detail.contains("home.mount"), "{}", fatal.detail);
+    }
+
+    #[test]
+    fn script_output_is_kept_up_to_a_bound() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start);
+        let line = format!("KILN - out {}\n", "x".repeat(100_000));
+        for _ in 0..60 {
+            boot.agent(line.as_bytes(), start);
+        }
+        boot.agent(b"KILN 99 exit 3\n", start);
+        let script = boot.script.unwrap();
+        assert!(
+            script.truncated
+                && script.output.len() < OUTPUT_LIMIT
+                && script.output.len() > OUTPUT_LIMIT / 2
+        );
+        assert_eq!(script.exit_code, Some(3));
+    }
+}

@@ -1,0 +1,195 @@
+//! What is asked of a virtual machine, as plain values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tools::Tools;
+
+/// The firmware that starts the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// A PC BIOS (SeaBIOS).
+    Bios,
+    /// UEFI (OVMF) without Secure Boot.
+    Uefi,
+    /// UEFI with Secure Boot on and Microsoft's keys enrolled.
+    Secure,
+}
+
+impl Firmware {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Firmware::Bios => "BIOS",
+            Firmware::Uefi => "UEFI",
+            Firmware::Secure => "UEFI with Secure Boot",
+        }
+    }
+}
+
+/// How the guest's processor is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// KVM where it works, emulation otherwise.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// How the disk is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    /// virtio-blk: the fastest.
+    #[default]
+    Virtio,
+    /// A USB stick on an xHCI controller.
+    Usb,
+    /// A SATA disk on an AHCI controller.
+    Sata,
+}
+
+/// The guest's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// No network card.
+    None,
+    /// A card with DHCP and nothing behind it: no packet leaves the machine.
+    #[default]
+    Isolated,
+    /// The host's network through address translation.
+    Host,
+}
+
+/// The hardware that image is booted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hardware {
+    /// What starts the image.
+    pub firmware: Firmware,
+    /// What the processor is made of.
+    pub accel: Accel,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// How the disk is attached.
+    pub bus: Bus,
+    /// The network.
+    pub network: Network,
+}
+
+impl Hardware {
+    /// A machine with 2 GiB of memory, 2 processors, a virtio disk and an isolated network.
+    pub fn new(firmware: Firmware) -> Self {
+        Hardware {
+            firmware,
+            accel: Accel::Auto,
+            memory_mib: 2048,
+            cpus: 2,
+            bus: Bus::default(),
+            network: Network::default(),
+        }
+    }
+}
+
+/// What the system must reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expect {
+    /// A user's desktop, drawn and at rest.
+    Desktop,
+    /// A login prompt.
+    Login,
+}
+
+/// One test boot.
+#[derive(Clone, Debug)]
+pub struct TestRequest {
+    /// The disk image: raw, qcow2, VMDK, VHDX or VDI, or a `tar.gz` that holds `disk.raw`. It is never modified.
+    pub image: PathBuf,
+    /// The machine.
+    pub hardware: Hardware,
+    /// From power-on to what is expected; the script and the closing report have this long again.
+    pub timeout: Duration,
+    /// What must be reached.
+    pub expect: Expect,
+    /// Whether a failed systemd unit is tolerated (it is listed in the report either way).
+    pub allow_failed_units: bool,
+    /// A script run as root by `/bin/sh` (or by what its `#!` line names) once the expected state is reached.
+    pub script: Option<String>,
+    /// Kernel arguments added to those that the test itself needs.
+    pub kernel_args: Vec<String>,
+    /// Receives `desktop.png`, `boot.json` and `serial.log`; made if missing.
+    pub output: PathBuf,
+    /// Directory for sockets and temporary disks; made if missing. Remains of killed runs in it are reclaimed.
+    pub work: PathBuf,
+    /// QEMU and the firmware images.
+    pub tools: Tools,
+}
+
+impl TestRequest {
+    /// A test boot to the desktop within 15 minutes.
+    pub fn new(
+        image: impl Into<PathBuf>,
+        output: impl Into<PathBuf>,
+        work: impl Into<PathBuf>,
+        tools: Tools,
+    ) -> Self {
+        TestRequest {
+            image: image.into(),
+            hardware: Hardware::new(Firmware::Bios),
+            timeout: Duration::from_secs(900),
+            expect: Expect::Desktop,
+            allow_failed_units: false,
+            script: None,
+            kernel_args: Vec::new(),
+            output: output.into(),
+            work: work.into(),
+            tools,
+        }
+    }
+}
+
+/// Where an interactive machine shows itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// A window if `desktop_session` says so and QEMU has one, else VNC on the loopback address.
+    Auto {
+        /// Whether the caller sits in a graphical session (`DISPLAY` or `WAYLAND_DISPLAY` is set).
+        desktop_session: bool,
+    },
+    /// A GTK window.
+    Gtk,
+    /// An SDL window.
+    Sdl,
+    /// The text screen in the terminal; graphics are not shown.
+    Curses,
+    /// The serial console in the terminal. The kernel is told to use it.
+    Serial,
+    /// VNC at this address, as in `127.0.0.1`; the first free display from 0 to 99 is taken.
+    Vnc(String),
+}
+
+/// One interactive boot.
+#[derive(Clone, Debug)]
+pub struct BootRequest {
+    /// The disk image, as in [`TestRequest::image`]. What the guest writes is thrown away.
+    pub image: PathBuf,
+    /// The machine.
+    pub hardware: Hardware,
+    /// Where it shows itself.
+    pub display: Display,
+    /// Extra kernel arguments.
+    pub kernel_args: Vec<String>,
+    /// Directory for sockets and temporary disks, as in [`TestRequest::work`].
+    pub work: PathBuf,
+    /// QEMU and the firmware images.
+    pub tools: Tools,
+}

@@ -1,0 +1,764 @@
+//! `kiln test`: boots an image unseen and gives a verdict.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::agent;
+use crate::blueprint::{Blueprint, Engine, Front};
+use crate::boot_state::{BootState, no_result, round};
+use crate::disk::Disk;
+use crate::engine::{self, Attempt};
+use crate::error::{Error, Result};
+use crate::machine::{Inputs, Machine};
+use crate::report::{AccelUsed, FailedUnit, Reason, Report, StageName, Verdict, VmEvent};
+use crate::request::{Expect, TestRequest};
+use crate::screen::{Drawn, Picture, ScreenWatch};
+use crate::work::WorkDir;
+
+/// How often the machine is looked at when nothing arrives.
+const TICK: Duration = Duration::from_millis(250);
+/// Between two looks at the screen while the desktop is being drawn.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at disk and screen for signs of life.
+const PULSE: Duration = Duration::from_secs(4);
+/// A boot loader that shows no sign of life for this long does not go on.
+const DEAD: Duration = Duration::from_secs(60);
+/// The same after GRUB has reported an error.
+const DEAD_AFTER_ERROR: Duration = Duration::from_secs(30);
+/// A working KVM has a kernel running long before this.
+const KVM_KERNEL: Duration = Duration::from_secs(60);
+/// A working KVM shows signs of life all the time.
+const KVM_SILENCE: Duration = Duration::from_secs(20);
+/// Between two attempts to start the observer from the same prompt.
+const AGAIN: Duration = Duration::from_secs(20);
+/// How long start-up jobs may still run once the expected state is reached.
+const SETTLE: Duration = Duration::from_secs(90);
+/// How long the list of failed units may take.
+const COLLECT: Duration = Duration::from_secs(60);
+/// After this, a settled system without a session will have none.
+const NO_SESSION: Duration = Duration::from_secs(120);
+/// After this, a session whose windows cannot be seen, or have no types, is judged by its screen.
+const BLIND_SESSION: Duration = Duration::from_secs(20);
+const UNTYPED_SESSION: Duration = Duration::from_secs(90);
+/// More resets than a boot loader needs for its own ends.
+const RESETS: u32 = 3;
+
+/// Boots the image and says whether it comes up. `desktop.png`, `boot.json` and `serial.log` appear in the output
+/// directory by rename; the picture is made of failed boots too. The image is not modified.
+///
+/// Where KVM was asked for by [`crate::Accel::Auto`] but does not work, the boot starts again under emulation, and says so.
+///
+/// # Errors
+/// A system that does not come up is a [`Verdict`], not an error. Errors mean that no verdict could be had: the image cannot
+/// be read, QEMU or firmware is missing, QEMU does not start, files cannot be written, `cancel` became true.
+pub fn test(
+    request: &TestRequest,
+    on_event: &mut dyn FnMut(VmEvent),
+    cancel: &AtomicBool,
+) -> Result<Report> {
+    std::fs::create_dir_all(&request.output)
+        .map_err(|e| Error::file("making the directory", &request.output, e))?;
+    let session = WorkDir::new(&request.work)?;
+    let disk = Disk::open(&request.image, &session)?;
+    let mut note = None;
+    for attempt in engine::attempts(request.hardware.accel)? {
+        note = note.or(attempt.note.clone());
+        let mut run = match Run::start(request, &disk, &attempt, on_event, cancel) {
+            Ok(run) => run,
+            Err(error) if attempt.may_fall_back && !cancel.load(Ordering::Relaxed) => {
+                fall_back(&mut note, error.to_string(), on_event);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match run.observe()? {
+            End::KvmUseless(why) => {
+                drop(run);
+                fall_back(&mut note, why, on_event);
+            }
+            End::Reached(drawn) => return run.conclude(Verdict::Passed, drawn, note),
+            End::Failed(reason, detail) => {
+                return run.conclude(Verdict::Failed { reason, detail }, None, note);
+            }
+        }
+    }
+    Err(Error::internal("no way to run the machine was left"))
+}
+
+fn fall_back(note: &mut Option<String>, why: String, on_event: &mut dyn FnMut(VmEvent)) {
+    let message =
+        format!("KVM opens but does not work here ({why}); the boot starts again under emulation");
+    on_event(VmEvent::Warning {
+        message: message.clone(),
+    });
+    *note = Some(message);
+}
+
+/// How watching ended.
+enum End {
+    Reached(Option<Drawn>),
+    Failed(Reason, String),
+    KvmUseless(String),
+}
+
+/// One machine under observation.
+struct Run<'a> {
+    request: &'a TestRequest,
+    attempt: &'a Attempt,
+    kernel_args: Vec<String>,
+    machine: Machine,
+    boot: BootState,
+    on_event: &'a mut dyn FnMut(VmEvent),
+    cancel: &'a AtomicBool,
+    serial_log: File,
+    start: Instant,
+    pulse: Pulse,
+    resets: u32,
+    ended: Option<String>,
+    asked: Option<(u64, Instant)>,
+    watch: Option<ScreenWatch>,
+    next_look: Instant,
+}
+
+/// Signs of life besides the console.
+struct Pulse {
+    next: Instant,
+    alive: Instant,
+    requests: u64,
+    picture: Option<Picture>,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        request: &'a TestRequest,
+        disk: &Disk,
+        attempt: &'a Attempt,
+        on_event: &'a mut dyn FnMut(VmEvent),
+        cancel: &'a AtomicBool,
+    ) -> Result<Run<'a>> {
+        let flash = request.tools.flash(request.hardware.firmware)?;
+        let kernel_args = kernel_args(request, attempt.engine);
+        let blueprint = Blueprint {
+            hardware: &request.hardware,
+            engine: attempt.engine,
+            disk,
+            flash: flash.map(|flash| (flash.code.as_path(), flash.format.as_str())),
+            kernel_args: &kernel_args,
+            script: request.script.is_some(),
+            front: Front::Observed,
+        };
+        let work = WorkDir::new(&request.work)?;
+        let log_path = work.file("serial.log");
+        let serial_log = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&log_path)
+            .map_err(|e| Error::file("writing", &log_path, e))?;
+        on_event(VmEvent::Started {
+            firmware: request.hardware.firmware,
+            accel: used(attempt.engine),
+        });
+        let machine = Machine::start(
+            &request.tools,
+            flash,
+            &blueprint,
+            request.script.as_deref(),
+            work,
+        )?;
+        let start = Instant::now();
+        Ok(Run {
+            request,
+            attempt,
+            kernel_args,
+            machine,
+            boot: BootState::new(start),
+            on_event,
+            cancel,
+            serial_log,
+            start,
+            pulse: Pulse {
+                next: start + PULSE,
+                alive: start,
+                requests: 0,
+                picture: None,
+            },
+            resets: 0,
+            ended: None,
+            asked: None,
+            watch: None,
+            next_look: start,
+        })
+    }
+
+    /// Watches until the expected state is reached or will not be.
+    fn observe(&mut self) -> Result<End> {
+        loop {
+            self.pump()?;
+            let now = Instant::now();
+            self.take_pulse(now);
+            if let Some(end) = self.kvm_useless(now).or_else(|| self.failed(now)) {
+                return Ok(end);
+            }
+            if let Some(drawn) = self.reached(now) {
+                return Ok(End::Reached(drawn));
+            }
+            if now.duration_since(self.start) >= self.request.timeout {
+                return Ok(self.timed_out());
+            }
+        }
+    }
+
+    /// Waits for input and takes it in.
+    fn pump(&mut self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+        let inputs = if self.ended.is_some() {
+            std::thread::sleep(TICK);
+            Inputs::default()
+        } else {
+            self.machine.wait(TICK)?
+        };
+        let now = Instant::now();
+        self.boot.serial(&inputs.serial, now);
+        self.boot.agent(&inputs.agent, now);
+        for event in &inputs.events {
+            self.machine_event(&event.name, &event.data);
+        }
+        if let Some(status) = inputs.ended
+            && self.ended.is_none()
+        {
+            self.ended = Some(
+                format!("QEMU ended ({status}) {}", self.machine.messages())
+                    .trim_end()
+                    .to_owned(),
+            );
+        }
+        self.start_observer(now);
+        self.flush()
+    }
+
+    fn machine_event(&mut self, name: &str, data: &serde_json::Value) {
+        match name {
+            "RESET" if data["guest"] == true => {
+                self.resets += 1;
+                if self.resets > RESETS {
+                    self.ended = Some(format!("the machine reset itself {} times", self.resets));
+                }
+            }
+            "SHUTDOWN" if data["guest"] == true => {
+                self.ended = Some("the system switched the machine off".to_owned())
+            }
+            _ => {}
+        }
+    }
+
+    /// Types the observer's start into the debug shell, and again if the same prompt still stands much later.
+    fn start_observer(&mut self, now: Instant) {
+        let Some(seen) = self.boot.prompt() else {
+            return;
+        };
+        let again = self.asked.is_none_or(|(asked, at)| {
+            now.duration_since(at) >= AGAIN
+                || (seen != asked && now.duration_since(at) >= AGAIN / 4)
+        });
+        if again {
+            self.machine.tell(agent::BOOTSTRAP);
+            self.asked = Some((seen, now));
+        }
+    }
+
+    /// Hands on what the boot state has gathered.
+    fn flush(&mut self) -> Result<()> {
+        for event in std::mem::take(&mut self.boot.events) {
+            (self.on_event)(event);
+        }
+        let log = std::mem::take(&mut self.boot.log);
+        self.serial_log
+            .write_all(log.as_bytes())
+            .map_err(|e| Error::environment("writing the serial log").cause(e))
+    }
+
+    /// Looks for signs of life besides the console: disk requests, then the screen.
+    fn take_pulse(&mut self, now: Instant) {
+        if now < self.pulse.next || self.boot.observed() || self.ended.is_some() {
+            return;
+        }
+        self.pulse.next = now + PULSE;
+        if now.duration_since(self.boot.last_heard) < PULSE {
+            self.pulse.alive = now;
+            return;
+        }
+        let requests = self.machine.disk_requests().unwrap_or(self.pulse.requests);
+        if requests != self.pulse.requests {
+            self.pulse.requests = requests;
+            self.pulse.alive = now;
+        } else if let Some(picture) = self.look() {
+            // A blinking cursor is no life.
+            if self
+                .pulse
+                .picture
+                .as_ref()
+                .is_none_or(|last| last.difference(&picture) > 0.0005)
+            {
+                self.pulse.alive = now;
+            }
+            self.pulse.picture = Some(picture);
+        }
+    }
+
+    fn look(&mut self) -> Option<Picture> {
+        let ppm = self.machine.screen().ok()?;
+        Picture::from_ppm(&ppm).ok()
+    }
+
+    fn silence(&self, now: Instant) -> Duration {
+        now.duration_since(self.pulse.alive.max(self.boot.last_heard))
+    }
+
+    /// KVM that opens may still hang or fail to emulate, in machines that are virtual themselves.
+    fn kvm_useless(&mut self, now: Instant) -> Option<End> {
+        if !self.attempt.may_fall_back || self.boot.observed() || self.boot.suspected().is_some() {
+            return None;
+        }
+        let kernel = self.boot.has(StageName::Kernel);
+        let why = if let Some(ended) = self.ended.as_ref().filter(|_| !kernel) {
+            ended.clone()
+        } else if self
+            .machine
+            .status()
+            .is_ok_and(|status| status == "internal-error")
+        {
+            "QEMU reports an internal error of KVM".to_owned()
+        } else if self.silence(now) >= KVM_SILENCE {
+            format!("no sign of life for {} s", KVM_SILENCE.as_secs())
+        } else if !kernel && now.duration_since(self.start) >= KVM_KERNEL {
+            format!("no kernel after {} s", KVM_KERNEL.as_secs())
+        } else {
+            return None;
+        };
+        Some(End::KvmUseless(why))
+    }
+
+    fn failed(&mut self, now: Instant) -> Option<End> {
+        if let Some(fatal) = self.boot.fatal(now) {
+            return Some(End::Failed(fatal.reason, fatal.detail.clone()));
+        }
+        if let Some(ended) = &self.ended {
+            return Some(match self.boot.suspected() {
+                Some(fatal) => End::Failed(fatal.reason, fatal.detail.clone()),
+                None => End::Failed(Reason::Died, ended.clone()),
+            });
+        }
+        if self
+            .machine
+            .status()
+            .is_ok_and(|status| status == "internal-error")
+        {
+            return Some(End::Failed(
+                Reason::Died,
+                "QEMU reports an internal error".to_owned(),
+            ));
+        }
+        self.dead_before_kernel(now)
+            .or_else(|| self.no_session(now))
+    }
+
+    /// Without a kernel nothing happens by itself any more once everything is silent.
+    fn dead_before_kernel(&self, now: Instant) -> Option<End> {
+        let silence = self.silence(now);
+        if self.boot.has(StageName::Kernel) || silence < DEAD_AFTER_ERROR {
+            return None;
+        }
+        if let Some(error) = &self.boot.grub_error {
+            return Some(End::Failed(Reason::NoKernel, format!("GRUB: {error}")));
+        }
+        if silence < DEAD {
+            return None;
+        }
+        let last = self
+            .boot
+            .console
+            .back()
+            .map_or("nothing at all", String::as_str);
+        let seconds = silence.as_secs();
+        Some(if self.boot.has(StageName::BootLoader) {
+            End::Failed(
+                Reason::NoKernel,
+                format!(
+                    "the boot loader ran, then nothing was heard for {seconds} s; the kernel hangs, a menu waits, or the boot \
+                     loader does not pass on the test's kernel arguments (Kiln's images do); the console's last line: {last}"
+                ),
+            )
+        } else {
+            End::Failed(
+                Reason::NoBootLoader,
+                format!("nothing happened for {seconds} s; the console's last line: {last}"),
+            )
+        })
+    }
+
+    /// A settled system where nobody is logged in will show no desktop.
+    fn no_session(&self, now: Instant) -> Option<End> {
+        let state = self.boot.state.as_ref()?;
+        let settled = self.boot.settled_at?;
+        let waited = now.duration_since(settled);
+        if self.request.expect != Expect::Desktop || self.boot.session.is_some() {
+            return None;
+        }
+        if state.display_manager == "failed" {
+            return Some(End::Failed(
+                Reason::UnitFailed,
+                "the display manager failed".to_owned(),
+            ));
+        }
+        if waited < NO_SESSION {
+            return None;
+        }
+        let why = match (state.graphical.as_str(), state.display_manager.as_str()) {
+            (_, "active") => {
+                "a display manager runs, but nobody is logged in: is automatic login set up?"
+            }
+            ("active", _) => "graphical.target is reached, but no display manager runs",
+            _ => {
+                "the system stays in multi-user.target: no display manager is enabled, or graphical.target is not the default"
+            }
+        };
+        Some(End::Failed(Reason::NoDesktop, why.to_owned()))
+    }
+
+    /// Whether the expected state is reached, and how the desktop is drawn.
+    fn reached(&mut self, now: Instant) -> Option<Option<Drawn>> {
+        match self.request.expect {
+            // Without an observer the prompt alone has to do; it gets a little time to say hello.
+            Expect::Login => {
+                let stage = self
+                    .boot
+                    .stages
+                    .iter()
+                    .find(|stage| stage.name == StageName::Login)?;
+                let since = now.duration_since(self.start).as_secs_f64() - stage.seconds;
+                (self.boot.observed() || since > 30.0).then_some(None)
+            }
+            Expect::Desktop => self.desktop(now).map(Some),
+        }
+    }
+
+    fn desktop(&mut self, now: Instant) -> Option<Drawn> {
+        if self.watch.is_none() && self.windows_exist(now) {
+            self.watch = Some(ScreenWatch::new(now));
+        }
+        if self.watch.is_none() || now < self.next_look {
+            return None;
+        }
+        self.next_look = now + LOOK;
+        let picture = self.look()?;
+        let drawn = self.watch.as_mut()?.look(picture, now)?;
+        self.boot.reach(StageName::Desktop, now, None);
+        Some(drawn)
+    }
+
+    /// A DESKTOP and a DOCK window; or a session whose windows cannot be told apart, after a while.
+    fn windows_exist(&mut self, now: Instant) -> bool {
+        if self.boot.has(StageName::Windows) {
+            return true;
+        }
+        let Some(session) = &self.boot.session else {
+            return false;
+        };
+        let age = now.duration_since(session.since);
+        let blind = session.kind == "wayland" || self.boot.windows.is_none();
+        if blind && age >= BLIND_SESSION {
+            self.boot.warn(
+                "the desktop is judged by its session and the screen: its windows cannot be seen"
+                    .to_owned(),
+            );
+            return true;
+        }
+        let untyped = !blind && self.boot.settled_at.is_some() && age >= UNTYPED_SESSION;
+        if untyped {
+            self.boot.warn("the desktop is judged by its session and the screen: it has no DESKTOP and DOCK windows".to_owned());
+        }
+        untyped
+    }
+
+    fn timed_out(&self) -> End {
+        let seconds = self.request.timeout.as_secs();
+        let last = self
+            .boot
+            .stages
+            .last()
+            .map_or("nothing was heard of it".to_owned(), |stage| {
+                format!("the last stage was {:?} at {} s", stage.name, stage.seconds)
+            });
+        let reason = match self.request.expect {
+            Expect::Desktop => Reason::NoDesktop,
+            Expect::Login => Reason::NoLogin,
+        };
+        let screen = if self.watch.is_some() {
+            "; the windows exist, but the screen stays black, plain or in motion"
+        } else {
+            ""
+        };
+        End::Failed(
+            reason,
+            format!("{} within {seconds} s; {last}{screen}", reason.sentence()),
+        )
+    }
+
+    /// Asks for failed units, runs the script, takes the picture and writes the files.
+    fn conclude(
+        mut self,
+        verdict: Verdict,
+        drawn: Option<Drawn>,
+        note: Option<String>,
+    ) -> Result<Report> {
+        let seconds = round(self.start.elapsed().as_secs_f64());
+        let reached = verdict == Verdict::Passed;
+        self.gather_units(reached)?;
+        let picture = self.look();
+        let mut verdict = self.with_units(verdict);
+        if reached && self.request.script.is_some() {
+            verdict = self.run_script(verdict)?;
+        }
+        self.boot.finish_log(Instant::now());
+        self.flush()?;
+        let report = self.report(verdict, drawn, note, seconds, picture.as_ref());
+        self.publish(&report, picture.as_ref())?;
+        Ok(report)
+    }
+
+    fn gather_units(&mut self, reached: bool) -> Result<()> {
+        if !self.boot.observed() {
+            if reached {
+                self.boot.warn(
+                    "the observer did not start in the guest: failed units were not looked for"
+                        .to_owned(),
+                );
+            }
+            return Ok(());
+        }
+        if reached && !self.pump_until(SETTLE, |boot| boot.settled_at.is_some())? {
+            self.boot
+                .warn("start-up jobs of systemd are still waiting".to_owned());
+        }
+        self.machine.tell(agent::COLLECT);
+        if !self.pump_until(COLLECT, |boot| boot.collected)? {
+            self.boot
+                .warn("the guest did not list its failed units in time".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Pumps until `done` or for `limit`; says whether it is done.
+    fn pump_until(&mut self, limit: Duration, done: impl Fn(&BootState) -> bool) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        while !done(&self.boot) {
+            if Instant::now() >= deadline || self.ended.is_some() {
+                return Ok(false);
+            }
+            self.pump()?;
+        }
+        Ok(true)
+    }
+
+    /// A failed unit is a verdict of its own, or the likely cause of a state not reached.
+    fn with_units(&self, verdict: Verdict) -> Verdict {
+        if self.boot.failed_units.is_empty() {
+            return verdict;
+        }
+        let units = self
+            .boot
+            .failed_units
+            .iter()
+            .map(describe)
+            .collect::<Vec<_>>()
+            .join("; ");
+        match verdict {
+            Verdict::Passed if self.request.allow_failed_units => Verdict::Passed,
+            Verdict::Passed => Verdict::Failed {
+                reason: Reason::UnitFailed,
+                detail: units,
+            },
+            Verdict::Failed {
+                reason: Reason::NoDesktop | Reason::NoLogin | Reason::UnitFailed,
+                detail,
+            } => Verdict::Failed {
+                reason: Reason::UnitFailed,
+                detail: format!("{detail}; failed units: {units}"),
+            },
+            other => other,
+        }
+    }
+
+    /// Runs the caller's script. A verdict that is bad already stays.
+    fn run_script(&mut self, verdict: Verdict) -> Result<Verdict> {
+        if !self.boot.observed() {
+            return Ok(worse(
+                verdict,
+                "it could not be run: the observer did not start in the guest".to_owned(),
+            ));
+        }
+        self.boot.script = Some(no_result());
+        self.machine.tell(agent::RUN);
+        let limit = self.request.timeout;
+        let ended = self.pump_until(limit, |boot| {
+            boot.script.as_ref().is_some_and(|s| s.exit_code.is_some())
+        })?;
+        let code = self
+            .boot
+            .script
+            .as_ref()
+            .and_then(|script| script.exit_code);
+        Ok(match (ended, code) {
+            (true, Some(0)) => verdict,
+            (true, code) => worse(
+                verdict,
+                format!("it ended with exit code {}", code.unwrap_or(-1)),
+            ),
+            (false, _) => {
+                let why = self
+                    .ended
+                    .clone()
+                    .unwrap_or_else(|| format!("it did not end within {} s", limit.as_secs()));
+                worse(verdict, why)
+            }
+        })
+    }
+
+    fn report(
+        &mut self,
+        verdict: Verdict,
+        drawn: Option<Drawn>,
+        accel_note: Option<String>,
+        seconds: f64,
+        picture: Option<&Picture>,
+    ) -> Report {
+        let boot = &mut self.boot;
+        let hardware = &self.request.hardware;
+        let mut failed_units = std::mem::take(&mut boot.failed_units);
+        if failed_units.is_empty() && !boot.collected {
+            let unknown = |unit: &String| FailedUnit {
+                unit: unit.clone(),
+                result: "unknown".into(),
+                log: Vec::new(),
+            };
+            failed_units.extend(boot.console_failed.iter().map(unknown));
+        }
+        Report {
+            verdict,
+            image: self.request.image.clone(),
+            expect: self.request.expect,
+            firmware: hardware.firmware,
+            bus: hardware.bus,
+            accel: used(self.attempt.engine),
+            accel_note,
+            memory_mib: hardware.memory_mib,
+            cpus: hardware.cpus,
+            seconds,
+            stages: std::mem::take(&mut boot.stages),
+            os: boot.os.take(),
+            kernel: boot.kernel.take(),
+            system_state: boot.state.take().map(|state| state.system),
+            session_user: boot.session.take().map(|session| session.user),
+            failed_units,
+            drawn,
+            screen: picture.map(Picture::figures),
+            script: boot.script.take(),
+            kernel_args: self.kernel_args.clone(),
+            warnings: std::mem::take(&mut boot.warnings),
+            console: std::mem::take(&mut boot.console).into(),
+        }
+    }
+
+    fn publish(&mut self, report: &Report, picture: Option<&Picture>) -> Result<()> {
+        let output = &self.request.output;
+        let path = output.join("serial.log");
+        let mut log = Vec::new();
+        std::io::Seek::rewind(&mut self.serial_log)
+            .and_then(|()| std::io::Read::read_to_end(&mut self.serial_log, &mut log))
+            .map_err(|e| Error::file("reading the log for", &path, e))?;
+        put(output, "serial.log", &log)?;
+        if let Some(picture) = picture {
+            let png = picture
+                .to_png()
+                .map_err(|e| Error::internal("encoding desktop.png").cause(e))?;
+            put(output, "desktop.png", &png)?;
+        } else {
+            // No picture of an earlier boot may pass for this one's.
+            let _ = std::fs::remove_file(output.join("desktop.png"));
+        }
+        let mut json = serde_json::to_vec_pretty(report)
+            .map_err(|e| Error::internal("encoding boot.json").cause(e))?;
+        json.push(b'\n');
+        put(output, "boot.json", &json)
+    }
+}
+
+fn worse(verdict: Verdict, detail: String) -> Verdict {
+    match verdict {
+        Verdict::Passed => Verdict::Failed {
+            reason: Reason::ScriptFailed,
+            detail,
+        },
+        failed => failed,
+    }
+}
+
+fn describe(unit: &FailedUnit) -> String {
+    let last = unit.log.iter().rev().find(|line| !line.trim().is_empty());
+    let log = last
+        .map(|line| format!(": {}", line.trim()))
+        .unwrap_or_default();
+    format!("{} ({}){log}", unit.unit, unit.result)
+}
+
+fn used(engine: Engine) -> AccelUsed {
+    match engine {
+        Engine::Kvm => AccelUsed::Kvm,
+        Engine::Tcg => AccelUsed::Tcg,
+    }
+}
+
+/// What a test boot adds to the kernel's command line: both consoles, the serial one last so that it is `/dev/console`;
+/// messages in spite of `quiet`; no splash; the root shell that the observer is started from.
+fn kernel_args(request: &TestRequest, engine: Engine) -> Vec<String> {
+    let mut args: Vec<String> = [
+        "console=tty0",
+        "console=ttyS0",
+        "loglevel=6",
+        "systemd.show_status=1",
+        "plymouth.enable=0",
+        "rd.plymouth=0",
+        "systemd.debug_shell=ttyS1",
+    ]
+    .map(str::to_owned)
+    .into();
+    if engine == Engine::Tcg {
+        // Randomised address spaces make the translator start over for every process.
+        args.push("norandmaps".to_owned());
+    }
+    args.extend(request.kernel_args.iter().cloned());
+    args
+}
+
+/// Puts a file into its place by rename.
+fn put(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let written = || -> std::io::Result<()> {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mut file = tempfile::Builder::new()
+            .prefix(".kiln-")
+            .permissions(mode)
+            .tempfile_in(dir)?;
+        file.write_all(content)?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    written().map_err(|e| Error::file("writing", &path, e))
+}
