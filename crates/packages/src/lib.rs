@@ -1,1 +1,28 @@
-//! Debian repositories: metadata, signatures, the bootstrap closure, the lock file and the download store.
+//! Package repositories: signed metadata, the universe of packages, the bootstrap closure, the lock file and the
+//! download store.
+//!
+//! The way of the data: [`debian::refresh`] fetches and verifies metadata, [`Universe`] reads it,
+//! [`debian::closure`] gives what bootstraps the target's own package manager, [`Lock`] holds what that package
+//! manager decided, [`download`] has those files in the [`DownloadStore`], [`debian::deb`] unpacks them.
+//!
+//! Nothing here prints, reads the environment or knows where caches are: callers say. Not a byte from the network
+//! is used before it is verified: release files by OpenPGP signature, everything else by SHA-256 and size.
+//!
+//! What is Debian's own is in [`debian`]; fetching, store, lock and OpenPGP are for any kind of repository.
+
+mod cancel;
+pub mod debian;
+mod digest;
+mod error;
+mod fetch;
+mod lock;
+pub mod openpgp;
+mod store;
+
+pub use cancel::CancelToken;
+pub use debian::{Keys, Metadata, Package, Repository, Universe, closure, deb, refresh};
+pub use digest::{Digest, NotADigest};
+pub use error::{Category, Error, ErrorKind, Result};
+pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};
+pub use lock::{Lock, LockedPackage, LockedRepository, download};
+pub use store::{DownloadStore, Item, OnProgress, Progress};

@@ -1,1 +1,17 @@
-//! Test support: a loopback mirror that injects faults, and generated trees.
+//! Test support, never part of the product: a loopback mirror that injects faults ([`mirror`]), and small signed
+//! Debian repositories made on the spot ([`repository`], [`package`], [`key`]).
+//!
+//! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
+
+pub mod fault;
+pub mod key;
+pub mod mirror;
+pub mod package;
+pub mod repository;
+mod server;
+
+pub use fault::{Fault, Rule};
+pub use key::Key;
+pub use mirror::{Mirror, Request, Source};
+pub use package::Package;
+pub use repository::{Repository, Signing};

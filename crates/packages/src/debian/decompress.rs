@@ -1,0 +1,45 @@
+//! Decompression of what Debian compresses: indices and members of `.deb` files.
+
+use std::io::{BufReader, Read};
+
+/// How bytes are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    /// By the end of a file name: `Packages.xz`, `data.tar.zst`.
+    pub(super) fn of_name(name: &str) -> Self {
+        match name.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("gz") => Compression::Gzip,
+            Some("xz" | "lzma") => Compression::Xz,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
+    /// A reader of the plain bytes. Concatenated streams are read to their end.
+    pub(super) fn reader<'a>(
+        self,
+        reader: impl Read + Send + 'a,
+    ) -> std::io::Result<Box<dyn Read + Send + 'a>> {
+        let reader = BufReader::with_capacity(128 << 10, reader);
+        Ok(match self {
+            Compression::None => Box::new(reader),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(reader)?),
+            Compression::Xz => {
+                // 128 MiB holds the window of every preset; more is not for repositories.
+                let stream = liblzma::stream::Stream::new_auto_decoder(
+                    256 << 20,
+                    liblzma::stream::CONCATENATED,
+                )?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(reader, stream))
+            }
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! Debian repositories: metadata, the package universe, the bootstrap closure, `.deb` files.
+
+pub mod closure;
+pub mod control;
+pub mod deb;
+mod decompress;
+mod glob;
+mod index;
+pub mod keys;
+pub mod refresh;
+pub mod relation;
+pub mod release;
+pub mod repository;
+pub mod universe;
+mod unpack;
+pub mod version;
+
+pub use closure::closure;
+pub use refresh::{Index, Metadata, VerifiedRepository, load_cached, refresh};
+pub use release::Release;
+pub use repository::{Keys, Repository, default_repositories};
+pub use universe::{Package, Universe};

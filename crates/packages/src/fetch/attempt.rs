@@ -1,0 +1,140 @@
+//! One try of a transfer and whether another one makes sense.
+
+use std::time::Duration;
+
+use ureq::Timeout;
+
+use crate::{CancelToken, Error, ErrorKind, FetchOptions, Result};
+
+/// Why one try failed.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) error: Error,
+    /// Whether another try may help.
+    pub(crate) retry: bool,
+    /// How long the server asks to wait.
+    pub(crate) wait: Option<Duration>,
+    /// Whether this try brought bytes that the next one need not fetch again.
+    pub(crate) progressed: bool,
+}
+
+impl Attempt {
+    /// A failure that will be the same next time.
+    pub(crate) fn last(error: Error) -> Self {
+        Attempt {
+            error,
+            retry: false,
+            wait: None,
+            progressed: false,
+        }
+    }
+
+    /// A failure that may pass.
+    pub(crate) fn passing(error: Error) -> Self {
+        Attempt {
+            retry: true,
+            ..Attempt::last(error)
+        }
+    }
+
+    /// What an HTTP status other than success means.
+    pub(crate) fn status(url: &str, status: u16, wait: Option<Duration>) -> Self {
+        let error = match status {
+            404 | 410 => Error::new(
+                ErrorKind::NotFound,
+                format!("{url} is not on the mirror (HTTP status {status})"),
+            ),
+            401 | 403 | 407 => Error::new(
+                ErrorKind::Refused,
+                format!("{url} was refused (HTTP status {status})"),
+            )
+            .with_hint("The mirror or the proxy wants credentials: give them in the URL, or use another mirror."),
+            _ => Error::new(ErrorKind::Refused, format!("{url}: the server answers with HTTP status {status}")),
+        };
+        let retry = matches!(status, 408 | 425 | 429 | 500..=599);
+        Attempt {
+            error,
+            retry,
+            wait,
+            progressed: false,
+        }
+    }
+
+    /// What a failure of the HTTP client before the body means.
+    pub(crate) fn request(url: &str, error: ureq::Error) -> Self {
+        use ureq::Error as U;
+        let (kind, retry, what) = match &error {
+            U::HostNotFound => (
+                ErrorKind::Network,
+                true,
+                "the host name cannot be looked up",
+            ),
+            U::Timeout(Timeout::Connect | Timeout::Resolve) => (
+                ErrorKind::Network,
+                true,
+                "no connection within the time limit",
+            ),
+            U::Timeout(_) | U::BodyStalled => {
+                (ErrorKind::Stalled, true, "the server stopped answering")
+            }
+            U::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+                (ErrorKind::Truncated, true, "the connection ended early")
+            }
+            U::Io(_) | U::ConnectionFailed => (ErrorKind::Network, true, "the connection failed"),
+            U::ConnectProxyFailed(_) => (
+                ErrorKind::Network,
+                false,
+                "the proxy refused the connection",
+            ),
+            U::Tls(_) | U::Rustls(_) | U::Pem(_) => (ErrorKind::Network, false, "TLS failed"),
+            U::InvalidProxyUrl | U::BadUri(_) | U::Http(_) => {
+                (ErrorKind::Input, false, "the URL is not valid")
+            }
+            _ => (ErrorKind::Network, true, "the transfer failed"),
+        };
+        let mut failure = Error::new(kind, format!("{url}: {what} ({error})"));
+        if matches!(error, U::HostNotFound) {
+            failure = failure.with_hint(
+                "Is there a network? Check the host name, DNS and the proxy settings (http_proxy, https_proxy, no_proxy).",
+            );
+        }
+        Attempt {
+            retry,
+            ..Attempt::last(failure.with_source(error))
+        }
+    }
+
+    /// What a failure while reading a body means.
+    pub(crate) fn body(url: &str, error: std::io::Error) -> Self {
+        match error.downcast::<ureq::Error>() {
+            Ok(inner) => Attempt::request(url, inner),
+            Err(io) => Attempt::request(url, ureq::Error::Io(io)),
+        }
+    }
+}
+
+/// Runs `attempt` until it succeeds, fails for good, or fails too often without getting further.
+pub(crate) fn retrying<T>(
+    options: &FetchOptions,
+    cancel: &CancelToken,
+    mut attempt: impl FnMut() -> Result<T, Attempt>,
+) -> Result<T> {
+    let allowed = options.attempts.max(1);
+    let (mut fruitless, mut total) = (0, 0);
+    loop {
+        cancel.check()?;
+        let failed = match attempt() {
+            Ok(value) => return Ok(value),
+            Err(failed) => failed,
+        };
+        // A transfer that was shut down by the cancellation looks like a broken connection.
+        cancel.check()?;
+        total += 1;
+        fruitless = if failed.progressed { 1 } else { fruitless + 1 };
+        if !failed.retry || fruitless >= allowed || total >= allowed.saturating_mul(8) {
+            return Err(failed.error);
+        }
+        let doubled = options.backoff.saturating_mul(1 << (fruitless - 1).min(10));
+        cancel.sleep(failed.wait.unwrap_or(doubled).min(options.backoff_max))?;
+    }
+}

@@ -1,0 +1,179 @@
+//! Fetching: `http://`, `https://` and `file://`, with time-outs, retries, resumption and cancellation.
+//!
+//! What arrives here is unverified. [`Fetcher::bytes`] hands it to callers who verify it (signatures);
+//! `Fetcher::resume_into` verifies size and SHA-256 itself.
+
+mod attempt;
+mod forward;
+mod http;
+mod options;
+mod transfer;
+pub(crate) mod url;
+
+use std::fs::File;
+use std::io::Read;
+
+use attempt::{Attempt, retrying};
+pub use options::{FetchOptions, Proxies};
+pub(crate) use transfer::Wanted;
+
+use crate::{CancelToken, Error, ErrorKind, Result};
+
+/// Fetches files. Shared by threads.
+#[derive(Debug)]
+pub struct Fetcher {
+    options: FetchOptions,
+    cancel: CancelToken,
+    http: http::Http,
+}
+
+/// A small file that was fetched whole. Not verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// Its content.
+    New {
+        /// All bytes.
+        bytes: Vec<u8>,
+        /// The `Last-Modified` header, as it came.
+        modified: Option<String>,
+    },
+    /// It is not newer than the caller's copy.
+    NotModified,
+}
+
+/// A transfer that has begun.
+struct Opened {
+    /// Offset in the file of the first byte that `body` gives.
+    start: u64,
+    /// Length of the whole file, if the server says it.
+    length: Option<u64>,
+    modified: Option<String>,
+    /// `None`: the answer has no use (a range it cannot serve) or `not_modified`.
+    body: Option<Box<dyn Read>>,
+    not_modified: bool,
+}
+
+impl Opened {
+    fn useless() -> Self {
+        Opened {
+            start: 0,
+            length: None,
+            modified: None,
+            body: None,
+            not_modified: false,
+        }
+    }
+}
+
+impl Fetcher {
+    /// A fetcher whose work ends when `cancel` is turned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] if a proxy is not valid.
+    pub fn new(options: FetchOptions, cancel: CancelToken) -> Result<Self> {
+        let http = http::Http::new(&options, &cancel)?;
+        Ok(Fetcher {
+            options,
+            cancel,
+            http,
+        })
+    }
+
+    /// How it behaves.
+    pub fn options(&self) -> &FetchOptions {
+        &self.options
+    }
+
+    /// What stops it.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// Fetches a small file into memory. Not verified in any way: that is the caller's part.
+    ///
+    /// `since` is the `modified` text of an earlier answer.
+    ///
+    /// # Errors
+    /// Any network kind; [`ErrorKind::Refused`] if it has more than `limit` bytes.
+    pub fn bytes(&self, url: &str, limit: u64, since: Option<&str>) -> Result<Fetched> {
+        retrying(&self.options, &self.cancel, || {
+            let opened = self.open(url, 0, since)?;
+            let modified = opened.modified.clone();
+            if opened.not_modified && since.is_some() {
+                return Ok(Fetched::NotModified);
+            }
+            let bytes = transfer::into_memory(&self.options, url, opened, limit)?;
+            Ok(Fetched::New { bytes, modified })
+        })
+    }
+
+    /// Completes `file`, which may already hold the beginning, so that it has the wanted size and SHA-256.
+    /// `arrived` is told how the number of good bytes changes (it may go down when a transfer begins anew).
+    ///
+    /// # Errors
+    /// Any network kind; [`ErrorKind::HashMismatch`] naming the file, the expected and the found digest.
+    pub(crate) fn resume_into(
+        &self,
+        wanted: &Wanted,
+        file: &mut File,
+        arrived: &dyn Fn(i64),
+    ) -> Result<()> {
+        let mut state = transfer::Partial::examine(wanted, file, arrived)?;
+        retrying(&self.options, &self.cancel, || state.advance(self))
+    }
+
+    fn open(&self, url: &str, from: u64, since: Option<&str>) -> Result<Opened, Attempt> {
+        if url.starts_with("file:") {
+            return open_file(url, from);
+        }
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            let message = format!("{url:?} is not a URL that Kiln can fetch");
+            let error = Error::new(ErrorKind::Input, message)
+                .with_hint("Use http://, https:// or file:///.");
+            return Err(Attempt::last(error));
+        }
+        if self.options.offline {
+            let error = Error::new(
+                ErrorKind::Offline,
+                format!("{url} is needed, but Kiln is offline"),
+            )
+            .with_hint("Build once with the network, or without --offline.");
+            return Err(Attempt::last(error));
+        }
+        self.http.open(&self.options, url, from, since)
+    }
+}
+
+fn open_file(url: &str, from: u64) -> Result<Opened, Attempt> {
+    use std::io::{ErrorKind as Io, Seek, SeekFrom};
+    let path = url::file_path(url).ok_or_else(|| {
+        let message = format!("{url:?} is not a valid file URL (file:///absolute/path)");
+        Attempt::last(Error::new(ErrorKind::Input, message))
+    })?;
+    let failed = |error: std::io::Error| {
+        Attempt::last(match error.kind() {
+            Io::NotFound | Io::NotADirectory => {
+                Error::new(ErrorKind::NotFound, format!("{url} does not exist")).with_source(error)
+            }
+            _ => Error::io(format_args!("reading {}", path.display()), error),
+        })
+    };
+    let mut file = File::open(&path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Attempt::last(Error::new(
+            ErrorKind::Input,
+            format!("{url} is not a file"),
+        )));
+    }
+    let start = from.min(metadata.len());
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    let (length, body) = (Some(metadata.len()), Some(Box::new(file) as Box<dyn Read>));
+    Ok(Opened {
+        start,
+        length,
+        modified: None,
+        body,
+        not_modified: false,
+    })
+}

@@ -1,0 +1,117 @@
+//! Keys made for one test run.
+
+use pgp::composed::{
+    ArmorOptions, CleartextSignedMessage, DetachedSignature, EncryptionCaps, KeyType, SecretKeyParamsBuilder,
+    SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
+};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::ser::Serialize;
+use pgp::types::{KeyDetails, Password};
+
+/// An OpenPGP key pair without a passphrase.
+#[derive(Clone, Debug)]
+pub struct Key {
+    secret: SignedSecretKey,
+    by_subkey: bool,
+}
+
+impl Key {
+    /// A fresh Ed25519 key that signs by itself.
+    ///
+    /// # Panics
+    /// If the key cannot be made.
+    pub fn generate(user: &str) -> Self {
+        Key { secret: make(user, false), by_subkey: false }
+    }
+
+    /// A fresh key that signs by a subkey, as Debian's archive keys do.
+    ///
+    /// # Panics
+    /// If the key cannot be made.
+    pub fn generate_with_subkey(user: &str) -> Self {
+        Key { secret: make(user, true), by_subkey: true }
+    }
+
+    /// The public certificate, ASCII-armoured.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn public_armored(&self) -> Vec<u8> {
+        let public = SignedPublicKey::from(self.secret.clone());
+        public.to_armored_bytes(ArmorOptions::default()).expect("armouring a public key")
+    }
+
+    /// The public certificate, binary.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn public_binary(&self) -> Vec<u8> {
+        SignedPublicKey::from(self.secret.clone()).to_bytes().expect("writing a public key")
+    }
+
+    /// Fingerprint of the primary key, upper-case hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        format!("{:X}", self.secret.fingerprint())
+    }
+
+    /// The text in a clear-signed frame, as `InRelease` is.
+    ///
+    /// # Panics
+    /// If signing fails.
+    pub fn clearsign(&self, text: &str) -> Vec<u8> {
+        let (random, password) = (rand::thread_rng(), Password::empty());
+        let message = match self.subkey() {
+            Some(subkey) => CleartextSignedMessage::sign(random, text, subkey, &password),
+            None => CleartextSignedMessage::sign(random, text, &self.secret.primary_key, &password),
+        };
+        let message = message.expect("signing a text");
+        message.to_armored_bytes(ArmorOptions::default()).expect("armouring a text")
+    }
+
+    /// A detached armoured signature, as `Release.gpg` is.
+    ///
+    /// # Panics
+    /// If signing fails.
+    pub fn detach(&self, data: &[u8]) -> Vec<u8> {
+        self.detach_with(data, HashAlgorithm::Sha512)
+    }
+
+    /// A detached signature with SHA-1, which must not be accepted any more.
+    ///
+    /// # Panics
+    /// If signing fails.
+    pub fn detach_weakly(&self, data: &[u8]) -> Vec<u8> {
+        self.detach_with(data, HashAlgorithm::Sha1)
+    }
+
+    fn detach_with(&self, data: &[u8], hash: HashAlgorithm) -> Vec<u8> {
+        let (random, password) = (rand::thread_rng(), Password::empty());
+        let signature = match self.subkey() {
+            Some(subkey) => DetachedSignature::sign_binary_data(random, subkey, &password, hash, data),
+            None => DetachedSignature::sign_binary_data(random, &self.secret.primary_key, &password, hash, data),
+        };
+        signature.expect("signing").to_armored_bytes(ArmorOptions::default()).expect("armouring a signature")
+    }
+
+    fn subkey(&self) -> Option<&pgp::packet::SecretSubkey> {
+        let subkey = self.secret.secret_subkeys.first().filter(|_| self.by_subkey)?;
+        Some(&subkey.key)
+    }
+}
+
+fn make(user: &str, subkey: bool) -> SignedSecretKey {
+    let mut parameters = SecretKeyParamsBuilder::default();
+    parameters
+        .key_type(KeyType::Ed25519Legacy)
+        .can_certify(true)
+        .can_sign(true)
+        .can_encrypt(EncryptionCaps::None)
+        .primary_user_id(user.to_owned());
+    if subkey {
+        let mut signing = SubkeyParamsBuilder::default();
+        signing.key_type(KeyType::Ed25519Legacy).can_sign(true);
+        parameters.subkey(signing.build().expect("parameters of a subkey"));
+    }
+    let parameters = parameters.build().expect("parameters of a key");
+    parameters.generate(rand::thread_rng()).expect("generating a key")
+}
