@@ -1,1 +1,57 @@
-fn main() {}
+//! Kiln's own chores, run as `cargo xtask CHORE`. Depends on no Kiln crate, so that it builds in seconds.
+
+// A chore runner talks to the terminal; the lint guards the libraries.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod deny;
+mod prerequisites;
+mod process;
+mod roots;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// What went wrong, in one or more sentences.
+type Result<T> = std::result::Result<T, String>;
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  test                  install what the tests need, then check and test everything
+  tidy                  only the rules about the source tree
+  deny                  only the rules about dependencies
+  prerequisites         only install what the tests need
+  bench CASE [ARG...]   measure against a peer; without CASE, list the cases
+  equal-root A B        compare two root file systems: directories or SquashFS files
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
+        ["prerequisites"] => prerequisites::install().map(drop),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["equal-root", a, b] => roots::run(a.as_ref(), b.as_ref()),
+        ["-h" | "--help"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,130 @@
-fn main() {}
+//! The `kiln` command: arguments, progress, errors, exit codes.
+//!
+//! The way through: [`args`] holds the command line as typed, [`settings`] settles it with the environment, one
+//! module under [`commands`] does each command with the crates below, [`render`] turns events and failures into
+//! text. Nothing below this crate prints or reads the environment.
+
+mod args;
+mod commands;
+mod interrupt;
+mod kickstart_files;
+mod output;
+mod render;
+mod settings;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, ValueEnum};
+use kiln_build::{Failure, FailureKind};
+
+use crate::args::{Cli, ColorWhen};
+use crate::commands::Context;
+use crate::interrupt::Interrupt;
+use crate::render::terminal::{Terminal, write_stderr};
+use crate::settings::{Environment, Settings};
+
+fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match parse(&arguments, &environment) {
+        Ok(cli) => run(cli, &environment),
+        Err(code) => code,
+    }
+}
+
+/// Parses the command line; help and usage errors are answered here.
+fn parse(arguments: &[OsString], environment: &Environment) -> Result<Cli, ExitCode> {
+    let matches = Cli::command().try_get_matches_from(arguments);
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| {
+            let is_answer = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            let terminal = if is_answer {
+                environment.stdout_terminal
+            } else {
+                environment.stderr_terminal
+            };
+            let styled = error.render();
+            let text = match settings::colored(early_color(arguments), environment, terminal) {
+                true => styled.ansi().to_string(),
+                false => styled.to_string(),
+            };
+            if is_answer {
+                return output::print(&text)
+                    .map_or_else(|failure| exit_code(&failure), |()| ExitCode::SUCCESS);
+            }
+            write_stderr(&text);
+            ExitCode::from(FailureKind::Usage.exit_code())
+        })
+}
+
+/// `--color` as far as it can be told from a command line that does not parse.
+fn early_color(arguments: &[OsString]) -> ColorWhen {
+    let words = arguments
+        .iter()
+        .filter_map(|word| word.to_str())
+        .take_while(|word| *word != "--");
+    let words: Vec<&str> = words.collect();
+    let joined = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("--color="));
+    let apart = words
+        .windows(2)
+        .filter(|pair| pair[0] == "--color")
+        .map(|pair| pair[1]);
+    let given = joined
+        .chain(apart)
+        .filter_map(|value| ColorWhen::from_str(value, false).ok());
+    given.last().unwrap_or_default()
+}
+
+/// Runs a command; the failure, if any, is shown last of all.
+fn run(cli: Cli, environment: &Environment) -> ExitCode {
+    let settings = Settings::resolve(&cli.global, environment);
+    let mut terminal = Terminal::new(&settings);
+    let result = Interrupt::install()
+        .map_err(|error| {
+            Failure::new(
+                FailureKind::Environment,
+                "the signal handlers could not be installed",
+            )
+            .cause(error.to_string())
+        })
+        .and_then(|interrupt| {
+            let result = commands::run(
+                cli.command,
+                &Context {
+                    settings,
+                    terminal: &terminal,
+                    interrupt: &interrupt,
+                },
+            );
+            Ok((result, interrupt.exit_code()))
+        });
+    match result {
+        Ok((Ok(code), _)) => {
+            terminal.end();
+            ExitCode::from(code)
+        }
+        Ok((Err(failure), signal)) => {
+            terminal.failure(&failure);
+            match (failure.kind, signal) {
+                (FailureKind::Cancelled, Some(code)) => ExitCode::from(code),
+                _ => exit_code(&failure),
+            }
+        }
+        Err(failure) => {
+            terminal.failure(&failure);
+            exit_code(&failure)
+        }
+    }
+}
+
+fn exit_code(failure: &Failure) -> ExitCode {
+    ExitCode::from(failure.kind.exit_code())
+}

@@ -1,0 +1,394 @@
+//! The command line as typed: a faithful form, nothing looked up and nothing decided yet.
+//!
+//! Help text, completions and the manual page all come from these definitions.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Exit codes, shown at the end of `--help` and in the manual page.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 the definition or input is wrong, 2 usage, 3 the environment lacks
+something, 4 a step failed, 5 internal error, 130/143 stopped by SIGINT/SIGTERM.";
+
+/// Turns kickstart files into bootable live disk images.
+///
+/// A build needs no root, no loop device, no mount and no distribution tool on the host. Human text goes to
+/// standard error, results go to standard output.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, max_term_width = 80, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(subcommand_required = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How progress is written to standard error
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+    /// Show every line that the steps print
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// Show only warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: ColorWhen,
+    /// Downloads, layers and staging [default: $XDG_CACHE_HOME/kiln]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// What must outlive the cache, such as the last failure [default: $XDG_STATE_HOME/kiln]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// User configuration [default: $XDG_CONFIG_HOME/kiln]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) config_dir: Option<PathBuf>,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines and progress bars for people
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorWhen {
+    /// On a terminal, unless NO_COLOR or CLICOLOR=0 is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a disk image
+    Build(BuildArgs),
+    /// Show what a build would do
+    Plan(PlanArgs),
+    /// Resolve all packages and write kiln.lock
+    Lock(LockArgs),
+    /// Check kickstart files
+    Check(CheckArgs),
+    /// Print a kickstart with its includes expanded, in canonical order
+    Flatten(FlattenArgs),
+    /// Boot an image in a virtual machine with a window
+    Boot(BootArgs),
+    /// Boot an image and say whether its desktop comes up
+    Test(TestArgs),
+    /// Open a shell in a built or failed root
+    Shell(ShellArgs),
+    /// Check what this machine offers to builds
+    Doctor(DoctorArgs),
+    /// Look at or clean the caches
+    Cache(CacheArgs),
+    /// Print shell completions
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
+}
+
+/// Where a build starts from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DefinitionArgs {
+    /// A kickstart file, a kiln.toml or the directory of one
+    #[arg(value_name = "DEF")]
+    pub(crate) definition: PathBuf,
+    /// Profile of the kiln.toml
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Distribution and release, such as debian:bookworm
+    #[arg(long, value_name = "NAME:RELEASE")]
+    pub(crate) distribution: Option<String>,
+    /// Partition table
+    #[arg(long, value_enum, value_name = "TABLE")]
+    pub(crate) layout: Option<Layout>,
+}
+
+/// Partition table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// GUID partition table; boots with BIOS and UEFI
+    Gpt,
+    /// Master boot record
+    Mbr,
+}
+
+/// `kiln build`
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+    /// Where the artifacts go
+    #[arg(short, long, value_name = "DIR", default_value = "output")]
+    pub(crate) output: PathBuf,
+    /// Disk formats, separated by commas
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    pub(crate) format: Vec<String>,
+    /// No network at all: the lock and the download store must suffice
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Fail unless kiln.lock is there and fits the definition
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Steps and compression threads at once [default: processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
+}
+
+/// `kiln plan`
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `kiln lock`
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    #[command(flatten)]
+    pub(crate) definition: DefinitionArgs,
+    /// Also copy every locked package into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vendor: Option<PathBuf>,
+    /// No network: metadata must be in the download store
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// `kiln check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Kickstart files; `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Language version, such as F40 or RHEL9 [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Follow %include
+    #[arg(short = 'i', long = "followincludes")]
+    pub(crate) follow_includes: bool,
+}
+
+/// `kiln flatten`
+#[derive(Debug, Args)]
+pub(crate) struct FlattenArgs {
+    /// A kickstart file; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Language version, such as F40 or RHEL9 [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
+}
+
+/// Firmware of the virtual machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Firmware {
+    /// Legacy BIOS
+    #[default]
+    Bios,
+    /// UEFI without Secure Boot
+    Uefi,
+    /// UEFI with Secure Boot
+    Secure,
+}
+
+/// What a virtual machine is made of.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// The image: disk.raw, disk.tar.gz or an output directory
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+    /// Firmware
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(crate) firmware: Firmware,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
+    pub(crate) memory: u32,
+    /// Processors [default: 2, or 1 where there is only one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) cpus: Option<u32>,
+    /// What the processor is made of
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(crate) accel: Accel,
+    /// How the disk is attached
+    #[arg(long, value_enum, default_value_t, value_name = "BUS")]
+    pub(crate) bus: Bus,
+    /// What is behind the network card
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(crate) network: Network,
+    /// An extra kernel argument; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) append: Vec<String>,
+}
+
+/// What a machine's processor is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where it works, emulation otherwise
+    #[default]
+    Auto,
+    /// KVM or nothing
+    Kvm,
+    /// Software emulation
+    Tcg,
+}
+
+/// How a machine's disk is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bus {
+    /// The fastest
+    #[default]
+    Virtio,
+    /// A USB stick
+    Usb,
+    /// A SATA disk
+    Sata,
+}
+
+/// What is behind a machine's network card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// No card
+    None,
+    /// DHCP and nothing else: no packet leaves the machine
+    #[default]
+    Isolated,
+    /// The host's network
+    Host,
+}
+
+/// What a system must reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expect {
+    /// A desktop, drawn and at rest
+    #[default]
+    Desktop,
+    /// A login prompt
+    Login,
+}
+
+/// `kiln boot`
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// No window: the serial console on this terminal
+    #[arg(long)]
+    pub(crate) serial: bool,
+}
+
+/// `kiln test`
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// What the system must reach
+    #[arg(long, value_enum, default_value_t, value_name = "STATE")]
+    pub(crate) expect: Expect,
+    /// A script to run as root in the system once it is up
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// Pass although a systemd unit failed
+    #[arg(long)]
+    pub(crate) allow_failed_units: bool,
+    /// Seconds until the verdict must be there
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: Option<u32>,
+    /// Where desktop.png, boot.json and serial.log go
+    #[arg(short, long, value_name = "DIR", default_value = "output")]
+    pub(crate) output: PathBuf,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `kiln shell`
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// Enter the root of the last failed step
+    #[arg(long, required_unless_present = "layer", conflicts_with = "layer")]
+    pub(crate) last: bool,
+    /// Enter a layer by its id or its beginning, as `kiln cache ls` shows it
+    #[arg(value_name = "LAYER")]
+    pub(crate) layer: Option<String>,
+    /// Run this instead of an interactive shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `kiln doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `kiln cache`
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+/// What to do with the caches.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List layers and downloads
+    Ls {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what no build has used for a while, and what a kill left over
+    Gc {
+        /// Keep what was used in the last so many days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show how much space the caches take
+    Du {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `kiln completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,89 @@
+//! Reading kickstart files and what they include, from the file system and standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use kiln_build::{Failure, FailureKind};
+use kiln_kickstart::{Loaded, Loader, Version, include_candidates};
+
+/// No kickstart comes near this many bytes; the parser itself stops earlier. It keeps `/dev/zero` from filling memory.
+const LIMIT: u64 = 64 << 20;
+
+/// The name that stands for standard input.
+const STDIN: &str = "-";
+
+/// A text and the name that messages give it.
+pub(crate) struct Text {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Reads a file named on the command line; `-` is standard input.
+pub(crate) fn read(path: &Path) -> Result<Text, Failure> {
+    let (name, bytes) = if path == Path::new(STDIN) {
+        ("<stdin>".to_owned(), read_all(io::stdin().lock()))
+    } else {
+        (path.display().to_string(), File::open(path).and_then(read_all))
+    };
+    match bytes {
+        Ok(bytes) => Ok(Text { name, bytes }),
+        Err(error) => Err(unreadable(&name, &error)),
+    }
+}
+
+fn read_all(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    let failure = Failure::new(FailureKind::Definition, format!("{name} cannot be read"));
+    failure.cause(plain(error))
+}
+
+/// An error of the system without Rust's `(os error N)`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.clone(), |(words, _)| words.to_owned())
+}
+
+/// A version of the language by its name.
+pub(crate) fn version(name: Option<&str>) -> Result<Version, Failure> {
+    let Some(name) = name else {
+        return Ok(Version::default());
+    };
+    Version::parse(name).ok_or_else(|| {
+        let known: Vec<String> = Version::ALL.iter().map(ToString::to_string).collect();
+        let message = format!("no version of the kickstart language is named `{name}`");
+        Failure::new(FailureKind::Usage, message).hint(format!("versions are {} and DEVEL, the newest", known.join(", ")))
+    })
+}
+
+/// Brings included files from the file system.
+pub(crate) struct FileLoader;
+
+impl Loader for FileLoader {
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
+        if path.contains("://") {
+            return Err(format!("`{path}` is on the network; fetch it and include the file"));
+        }
+        let mut tried = Vec::new();
+        for candidate in include_candidates(path, from) {
+            match read_include(Path::new(&candidate)) {
+                Ok(bytes) => return Ok(Loaded { name: candidate, bytes }),
+                Err(error) => tried.push(format!("{candidate}: {}", plain(&error))),
+            }
+        }
+        Err(format!("cannot read `{path}` ({})", tried.join("; ")))
+    }
+}
+
+/// Only regular files: opening a pipe could wait forever.
+fn read_include(path: &Path) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    File::open(path).and_then(read_all)
+}

@@ -1,0 +1,290 @@
+//! Words, figures and lines of untrusted origin.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// A line that came from a package, a script or a kickstart, made safe to print.
+///
+/// Escape sequences go, so that such a line can neither recolour the terminal nor move its cursor nor set its title
+/// (ECMA-48 control sequences and strings); of a line that redraws itself with carriage returns the last state stays;
+/// other control characters and those that reverse the reading direction (Unicode UAX #9) are spelt out.
+pub(crate) fn sanitize(line: &str) -> String {
+    let line = line.trim_end_matches(['\r', '\n']);
+    let line = line
+        .rsplit('\r')
+        .find(|part| !part.is_empty())
+        .unwrap_or("");
+    let mut clean = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => skip_escape(&mut chars),
+            '\u{9b}' => skip_control_sequence(&mut chars),
+            '\t' => clean.push_str(&" ".repeat(8 - clean.width() % 8)),
+            c if is_hostile(c) => clean.extend(c.escape_unicode()),
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Skips what follows an ESC.
+fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match chars.next_if(|c| !c.is_control()) {
+        Some('[') => skip_control_sequence(chars),
+        // Operating system command, device control, privacy message, application program command, start of string.
+        Some(']' | 'P' | '^' | '_' | 'X') => skip_control_string(chars),
+        // Intermediate bytes, then one final byte: `ESC ( B` selects a character set.
+        Some(' '..='/') => {
+            while chars.next_if(|c| matches!(c, ' '..='/')).is_some() {}
+            chars.next_if(|c| matches!(c, '0'..='~'));
+        }
+        _ => {}
+    }
+}
+
+/// Skips parameter, intermediate and final bytes.
+fn skip_control_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+    chars.next_if(|c| matches!(c, '@'..='~'));
+}
+
+/// Skips up to BEL or `ESC \`; an unclosed one runs to the end of the line.
+fn skip_control_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{7}' | '\u{9c}' => return,
+            '\u{1b}' if chars.next_if_eq(&'\\').is_some() => return,
+            _ => {}
+        }
+    }
+}
+
+/// At most `width` columns; what was cut shows as `…`.
+pub(crate) fn fit(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used + 1 > width {
+            break;
+        }
+        cut.push(c);
+    }
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}
+
+/// Columns that a text takes on a terminal.
+pub(crate) fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// `1,234,567`
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `882 MB`, `1.24 GB`: three figures, powers of 1000 as package managers and disk makers use them.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    let mut scaled = number as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.5 would be rounded up to four figures.
+    while scaled >= 999.5 && unit + 1 < UNITS.len() {
+        scaled /= 1000.0;
+        unit += 1;
+    }
+    let digits = match scaled {
+        s if s < 9.995 => 2,
+        s if s < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{scaled:.digits$} {}", UNITS[unit])
+}
+
+/// `0.3 s`, `42 s`, `3 min 07 s`, `1 h 02 min`
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A duration from the seconds of an event, which may be anything.
+pub(crate) fn seconds(number: f64) -> String {
+    duration(Duration::try_from_secs_f64(number).unwrap_or_default())
+}
+
+/// A command that can be pasted into a shell.
+pub(crate) fn shell_line(argv: &[String]) -> String {
+    let mut line = String::new();
+    for (place, word) in argv.iter().enumerate() {
+        if place > 0 {
+            line.push(' ');
+        }
+        line.push_str(&shell_word(word));
+    }
+    line
+}
+
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    if word.chars().any(is_hostile) {
+        return ansi_c_word(word);
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// `$'…'` (POSIX.1-2024, 2.2.4): the one quoting that can hold control characters in printable form.
+fn ansi_c_word(word: &str) -> String {
+    let mut quoted = String::from("$'");
+    for c in word.chars() {
+        match c {
+            '\n' => quoted.push_str(r"\n"),
+            '\t' => quoted.push_str(r"\t"),
+            '\'' | '\\' => quoted.extend(['\\', c]),
+            c if is_hostile(c) => {
+                for byte in c.to_string().bytes() {
+                    // Octal, because a hexadecimal escape would swallow the digits behind it.
+                    let _ = write!(quoted, "\\{byte:03o}");
+                }
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_go_and_words_stay() {
+        assert_eq!(sanitize("\u{1b}[1;31mred\u{1b}[0m"), "red");
+        assert_eq!(sanitize("a\u{1b}]0;title\u{7}b"), "ab");
+        assert_eq!(sanitize("a\u{1b}]8;;x\u{1b}\\b"), "ab");
+        assert_eq!(sanitize("a\u{1b}(Bb"), "ab");
+        assert_eq!(sanitize("a\u{9b}2Jb"), "ab");
+        assert_eq!(sanitize("open \u{1b}]0;never closed"), "open ");
+        assert_eq!(sanitize("end\u{1b}"), "end");
+        assert_eq!(sanitize("\u{1b}\u{1b}[2Jx"), "x");
+    }
+
+    #[test]
+    fn control_characters_are_spelt_out() {
+        assert_eq!(sanitize("bell\u{7}"), "bell\\u{7}");
+        assert_eq!(sanitize("\u{202e}gpj"), "\\u{202e}gpj");
+        assert_eq!(sanitize("a\tb"), "a       b");
+    }
+
+    #[test]
+    fn of_a_redrawn_line_the_last_state_stays() {
+        assert_eq!(sanitize("10%\r50%\r100%\r\n"), "100%");
+        assert_eq!(sanitize("\r\r"), "");
+    }
+
+    #[test]
+    fn nothing_that_moves_the_cursor_survives() {
+        // Every two-character start and every single character, in all positions that matter.
+        for c in (0..=0x2fff).filter_map(char::from_u32) {
+            for text in [
+                format!("a{c}b"),
+                format!("a\u{1b}{c}b"),
+                format!("a\u{1b}[{c}b"),
+            ] {
+                assert!(!sanitize(&text).chars().any(is_hostile), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.00 kB");
+        assert_eq!(bytes(882_400_000), "882 MB");
+        assert_eq!(bytes(999_600), "1.00 MB");
+        assert_eq!(bytes(u64::MAX), "18.4 EB");
+        assert_eq!(seconds(0.26), "0.3 s");
+        assert_eq!(seconds(9.96), "10 s");
+        assert_eq!(seconds(187.0), "3 min 07 s");
+        assert_eq!(seconds(3725.0), "1 h 02 min");
+        assert_eq!(seconds(f64::NAN), "0.0 s");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(fit("libreoffice", 20), "libreoffice");
+        assert_eq!(fit("libreoffice", 6), "libre…");
+        assert_eq!(fit("日本語", 4), "日…");
+        assert_eq!(fit("x", 0), "");
+    }
+
+    #[test]
+    fn commands_can_be_pasted() {
+        let words =
+            ["sh", "-c", "echo 'it is'; exit 1", "", "a\u{1b}1", "$HOME"].map(str::to_owned);
+        assert_eq!(
+            shell_line(&words),
+            r"sh -c 'echo '\''it is'\''; exit 1' '' $'a\0331' '$HOME'"
+        );
+    }
+
+    #[test]
+    fn pasted_commands_mean_what_they_meant() {
+        let words = [
+            "a b",
+            "it's",
+            "back\\slash",
+            "tab\t1",
+            "two\nlines",
+            "\u{7}7",
+            "$(id)",
+            "ünï",
+            "\u{202e}x",
+        ];
+        let argv = words.map(str::to_owned);
+        let script = format!("printf '%s\\0' {}", shell_line(&argv));
+        let output = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed.split_terminator('\0').collect::<Vec<_>>(), words);
+    }
+}

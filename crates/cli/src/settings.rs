@@ -1,0 +1,429 @@
+//! The command line and the environment, resolved: no choice left open.
+//!
+//! This is the one place where the environment is read. Everything below gets values.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use kiln_build::{Failure, FailureKind};
+
+use crate::args::{ColorWhen, Global, LogFormat};
+
+/// The variables that Kiln looks at; all others are without effect.
+const VARIABLES: &[&str] = &[
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "HOME",
+    "HTTPS_PROXY",
+    "NO_COLOR",
+    "NO_PROXY",
+    "PATH",
+    "SOURCE_DATE_EPOCH",
+    "TERM",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// What the process was given besides its arguments.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    variables: BTreeMap<&'static str, OsString>,
+    /// Whether standard output is a terminal.
+    pub(crate) stdout_terminal: bool,
+    /// Whether standard error is a terminal.
+    pub(crate) stderr_terminal: bool,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub(crate) fn of_process() -> Self {
+        let variables = VARIABLES
+            .iter()
+            .filter_map(|name| Some((*name, std::env::var_os(name)?)))
+            .collect();
+        Environment {
+            variables,
+            stdout_terminal: std::io::stdout().is_terminal(),
+            stderr_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// A variable that is set and not empty.
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables
+            .get(name)
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(OsStr::to_str)
+    }
+
+    /// An absolute directory; the XDG specification has relative ones ignored.
+    fn directory(&self, name: &str) -> Option<PathBuf> {
+        self.get(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    }
+}
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    /// Warnings and errors.
+    Quiet,
+    /// Steps.
+    Normal,
+    /// Steps and every line that they print.
+    Verbose,
+}
+
+/// How progress appears on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProgressStyle {
+    /// Lines that move; a terminal that can do it.
+    Live,
+    /// One line for each thing that happened.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Proxies as curl understands the variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proxies {
+    /// For `http://`.
+    pub(crate) http: Option<String>,
+    /// For `https://`.
+    pub(crate) https: Option<String>,
+    /// Hosts that are asked directly, separated by commas.
+    pub(crate) exempt: Option<String>,
+}
+
+/// Where a directory comes from: known, or the reason why not.
+#[derive(Clone, Debug)]
+struct Directory {
+    path: Option<PathBuf>,
+    what: &'static str,
+    flag: &'static str,
+    variable: &'static str,
+}
+
+impl Directory {
+    fn require(&self) -> Result<&Path, Failure> {
+        self.path.as_deref().ok_or_else(|| {
+            let message = format!(
+                "no directory for {}: neither {} nor HOME is set",
+                self.what, self.variable
+            );
+            Failure::new(FailureKind::Environment, message)
+                .hint(format!("name one with {}", self.flag))
+        })
+    }
+}
+
+/// What all commands work with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    cache: Directory,
+    state: Directory,
+    config: Directory,
+    source_date_epoch: Option<OsString>,
+    /// How much is said.
+    pub(crate) verbosity: Verbosity,
+    /// How progress appears.
+    pub(crate) progress: ProgressStyle,
+    /// Whether results are coloured.
+    pub(crate) stdout_color: bool,
+    /// Whether human text is coloured.
+    pub(crate) stderr_color: bool,
+    /// Proxies for downloads.
+    pub(crate) proxies: Proxies,
+    /// Directories with programs; QEMU is looked for there.
+    pub(crate) path: Vec<PathBuf>,
+    /// `TERM`, handed on to interactive shells.
+    pub(crate) term: Option<String>,
+    /// Processors that this process may use.
+    pub(crate) processors: usize,
+}
+
+impl Settings {
+    /// Settles every choice that the global options and the environment leave open.
+    pub(crate) fn resolve(global: &Global, environment: &Environment) -> Self {
+        let verbosity = match (global.quiet, global.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, true) => Verbosity::Verbose,
+            (false, false) => Verbosity::Normal,
+        };
+        Settings {
+            cache: directory(
+                environment,
+                &global.cache_dir,
+                "caches",
+                "--cache-dir",
+                "XDG_CACHE_HOME",
+                ".cache",
+            ),
+            state: directory(
+                environment,
+                &global.state_dir,
+                "state",
+                "--state-dir",
+                "XDG_STATE_HOME",
+                ".local/state",
+            ),
+            config: directory(
+                environment,
+                &global.config_dir,
+                "configuration",
+                "--config-dir",
+                "XDG_CONFIG_HOME",
+                ".config",
+            ),
+            source_date_epoch: environment.get("SOURCE_DATE_EPOCH").map(OsStr::to_owned),
+            verbosity,
+            progress: progress_style(global.log_format, environment),
+            stdout_color: colored(global.color, environment, environment.stdout_terminal),
+            stderr_color: colored(global.color, environment, environment.stderr_terminal),
+            proxies: proxies(environment),
+            path: environment
+                .get("PATH")
+                .map(|path| std::env::split_paths(path).collect())
+                .unwrap_or_default(),
+            term: environment.text("TERM").map(str::to_owned),
+            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        }
+    }
+
+    /// Where downloads, layers and staging live.
+    pub(crate) fn cache_dir(&self) -> Result<&Path, Failure> {
+        self.cache.require()
+    }
+
+    /// Where the record of the last failure lives.
+    pub(crate) fn state_dir(&self) -> Result<&Path, Failure> {
+        self.state.require()
+    }
+
+    /// Where the user's configuration lives.
+    pub(crate) fn config_dir(&self) -> Result<&Path, Failure> {
+        self.config.require()
+    }
+
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970, if set.
+    pub(crate) fn source_date_epoch(&self) -> Result<Option<i64>, Failure> {
+        let Some(value) = &self.source_date_epoch else {
+            return Ok(None);
+        };
+        let seconds = value
+            .to_str()
+            .and_then(|text| text.parse::<i64>().ok())
+            .filter(|seconds| *seconds >= 0);
+        seconds.map(Some).ok_or_else(|| {
+            let message =
+                format!("SOURCE_DATE_EPOCH is {value:?}, not a count of seconds since 1970");
+            Failure::new(FailureKind::Usage, message)
+                .hint("unset it, or set it to the output of `date +%s`")
+        })
+    }
+}
+
+fn directory(
+    environment: &Environment,
+    given: &Option<PathBuf>,
+    what: &'static str,
+    flag: &'static str,
+    variable: &'static str,
+    below_home: &str,
+) -> Directory {
+    let path = given
+        .clone()
+        .or_else(|| Some(environment.directory(variable)?.join("kiln")))
+        .or_else(|| Some(environment.directory("HOME")?.join(below_home).join("kiln")));
+    Directory {
+        path,
+        what,
+        flag,
+        variable,
+    }
+}
+
+fn progress_style(format: LogFormat, environment: &Environment) -> ProgressStyle {
+    let can_move =
+        environment.stderr_terminal && environment.text("TERM").is_some_and(|term| term != "dumb");
+    match format {
+        LogFormat::Json => ProgressStyle::Json,
+        LogFormat::Human if can_move => ProgressStyle::Live,
+        LogFormat::Human => ProgressStyle::Plain,
+    }
+}
+
+/// Whether a stream gets colours: the flag, then `NO_COLOR`, `CLICOLOR_FORCE`, `CLICOLOR` and the terminal.
+pub(crate) fn colored(when: ColorWhen, environment: &Environment, terminal: bool) -> bool {
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        ColorWhen::Auto if environment.get("NO_COLOR").is_some() => false,
+        ColorWhen::Auto
+            if environment
+                .get("CLICOLOR_FORCE")
+                .is_some_and(|force| force != "0") =>
+        {
+            true
+        }
+        ColorWhen::Auto
+            if environment
+                .get("CLICOLOR")
+                .is_some_and(|wanted| wanted == "0") =>
+        {
+            false
+        }
+        ColorWhen::Auto => terminal && environment.text("TERM") != Some("dumb"),
+    }
+}
+
+/// The lower-case names count first. `HTTP_PROXY` is left out on purpose: a web server's CGI sets it from a
+/// request header, which is why curl ignores it too.
+fn proxies(environment: &Environment) -> Proxies {
+    let first = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|name| environment.text(name))
+            .map(str::to_owned)
+    };
+    Proxies {
+        http: first(&["http_proxy", "all_proxy"]),
+        https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy"]),
+        exempt: first(&["no_proxy", "NO_PROXY"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&'static str, &str)]) -> Environment {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (*name, OsString::from(value)))
+            .collect();
+        Environment {
+            variables,
+            ..Environment::default()
+        }
+    }
+
+    fn color(variables: &[(&'static str, &str)], terminal: bool) -> bool {
+        colored(ColorWhen::Auto, &environment(variables), terminal)
+    }
+
+    #[test]
+    fn colours_follow_the_terminal_and_the_variables() {
+        assert!(color(&[], true));
+        assert!(!color(&[], false));
+        assert!(!color(&[("NO_COLOR", "1")], true));
+        assert!(
+            color(&[("NO_COLOR", "")], true),
+            "an empty NO_COLOR counts as unset"
+        );
+        assert!(!color(&[("CLICOLOR", "0")], true));
+        assert!(color(&[("CLICOLOR", "1")], true));
+        assert!(!color(&[("CLICOLOR", "1")], false));
+        assert!(color(&[("CLICOLOR_FORCE", "1")], false));
+        assert!(!color(&[("CLICOLOR_FORCE", "0")], false));
+        assert!(!color(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true));
+        assert!(!color(&[("TERM", "dumb")], true));
+    }
+
+    #[test]
+    fn the_flag_beats_the_variables() {
+        let loud = environment(&[("CLICOLOR_FORCE", "1")]);
+        assert!(!colored(ColorWhen::Never, &loud, true));
+        assert!(colored(
+            ColorWhen::Always,
+            &environment(&[("NO_COLOR", "1")]),
+            false
+        ));
+    }
+
+    fn settings(global: Global, variables: &[(&'static str, &str)]) -> Settings {
+        Settings::resolve(&global, &environment(variables))
+    }
+
+    #[test]
+    fn directories_come_from_the_flag_then_xdg_then_home() {
+        let variables = [("HOME", "/h"), ("XDG_CACHE_HOME", "/c")];
+        let plain = settings(Global::default(), &variables);
+        assert_eq!(plain.cache_dir().unwrap(), Path::new("/c/kiln"));
+        assert_eq!(
+            plain.state_dir().unwrap(),
+            Path::new("/h/.local/state/kiln")
+        );
+        assert_eq!(plain.config_dir().unwrap(), Path::new("/h/.config/kiln"));
+        let moved = Global {
+            cache_dir: Some("/elsewhere".into()),
+            ..Global::default()
+        };
+        assert_eq!(
+            settings(moved, &variables).cache_dir().unwrap(),
+            Path::new("/elsewhere")
+        );
+    }
+
+    #[test]
+    fn a_relative_xdg_directory_is_ignored() {
+        let found = settings(
+            Global::default(),
+            &[("HOME", "/h"), ("XDG_CACHE_HOME", "c")],
+        );
+        assert_eq!(found.cache_dir().unwrap(), Path::new("/h/.cache/kiln"));
+    }
+
+    #[test]
+    fn no_home_at_all_is_the_environments_fault() {
+        let failure = settings(Global::default(), &[]).cache_dir().unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Environment);
+        assert_eq!(
+            failure.message,
+            "no directory for caches: neither XDG_CACHE_HOME nor HOME is set"
+        );
+        assert_eq!(failure.hints, ["name one with --cache-dir"]);
+    }
+
+    #[test]
+    fn source_date_epoch_must_be_a_number() {
+        let epoch =
+            |text| settings(Global::default(), &[("SOURCE_DATE_EPOCH", text)]).source_date_epoch();
+        assert_eq!(epoch("1700000000").unwrap(), Some(1_700_000_000));
+        assert_eq!(epoch("").unwrap(), None);
+        assert_eq!(epoch("yesterday").unwrap_err().kind, FailureKind::Usage);
+        assert_eq!(epoch("-1").unwrap_err().kind, FailureKind::Usage);
+    }
+
+    #[test]
+    fn proxies_prefer_lower_case_and_ignore_http_proxy_in_capitals() {
+        let found = settings(
+            Global::default(),
+            &[
+                ("all_proxy", "http://a"),
+                ("HTTPS_PROXY", "http://B"),
+                ("https_proxy", "http://b"),
+                ("NO_PROXY", "x"),
+            ],
+        );
+        let expected = Proxies {
+            http: Some("http://a".into()),
+            https: Some("http://b".into()),
+            exempt: Some("x".into()),
+        };
+        assert_eq!(found.proxies, expected);
+    }
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask bench CASE`: Kiln against a peer, both measured in the same run on the same machine.
+
+mod cold;
+mod measure;
+mod table;
+
+use crate::Result;
+
+/// A benchmark.
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[&str]) -> Result<()>,
+}
+
+const CASES: &[Case] = &[Case {
+    name: "cold",
+    about: cold::ABOUT,
+    run: cold::run,
+}];
+
+/// Runs the case named first; without one, lists them.
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let Some((name, rest)) = words.split_first() else {
+        CASES
+            .iter()
+            .for_each(|case| println!("{:<8} {}", case.name, case.about));
+        return Ok(());
+    };
+    let case = CASES.iter().find(|case| case.name == *name);
+    case.map_or_else(
+        || Err(format!("no benchmark is named `{name}`")),
+        |case| (case.run)(rest),
+    )
+}

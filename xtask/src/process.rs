@@ -1,0 +1,88 @@
+//! Running programs so that a failure explains itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use crate::Result;
+
+/// The command as it could be typed.
+pub(crate) fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs with our own standard streams, but nothing to read.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    println!("+ {}", describe(command));
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| cannot_start(command, &error))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` failed: {status}", describe(command)))
+    }
+}
+
+/// Runs and returns what it prints; its standard error is part of the message if it fails.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| cannot_start(command, &error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!(
+            "`{}` failed: {}\n{}",
+            describe(command),
+            output.status,
+            said.trim_end()
+        ));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|_| format!("`{}` printed what is not UTF-8", describe(command)))
+}
+
+/// Runs and passes each line of standard output on, after `look` has seen it.
+pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result<()> {
+    println!("+ {}", describe(command));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| cannot_start(command, &error))?;
+    let mut stdout = std::io::stdout();
+    for line in child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(|out| out.split(b'\n'))
+    {
+        let line =
+            line.map_err(|error| format!("reading from `{}`: {error}", describe(command)))?;
+        look(&String::from_utf8_lossy(&line));
+        let _ = stdout
+            .write_all(&line)
+            .and_then(|()| stdout.write_all(b"\n"))
+            .and_then(|()| stdout.flush());
+    }
+    let status = child
+        .wait()
+        .map_err(|error| format!("waiting for `{}`: {error}", describe(command)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` failed: {status}", describe(command)))
+    }
+}
+
+fn cannot_start(command: &Command, error: &std::io::Error) -> String {
+    format!(
+        "`{}` could not be started: {error}",
+        command.get_program().to_string_lossy()
+    )
+}

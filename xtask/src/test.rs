@@ -1,0 +1,144 @@
+//! `cargo xtask test`: the one test command. Cheap checks first; the test runner's own lines last.
+
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::prerequisites::search_path_with;
+use crate::{Result, deny, prerequisites, process, tidy, workspace};
+
+/// Installs what is needed, then checks and tests everything.
+pub(crate) fn run() -> Result<()> {
+    let tools = stage("prerequisites", prerequisites::install)?;
+    let path = search_path_with(&tools)?;
+    stage("rustfmt", || {
+        process::run(workspace::cargo().args(["fmt", "--all", "--check"]))
+    })?;
+    stage("tidy", tidy::run)?;
+    stage("cargo-deny", || deny::run(&tools))?;
+    stage("clippy", || process::run(&mut clippy()))?;
+    stage("build", || process::run(&mut build()))?;
+    stage("tests", || tests(&path))
+}
+
+/// Runs a stage under a headline, and says how long it took.
+fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("== {name}");
+    let started = Instant::now();
+    let result = work().map_err(|reason| format!("{name}: {reason}"));
+    if name != "tests" {
+        println!("== {name} took {:.1} s", started.elapsed().as_secs_f64());
+    }
+    result
+}
+
+fn clippy() -> Command {
+    let mut command = workspace::cargo();
+    command.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    command
+}
+
+fn build() -> Command {
+    let mut command = workspace::cargo();
+    command.args([
+        "test",
+        "--workspace",
+        "--locked",
+        "--quiet",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-run",
+    ]);
+    command
+}
+
+/// Documentation tests, then all others; every failure is seen, not only the first binary's.
+fn tests(path: &OsString) -> Result<()> {
+    let mut tally = Tally::default();
+    let documentation = [
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-fail-fast",
+        "--quiet",
+        "--doc",
+    ];
+    let code = [
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-fail-fast",
+        "--lib",
+        "--bins",
+        "--tests",
+    ];
+    let mut results = Vec::new();
+    for arguments in [&documentation[..], &code[..]] {
+        let mut command = workspace::cargo();
+        command.args(arguments).env("PATH", path);
+        results.push(process::watch(&mut command, |line| tally.read(line)));
+    }
+    // Plain closing line over all test binaries; each has printed its own before.
+    println!("total: {} passed, {} failed", tally.passed, tally.failed);
+    let failure = results.into_iter().find_map(Result::err);
+    match (failure, tally.passed) {
+        (Some(reason), _) => Err(reason),
+        (None, 0) => Err("no test ran".to_owned()),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Sums over the closing lines of all test binaries.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// `test result: ok. 3 passed; 0 failed; …`
+    fn read(&mut self, line: &str) {
+        let Some(counts) = line.trim_start().strip_prefix("test result: ") else {
+            return;
+        };
+        for part in counts.split([';', '.']) {
+            match part.trim().split_once(' ') {
+                Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
+                Some((number, "failed")) => self.failed += number.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_summed() {
+        let mut tally = Tally::default();
+        tally.read("running 3 tests");
+        tally.read("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.16s");
+        tally.read(
+            "test result: FAILED. 28 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        );
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 31,
+                failed: 1
+            }
+        );
+    }
+}
