@@ -102,7 +102,14 @@ pub(crate) fn copy(
     for extent in DataExtents::new(source, from..end) {
         let extent = extent?;
         step(extent.start.saturating_sub(passed))?;
-        copy_data(name, source, extent.clone(), target, to + (extent.start - from), step)?;
+        copy_data(
+            name,
+            source,
+            extent.clone(),
+            target,
+            to + (extent.start - from),
+            step,
+        )?;
         passed = extent.end;
     }
     step(end - passed)
@@ -133,7 +140,12 @@ fn copy_data(
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
                 return copy_by_hand(name, source, from..extent.end, target, to, step);
             }
-            Err(e) => return Err(Error::io(format!("copying {name} into the image"), e.into())),
+            Err(e) => {
+                return Err(Error::io(
+                    format!("copying {name} into the image"),
+                    e.into(),
+                ));
+            }
         }
     }
     Ok(())

@@ -53,9 +53,13 @@ fn sfdisk_and_sgdisk_accept_gpt() {
     assert!(verdict.contains("No errors detected"), "{verdict}");
     let verdict = run("sgdisk", ["-v", text(&path)]);
     assert!(verdict.contains("No problems found"), "{verdict}");
-    assert!(!verdict.to_lowercase().contains("caution") && !verdict.contains("Warning"), "{verdict}");
+    assert!(
+        !verdict.to_lowercase().contains("caution") && !verdict.contains("Warning"),
+        "{verdict}"
+    );
 
-    let json: serde_json::Value = serde_json::from_str(&run("sfdisk", ["--json", text(&path)])).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&run("sfdisk", ["--json", text(&path)])).unwrap();
     let table = &json["partitiontable"];
     assert_eq!(table["label"], "gpt");
     assert_eq!(table["id"], guid(0).to_string().to_uppercase());
@@ -91,8 +95,11 @@ fn sfdisk_accepts_mbr() {
     let dir = tempfile::tempdir().unwrap();
     let (path, file) = image(&dir);
     file.write_all_at(&[0xab; 440], 0).unwrap();
-    let mut layout = LayoutBuilder::new(Table::Mbr { signature: 0xcafe_b007 });
-    let boot = PartitionSpec::new("boot", PartitionType::BASIC_DATA, guid(1)).with(Attributes::LEGACY_BOOT);
+    let mut layout = LayoutBuilder::new(Table::Mbr {
+        signature: 0xcafe_b007,
+    });
+    let boot = PartitionSpec::new("boot", PartitionType::BASIC_DATA, guid(1))
+        .with(Attributes::LEGACY_BOOT);
     let home = PartitionSpec::new("home", PartitionType::LINUX, guid(2));
     layout.add(boot, Bytes::mib(64)).unwrap();
     layout.add(home, Bytes::mib(100)).unwrap();
@@ -101,14 +108,18 @@ fn sfdisk_accepts_mbr() {
 
     let verdict = run("sfdisk", ["--verify", text(&path)]);
     assert!(verdict.contains("No errors detected"), "{verdict}");
-    let json: serde_json::Value = serde_json::from_str(&run("sfdisk", ["--json", text(&path)])).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&run("sfdisk", ["--json", text(&path)])).unwrap();
     let table = &json["partitiontable"];
     assert_eq!(table["label"], "dos");
     assert_eq!(table["id"], "0xcafeb007");
     assert_eq!(table["partitions"][0]["bootable"], true);
     assert_eq!(table["partitions"][0]["type"], "c");
     assert_eq!(table["partitions"][1]["start"], 2048 * 65);
-    assert_eq!(layout.partitions()[1].partuuid(layout.table()), "cafeb007-02");
+    assert_eq!(
+        layout.partitions()[1].partuuid(layout.table()),
+        "cafeb007-02"
+    );
     let mut code = [0; 440];
     file.read_exact_at(&mut code, 0).unwrap();
     assert_eq!(code, [0xab; 440]);
@@ -120,13 +131,29 @@ fn wrong_specs_are_refused() {
     let spec = |n| PartitionSpec::new("x", PartitionType::LINUX, guid(n));
     assert!(gpt().add(spec(1), Bytes(0)).is_err());
     assert!(gpt().add(spec(1), Bytes(u64::MAX)).is_err());
-    assert!(gpt().add(PartitionSpec::new("x".repeat(37), PartitionType::LINUX, guid(1)), Bytes(1)).is_err());
+    assert!(
+        gpt()
+            .add(
+                PartitionSpec::new("x".repeat(37), PartitionType::LINUX, guid(1)),
+                Bytes(1)
+            )
+            .is_err()
+    );
     let mut twice = gpt();
     twice.add(spec(1), Bytes(1)).unwrap();
-    assert_eq!(twice.add(spec(1), Bytes(1)).unwrap_err().kind(), ErrorKind::Internal);
+    assert_eq!(
+        twice.add(spec(1), Bytes(1)).unwrap_err().kind(),
+        ErrorKind::Internal
+    );
     let mut mbr = LayoutBuilder::new(Table::Mbr { signature: 1 });
     assert!(mbr.add(spec(1), Bytes::gib(3000)).is_err());
-    assert!(mbr.add(PartitionSpec::new("x", PartitionType::BIOS_BOOT, guid(1)), Bytes(1)).is_err());
+    assert!(
+        mbr.add(
+            PartitionSpec::new("x", PartitionType::BIOS_BOOT, guid(1)),
+            Bytes(1)
+        )
+        .is_err()
+    );
     for n in 1..=4 {
         mbr.add(spec(n), Bytes(1)).unwrap();
     }
@@ -136,9 +163,15 @@ fn wrong_specs_are_refused() {
         full.add(spec(n), Bytes(1)).unwrap();
     }
     assert!(full.add(spec(129), Bytes(1)).is_err());
-    let odd = Rounding { multiple: Bytes(1000), minimum: Bytes(0) };
+    let odd = Rounding {
+        multiple: Bytes(1000),
+        minimum: Bytes(0),
+    };
     assert!(full.clone().finish(odd).is_err());
-    let huge = Rounding { multiple: Bytes::mib(1), minimum: Bytes(u64::MAX) };
+    let huge = Rounding {
+        multiple: Bytes::mib(1),
+        minimum: Bytes(u64::MAX),
+    };
     assert!(full.finish(huge).is_err());
 }
 

@@ -91,13 +91,20 @@ fn entry(id: &str, title: &str, arguments: &str) -> Entry {
 fn menu() -> Menu {
     Menu {
         entries: vec![
-            entry("start", "Start 'the' $lab; {halt} \"now\"", r#"boot=live $prefix ;halt x="a b" {} *"#),
+            entry(
+                "start",
+                "Start 'the' $lab; {halt} \"now\"",
+                r#"boot=live $prefix ;halt x="a b" {} *"#,
+            ),
             entry("ram", "Start into RAM", "boot=live toram"),
             entry("safe", "Safe graphics", "boot=live nomodeset"),
         ],
         default: "start".into(),
         timeout: Some(2),
-        serial: Some(Serial { unit: 0, speed: 115_200 }),
+        serial: Some(Serial {
+            unit: 0,
+            speed: 115_200,
+        }),
         firmware_arguments: true,
     }
 }
@@ -118,13 +125,20 @@ fn disk(table: Table, config: &str) -> Boot {
     };
     let mut tree = FatTree::new();
     tree.add_file("boot/grub/grub.cfg", config).unwrap();
-    tree.add_file("live/vmlinuz-6.1.0-28-amd64", kernel()).unwrap();
-    tree.add_file("live/initrd.img-6.1.0-28-amd64", initrd.clone()).unwrap();
+    tree.add_file("live/vmlinuz-6.1.0-28-amd64", kernel())
+        .unwrap();
+    tree.add_file("live/initrd.img-6.1.0-28-amd64", initrd.clone())
+        .unwrap();
     efi_files().add_to(&mut tree, &fat.uuid()).unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.raw");
-    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
     let size = FatImage::size_for(&tree, Bytes::mib(1)).unwrap();
     let guid = |n: u8| Guid::derived(&[&[n]]);
     let mut layout = LayoutBuilder::new(table);
@@ -132,7 +146,8 @@ fn disk(table: Table, config: &str) -> Boot {
         let bios = PartitionSpec::new("BIOS", PartitionType::BIOS_BOOT, guid(1));
         layout.add(bios, Bytes::mib(1)).unwrap();
     }
-    let esp = PartitionSpec::new("EFI", PartitionType::EFI_SYSTEM, guid(2)).with(Attributes::LEGACY_BOOT);
+    let esp =
+        PartitionSpec::new("EFI", PartitionType::EFI_SYSTEM, guid(2)).with(Attributes::LEGACY_BOOT);
     let place = layout.add(esp, size).unwrap();
     let prefix = match table {
         Table::Gpt { .. } => "(,gpt2)/boot/grub",
@@ -143,16 +158,32 @@ fn disk(table: Table, config: &str) -> Boot {
     image.write(&file, place.offset(), &mut |_| Ok(())).unwrap();
     layout.write(&file).unwrap();
     let core = core(prefix, &early_config(&fat.uuid()));
-    write_bios_boot(&file, core_extent(&layout).unwrap(), &bios_file("boot.img").unwrap(), &core).unwrap();
-    Boot { dir, disk: path, initrd }
+    write_bios_boot(
+        &file,
+        core_extent(&layout).unwrap(),
+        &bios_file("boot.img").unwrap(),
+        &core,
+    )
+    .unwrap();
+    Boot {
+        dir,
+        disk: path,
+        initrd,
+    }
 }
 
 fn efi_files() -> EfiFiles {
     let open = |package, path| Source::open(&file_of(package, path)).unwrap();
     EfiFiles {
         shim: Some(open("shim-signed", "/usr/lib/shim/shimx64.efi.signed")),
-        grub: open("grub-efi-amd64-signed", "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
-        mok_manager: Some(open("shim-helpers-amd64-signed", "/usr/lib/shim/mmx64.efi.signed")),
+        grub: open(
+            "grub-efi-amd64-signed",
+            "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+        ),
+        mok_manager: Some(open(
+            "shim-helpers-amd64-signed",
+            "/usr/lib/shim/mmx64.efi.signed",
+        )),
         prefix: EFI_PREFIX.into(),
     }
 }
@@ -162,11 +193,26 @@ impl Boot {
     fn run(&self, extra: &[&str]) -> String {
         let log = self.dir.path().join("serial");
         let mut qemu = tool("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-m", "384", "-display", "none", "-monitor", "none", "-no-reboot"])
-            .args(["-net", "none", "-device", "isa-debug-exit,iobase=0xf4,iosize=1"])
-            .args(["-serial", &format!("file:{}", text(&log))])
-            .args(["-drive", &format!("file={},format=raw", text(&self.disk))])
-            .args(extra);
+        qemu.args([
+            "-accel",
+            "tcg",
+            "-m",
+            "384",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-no-reboot",
+        ])
+        .args([
+            "-net",
+            "none",
+            "-device",
+            "isa-debug-exit,iobase=0xf4,iosize=1",
+        ])
+        .args(["-serial", &format!("file:{}", text(&log))])
+        .args(["-drive", &format!("file={},format=raw", text(&self.disk))])
+        .args(extra);
         wait(&mut qemu, &log);
         plain(&fs::read(&log).unwrap())
     }
@@ -225,7 +271,10 @@ const GPT: Table = Table::Gpt {
 #[test]
 fn bios_boots_from_gpt_with_arguments_from_the_firmware() {
     let boot = disk(GPT, &menu().render().unwrap());
-    let oem = format!("type=11,value={}", smbios_boot("ram", "console=ttyS0,,115200 $root;halt"));
+    let oem = format!(
+        "type=11,value={}",
+        smbios_boot("ram", "console=ttyS0,,115200 $root;halt")
+    );
     let said = boot.run(&["-smbios", &oem]);
     let expected = format!(
         "BOOT_IMAGE=/live/vmlinuz-6.1.0-28-amd64 boot=live toram console=ttyS0,115200 $root;halt {}",
@@ -236,15 +285,29 @@ fn bios_boots_from_gpt_with_arguments_from_the_firmware() {
 
 #[test]
 fn bios_boots_from_mbr_through_the_menu() {
-    let boot = disk(Table::Mbr { signature: 0x1234_5678 }, &menu().render().unwrap());
+    let boot = disk(
+        Table::Mbr {
+            signature: 0x1234_5678,
+        },
+        &menu().render().unwrap(),
+    );
     let oem = format!("type=11,value={}", smbios_append("norandmaps"));
-    let said = boot.run(&["-smbios", "type=11,value=io.systemd.credential:a=b", "-smbios", &oem]);
+    let said = boot.run(&[
+        "-smbios",
+        "type=11,value=io.systemd.credential:a=b",
+        "-smbios",
+        &oem,
+    ]);
     let expected = format!(
         "boot=live $prefix ;halt \"x=a b\" {{}} * norandmaps {}",
         boot.proof()
     );
     assert!(said.contains(&expected), "{said}");
-    for title in ["Start 'the' $lab; {halt} \"now\"", "Start into RAM", "Safe graphics"] {
+    for title in [
+        "Start 'the' $lab; {halt} \"now\"",
+        "Start into RAM",
+        "Safe graphics",
+    ] {
         assert!(said.contains(title), "`{title}` is not in the menu: {said}");
     }
 }
@@ -253,7 +316,11 @@ fn bios_boots_from_mbr_through_the_menu() {
 fn uefi_boots_through_shim() {
     let boot = disk(GPT, &menu().render().unwrap());
     let oem = format!("type=11,value={}", smbios_boot("safe", ""));
-    let said = boot.uefi("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", &["-machine", "q35", "-smbios", &oem]);
+    let said = boot.uefi(
+        "OVMF_CODE_4M.fd",
+        "OVMF_VARS_4M.fd",
+        &["-machine", "q35", "-smbios", &oem],
+    );
     let expected = format!("boot=live nomodeset {}", boot.proof());
     assert!(said.contains(&expected), "{said}");
 }
@@ -279,7 +346,11 @@ fn secure_boot_starts_the_signed_grub() {
 /// The core image before compression.
 fn unpack(core: &[u8]) -> Vec<u8> {
     use liblzma::stream::{Action, Filters, LzmaOptions, Stream};
-    let decompressor = fs::metadata(file_of("grub-pc-bin", &format!("{BIOS_DIR}/lzma_decompress.img"))).unwrap();
+    let decompressor = fs::metadata(file_of(
+        "grub-pc-bin",
+        &format!("{BIOS_DIR}/lzma_decompress.img"),
+    ))
+    .unwrap();
     let start = 512 + decompressor.len() as usize;
     let size = u32::from_le_bytes(core[512 + 12..512 + 16].try_into().unwrap()) as usize;
     let mut options = LzmaOptions::new_preset(6).unwrap();
@@ -308,8 +379,14 @@ fn the_core_image_is_grub_mkimages_before_compression() {
     let theirs = fs::read(image).unwrap();
     let ours = core("(,gpt2)/boot/grub", &early);
     assert!(unpack(&ours) == unpack(&theirs));
-    assert!(ours.len() <= theirs.len() + 512, "{} against {}", ours.len(), theirs.len());
-    let sectors = |image: &[u8]| u16::from_le_bytes(image[0x1fc..0x1fe].try_into().unwrap()) as usize;
+    assert!(
+        ours.len() <= theirs.len() + 512,
+        "{} against {}",
+        ours.len(),
+        theirs.len()
+    );
+    let sectors =
+        |image: &[u8]| u16::from_le_bytes(image[0x1fc..0x1fe].try_into().unwrap()) as usize;
     assert_eq!(sectors(&theirs), theirs.len().div_ceil(512) - 1);
     assert_eq!(sectors(&ours), ours.len().div_ceil(512) - 1);
 }
@@ -319,7 +396,10 @@ fn boot_sectors_lie_as_grub_bios_setup_lays_them() {
     let file = tempfile::tempfile().unwrap();
     let (old, boot) = (noise(512, 1), bios_file("boot.img").unwrap());
     file.write_all_at(&old, 0).unwrap();
-    let place = Extent { start: Lba(2048), sectors: Sectors(2048) };
+    let place = Extent {
+        start: Lba(2048),
+        sectors: Sectors(2048),
+    };
     let image = core("/boot/grub", "");
     write_bios_boot(&file, place, &boot, &image).unwrap();
     let mut sector = vec![0; 512];
@@ -345,7 +425,10 @@ fn boot_sectors_lie_as_grub_bios_setup_lays_them() {
 fn places_and_images_that_do_not_fit_are_refused() {
     let file = tempfile::tempfile().unwrap();
     let boot = bios_file("boot.img").unwrap();
-    let place = |sectors| Extent { start: Lba(1), sectors: Sectors(sectors) };
+    let place = |sectors| Extent {
+        start: Lba(1),
+        sectors: Sectors(sectors),
+    };
     assert!(write_bios_boot(&file, place(62), &boot, &vec![0; 100_000]).is_err());
     assert!(write_bios_boot(&file, place(2047), &boot[..511], &vec![0; 100_000]).is_err());
     assert!(write_bios_boot(&file, place(2047), &[0; 512], &vec![0; 100_000]).is_err());
@@ -358,14 +441,26 @@ fn places_and_images_that_do_not_fit_are_refused() {
 fn foreign_files_are_refused_and_missing_ones_named() {
     let with = |name: &'static str, bytes: Vec<u8>| {
         let read = move |wanted: &str| {
-            if wanted == name { Ok(bytes.clone()) } else { bios_file(wanted) }
+            if wanted == name {
+                Ok(bytes.clone())
+            } else {
+                bios_file(wanted)
+            }
         };
-        let spec = CoreSpec { read: &read, modules: &["fat"], prefix: "/", config: "" };
+        let spec = CoreSpec {
+            read: &read,
+            modules: &["fat"],
+            prefix: "/",
+            config: "",
+        };
         build_core(&spec).map(|_| ()).unwrap_err().to_string()
     };
     let elf = bios_file("kernel.img").unwrap();
     for cut in [0, 4, 51, 60, 1000] {
-        assert!(with("kernel.img", elf[..cut].to_vec()).contains("kernel.img"), "{cut}");
+        assert!(
+            with("kernel.img", elf[..cut].to_vec()).contains("kernel.img"),
+            "{cut}"
+        );
     }
     let mut far = elf.clone();
     far[0x1c..0x20].fill(0xff);
@@ -374,7 +469,12 @@ fn foreign_files_are_refused_and_missing_ones_named() {
     with("lzma_decompress.img", vec![0; 8]);
     assert!(with("moddep.lst", Vec::new()).contains("no module `fat`"));
     let nothing = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    let spec = CoreSpec { read: &nothing, modules: &["fat"], prefix: "/", config: "" };
+    let spec = CoreSpec {
+        read: &nothing,
+        modules: &["fat"],
+        prefix: "/",
+        config: "",
+    };
     let error = build_core(&spec).unwrap_err();
     assert_eq!(error.to_string(), "reading GRUB's file i386-pc/moddep.lst");
 }
@@ -385,9 +485,29 @@ fn grub_accepts_every_configuration() {
     let path = dir.path().join("grub.cfg");
     let mut menus = vec![menu()];
     menus[0].entries[0].initrd.clear();
-    menus.push(Menu { timeout: None, serial: None, firmware_arguments: false, ..menu() });
-    menus.push(Menu { timeout: Some(0), ..menu() });
-    for title in ["'", "''", "$(a)", "`a`", "\\", "\\'", "{ } ; & | < >", "🌱 Grüße", "#", "!\"§$%&/()=?", ""] {
+    menus.push(Menu {
+        timeout: None,
+        serial: None,
+        firmware_arguments: false,
+        ..menu()
+    });
+    menus.push(Menu {
+        timeout: Some(0),
+        ..menu()
+    });
+    for title in [
+        "'",
+        "''",
+        "$(a)",
+        "`a`",
+        "\\",
+        "\\'",
+        "{ } ; & | < >",
+        "🌱 Grüße",
+        "#",
+        "!\"§$%&/()=?",
+        "",
+    ] {
         let mut odd = menu();
         odd.entries[1].title = title.into();
         odd.entries[2].kernel = format!("/{title}x");

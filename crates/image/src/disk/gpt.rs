@@ -37,7 +37,12 @@ pub(super) fn check(number: u32) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn write(file: &File, disk: Guid, partitions: &[Partition], total: Bytes) -> io::Result<()> {
+pub(super) fn write(
+    file: &File,
+    disk: Guid,
+    partitions: &[Partition],
+    total: Bytes,
+) -> io::Result<()> {
     let end = total.0 / SECTOR;
     let backup = Lba(end - 1);
     let entries = entries(partitions);
@@ -55,7 +60,10 @@ pub(super) fn write(file: &File, disk: Guid, partitions: &[Partition], total: By
     let backup_entries = Lba(end - BACKUP.0);
     file.write_all_at(&entries, PRIMARY_ENTRIES.bytes().0)?;
     file.write_all_at(&entries, backup_entries.bytes().0)?;
-    file.write_all_at(&header(backup, PRIMARY_HEADER, backup_entries), backup.bytes().0)?;
+    file.write_all_at(
+        &header(backup, PRIMARY_HEADER, backup_entries),
+        backup.bytes().0,
+    )?;
     file.write_all_at(
         &header(PRIMARY_HEADER, backup, PRIMARY_ENTRIES),
         PRIMARY_HEADER.bytes().0,

@@ -20,8 +20,11 @@ impl Guid {
 
     /// From the five groups of the text form: `Guid::from_groups(0xc12a7328, 0xf81f, 0x11d2, 0xba4b, 0x00a0c93ec93b)`.
     pub const fn from_groups(a: u32, b: u16, c: u16, d: u16, e: u64) -> Self {
-        let value =
-            (a as u128) << 96 | (b as u128) << 80 | (c as u128) << 64 | (d as u128) << 48 | e as u128;
+        let value = (a as u128) << 96
+            | (b as u128) << 80
+            | (c as u128) << 64
+            | (d as u128) << 48
+            | e as u128;
         Guid(value.to_be_bytes())
     }
 
@@ -117,9 +120,15 @@ mod tests {
     fn text_and_disk_order() {
         let guid: Guid = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B".parse().unwrap();
         assert_eq!(guid.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
-        assert_eq!(guid.to_disk()[..8], [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]);
+        assert_eq!(
+            guid.to_disk()[..8],
+            [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]
+        );
         assert_eq!(Guid::from_disk(guid.to_disk()), guid);
-        assert_eq!(guid, Guid::from_groups(0xc12a7328, 0xf81f, 0x11d2, 0xba4b, 0x00a0c93ec93b));
+        assert_eq!(
+            guid,
+            Guid::from_groups(0xc12a7328, 0xf81f, 0x11d2, 0xba4b, 0x00a0c93ec93b)
+        );
     }
 
     #[test]
@@ -132,7 +141,12 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "c12a7328", "c12a7328-f81f-11d2-ba4b-00a0c93ec93", "g12a7328-f81f-11d2-ba4b-00a0c93ec93b"] {
+        for text in [
+            "",
+            "c12a7328",
+            "c12a7328-f81f-11d2-ba4b-00a0c93ec93",
+            "g12a7328-f81f-11d2-ba4b-00a0c93ec93b",
+        ] {
             assert!(text.parse::<Guid>().is_err(), "{text}");
         }
     }

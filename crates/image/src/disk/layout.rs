@@ -90,7 +90,9 @@ impl LayoutBuilder {
         spec.check_name()?;
         self.check_unique(&spec)?;
         let start = self.next_start();
-        let size = size.round_up(ALIGN).filter(|s| s.0 > 0 && start.0 + s.0.min(MAX_DISK.0) < MAX_DISK.0);
+        let size = size
+            .round_up(ALIGN)
+            .filter(|s| s.0 > 0 && start.0 + s.0.min(MAX_DISK.0) < MAX_DISK.0);
         let Some(size) = size else {
             return Err(Error::input(format!(
                 "the partition `{}` is empty or larger than {MAX_DISK}",
@@ -190,7 +192,10 @@ impl DiskLayout {
         if have > self.total.0 {
             return Err(Error::new(
                 crate::ErrorKind::Internal,
-                format!("the disk image has {have} bytes, but its layout ends at {}", self.total.0),
+                format!(
+                    "the disk image has {have} bytes, but its layout ends at {}",
+                    self.total.0
+                ),
             ));
         }
         file.set_len(self.total.0)

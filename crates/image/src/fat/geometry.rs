@@ -30,7 +30,9 @@ impl Geometry {
     /// 4 KiB up to 8 GiB, 8 KiB up to 16, 16 KiB up to 32 and 32 KiB above, as Windows formats.
     pub(super) fn for_size(size: Bytes) -> Result<Self> {
         let total = u32::try_from(size.0 / SECTOR).map_err(|_| {
-            Error::input(format!("a FAT32 volume cannot have {size}; it ends at 2 TiB"))
+            Error::input(format!(
+                "a FAT32 volume cannot have {size}; it ends at 2 TiB"
+            ))
         })?;
         let most = match size.0 >> 30 {
             0..8 => 8,
@@ -44,7 +46,9 @@ impl Geometry {
             .filter_map(|per_cluster| Geometry::new(total, per_cluster))
             .find(|g| g.clusters >= MIN_CLUSTERS)
             .ok_or_else(|| {
-                Error::input(format!("a FAT32 volume needs at least {SMALLEST}, not {size}"))
+                Error::input(format!(
+                    "a FAT32 volume needs at least {SMALLEST}, not {size}"
+                ))
             })
     }
 
@@ -93,7 +97,14 @@ mod tests {
 
     #[test]
     fn areas_are_aligned_and_large_enough() {
-        for size in [35_651_584, 67_108_864, 100_000_256, 1 << 33, 1 << 35, 1 << 40] {
+        for size in [
+            35_651_584,
+            67_108_864,
+            100_000_256,
+            1 << 33,
+            1 << 35,
+            1 << 40,
+        ] {
             let g = Geometry::for_size(Bytes(size)).unwrap();
             assert!(g.fat * SECTOR / 4 >= g.clusters + 2, "{g:?}");
             assert_eq!(g.offset(2) % 4096, 0, "{g:?}");

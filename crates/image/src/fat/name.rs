@@ -36,7 +36,11 @@ impl Name {
         let sum = checksum(&self.short);
         let pieces: Vec<&[u16]> = self.long.chunks(UNITS_PER_ENTRY).collect();
         for (index, piece) in pieces.iter().enumerate().rev() {
-            let last = if index + 1 == pieces.len() { LAST_PIECE } else { 0 };
+            let last = if index + 1 == pieces.len() {
+                LAST_PIECE
+            } else {
+                0
+            };
             out.extend(long_entry(index as u8 + 1 | last, sum, piece));
         }
     }
@@ -76,7 +80,10 @@ pub(super) fn check(name: &str) -> Result<()> {
     if name.encode_utf16().count() > MAX_UNITS {
         return wrong("it is longer than 255 characters");
     }
-    if let Some(c) = name.chars().find(|c| *c < ' ' || *c == '\x7f' || "\"*/:<>?\\|".contains(*c)) {
+    if let Some(c) = name
+        .chars()
+        .find(|c| *c < ' ' || *c == '\x7f' || "\"*/:<>?\\|".contains(*c))
+    {
         return wrong(&format!("it contains `{}`", c.escape_debug()));
     }
     if name.ends_with(['.', ' ']) || name.starts_with(' ') {
@@ -113,7 +120,8 @@ fn exact(name: &str) -> Option<Short> {
     let (base, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let fits = |part: &str, len| part.len() <= len && part.bytes().all(is_short);
     let whole = !base.is_empty() && !name.ends_with('.');
-    (whole && fits(base, 8) && fits(extension, 3)).then(|| join(base.as_bytes(), extension.as_bytes()))
+    (whole && fits(base, 8) && fits(extension, 3))
+        .then(|| join(base.as_bytes(), extension.as_bytes()))
 }
 
 /// Characters that a short name holds as they are.
@@ -192,14 +200,23 @@ mod tests {
 
     #[test]
     fn short_names() {
-        assert_eq!(shorts(&["EFI", "BOOTX64.EFI"]), ["EFI        ", "BOOTX64 EFI"]);
+        assert_eq!(
+            shorts(&["EFI", "BOOTX64.EFI"]),
+            ["EFI        ", "BOOTX64 EFI"]
+        );
         assert_eq!(shorts(&["grub.cfg"]), ["GRUB    CFG"]);
         assert_eq!(
             shorts(&["vmlinuz-6.1.0-28-amd64", "vmlinuz-6.1.0-29-amd64"]),
             ["VMLINU~10-2", "VMLINU~20-2"]
         );
-        assert_eq!(shorts(&[".disk", "a b.c", "é.txt"]), ["DISK~1     ", "AB~1    C  ", "_~1     TXT"]);
-        assert_eq!(shorts(&["x.tar.gz", "XTAR~1.GZ"]), ["XTAR~2  GZ ", "XTAR~1  GZ "]);
+        assert_eq!(
+            shorts(&[".disk", "a b.c", "é.txt"]),
+            ["DISK~1     ", "AB~1    C  ", "_~1     TXT"]
+        );
+        assert_eq!(
+            shorts(&["x.tar.gz", "XTAR~1.GZ"]),
+            ["XTAR~2  GZ ", "XTAR~1  GZ "]
+        );
         assert_eq!(shorts(&["Readme", "README"])[1], "README     ");
     }
 
@@ -214,7 +231,19 @@ mod tests {
 
     #[test]
     fn bad_names_are_refused() {
-        for name in ["", ".", "..", "a/b", "a:b", "a\\b", "x.", "x ", " x", "a\nb", &"x".repeat(256)] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a\\b",
+            "x.",
+            "x ",
+            " x",
+            "a\nb",
+            &"x".repeat(256),
+        ] {
             assert!(check(name).is_err(), "{name:?}");
         }
         for name in ["a", ".disk", "a b", "ünï", "+,;=[]", &"x".repeat(255)] {

@@ -56,9 +56,15 @@ impl<'a> FatVolume<'a> {
         let [per_cluster, fats] = [boot[13], boot[16]].map(u64::from);
         let [bytes, reserved] = [u16_at(&boot, 11), u16_at(&boot, 14)].map(u64::from);
         let [total, fat] = [u32_at(&boot, 32), u32_at(&boot, 36)].map(u64::from);
-        let signed = u16_at(&boot, 510) == 0xaa55 && u16_at(&boot, 22) == 0 && u16_at(&boot, 17) == 0;
+        let signed =
+            u16_at(&boot, 510) == 0xaa55 && u16_at(&boot, 22) == 0 && u16_at(&boot, 17) == 0;
         let start = reserved + fats * fat;
-        if !signed || bytes != SECTOR || !per_cluster.is_power_of_two() || reserved == 0 || start >= total {
+        if !signed
+            || bytes != SECTOR
+            || !per_cluster.is_power_of_two()
+            || reserved == 0
+            || start >= total
+        {
             return Err(Error::input(format!(
                 "there is no FAT32 volume with 512-byte sectors at byte {} of the disk image",
                 at.0
@@ -71,7 +77,9 @@ impl<'a> FatVolume<'a> {
             fat: reserved * SECTOR,
             data: start * SECTOR,
             cluster: per_cluster * SECTOR,
-            clusters: u32::try_from(clusters).unwrap_or(CLUSTER_MASK).min(CLUSTER_MASK - 16),
+            clusters: u32::try_from(clusters)
+                .unwrap_or(CLUSTER_MASK)
+                .min(CLUSTER_MASK - 16),
             root: u32_at(&boot, 44),
             volume_id: u32_at(&boot, 67),
         })
@@ -92,7 +100,11 @@ impl<'a> FatVolume<'a> {
             let entry = self.lookup(first, part)?;
             match entry {
                 Some(entry) if entry.directory => first = entry.first.max(ROOT_CLUSTER),
-                _ => return Err(Error::input(format!("there is no directory `{path}` on the FAT volume"))),
+                _ => {
+                    return Err(Error::input(format!(
+                        "there is no directory `{path}` on the FAT volume"
+                    )));
+                }
             }
         }
         self.entries(first)
@@ -119,10 +131,15 @@ impl<'a> FatVolume<'a> {
     /// No such file, one that is larger than `limit`, or a damaged volume.
     pub fn read(&self, path: &str, limit: Bytes) -> Result<Vec<u8>> {
         let Some(found) = self.find(path)? else {
-            return Err(Error::input(format!("there is no file `{path}` on the FAT volume")));
+            return Err(Error::input(format!(
+                "there is no file `{path}` on the FAT volume"
+            )));
         };
         if u64::from(found.size) > limit.0 {
-            return Err(Error::input(format!("`{path}` has {} bytes, over {limit}", found.size)));
+            return Err(Error::input(format!(
+                "`{path}` has {} bytes, over {limit}",
+                found.size
+            )));
         }
         let mut out = Vec::with_capacity(found.size as usize);
         for (offset, len) in found.extents {
@@ -239,7 +256,11 @@ impl Parser {
         }
         self.sum = raw[13];
         let units = [&raw[1..11], &raw[14..26], &raw[28..32]].concat();
-        let units = units.as_chunks::<2>().0.iter().map(|u| u16::from_le_bytes(*u));
+        let units = units
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|u| u16::from_le_bytes(*u));
         self.pieces.push(units.take_while(|u| *u != 0).collect());
     }
 

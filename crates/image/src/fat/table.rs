@@ -111,7 +111,11 @@ pub(super) fn write_fats(
         let end = cluster + length;
         while cluster < end {
             cluster += 1;
-            out.push(if cluster == end { END_OF_CHAIN } else { cluster })?;
+            out.push(if cluster == end {
+                END_OF_CHAIN
+            } else {
+                cluster
+            })?;
         }
     }
     out.flush()
@@ -136,7 +140,8 @@ impl Fats<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         for start in [self.first, self.second] {
-            self.file.write_all_at(&self.pending, start + self.written)?;
+            self.file
+                .write_all_at(&self.pending, start + self.written)?;
         }
         self.written += self.pending.len() as u64;
         self.pending.clear();

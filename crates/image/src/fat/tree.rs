@@ -126,10 +126,14 @@ impl FatTree {
         let directory = self.directory(parent, path)?;
         let key = name::key(last);
         if let Some((taken, _)) = directory.entries.get(&key) {
-            return Err(Error::input(format!("`{path}` is there already (as `{taken}`)"))
-                .with_hint("FAT does not tell upper from lower case"));
+            return Err(
+                Error::input(format!("`{path}` is there already (as `{taken}`)"))
+                    .with_hint("FAT does not tell upper from lower case"),
+            );
         }
-        directory.entries.insert(key, (last.to_owned(), Node::File(source)));
+        directory
+            .entries
+            .insert(key, (last.to_owned(), Node::File(source)));
         Ok(())
     }
 
@@ -152,7 +156,9 @@ impl FatTree {
             at = match node {
                 Node::Directory(directory) => directory,
                 Node::File(_) => {
-                    return Err(Error::input(format!("`{path}` needs a directory `{part}`, which is a file")));
+                    return Err(Error::input(format!(
+                        "`{path}` needs a directory `{part}`, which is a file"
+                    )));
                 }
             };
         }
@@ -175,7 +181,10 @@ mod tests {
         tree.add_file("/EFI/BOOT/x.cfg", "1").unwrap();
         tree.add_directory("efi/boot").unwrap();
         let twice = tree.add_file("efi/Boot/X.CFG", "2").unwrap_err();
-        assert_eq!(twice.to_string(), "`efi/Boot/X.CFG` is there already (as `x.cfg`)");
+        assert_eq!(
+            twice.to_string(),
+            "`efi/Boot/X.CFG` is there already (as `x.cfg`)"
+        );
         assert!(tree.add_file("EFI/BOOT/x.cfg/y", "").is_err());
         assert!(tree.add_file("EFI", "").is_err());
         assert!(tree.add_file("", "").is_err());

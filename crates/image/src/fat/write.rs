@@ -27,7 +27,11 @@ pub struct FatSpec {
 impl FatSpec {
     /// The volume id as Linux (`/dev/disk/by-uuid`) and GRUB write it.
     pub fn uuid(&self) -> String {
-        format!("{:04X}-{:04X}", self.volume_id >> 16, self.volume_id & 0xffff)
+        format!(
+            "{:04X}-{:04X}",
+            self.volume_id >> 16,
+            self.volume_id & 0xffff
+        )
     }
 
     fn label_bytes(&self) -> Result<Option<[u8; 11]>> {
@@ -145,15 +149,30 @@ impl<'a> FatImage<'a> {
             }
             Some(parent) => {
                 let above = if parent == ROOT_CLUSTER { 0 } else { parent };
-                self.entry(b".          ", attribute::DIRECTORY, directory.first, 0, &mut out);
+                self.entry(
+                    b".          ",
+                    attribute::DIRECTORY,
+                    directory.first,
+                    0,
+                    &mut out,
+                );
                 self.entry(b"..         ", attribute::DIRECTORY, above, 0, &mut out);
             }
         }
         for entry in &directory.entries {
             entry.name.write_long(&mut out);
-            self.entry(&entry.name.short, entry.attribute, entry.first, entry.size, &mut out);
+            self.entry(
+                &entry.name.short,
+                entry.attribute,
+                entry.first,
+                entry.size,
+                &mut out,
+            );
         }
-        out.resize(directory.clusters as usize * self.geometry.cluster() as usize, 0);
+        out.resize(
+            directory.clusters as usize * self.geometry.cluster() as usize,
+            0,
+        );
         out
     }
 
@@ -166,7 +185,15 @@ impl<'a> FatImage<'a> {
         } = self.time;
         out.extend(short); // 0
         out.extend([attribute, 0, hundredths]); // 11: attribute, reserved, creation hundredths
-        for word in [time, date, date, (first >> 16) as u16, time, date, first as u16] {
+        for word in [
+            time,
+            date,
+            date,
+            (first >> 16) as u16,
+            time,
+            date,
+            first as u16,
+        ] {
             out.extend(word.to_le_bytes()); // 14: creation, access, cluster high, write, cluster low
         }
         out.extend(size.to_le_bytes()); // 28
@@ -182,7 +209,8 @@ fn write_source(
 ) -> Result<()> {
     match source {
         Source::Bytes(bytes) => {
-            sparse::write_sparse(file, to, bytes).doing(|| format!("writing {path} into the EFI partition"))?;
+            sparse::write_sparse(file, to, bytes)
+                .doing(|| format!("writing {path} into the EFI partition"))?;
             progress(bytes.len() as u64)
         }
         Source::File {
@@ -258,7 +286,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Places a directory, then what is in it; gives its first cluster.
-    fn directory(&mut self, directory: &'a Directory, path: &str, parent: Option<u32>) -> Result<u32> {
+    fn directory(
+        &mut self,
+        directory: &'a Directory,
+        path: &str,
+        parent: Option<u32>,
+    ) -> Result<u32> {
         let children = &directory.entries;
         let names = name::assign(children.values().map(|(name, _)| name.as_str()))?;
         let own = if parent.is_none() { 1 } else { 2 };
@@ -278,7 +311,11 @@ impl<'a> Plan<'a> {
         });
         let mut entries = Vec::with_capacity(names.len());
         for (name, (long, node)) in names.into_iter().zip(children.values()) {
-            let path = if path.is_empty() { long.clone() } else { format!("{path}/{long}") };
+            let path = if path.is_empty() {
+                long.clone()
+            } else {
+                format!("{path}/{long}")
+            };
             entries.push(self.child(name, path, node, first)?);
         }
         if let Some(placed) = self.directories.get_mut(slot) {
@@ -287,15 +324,29 @@ impl<'a> Plan<'a> {
         Ok(first)
     }
 
-    fn child(&mut self, name: Name, path: String, node: &'a Node, parent: u32) -> Result<PlannedEntry> {
+    fn child(
+        &mut self,
+        name: Name,
+        path: String,
+        node: &'a Node,
+        parent: u32,
+    ) -> Result<PlannedEntry> {
         let (attribute, first, size) = match node {
-            Node::Directory(inner) => (attribute::DIRECTORY, self.directory(inner, &path, Some(parent))?, 0),
+            Node::Directory(inner) => (
+                attribute::DIRECTORY,
+                self.directory(inner, &path, Some(parent))?,
+                0,
+            ),
             Node::File(source) => {
                 let (first, _) = self.allocate(source.len())?;
                 if first != 0 {
                     self.files.push((first, path, source));
                 }
-                (attribute::ARCHIVE, first, u32::try_from(source.len()).unwrap_or(u32::MAX))
+                (
+                    attribute::ARCHIVE,
+                    first,
+                    u32::try_from(source.len()).unwrap_or(u32::MAX),
+                )
             }
         };
         Ok(PlannedEntry {

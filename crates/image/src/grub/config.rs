@@ -79,7 +79,8 @@ impl Entry {
         }
         let _ = writeln!(out, "  linux {linux} $kiln_arguments");
         if !self.initrd.is_empty() {
-            let paths: Result<Vec<String>> = self.initrd.iter().map(|p| word("the path", p)).collect();
+            let paths: Result<Vec<String>> =
+                self.initrd.iter().map(|p| word("the path", p)).collect();
             let _ = writeln!(out, "  initrd {}", paths?.join(" "));
         }
         out.push_str("}\n");
@@ -140,8 +141,16 @@ impl Menu {
             )));
         }
         for (index, entry) in self.entries.iter().enumerate() {
-            if self.entries.iter().skip(index + 1).any(|e| e.id == entry.id) {
-                return Err(Error::input(format!("the boot menu has two entries `{}`", entry.id)));
+            if self
+                .entries
+                .iter()
+                .skip(index + 1)
+                .any(|e| e.id == entry.id)
+            {
+                return Err(Error::input(format!(
+                    "the boot menu has two entries `{}`",
+                    entry.id
+                )));
             }
         }
         Ok(())

@@ -84,10 +84,23 @@ pub fn build_core(spec: &CoreSpec) -> Result<Vec<u8>> {
     let mut out = spec.file("diskboot.img")?;
     let mut decompressor = spec.file("lzma_decompress.img")?;
     let sectors = (decompressor.len() + packed.len()).div_ceil(512);
-    let sectors = u16::try_from(sectors).map_err(|_| Error::input("GRUB's core image is too large"))?;
-    patch("diskboot.img", &mut out, DISKBOOT_LENGTH, &sectors.to_le_bytes())?;
-    let sizes = [packed.len() as u32, raw.len() as u32].map(u32::to_le_bytes).concat();
-    patch("lzma_decompress.img", &mut decompressor, DECOMPRESSOR_SIZES, &sizes)?;
+    let sectors =
+        u16::try_from(sectors).map_err(|_| Error::input("GRUB's core image is too large"))?;
+    patch(
+        "diskboot.img",
+        &mut out,
+        DISKBOOT_LENGTH,
+        &sectors.to_le_bytes(),
+    )?;
+    let sizes = [packed.len() as u32, raw.len() as u32]
+        .map(u32::to_le_bytes)
+        .concat();
+    patch(
+        "lzma_decompress.img",
+        &mut decompressor,
+        DECOMPRESSOR_SIZES,
+        &sizes,
+    )?;
     if out.len() != 512 {
         return Err(wrong("diskboot.img", "it has not 512 bytes"));
     }
@@ -112,8 +125,16 @@ fn raw_core(spec: &CoreSpec) -> Result<Vec<u8>> {
         let bytes = spec.file(&format!("{module}.mod"))?;
         push_object(&mut objects, object::MODULE, &bytes);
     }
-    push_object(&mut objects, object::CONFIG, &with_nul("configuration", spec.config)?);
-    push_object(&mut objects, object::PREFIX, &with_nul("prefix", spec.prefix)?);
+    push_object(
+        &mut objects,
+        object::CONFIG,
+        &with_nul("configuration", spec.config)?,
+    );
+    push_object(
+        &mut objects,
+        object::PREFIX,
+        &with_nul("prefix", spec.prefix)?,
+    );
     let mut raw = kernel(&spec.file("kernel.img")?)?;
     for word in [MAGIC, INFO_SIZE as u32, (INFO_SIZE + objects.len()) as u32] {
         raw.extend(word.to_le_bytes());
@@ -169,7 +190,9 @@ struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     fn add(&mut self, module: &str) -> Result<()> {
         let Some((name, on)) = self.depends.get_key_value(module) else {
-            return Err(Error::input(format!("GRUB has no module `{module}` for BIOS")));
+            return Err(Error::input(format!(
+                "GRUB has no module `{module}` for BIOS"
+            )));
         };
         if self.seen.insert(name) {
             for dependency in on.iter().rev() {
@@ -185,7 +208,9 @@ impl<'a> Resolver<'a> {
 fn kernel(elf: &[u8]) -> Result<Vec<u8>> {
     const PT_LOAD: u32 = 1;
     let bad = || wrong("kernel.img", "it is no 32-bit ELF program linked to 0x9000");
-    let word = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(elf.get(at..at + 4)?.try_into().ok()?)) };
+    let word = |at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(elf.get(at..at + 4)?.try_into().ok()?))
+    };
     let half = |at: usize| -> Option<usize> {
         Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?).into())
     };
@@ -199,7 +224,12 @@ fn kernel(elf: &[u8]) -> Result<Vec<u8>> {
     for index in 0..count {
         let segment = || -> Option<(u32, usize, u32, usize)> {
             let at = start.checked_add(index * size)?.checked_add(0)?;
-            Some((word(at)?, word(at + 4)? as usize, word(at + 8)?, word(at + 16)? as usize))
+            Some((
+                word(at)?,
+                word(at + 4)? as usize,
+                word(at + 8)?,
+                word(at + 16)? as usize,
+            ))
         };
         let (kind, offset, address, len) = segment().ok_or_else(bad)?;
         if kind == PT_LOAD && address == KERNEL_LINK {
@@ -212,7 +242,10 @@ fn kernel(elf: &[u8]) -> Result<Vec<u8>> {
 
 fn compress(raw: &[u8]) -> Result<Vec<u8>> {
     let failed = |e| {
-        Error::new(ErrorKind::Internal, format!("compressing GRUB's core image: {e}"))
+        Error::new(
+            ErrorKind::Internal,
+            format!("compressing GRUB's core image: {e}"),
+        )
     };
     let mut options = LzmaOptions::new_preset(9).map_err(failed)?;
     options
@@ -227,7 +260,10 @@ fn compress(raw: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(raw.len() + raw.len() / 8 + 4096);
     match stream.process_vec(raw, &mut out, Action::Finish) {
         Ok(Status::StreamEnd) => Ok(out),
-        Ok(_) => Err(Error::new(ErrorKind::Internal, "compressing GRUB's core image: it grew")),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Internal,
+            "compressing GRUB's core image: it grew",
+        )),
         Err(e) => Err(failed(e)),
     }
 }
@@ -240,5 +276,7 @@ fn patch(name: &str, image: &mut [u8], at: usize, bytes: &[u8]) -> Result<()> {
 }
 
 fn wrong(name: &str, why: &str) -> Error {
-    Error::input(format!("GRUB's i386-pc/{name} is not as it should be: {why}"))
+    Error::input(format!(
+        "GRUB's i386-pc/{name} is not as it should be: {why}"
+    ))
 }

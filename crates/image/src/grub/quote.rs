@@ -74,7 +74,10 @@ fn unquote(argument: &str) -> Result<String> {
     let plain = match (inner(argument), argument.split_once('=')) {
         (Some(whole), _) => whole,
         (None, Some((name, value))) => {
-            format!("{name}={}", inner(value).unwrap_or_else(|| value.to_owned()))
+            format!(
+                "{name}={}",
+                inner(value).unwrap_or_else(|| value.to_owned())
+            )
         }
         (None, None) => argument.to_owned(),
     };
@@ -93,15 +96,26 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(word("x", "it's $HOME; {} `a` \"b\"").unwrap(), r#"'it'\''s $HOME; {} `a` "b"'"#);
-        assert!(word("title", "a\nb").unwrap_err().to_string().contains(r"`\n`"));
+        assert_eq!(
+            word("x", "it's $HOME; {} `a` \"b\"").unwrap(),
+            r#"'it'\''s $HOME; {} `a` "b"'"#
+        );
+        assert!(
+            word("title", "a\nb")
+                .unwrap_err()
+                .to_string()
+                .contains(r"`\n`")
+        );
     }
 
     #[test]
     fn command_lines() {
         let split = |line| split_kernel_arguments(line).unwrap();
         assert_eq!(split("  quiet  splash "), ["quiet", "splash"]);
-        assert_eq!(split(r#"dyndbg="file x +p" "a b" c="#), ["dyndbg=file x +p", "a b", "c="]);
+        assert_eq!(
+            split(r#"dyndbg="file x +p" "a b" c="#),
+            ["dyndbg=file x +p", "a b", "c="]
+        );
         assert_eq!(split(""), Vec::<String>::new());
         assert!(split_kernel_arguments(r#"a="b c"#).is_err());
         assert!(split_kernel_arguments(r#"a="b"c"#).is_err());

@@ -91,7 +91,10 @@ fn boot_sector(boot_img: &[u8], old: &[u8; SECTOR_LEN], core: Lba) -> Result<[u8
 fn core_sectors(core_img: &[u8], place: Extent) -> Result<Vec<u8>> {
     let len = core_img.len();
     if len <= 2 * SECTOR_LEN || len > MAX_CORE {
-        return Err(not_grub("core.img", &format!("1,025 to {MAX_CORE} bytes, not {len}")));
+        return Err(not_grub(
+            "core.img",
+            &format!("1,025 to {MAX_CORE} bytes, not {len}"),
+        ));
     }
     let sectors = len.div_ceil(SECTOR_LEN);
     if sectors as u64 > place.sectors.0 {
@@ -111,6 +114,8 @@ fn core_sectors(core_img: &[u8], place: Extent) -> Result<Vec<u8>> {
 }
 
 fn not_grub(name: &str, wanted: &str) -> Error {
-    Error::input(format!("GRUB's {name} is not as it should be: expected {wanted}"))
-        .with_hint("take it from the distribution's grub-pc-bin package (i386-pc)")
+    Error::input(format!(
+        "GRUB's {name} is not as it should be: expected {wanted}"
+    ))
+    .with_hint("take it from the distribution's grub-pc-bin package (i386-pc)")
 }
