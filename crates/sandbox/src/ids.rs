@@ -87,8 +87,8 @@ impl IdMap {
         let users = ordinary_extents(SUBUID, uid, uid)?;
         let groups = ordinary_extents(SUBGID, uid, gid)?;
         let writer = Writer::Helpers {
-            users: helper("newuidmap")?,
-            groups: helper("newgidmap")?,
+            users: find_helper("newuidmap")?,
+            groups: find_helper("newgidmap")?,
         };
         Ok(IdMap {
             users,
@@ -295,16 +295,12 @@ fn covers(map: &[Extent], start: u32, count: u32) -> bool {
     })
 }
 
-fn helper(name: &str) -> Result<PathBuf> {
+/// Where `newuidmap` or `newgidmap` is.
+pub(crate) fn find_helper(name: &str) -> Result<PathBuf> {
     HELPER_DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file()).ok_or_else(|| {
         Error::environment(format!("{name} is not installed; an ordinary user needs it to get a range of ids"))
             .hint("install it: Debian, Ubuntu: `apt install uidmap`; Fedora: `dnf install shadow-utils`")
     })
-}
-
-/// Where a helper is, for the checks.
-pub(crate) fn find_helper(name: &str) -> Option<PathBuf> {
-    helper(name).ok()
 }
 
 /// How many ids the table gives the current user beyond the own one, and the error if too few.

@@ -27,7 +27,7 @@ mod wire;
 
 pub use call::{Call, Emitter, Function};
 pub use cancel::CancelToken;
-pub use checks::{Check, Verdict, checks};
+pub use checks::{Check, Needs, Verdict, checks};
 pub use child::entry;
 pub use error::{CallError, Error, ErrorKind};
 pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};

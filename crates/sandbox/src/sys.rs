@@ -1,4 +1,4 @@
-//! The system calls that have no safe wrapper elsewhere. All `unsafe` of Kiln is in this file.
+//! The system calls that have no safe wrapper elsewhere. With `parent.rs`, all `unsafe` of Kiln.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -42,13 +42,15 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(())
 }
 
-/// Standard input as an owned descriptor. Called once, first thing in the sandbox child, which got its control
-/// socket there.
+/// Standard input as an owned descriptor, alone: whatever else the caller's process let through is closed. Called once,
+/// first thing in the sandbox child, which got its control socket there.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
-    // SAFETY: the number is only read by the kernel; the new descriptor is ours alone.
-    let copy = check(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: `copy` was just made and has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    const CONTROL: RawFd = 3;
+    // SAFETY: nothing in this process owns a descriptor yet but the runtime, which uses 0, 1 and 2 only.
+    check(unsafe { libc::dup3(0, CONTROL, libc::O_CLOEXEC) })?;
+    close_range(CONTROL as u32 + 1, u32::MAX, false)?;
+    // SAFETY: it was just made and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(CONTROL) })
 }
 
 /// Puts a copy of `fd` at exactly `number`, kept across exec.

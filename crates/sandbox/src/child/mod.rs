@@ -49,7 +49,6 @@ struct Given {
 /// never returns. `functions` are what [`crate::Body::Call`] can name.
 pub fn entry(functions: &[(&str, Function)]) {
     if std::env::args_os().next().is_some_and(|name| name == MARK) {
-        // Everything but the control socket is the caller's and was inherited by accident.
         let code = match sys::take_stdin() {
             Ok(control) => outer(control, functions),
             Err(_) => 127,

@@ -97,7 +97,9 @@ fn nothing_on_top(root: BorrowedFd<'_>) -> Result<()> {
     if identity(below) == identity(above) {
         return Ok(());
     }
-    Err(Error::internal("the new root of the sandbox is still covered by the host's"))
+    Err(Error::internal(
+        "the new root of the sandbox is still covered by the host's",
+    ))
 }
 
 /// A private tmpfs over the namespace's `/` in which trees are attached. Since the process's own root stays
@@ -200,9 +202,11 @@ fn overlay_options(lower: &[OwnedFd], writable: Option<&Writable>) -> String {
     options
 }
 
-/// After a volatile mount the kernel refuses its directories until this mark is gone. It guards against a crash of the
-/// machine; here the writer has ended in order, or the directories are thrown away.
+/// After a volatile mount the kernel refuses its directories until this mark is gone (`ovl_create_volatile_dirty` in
+/// fs/overlayfs/super.c). It guards against a crash of the machine; here the writer has ended in order, or the directories
+/// are thrown away.
 fn forget_volatile(work: BorrowedFd<'_>) {
+    let _ = rustix::fs::unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
     for path in ["work/incompat/volatile", "work/incompat"] {
         let _ = rustix::fs::unlinkat(work, path, AtFlags::REMOVEDIR);
     }

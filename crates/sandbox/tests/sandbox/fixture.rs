@@ -1,15 +1,18 @@
 //! A small root to run in, and short ways to run.
 
 use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Body, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Stream};
+use kiln_sandbox::{
+    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Stdin, Stream,
+};
 use libtest_mimic::Failed;
 use serde_json::Value;
 
 /// One case's directory and root.
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// Removed at the end.
     pub dir: tempfile::TempDir,
     /// For runs.
@@ -18,14 +21,23 @@ pub struct Fixture {
 
 /// What a run printed and returned.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub outcome: Outcome,
     pub lines: Vec<(Stream, String)>,
     pub messages: Vec<Value>,
 }
 
+/// What a run is connected with.
+#[derive(Default)]
+pub(crate) struct With<'a> {
+    pub stdin: Stdin,
+    pub fds: Vec<OwnedFd>,
+    pub cancel: Option<&'a CancelToken>,
+    pub terminal: Option<BorrowedFd<'a>>,
+}
+
 impl Seen {
-    pub fn text(&self, stream: Stream) -> String {
+    pub(crate) fn text(&self, stream: Stream) -> String {
         let lines = self
             .lines
             .iter()
@@ -34,13 +46,13 @@ impl Seen {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         self.text(Stream::Stdout)
     }
 }
 
 impl Fixture {
-    pub fn new() -> Result<Fixture, Failed> {
+    pub(crate) fn new() -> Result<Fixture, Failed> {
         let dir = tempfile::tempdir()?;
         let fixture = Fixture {
             dir,
@@ -50,7 +62,7 @@ impl Fixture {
         Ok(fixture)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -64,17 +76,28 @@ impl Fixture {
         for name in ["", "bin", "dev", "proc", "sys", "tmp", "etc", "run", "root"] {
             fs::create_dir(base.join(name))?;
         }
-        fs::copy(busybox, base.join("bin/busybox"))?;
+        copy(busybox, &base.join("bin/busybox"))?;
         let applets = "sh cat echo id ls sleep chown chmod mkdir rm rmdir touch logger yes head seq mount umount \
                        readlink stat kill true false ln env grep tty stty setsid hostname mv wc dd ulimit unshare nc";
         for name in applets.split_ascii_whitespace() {
             symlink("busybox", base.join("bin").join(name))?;
         }
-        Ok(())
+        let ids = self.sandbox.ids();
+        let owner = format!(
+            "{}:{}",
+            ids.host_uid(0).unwrap_or(0),
+            ids.host_gid(0).unwrap_or(0)
+        );
+        let status = std::process::Command::new("chown")
+            .arg("-hR")
+            .arg(owner)
+            .arg(&base)
+            .status()?;
+        check(status.success(), || format!("chown: {status}"))
     }
 
     /// The base under a fresh writable layer.
-    pub fn root(&self) -> Root {
+    pub(crate) fn root(&self) -> Root {
         Root::Overlay {
             lower: vec![self.path("base")],
             upper: self.path("upper"),
@@ -82,7 +105,7 @@ impl Fixture {
         }
     }
 
-    pub fn request(&self, body: Body) -> Request {
+    pub(crate) fn request(&self, body: Body) -> Request {
         Request {
             root: self.root(),
             mounts: vec![
@@ -106,41 +129,40 @@ impl Fixture {
         }
     }
 
-    pub fn script(&self, script: &str) -> Request {
+    pub(crate) fn script(&self, script: &str) -> Request {
         self.request(Body::Exec {
             argv: vec!["sh".into(), "-c".into(), script.into()],
         })
     }
 
-    pub fn call(&self, function: &str, payload: Value) -> Request {
+    pub(crate) fn call(&self, function: &str, payload: Value) -> Request {
         self.request(Body::Call {
             function: function.into(),
             payload,
         })
     }
 
-    pub fn run(&self, request: &Request) -> Result<Seen, Failed> {
-        self.run_with(request, |_| {})
+    pub(crate) fn run(&self, request: &Request) -> Result<Seen, Failed> {
+        self.run_with(request, With::default())
     }
 
-    pub fn run_with(
-        &self,
-        request: &Request,
-        change: impl FnOnce(&mut Io<'_>),
-    ) -> Result<Seen, Failed> {
-        Ok(self.try_run(request, change)?)
+    pub(crate) fn run_with(&self, request: &Request, with: With<'_>) -> Result<Seen, Failed> {
+        Ok(self.try_run(request, with)?)
     }
 
-    pub fn try_run(
+    pub(crate) fn try_run(
         &self,
         request: &Request,
-        change: impl FnOnce(&mut Io<'_>),
+        with: With<'_>,
     ) -> Result<Seen, kiln_sandbox::Error> {
         let (mut lines, mut messages) = (Vec::new(), Vec::new());
         let mut output = |stream: Stream, line: &str| lines.push((stream, line.to_owned()));
         let mut message = |value: Value| messages.push(value);
         let mut io = Io::new(&mut output, &mut message);
-        change(&mut io);
+        io.stdin = with.stdin;
+        io.fds = with.fds;
+        io.cancel = with.cancel;
+        io.terminal = with.terminal;
         let outcome = self.sandbox.run(request, io)?;
         Ok(Seen {
             outcome,
@@ -150,7 +172,7 @@ impl Fixture {
     }
 
     /// Runs a script that has to succeed and returns what it printed to its standard output.
-    pub fn output_of(&self, script: &str) -> Result<String, Failed> {
+    pub(crate) fn output_of(&self, script: &str) -> Result<String, Failed> {
         let seen = self.run(&self.script(script))?;
         check(
             seen.outcome.status == kiln_sandbox::Status::Exited(0),
@@ -168,7 +190,19 @@ impl Drop for Fixture {
     }
 }
 
-pub fn check(fine: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failed> {
+/// Copies a program by another process: a descriptor for writing that some thread's child inherits for a moment would
+/// make executing the copy fail with ETXTBSY.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
+    let status = std::process::Command::new("cp")
+        .arg(from)
+        .arg(to)
+        .status()?;
+    check(status.success(), || {
+        format!("cp {} {}: {status}", from.display(), to.display())
+    })
+}
+
+pub(crate) fn check(fine: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failed> {
     if fine {
         Ok(())
     } else {
@@ -176,14 +210,14 @@ pub fn check(fine: bool, otherwise: impl FnOnce() -> String) -> Result<(), Faile
     }
 }
 
-pub fn equal<T: PartialEq + std::fmt::Debug>(seen: T, wanted: T) -> Result<(), Failed> {
+pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(seen: T, wanted: T) -> Result<(), Failed> {
     check(seen == wanted, || {
         format!("seen:   {seen:?}\nwanted: {wanted:?}")
     })
 }
 
 /// A user with id ranges: name, user id, group id.
-pub fn ordinary_user() -> Result<(String, u32, u32), Failed> {
+pub(crate) fn ordinary_user() -> Result<(String, u32, u32), Failed> {
     let owners = |path: &str| -> Vec<String> {
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines()

@@ -81,7 +81,7 @@ fn as_ordinary_user(name: &str) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
     let program = dir.path().join("sandbox-test");
-    std::fs::copy(std::env::current_exe()?, &program)?;
+    fixture::copy(&std::env::current_exe()?, &program)?;
     let output = Command::new(&program)
         .args(["--case", name])
         .env_clear()
