@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn runs_of_zero_pages_are_told_apart() {
-        let mut data = vec![0u8; 40];
+        let mut data = [0u8; 40];
         data[17] = 1;
         let runs: Vec<_> = data
             .chunk_by_zero_pages(8)

@@ -184,3 +184,36 @@ fn a_file_larger_than_the_disk_is_not_cut() {
     assert!(layout.write(&file).is_err());
     assert_eq!(file.metadata().unwrap().len(), 2 << 30);
 }
+
+#[test]
+fn an_ext4_image_is_copied_with_its_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home.ext4");
+    File::create(&home).unwrap().set_len(256 << 20).unwrap();
+    run(
+        "mke2fs",
+        ["-q", "-t", "ext4", "-b", "4096", "-L", "home", text(&home)],
+    );
+    let home = File::open(home).unwrap();
+    let (path, file) = image(&dir);
+    let at = Bytes::mib(7);
+    let mut passed = 0;
+    copy_into("home.ext4", &home, Bytes::mib(256), &file, at, &mut |n| {
+        passed += n;
+        Ok(())
+    })
+    .unwrap();
+    file.set_len(300 << 20).unwrap();
+    assert_eq!(passed, 256 << 20);
+    let blocks = |file: &File| file.metadata().unwrap().blocks();
+    assert!(blocks(&file) <= blocks(&home) + 64, "holes were filled");
+    let said = run(
+        "e2fsck",
+        ["-fn", &format!("{}?offset={}", text(&path), at.0)],
+    );
+    assert!(said.contains("home: 11/65536 files"), "{said}");
+    let stopped = copy_into("home.ext4", &home, Bytes::mib(256), &file, at, &mut |_| {
+        Err(kiln_image::Error::cancelled())
+    });
+    assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Cancelled);
+}

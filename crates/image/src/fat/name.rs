@@ -41,7 +41,7 @@ impl Name {
             } else {
                 0
             };
-            out.extend(long_entry(index as u8 + 1 | last, sum, piece));
+            out.extend(long_entry((index as u8 + 1) | last, sum, piece));
         }
     }
 }

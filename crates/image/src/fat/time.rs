@@ -25,7 +25,7 @@ impl DosTime {
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
         DosTime {
             date: ((year - 1980) << 9 | month << 5 | day) as u16,
-            time: (hour << 11 | minute << 5 | second / 2) as u16,
+            time: (hour << 11 | minute << 5 | (second / 2)) as u16,
             hundredths: if second % 2 == 1 { 100 } else { 0 },
         }
     }

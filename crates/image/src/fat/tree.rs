@@ -81,6 +81,8 @@ impl From<String> for Source {
     }
 }
 
+/// Deepest nesting of directories; Windows ends at about this many.
+const MAX_DEPTH: usize = 64;
 /// Largest file of FAT: its size is a u32.
 const MAX_FILE: u64 = u32::MAX as u64;
 
@@ -146,6 +148,11 @@ impl FatTree {
     }
 
     fn directory(&mut self, parent: &str, path: &str) -> Result<&mut Directory> {
+        if parent.split('/').count() > MAX_DEPTH {
+            return Err(Error::input(format!(
+                "a path on the EFI partition has more than {MAX_DEPTH} directories"
+            )));
+        }
         let mut at = &mut self.root;
         for part in parent.split('/').filter(|p| !p.is_empty()) {
             name::check(part)?;
@@ -190,6 +197,7 @@ mod tests {
         assert!(tree.add_file("", "").is_err());
         assert!(tree.add_file("a//", "").is_err());
         assert!(tree.add_directory("../x").is_err());
+        assert!(tree.add_directory(&"d/".repeat(100_000)).is_err());
     }
 
     #[test]

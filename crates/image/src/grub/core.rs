@@ -223,7 +223,7 @@ fn kernel(elf: &[u8]) -> Result<Vec<u8>> {
     let (start, size, count) = headers().ok_or_else(bad)?;
     for index in 0..count {
         let segment = || -> Option<(u32, usize, u32, usize)> {
-            let at = start.checked_add(index * size)?.checked_add(0)?;
+            let at = start.checked_add(index * size)?;
             Some((
                 word(at)?,
                 word(at + 4)? as usize,
