@@ -6,7 +6,7 @@ use crate::arguments::{self, Place};
 use crate::report::{Report, quote};
 use crate::table::{self, CommandEntry, CommandVariant, State};
 use crate::words::Word;
-use crate::{Command, Severity, Version, rules, spelling};
+use crate::{Command, Severity, Value, Version, rules, spelling};
 
 /// What earlier command lines leave behind for later ones.
 #[derive(Default)]
@@ -81,8 +81,9 @@ pub(crate) fn read(
     if RAW.contains(&entry.name.as_str()) {
         command.args = rest.iter().map(|w| w.text.clone()).collect();
     } else {
-        match_arguments(&mut command, variant, rest, place, report);
+        match_arguments(&mut command, variant, rest, place, version, report);
     }
+    normalise(&mut command, version);
     report_conflicts(entry, version, seen, &command, report);
     rules::check(&command, version, &mut seen.rules, report);
     Some(command)
@@ -101,6 +102,7 @@ fn match_arguments(
     variant: &'static CommandVariant,
     words: &[Word],
     place: Place,
+    version: Version,
     report: &mut Report,
 ) {
     let matched = arguments::match_words(&variant.arguments, words, place, command.span, report);
@@ -116,9 +118,24 @@ fn match_arguments(
     command.args.extend(values.into_iter().map(|w| w.text));
     arguments::report_extras(&wrong, &variant.arguments, &command.name, place, report);
     report_deprecated_options(command, variant, report);
+    if version == Version::Rhel9 && command.name == "timezone" {
+        report_future_options(command, report);
+    }
+}
+
+/// Brings what versions spell differently into one form.
+fn normalise(command: &mut Command, version: Version) {
     for option in &mut command.options {
         if option.name == "--isUtc" {
             option.name = "--utc".to_owned();
+        }
+        // Older versions number MD devices: `md0` is device 0.
+        if let ("--device", Value::Text(device)) = (option.name.as_str(), &mut option.value)
+            && command.name == "raid"
+            && matches!(version, Version::Rhel8 | Version::Rhel9 | Version::F42)
+            && let Some(number) = device.strip_prefix("md")
+        {
+            *device = number.to_owned();
         }
     }
 }
@@ -133,6 +150,21 @@ fn report_deprecated_options(command: &Command, variant: &CommandVariant, report
                 format!("`{name}` is deprecated and has no effect"),
                 "remove the option",
             );
+        }
+    }
+}
+
+/// RHEL 9 still honours these options, and says that they will go.
+fn report_future_options(command: &Command, report: &mut Report) {
+    let replaced = [
+        ("--isUtc", "write `--utc`"),
+        ("--nontp", "write `timesource --ntp-disable`"),
+        ("--ntpservers", "write `timesource --ntp-server=…` lines"),
+    ];
+    for (name, help) in replaced {
+        if let Some(option) = command.options.iter().find(|o| o.name == name) {
+            let message = format!("`{name}` will be removed from the language");
+            report.warning("deprecated-option", option.span, message, help);
         }
     }
 }

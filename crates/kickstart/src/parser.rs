@@ -221,7 +221,7 @@ impl Parser<'_> {
             line: line.number,
         };
         let Some(Words { words, cut }) = self.words(place, line) else {
-            return;
+            return self.skip_section(place, first);
         };
         let Some(word) = words.first() else { return };
         if word.text.is_empty() {
@@ -300,6 +300,15 @@ impl Parser<'_> {
             }
         }
         self.section = Some(open);
+    }
+
+    /// Skips the lines of a section whose header cannot be read, lest each of them be reported.
+    fn skip_section(&mut self, place: Place, first: &str) {
+        if table::SECTIONS.contains(&first) {
+            let mut open = Open::new(&[], place, self.options.version, &mut self.report);
+            open.header.name = first.to_owned();
+            self.section = Some(open);
+        }
     }
 
     fn report_unknown_section(&mut self, open: &Open) {

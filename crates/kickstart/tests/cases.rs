@@ -100,7 +100,11 @@ fn every_case_reads_as_the_reference_reads_it() {
             wrong.push(format!("no reason is given for {:?}", case.input));
         }
     }
-    wrong.extend(listed.into_keys().map(|k| format!("listed, but no case: {k:?}")));
+    wrong.extend(
+        listed
+            .into_keys()
+            .map(|k| format!("listed, but no case: {k:?}")),
+    );
     let count = wrong.len();
     wrong.truncate(40);
     assert!(wrong.is_empty(), "{count} differ:\n{}", wrong.join("\n"));

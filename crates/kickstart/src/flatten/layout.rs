@@ -12,6 +12,10 @@ pub(super) enum Part {
     BareGiven(&'static str),
     /// ` --name="value"`, whenever the option was given.
     QuotedGiven(&'static str),
+    /// ` --name="value"` with the quotes inside escaped.
+    Escaped(&'static str),
+    /// ` --name="value"` for the first of these that has a value.
+    FirstQuoted(&'static [&'static str]),
     /// ` --name="value"` for each repetition.
     Each(&'static str),
     /// ` --name=value`, with the second text where the option was not given.
@@ -20,6 +24,8 @@ pub(super) enum Part {
     QuotedOr(&'static str, &'static str),
     /// ` --name="value"` with the value of the second option where the first was not given or is empty.
     QuotedLike(&'static str, &'static str),
+    /// ` --name="value"` with the value of the second option, or its own where that was not given or is empty.
+    QuotedAs(&'static str, &'static str),
     /// The parts that follow, where the switch is on.
     When(&'static str, &'static [Part]),
     /// ` --name` where any of these is on or has a value.
@@ -48,8 +54,8 @@ pub(super) struct Layout {
 }
 
 use Part::{
-    Bare, BareGiven, BareOr, BlankUnless, Each, First, Off, On, OnAny, Quoted, QuotedGiven,
-    QuotedLike, QuotedOr, Text, True, Unless, When, Words,
+    Bare, BareGiven, BareOr, BlankUnless, Each, Escaped, First, FirstQuoted, Off, On, OnAny,
+    Quoted, QuotedAs, QuotedGiven, QuotedLike, QuotedOr, Text, True, Unless, When, Words,
 };
 
 const LUKS: [Part; 5] = [
@@ -93,7 +99,7 @@ pub(super) fn of(command: &str) -> Option<Layout> {
         "halt" => commented("Halt after installation", &END),
         "harddrive" => commented("Use hard drive installation media", &HARDDRIVE),
         "hmc" => commented("Use installation media via SE/HMC", &[]),
-        "ignoredisk" => plain(&[Bare("--drives"), Bare("--only-use"), On("--interactive")]),
+        "ignoredisk" => plain(&IGNOREDISK),
         "iscsi" => plain(&ISCSI),
         "iscsiname" => plain(&[Words(0)]),
         "liveimg" => commented("Use live disk image installation", &LIVEIMG),
@@ -115,7 +121,10 @@ pub(super) fn of(command: &str) -> Option<Layout> {
         "reqpart" => plain(&[On("--add-boot")]),
         "rescue" => commented("Start rescue mode", &[On("--nomount"), On("--romount")]),
         "rhsm" => commented("Red Hat Subscription Manager", &RHSM),
-        "services" => commented("System services", &[Quoted("--disabled"), Quoted("--enabled")]),
+        "services" => commented(
+            "System services",
+            &[Quoted("--disabled"), Quoted("--enabled")],
+        ),
         "skipx" => commented("Do not configure the X Window System", &[]),
         "snapshot" => plain(&[Words(0), BareGiven("--name"), BareGiven("--when")]),
         "syspurpose" => commented("Intended system purpose", &SYSPURPOSE),
@@ -156,11 +165,10 @@ static BOOTC: [Part; 5] = [
     On("--composefs"),
 ];
 
-static BOOTLOADER: [Part; 14] = [
+static BOOTLOADER: [Part; 13] = [
     Quoted("--append"),
     BareOr("--location", "mbr"),
-    Quoted("--password"),
-    Quoted("--md5pass"),
+    QuotedAs("--password", "--md5pass"),
     Quoted("--driveorder"),
     BareGiven("--timeout"),
     Bare("--default"),
@@ -175,7 +183,7 @@ static BOOTLOADER: [Part; 14] = [
 
 static BTRFS: [Part; 10] = [
     First,
-    On("--noformat"),
+    OnAny("--noformat", &["--noformat", "--useexisting"]),
     OnAny("--useexisting", &["--useexisting", "--noformat"]),
     Quoted("--label"),
     Bare("--data"),
@@ -190,6 +198,11 @@ static HARDDRIVE: [Part; 3] = [
     QuotedGiven("--dir"),
     Bare("--biospart"),
     BareGiven("--partition"),
+];
+
+static IGNOREDISK: [Part; 2] = [
+    Unless("--interactive", &[Bare("--drives"), Bare("--only-use")]),
+    On("--interactive"),
 ];
 
 static ISCSI: [Part; 8] = [
@@ -278,7 +291,7 @@ static NETWORK: [Part; 37] = [
     Bare("--bondopts"),
     Bare("--vlanid"),
     Bare("--ipv6gateway"),
-    Quoted("--teamslaves"),
+    Escaped("--teamslaves"),
     Quoted("--teamconfig"),
     Bare("--interfacename"),
     Bare("--bridgeslaves"),
@@ -291,7 +304,11 @@ static NETWORK: [Part; 37] = [
     On("--ipv6-ignore-auto-dns"),
 ];
 
-static NFS: [Part; 3] = [BareGiven("--server"), QuotedGiven("--dir"), Quoted("--opts")];
+static NFS: [Part; 3] = [
+    BareGiven("--server"),
+    QuotedGiven("--dir"),
+    Quoted("--opts"),
+];
 
 static NVDIMM: [Part; 5] = [
     Words(0),
@@ -415,10 +432,8 @@ static TIMESOURCE: [Part; 4] = [
     On("--ntp-disable"),
 ];
 
-static URL: [Part; 8] = [
-    Quoted("--url"),
-    Quoted("--mirrorlist"),
-    Quoted("--metalink"),
+static URL: [Part; 6] = [
+    FirstQuoted(&["--url", "--mirrorlist", "--metalink"]),
     Quoted("--proxy"),
     On("--noverifyssl"),
     Quoted("--sslcacert"),

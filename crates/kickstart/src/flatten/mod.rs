@@ -191,7 +191,10 @@ fn write_opaque(out: &mut String, opaque: &Opaque) {
 }
 
 fn write_certificate(out: &mut String, certificate: &Certificate) {
-    out.push_str(&format!("\n%certificate --filename=\"{}\"", certificate.filename));
+    out.push_str(&format!(
+        "\n%certificate --filename=\"{}\"",
+        certificate.filename
+    ));
     let options = [("--type", &certificate.kind), ("--dir", &certificate.dir)];
     for (name, value) in options {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {

@@ -131,7 +131,11 @@ impl<'a> Sum<'a> {
 /// A group or module as written, and its option.
 fn group_text(what: &PackageRef) -> (String, &'static str) {
     match what {
-        PackageRef::Group { name, nodefaults, optional } => {
+        PackageRef::Group {
+            name,
+            nodefaults,
+            optional,
+        } => {
             let option = match (nodefaults, optional) {
                 (true, _) => " --nodefaults",
                 (_, true) => " --optional",
@@ -139,7 +143,11 @@ fn group_text(what: &PackageRef) -> (String, &'static str) {
             };
             (name.clone(), option)
         }
-        PackageRef::Module { name, stream, profile } => {
+        PackageRef::Module {
+            name,
+            stream,
+            profile,
+        } => {
             let profile = profile.as_ref().map_or(String::new(), |p| format!("/{p}"));
             (format!("{name}:{stream}{profile}"), "")
         }

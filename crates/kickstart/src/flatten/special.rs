@@ -23,7 +23,9 @@ pub(super) fn raw(kickstart: &Kickstart, command: &Command) -> Option<String> {
     let file = kickstart.files.get(command.span.file.0 as usize);
     let line = file.and_then(|f| source::line_at(&f.text, command.span));
     let line = line.unwrap_or("").trim();
-    let text = line.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim());
+    let text = line
+        .split_once(char::is_whitespace)
+        .map_or("", |(_, rest)| rest.trim());
     Some(match text {
         "" => String::new(),
         text => format!("# {comment}\n{name} {text}\n"),
@@ -107,7 +109,10 @@ fn firewall(view: &View<'_>) -> String {
     let mut out = format!("{head} --enabled");
     let mut numbered = Vec::new();
     for port in view.list("--port") {
-        match port.strip_suffix(":tcp").filter(|p| NAMED_PORTS.contains(p)) {
+        match port
+            .strip_suffix(":tcp")
+            .filter(|p| NAMED_PORTS.contains(p))
+        {
             Some(name) => push(&mut out, &format!("--{name}")),
             None => numbered.push(port),
         }
@@ -298,7 +303,14 @@ fn timezone(view: &View<'_>, version: Version) -> String {
         push(&mut out, zone);
     }
     if view.on("--utc") {
-        push(&mut out, if version == Version::Rhel8 { "--isUtc" } else { "--utc" });
+        push(
+            &mut out,
+            if version == Version::Rhel8 {
+                "--isUtc"
+            } else {
+                "--utc"
+            },
+        );
     }
     if view.on("--nontp") {
         push(&mut out, "--nontp");

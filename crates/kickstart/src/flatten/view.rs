@@ -22,7 +22,7 @@ impl<'a> View<'a> {
         self.options.retain(|(key, _)| !resets(key));
         let mut fresh: Vec<&str> = Vec::new();
         for option in &command.options {
-            let spelt = |a: &&Argument| a.names.iter().any(|n| *n == option.name);
+            let spelt = |a: &&Argument| a.names.contains(&option.name);
             let Some(argument) = arguments.iter().find(spelt) else {
                 continue;
             };
@@ -37,9 +37,9 @@ impl<'a> View<'a> {
             fresh.push(key);
             self.options.push((key, option));
         }
-        let optional = arguments.iter().any(|a| {
-            a.names.is_empty() && a.count == crate::table::Count::Optional
-        });
+        let optional = arguments
+            .iter()
+            .any(|a| a.names.is_empty() && a.count == crate::table::Count::Optional);
         if !command.args.is_empty() || !optional {
             self.args = &command.args;
         }
@@ -109,6 +109,16 @@ impl<'a> View<'a> {
             Part::Quoted(name) => write_quoted(out, name, self.text(name)),
             Part::BareGiven(name) => write_bare(out, name, self.given(name)),
             Part::QuotedGiven(name) => write_quoted(out, name, self.given(name)),
+            Part::Escaped(name) => {
+                let value = self.text(name).map(|t| t.replace('"', "\\\""));
+                write_quoted(out, name, value);
+            }
+            Part::FirstQuoted(names) => {
+                let first = names.iter().find_map(|n| Some((n, self.text(n)?)));
+                if let Some((name, value)) = first {
+                    write_quoted(out, name, Some(value));
+                }
+            }
             Part::Each(name) => {
                 for word in self.list(name) {
                     write_quoted(out, name, Some(word.to_owned()));
@@ -124,6 +134,9 @@ impl<'a> View<'a> {
             }
             Part::QuotedLike(name, other) => {
                 write_quoted(out, name, self.text(name).or_else(|| self.text(other)));
+            }
+            Part::QuotedAs(name, other) => {
+                write_quoted(out, name, self.text(other).or_else(|| self.text(name)));
             }
             Part::When(name, parts) if self.on(name) => self.write(parts, out),
             Part::Unless(name, parts) if !self.on(name) => self.write(parts, out),

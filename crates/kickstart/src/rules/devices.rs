@@ -1,0 +1,61 @@
+//! Networks and special disks.
+
+use super::Rules;
+
+impl Rules<'_> {
+    pub(super) fn network(&mut self) {
+        self.needs("--bridgeopts", "--bridgeslaves");
+        let pairs = self.command.text("--bridgeopts").unwrap_or("").split(',');
+        let wrong = |pair: &str| pair.split('=').count() != 2;
+        if self.given("--bridgeopts") && pairs.into_iter().any(wrong) {
+            let message = "`--bridgeopts` wants `key=value` pairs with commas between".to_owned();
+            let help = "write for example `--bridgeopts=priority=40000,hello-time=3`";
+            self.error("bad-value", "--bridgeopts", message, help);
+        }
+        if self.given("--bindto") && self.given("--vlanid") {
+            let message = "a VLAN cannot be bound to a hardware address".to_owned();
+            self.error(
+                "conflicting-options",
+                "--bindto",
+                message,
+                "remove `--bindto`",
+            );
+        }
+        for name in [
+            "--ipv4-dns-search",
+            "--ipv6-dns-search",
+            "--ipv4-ignore-auto-dns",
+            "--ipv6-ignore-auto-dns",
+        ] {
+            self.needs(name, "--device");
+        }
+        self.once("network device", "--device");
+    }
+
+    pub(super) fn zfcp(&mut self) {
+        let (port, unit) = (self.given("--wwpn"), self.given("--fcplun"));
+        if !self.given("--devnum") || port != unit {
+            let message =
+                "`zfcp` takes `--devnum` alone or with `--wwpn` and `--fcplun`".to_owned();
+            self.error("missing-option", "", message, "give one or all three");
+        }
+        let names = ["--devnum", "--wwpn", "--fcplun"];
+        let all = names.map(|n| self.command.text(n).unwrap_or("").to_owned());
+        self.defined("zFCP device", all.join(" "), "--devnum");
+    }
+
+    pub(super) fn nvdimm(&mut self) {
+        let action = self.arg(0).to_owned();
+        let (name, devices) = (self.given("--namespace"), self.given("--blockdevs"));
+        let message = match (action.as_str(), name, devices) {
+            ("use", true, true) => "`--namespace` and `--blockdevs` exclude each other",
+            ("use", false, false) => "`nvdimm use` needs `--namespace` or `--blockdevs`",
+            ("reconfigure", false, _) => "`nvdimm reconfigure` needs `--namespace`",
+            ("reconfigure", ..) if !self.given("--sectorsize") => {
+                "`nvdimm reconfigure` in sector mode needs `--sectorsize`"
+            }
+            _ => return,
+        };
+        self.error("missing-option", "", message.to_owned(), "mend the line");
+    }
+}
