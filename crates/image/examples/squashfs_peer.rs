@@ -1,7 +1,7 @@
 //! Compares the SquashFS writer with `mksquashfs` on one tree: seconds, bytes, peak memory, and their ratios.
 //!
 //! ```text
-//! cargo run --release -p kiln-image --example squashfs_peer -- /usr zstd:3 [--block 131072] [--threads 2] [--no-peer] [--no-tail-ends] [--keep DIR]
+//! cargo run --release -p kiln-image --example squashfs_peer -- /usr zstd:3 [--block 131072] [--threads 2] [--no-peer] [--tail-ends] [--keep DIR]
 //! ```
 //!
 //! The peer is `mksquashfs` from `PATH`. Both get the same codec, level, block size and number of threads; Kiln's run is a
@@ -70,7 +70,7 @@ impl Job {
             block: 128 << 10,
             threads: 2,
             peer: true,
-            tail_ends: true,
+            tail_ends: false,
             keep: std::env::temp_dir(),
             child: false,
         };
@@ -83,7 +83,7 @@ impl Job {
                 "--threads" => job.threads = value()?.parse()?,
                 "--keep" => job.keep = value()?.into(),
                 "--no-peer" => job.peer = false,
-                "--no-tail-ends" => job.tail_ends = false,
+                "--tail-ends" => job.tail_ends = true,
                 "--child" => job.child = true,
                 _ => words.push(word),
             }
@@ -135,7 +135,11 @@ impl Job {
         command.args(["-processors", &self.threads.to_string()]);
         match self.codec.as_str() {
             "lz4" => drop(command.arg("-Xhc")),
-            "xz" => {}
+            _ if self.tail_ends => drop(command.arg("-always-use-fragments")),
+            _ => {}
+        }
+        match self.codec.as_str() {
+            "lz4" | "xz" => {}
             _ => drop(command.args(["-Xcompression-level", &self.level.to_string()])),
         }
         command

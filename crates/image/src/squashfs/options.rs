@@ -69,7 +69,8 @@ pub struct Options {
     pub threads: usize,
     /// The time of creation in the superblock, in seconds since 1970.
     pub mtime: i64,
-    /// Puts the last, short block of large files into fragments too: smaller, one more seek per file.
+    /// Puts the last, short block of files of several blocks into fragments too. Off, as in `mksquashfs`: it gains nothing
+    /// measurable at 128 KiB and costs a lookup per file.
     pub tail_ends: bool,
     /// Where compressed blocks of earlier images may be found and this one's are left.
     pub block_store: Option<Arc<dyn BlockStore>>,
@@ -84,7 +85,7 @@ impl Options {
             block_size: 128 << 10,
             threads: 1,
             mtime: 0,
-            tail_ends: true,
+            tail_ends: false,
             block_store: None,
         }
     }
