@@ -33,6 +33,13 @@ pub(crate) enum Front {
     Vnc(String),
 }
 
+impl Front {
+    /// Whether the first serial port is a socket of ours. In the terminal it belongs to the user.
+    pub(crate) fn has_serial_socket(&self) -> bool {
+        !matches!(self, Front::Serial | Front::Curses)
+    }
+}
+
 /// All that decides the command line. Files and sockets are named as they lie in the working directory.
 pub(crate) struct Blueprint<'a> {
     pub(crate) hardware: &'a Hardware,
@@ -75,6 +82,7 @@ impl Blueprint<'_> {
         args.add(["-nodefaults", "-no-user-config", "-name", "kiln"]);
         self.processor(&mut args);
         self.firmware(&mut args);
+        args.add(["-device", "qemu-xhci,id=xhci"]);
         self.disk(&mut args);
         self.network(&mut args);
         args.add([
@@ -146,9 +154,6 @@ impl Blueprint<'_> {
     }
 
     fn network(&self, args: &mut Arguments) {
-        // The USB controller comes first, whatever hangs on it.
-        args.0
-            .splice(0..0, ["-device", "qemu-xhci,id=xhci"].map(OsString::from));
         let restrict = match self.hardware.network {
             Network::None => return,
             Network::Isolated => "on",
@@ -161,40 +166,42 @@ impl Blueprint<'_> {
 
     fn front(&self, args: &mut Arguments) {
         match &self.front {
-            Front::Observed => self.observed(args),
-            Front::Window(kind) => args.add(["-display", kind, "-device", "usb-tablet,bus=xhci.0"]),
+            Front::Observed => args.add(["-display", "none"]),
+            Front::Window(kind) => args.add(["-display", kind]),
             Front::Curses => args.add(["-display", "curses"]),
             Front::Serial => args.add(["-display", "none", "-serial", "mon:stdio"]),
             Front::Vnc(address) => {
-                args.add([
-                    "-display",
-                    &format!("vnc={}:0,to=99", escaped(address)),
-                    "-device",
-                    "usb-tablet,bus=xhci.0",
-                ]);
+                args.add(["-display", &format!("vnc={}:0,to=99", escaped(address))])
+            }
+        }
+        if matches!(self.front, Front::Window(_) | Front::Vnc(_)) {
+            args.add(["-device", "usb-tablet,bus=xhci.0"]);
+        }
+        if self.front.has_serial_socket() {
+            self.serial(args, SERIAL);
+        }
+        if self.front == Front::Observed {
+            self.serial(args, AGENT);
+            args.add(["-acpitable", &table(agent::TABLE, AGENT_FILE)]);
+            if self.script {
+                args.add(["-acpitable", &table(agent::SCRIPT_TABLE, SCRIPT_FILE)]);
             }
         }
     }
 
-    fn observed(&self, args: &mut Arguments) {
-        args.add(["-display", "none"]);
-        for name in [SERIAL, AGENT] {
-            args.add([
-                "-chardev",
-                &format!("socket,id={name},path={name}"),
-                "-serial",
-                &format!("chardev:{name}"),
-            ]);
-        }
-        if self.hardware.firmware == Firmware::Bios {
+    /// A serial port on a socket. The BIOS shows its text screen, and so GRUB's menu, on the first one; UEFI does by itself.
+    fn serial(&self, args: &mut Arguments, name: &str) {
+        args.add([
+            "-chardev",
+            &format!("socket,id={name},path={name}"),
+            "-serial",
+            &format!("chardev:{name}"),
+        ]);
+        if name == SERIAL && self.hardware.firmware == Firmware::Bios {
             args.add([
                 "-fw_cfg",
                 &format!("name=etc/sercon-port,file={SERCON_FILE}"),
             ]);
-        }
-        args.add(["-acpitable", &table(agent::TABLE, AGENT_FILE)]);
-        if self.script {
-            args.add(["-acpitable", &table(agent::SCRIPT_TABLE, SCRIPT_FILE)]);
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod agent;
 mod blueprint;
+mod boot;
 mod boot_state;
 mod console;
 mod disk;
@@ -28,6 +29,7 @@ mod test;
 mod tools;
 mod work;
 
+pub use boot::{BootReport, boot};
 pub use error::{Error, ErrorKind};
 pub use report::{
     AccelUsed, FailedUnit, Reason, Report, ScriptResult, Stage, StageName, Verdict, VmEvent,

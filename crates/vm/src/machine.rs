@@ -41,13 +41,9 @@ pub(crate) struct Inputs {
 pub(crate) struct Machine {
     child: Child,
     qmp: Qmp,
-    ports: Option<Ports>,
+    serial: Option<UnixStream>,
+    agent: Option<UnixStream>,
     work: WorkDir,
-}
-
-struct Ports {
-    serial: UnixStream,
-    agent: UnixStream,
 }
 
 impl Machine {
@@ -60,30 +56,16 @@ impl Machine {
         work: WorkDir,
     ) -> Result<Machine> {
         prepare(&work, flash, script)?;
-        let observed = blueprint.front == Front::Observed;
-        let listen = |name| {
-            if observed {
-                work.listen(name).map(Some)
-            } else {
-                Ok(None)
-            }
-        };
-        let (qmp, serial, agent) = (
-            work.listen(blueprint::QMP)?,
-            listen(blueprint::SERIAL)?,
-            listen(blueprint::AGENT)?,
-        );
+        let listen = |wanted: bool, name| wanted.then(|| work.listen(name)).transpose();
+        let qmp = work.listen(blueprint::QMP)?;
+        let serial = listen(blueprint.front.has_serial_socket(), blueprint::SERIAL)?;
+        let agent = listen(blueprint.front == Front::Observed, blueprint::AGENT)?;
         let mut child = Guard(Some(spawn(tools, blueprint, &work)?));
         let deadline = Instant::now() + START_LIMIT;
         let mut accept = |listener: &UnixListener| child.accept(listener, &work, deadline);
         let qmp = accept(&qmp)?;
-        let ports = match (serial, agent) {
-            (Some(serial), Some(agent)) => Some(Ports {
-                serial: accept(&serial)?,
-                agent: accept(&agent)?,
-            }),
-            _ => None,
-        };
+        let serial = serial.as_ref().map(&mut accept).transpose()?;
+        let agent = agent.as_ref().map(&mut accept).transpose()?;
         let qmp = Qmp::new(qmp, COMMAND_LIMIT).map_err(|e| child.died(&work, &e.to_string()))?;
         let child = child
             .0
@@ -92,7 +74,8 @@ impl Machine {
         Ok(Machine {
             child,
             qmp,
-            ports,
+            serial,
+            agent,
             work,
         })
     }
@@ -101,10 +84,8 @@ impl Machine {
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Inputs> {
         self.sleep(timeout)?;
         let mut inputs = Inputs::default();
-        if let Some(ports) = &mut self.ports {
-            drain(&mut ports.serial, &mut inputs.serial);
-            drain(&mut ports.agent, &mut inputs.agent);
-        }
+        drain(self.serial.as_mut(), &mut inputs.serial);
+        drain(self.agent.as_mut(), &mut inputs.agent);
         loop {
             match self.qmp.event() {
                 Ok(Some(event)) => inputs.events.push(event),
@@ -123,9 +104,8 @@ impl Machine {
         let timeout = Timespec::try_from(timeout)
             .map_err(|_| Error::internal("a time-out beyond what the kernel takes"))?;
         let mut fds = vec![PollFd::new(&self.qmp, PollFlags::IN)];
-        if let Some(ports) = &self.ports {
-            fds.push(PollFd::new(&ports.serial, PollFlags::IN));
-            fds.push(PollFd::new(&ports.agent, PollFlags::IN));
+        for port in [&self.serial, &self.agent].into_iter().flatten() {
+            fds.push(PollFd::new(port, PollFlags::IN));
         }
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -150,8 +130,8 @@ impl Machine {
 
     /// Sends bytes to the second serial port. They are few; a guest that does not read them loses them.
     pub(crate) fn tell(&mut self, bytes: &[u8]) {
-        if let Some(ports) = &mut self.ports {
-            let _ = ports.agent.write_all(bytes);
+        if let Some(agent) = &mut self.agent {
+            let _ = agent.write_all(bytes);
         }
     }
 
@@ -324,7 +304,10 @@ fn read_some(path: &Path, limit: u64) -> String {
 }
 
 /// Takes all that a port holds, a bounded amount at a time.
-fn drain(port: &mut UnixStream, into: &mut Vec<u8>) {
+fn drain(port: Option<&mut UnixStream>, into: &mut Vec<u8>) {
+    let Some(port) = port else {
+        return;
+    };
     let mut chunk = [0; 16384];
     while into.len() < 1 << 20 {
         match port.read(&mut chunk) {

@@ -11,9 +11,9 @@ use crate::blueprint::{Blueprint, Engine, Front};
 use crate::boot_state::{BootState, no_result, round};
 use crate::disk::Disk;
 use crate::engine::{self, Attempt};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Inputs, Machine};
-use crate::report::{AccelUsed, FailedUnit, Reason, Report, StageName, Verdict, VmEvent};
+use crate::report::{FailedUnit, Reason, Report, StageName, Verdict, VmEvent};
 use crate::request::{Expect, TestRequest};
 use crate::screen::{Drawn, Picture, ScreenWatch};
 use crate::work::WorkDir;
@@ -42,7 +42,7 @@ const COLLECT: Duration = Duration::from_secs(60);
 const NO_SESSION: Duration = Duration::from_secs(120);
 /// After this, a session whose windows cannot be seen, or have no types, is judged by its screen.
 const BLIND_SESSION: Duration = Duration::from_secs(20);
-const UNTYPED_SESSION: Duration = Duration::from_secs(90);
+const UNTYPED_SESSION: Duration = Duration::from_secs(180);
 /// More resets than a boot loader needs for its own ends.
 const RESETS: u32 = 3;
 
@@ -64,12 +64,12 @@ pub fn test(
     let session = WorkDir::new(&request.work)?;
     let disk = Disk::open(&request.image, &session)?;
     let mut note = None;
-    for attempt in engine::attempts(request.hardware.accel)? {
+    for attempt in engine::attempts(request.hardware.accel, &request.tools.kvm)? {
         note = note.or(attempt.note.clone());
         let mut run = match Run::start(request, &disk, &attempt, on_event, cancel) {
             Ok(run) => run,
-            Err(error) if attempt.may_fall_back && !cancel.load(Ordering::Relaxed) => {
-                fall_back(&mut note, error.to_string(), on_event);
+            Err(error) if attempt.may_fall_back && error.kind() == ErrorKind::Environment => {
+                engine::fall_back(&mut note, &error.to_string(), on_event);
                 continue;
             }
             Err(error) => return Err(error),
@@ -77,7 +77,7 @@ pub fn test(
         match run.observe()? {
             End::KvmUseless(why) => {
                 drop(run);
-                fall_back(&mut note, why, on_event);
+                engine::fall_back(&mut note, &why, on_event);
             }
             End::Reached(drawn) => return run.conclude(Verdict::Passed, drawn, note),
             End::Failed(reason, detail) => {
@@ -86,15 +86,6 @@ pub fn test(
         }
     }
     Err(Error::internal("no way to run the machine was left"))
-}
-
-fn fall_back(note: &mut Option<String>, why: String, on_event: &mut dyn FnMut(VmEvent)) {
-    let message =
-        format!("KVM opens but does not work here ({why}); the boot starts again under emulation");
-    on_event(VmEvent::Warning {
-        message: message.clone(),
-    });
-    *note = Some(message);
 }
 
 /// How watching ended.
@@ -117,7 +108,10 @@ struct Run<'a> {
     start: Instant,
     pulse: Pulse,
     resets: u32,
+    /// The machine is of no use any more, and why.
     ended: Option<String>,
+    /// It stopped through no fault of the guest's.
+    broken: bool,
     asked: Option<(u64, Instant)>,
     watch: Option<ScreenWatch>,
     next_look: Instant,
@@ -161,7 +155,7 @@ impl<'a> Run<'a> {
             .map_err(|e| Error::file("writing", &log_path, e))?;
         on_event(VmEvent::Started {
             firmware: request.hardware.firmware,
-            accel: used(attempt.engine),
+            accel: attempt.engine.into(),
         });
         let machine = Machine::start(
             &request.tools,
@@ -189,6 +183,7 @@ impl<'a> Run<'a> {
             },
             resets: 0,
             ended: None,
+            broken: false,
             asked: None,
             watch: None,
             next_look: start,
@@ -251,8 +246,20 @@ impl<'a> Run<'a> {
                     self.ended = Some(format!("the machine reset itself {} times", self.resets));
                 }
             }
+            "STOP"
+                if self
+                    .machine
+                    .status()
+                    .is_ok_and(|status| status == "internal-error") =>
+            {
+                self.broken = true;
+                self.ended = Some(
+                    "QEMU reports an internal error: the processor met what it cannot run"
+                        .to_owned(),
+                );
+            }
             "SHUTDOWN" if data["guest"] == true => {
-                self.ended = Some("the system switched the machine off".to_owned())
+                self.ended = Some("the system switched the machine off".to_owned());
             }
             _ => {}
         }
@@ -327,14 +334,8 @@ impl<'a> Run<'a> {
             return None;
         }
         let kernel = self.boot.has(StageName::Kernel);
-        let why = if let Some(ended) = self.ended.as_ref().filter(|_| !kernel) {
+        let why = if let Some(ended) = self.ended.as_ref().filter(|_| !kernel || self.broken) {
             ended.clone()
-        } else if self
-            .machine
-            .status()
-            .is_ok_and(|status| status == "internal-error")
-        {
-            "QEMU reports an internal error of KVM".to_owned()
         } else if self.silence(now) >= KVM_SILENCE {
             format!("no sign of life for {} s", KVM_SILENCE.as_secs())
         } else if !kernel && now.duration_since(self.start) >= KVM_KERNEL {
@@ -354,16 +355,6 @@ impl<'a> Run<'a> {
                 Some(fatal) => End::Failed(fatal.reason, fatal.detail.clone()),
                 None => End::Failed(Reason::Died, ended.clone()),
             });
-        }
-        if self
-            .machine
-            .status()
-            .is_ok_and(|status| status == "internal-error")
-        {
-            return Some(End::Failed(
-                Reason::Died,
-                "QEMU reports an internal error".to_owned(),
-            ));
         }
         self.dead_before_kernel(now)
             .or_else(|| self.no_session(now))
@@ -417,7 +408,12 @@ impl<'a> Run<'a> {
                 "the display manager failed".to_owned(),
             ));
         }
-        if waited < NO_SESSION {
+        let slow = if self.attempt.engine == Engine::Tcg {
+            2
+        } else {
+            1
+        };
+        if waited < NO_SESSION * slow {
             return None;
         }
         let why = match (state.graphical.as_str(), state.display_manager.as_str()) {
@@ -656,7 +652,7 @@ impl<'a> Run<'a> {
             expect: self.request.expect,
             firmware: hardware.firmware,
             bus: hardware.bus,
-            accel: used(self.attempt.engine),
+            accel: self.attempt.engine.into(),
             accel_note,
             memory_mib: hardware.memory_mib,
             cpus: hardware.cpus,
@@ -716,13 +712,6 @@ fn describe(unit: &FailedUnit) -> String {
         .map(|line| format!(": {}", line.trim()))
         .unwrap_or_default();
     format!("{} ({}){log}", unit.unit, unit.result)
-}
-
-fn used(engine: Engine) -> AccelUsed {
-    match engine {
-        Engine::Kvm => AccelUsed::Kvm,
-        Engine::Tcg => AccelUsed::Tcg,
-    }
 }
 
 /// What a test boot adds to the kernel's command line: both consoles, the serial one last so that it is `/dev/console`;

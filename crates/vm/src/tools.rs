@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::request::Firmware;
 
+const KVM: &str = "/dev/kvm";
 const QEMU_NAMES: [&str; 2] = ["qemu-system-x86_64", "qemu-kvm"];
 const QEMU_ELSEWHERE: &str = "/usr/libexec/qemu-kvm";
 const DESCRIPTOR_DIRS: [&str; 3] = [
@@ -65,6 +66,8 @@ pub struct Tools {
     pub uefi: Option<Flash>,
     /// UEFI with Secure Boot and enrolled keys, if the machine has one.
     pub secure: Option<Flash>,
+    /// The device of the kernel's virtual machines: `/dev/kvm`.
+    pub kvm: PathBuf,
 }
 
 /// A UEFI firmware in two flash chips.
@@ -90,6 +93,7 @@ impl Tools {
             qemu,
             uefi: pick(&descriptors, Firmware::Uefi).or_else(|| first_present(&PLAIN_FILES)),
             secure: pick(&descriptors, Firmware::Secure).or_else(|| first_present(&SECURE_FILES)),
+            kvm: KVM.into(),
         })
     }
 
