@@ -60,12 +60,19 @@ pub struct Rule {
 impl Rule {
     /// A fault that hits every request for the pattern.
     pub fn always(pattern: &str, fault: Fault) -> Self {
-        Rule { pattern: pattern.to_owned(), fault, times: None }
+        Rule {
+            pattern: pattern.to_owned(),
+            fault,
+            times: None,
+        }
     }
 
     /// A fault that hits the first `times` requests.
     pub fn times(times: u32, pattern: &str, fault: Fault) -> Self {
-        Rule { times: Some(times), ..Rule::always(pattern, fault) }
+        Rule {
+            times: Some(times),
+            ..Rule::always(pattern, fault)
+        }
     }
 
     /// Reads `PATTERN=FAULT[:ARGUMENT[:ARGUMENT]][@TIMES]`, as the `kiln-mirror` command line has it:
@@ -75,31 +82,62 @@ impl Rule {
     /// # Errors
     /// A sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (pattern, rest) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} has no ="))?;
+        let (pattern, rest) = text
+            .rsplit_once('=')
+            .ok_or_else(|| format!("{text:?} has no ="))?;
         let (fault, times) = match rest.rsplit_once('@') {
-            Some((fault, times)) => (fault, Some(times.parse().map_err(|_| format!("{times:?} is no number"))?)),
+            Some((fault, times)) => (
+                fault,
+                Some(
+                    times
+                        .parse()
+                        .map_err(|_| format!("{times:?} is no number"))?,
+                ),
+            ),
             None => (rest, None),
         };
         let (name, argument) = fault.split_once(':').unwrap_or((fault, ""));
-        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is no number in {fault:?}"));
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| format!("{text:?} is no number in {fault:?}"))
+        };
         let fault = match name {
             "404" => Fault::NotFound,
-            "status" => Fault::Status(argument.parse().map_err(|_| format!("{argument:?} is no status"))?),
+            "status" => Fault::Status(
+                argument
+                    .parse()
+                    .map_err(|_| format!("{argument:?} is no status"))?,
+            ),
             "close" => Fault::Close,
             "stall" => {
                 let (after, seconds) = argument.split_once(':').unwrap_or((argument, "3600"));
-                Fault::Stall { after: number(after)?, time: Duration::from_secs(number(seconds)?) }
+                Fault::Stall {
+                    after: number(after)?,
+                    time: Duration::from_secs(number(seconds)?),
+                }
             }
-            "truncate" => Fault::Truncate { after: number(argument)? },
-            "short" => Fault::Short { length: number(argument)? },
-            "flip" => Fault::Flip { offset: number(argument)? },
-            "slow" => Fault::Slow { rate: number(argument)?.max(1) },
+            "truncate" => Fault::Truncate {
+                after: number(argument)?,
+            },
+            "short" => Fault::Short {
+                length: number(argument)?,
+            },
+            "flip" => Fault::Flip {
+                offset: number(argument)?,
+            },
+            "slow" => Fault::Slow {
+                rate: number(argument)?.max(1),
+            },
             "norange" => Fault::NoRange,
             "redirect" => Fault::Redirect(argument.to_owned()),
             "replace" => Fault::Replace(argument.as_bytes().to_vec()),
             other => return Err(format!("the fault {other:?} is not known")),
         };
-        Ok(Rule { pattern: pattern.to_owned(), fault, times })
+        Ok(Rule {
+            pattern: pattern.to_owned(),
+            fault,
+            times,
+        })
     }
 }
 
@@ -107,9 +145,9 @@ impl Rule {
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, tail)) => text
-            .strip_prefix(head)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..]))),
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..]))
+        }),
     }
 }
 
@@ -119,9 +157,18 @@ mod tests {
 
     #[test]
     fn rules_are_read() {
-        assert_eq!(Rule::parse("/dists/*=404"), Ok(Rule::always("/dists/*", Fault::NotFound)));
-        assert_eq!(Rule::parse("*.deb=status:500@2"), Ok(Rule::times(2, "*.deb", Fault::Status(500))));
-        let stall = Fault::Stall { after: 10, time: Duration::from_secs(3) };
+        assert_eq!(
+            Rule::parse("/dists/*=404"),
+            Ok(Rule::always("/dists/*", Fault::NotFound))
+        );
+        assert_eq!(
+            Rule::parse("*.deb=status:500@2"),
+            Ok(Rule::times(2, "*.deb", Fault::Status(500)))
+        );
+        let stall = Fault::Stall {
+            after: 10,
+            time: Duration::from_secs(3),
+        };
         assert_eq!(Rule::parse("*=stall:10:3"), Ok(Rule::always("*", stall)));
         for bad in ["x", "*=what", "*=flip:x", "*=404@x"] {
             assert!(Rule::parse(bad).is_err(), "{bad}");

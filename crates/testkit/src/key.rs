@@ -1,8 +1,8 @@
 //! Keys made for one test run.
 
 use pgp::composed::{
-    ArmorOptions, CleartextSignedMessage, DetachedSignature, EncryptionCaps, KeyType, SecretKeyParamsBuilder,
-    SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
+    ArmorOptions, CleartextSignedMessage, DetachedSignature, EncryptionCaps, KeyType,
+    SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
 };
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::ser::Serialize;
@@ -21,7 +21,10 @@ impl Key {
     /// # Panics
     /// If the key cannot be made.
     pub fn generate(user: &str) -> Self {
-        Key { secret: make(user, false), by_subkey: false }
+        Key {
+            secret: make(user, false),
+            by_subkey: false,
+        }
     }
 
     /// A fresh key that signs by a subkey, as Debian's archive keys do.
@@ -29,7 +32,10 @@ impl Key {
     /// # Panics
     /// If the key cannot be made.
     pub fn generate_with_subkey(user: &str) -> Self {
-        Key { secret: make(user, true), by_subkey: true }
+        Key {
+            secret: make(user, true),
+            by_subkey: true,
+        }
     }
 
     /// The public certificate, ASCII-armoured.
@@ -38,7 +44,9 @@ impl Key {
     /// If it cannot be written.
     pub fn public_armored(&self) -> Vec<u8> {
         let public = SignedPublicKey::from(self.secret.clone());
-        public.to_armored_bytes(ArmorOptions::default()).expect("armouring a public key")
+        public
+            .to_armored_bytes(ArmorOptions::default())
+            .expect("armouring a public key")
     }
 
     /// The public certificate, binary.
@@ -46,7 +54,9 @@ impl Key {
     /// # Panics
     /// If it cannot be written.
     pub fn public_binary(&self) -> Vec<u8> {
-        SignedPublicKey::from(self.secret.clone()).to_bytes().expect("writing a public key")
+        SignedPublicKey::from(self.secret.clone())
+            .to_bytes()
+            .expect("writing a public key")
     }
 
     /// Fingerprint of the primary key, upper-case hexadecimal.
@@ -65,7 +75,9 @@ impl Key {
             None => CleartextSignedMessage::sign(random, text, &self.secret.primary_key, &password),
         };
         let message = message.expect("signing a text");
-        message.to_armored_bytes(ArmorOptions::default()).expect("armouring a text")
+        message
+            .to_armored_bytes(ArmorOptions::default())
+            .expect("armouring a text")
     }
 
     /// A detached armoured signature, as `Release.gpg` is.
@@ -87,14 +99,29 @@ impl Key {
     fn detach_with(&self, data: &[u8], hash: HashAlgorithm) -> Vec<u8> {
         let (random, password) = (rand::thread_rng(), Password::empty());
         let signature = match self.subkey() {
-            Some(subkey) => DetachedSignature::sign_binary_data(random, subkey, &password, hash, data),
-            None => DetachedSignature::sign_binary_data(random, &self.secret.primary_key, &password, hash, data),
+            Some(subkey) => {
+                DetachedSignature::sign_binary_data(random, subkey, &password, hash, data)
+            }
+            None => DetachedSignature::sign_binary_data(
+                random,
+                &self.secret.primary_key,
+                &password,
+                hash,
+                data,
+            ),
         };
-        signature.expect("signing").to_armored_bytes(ArmorOptions::default()).expect("armouring a signature")
+        signature
+            .expect("signing")
+            .to_armored_bytes(ArmorOptions::default())
+            .expect("armouring a signature")
     }
 
     fn subkey(&self) -> Option<&pgp::packet::SecretSubkey> {
-        let subkey = self.secret.secret_subkeys.first().filter(|_| self.by_subkey)?;
+        let subkey = self
+            .secret
+            .secret_subkeys
+            .first()
+            .filter(|_| self.by_subkey)?;
         Some(&subkey.key)
     }
 }
@@ -113,5 +140,7 @@ fn make(user: &str, subkey: bool) -> SignedSecretKey {
         parameters.subkey(signing.build().expect("parameters of a subkey"));
     }
     let parameters = parameters.build().expect("parameters of a key");
-    parameters.generate(rand::thread_rng()).expect("generating a key")
+    parameters
+        .generate(rand::thread_rng())
+        .expect("generating a key")
 }

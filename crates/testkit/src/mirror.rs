@@ -64,7 +64,10 @@ impl Shared {
     /// All faults that hit this request; counts them down.
     pub(crate) fn faults(&self, path: &str) -> Vec<Fault> {
         let mut state = self.state();
-        let hit = state.rules.iter_mut().filter(|rule| rule.times != Some(0) && matches(&rule.pattern, path));
+        let hit = state
+            .rules
+            .iter_mut()
+            .filter(|rule| rule.times != Some(0) && matches(&rule.pattern, path));
         hit.map(|rule| {
             rule.times = rule.times.map(|left| left - 1);
             rule.fault.clone()
@@ -101,12 +104,20 @@ impl Mirror {
     pub fn start_at(address: &str, source: Source) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { source, state: Mutex::default(), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            source,
+            state: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&listener, &shared)
         });
-        Ok(Mirror { address, shared, thread: Some(thread) })
+        Ok(Mirror {
+            address,
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Serves a directory.

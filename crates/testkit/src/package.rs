@@ -35,12 +35,19 @@ impl Compression {
         match self {
             Compression::None => bytes.to_vec(),
             Compression::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("gzip in memory")
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder
+                    .write_all(bytes)
+                    .and_then(|()| encoder.finish())
+                    .expect("gzip in memory")
             }
             Compression::Xz => {
                 let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
-                encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("xz in memory")
+                encoder
+                    .write_all(bytes)
+                    .and_then(|()| encoder.finish())
+                    .expect("xz in memory")
             }
             Compression::Zstd => zstd::encode_all(bytes, 1).expect("zstd in memory"),
         }
@@ -81,7 +88,10 @@ impl Entry {
 
     /// A file.
     pub fn file(path: &str, content: impl Into<Vec<u8>>) -> Self {
-        Entry { content: content.into(), ..Entry::new(path, tar::EntryType::Regular, 0o644) }
+        Entry {
+            content: content.into(),
+            ..Entry::new(path, tar::EntryType::Regular, 0o644)
+        }
     }
 
     /// A directory.
@@ -91,12 +101,18 @@ impl Entry {
 
     /// A symbolic link.
     pub fn symlink(path: &str, target: &str) -> Self {
-        Entry { target: target.to_owned(), ..Entry::new(path, tar::EntryType::Symlink, 0o777) }
+        Entry {
+            target: target.to_owned(),
+            ..Entry::new(path, tar::EntryType::Symlink, 0o777)
+        }
     }
 
     /// A hard link.
     pub fn hard_link(path: &str, target: &str) -> Self {
-        Entry { target: target.to_owned(), ..Entry::new(path, tar::EntryType::Link, 0o644) }
+        Entry {
+            target: target.to_owned(),
+            ..Entry::new(path, tar::EntryType::Link, 0o644)
+        }
     }
 
     /// A fifo, device, or whatever the type says.
@@ -141,8 +157,13 @@ pub struct Package {
 impl Package {
     /// A package with one small file.
     pub fn new(name: &str, version: &str) -> Self {
-        let file = Entry::file(&format!("./usr/share/{name}/version"), format!("{version}\n"));
-        let directories = ["./", "./usr/", "./usr/share/"].map(Entry::directory).into_iter();
+        let file = Entry::file(
+            &format!("./usr/share/{name}/version"),
+            format!("{version}\n"),
+        );
+        let directories = ["./", "./usr/", "./usr/share/"]
+            .map(Entry::directory)
+            .into_iter();
         let own = Entry::directory(&format!("./usr/share/{name}/"));
         Package {
             name: name.to_owned(),
@@ -172,7 +193,8 @@ impl Package {
     /// With a further file in the control archive.
     #[must_use]
     pub fn script(mut self, name: &str, content: &str) -> Self {
-        self.control.push((name.to_owned(), content.as_bytes().to_vec()));
+        self.control
+            .push((name.to_owned(), content.as_bytes().to_vec()));
         self
     }
 
@@ -185,7 +207,12 @@ impl Package {
 
     /// `NAME_VERSION_ARCHITECTURE.deb`, a `:` as `%3a`.
     pub fn file_name(&self) -> String {
-        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+        format!(
+            "{}_{}_{}.deb",
+            self.name,
+            self.version.replace(':', "%3a"),
+            self.architecture
+        )
     }
 
     /// The control stanza.
@@ -210,18 +237,40 @@ impl Package {
     /// If an entry cannot be written as tar.
     pub fn build(&self) -> Vec<u8> {
         let mut control = vec![Entry::file("./control", self.stanza())];
-        control.extend(self.control.iter().map(|(name, content)| Entry::file(&format!("./{name}"), content.clone()).mode(0o755)));
+        control.extend(
+            self.control.iter().map(|(name, content)| {
+                Entry::file(&format!("./{name}"), content.clone()).mode(0o755)
+            }),
+        );
         let mut bytes = b"!<arch>\n".to_vec();
         let ending = self.compression.ending();
         member(&mut bytes, "debian-binary", b"2.0\n");
-        member(&mut bytes, &format!("control.tar{ending}"), &self.compression.compress(&tar_of(&control)));
-        member(&mut bytes, &format!("data.tar{ending}"), &self.compression.compress(&tar_of(&self.data)));
+        member(
+            &mut bytes,
+            &format!("control.tar{ending}"),
+            &self.compression.compress(&tar_of(&control)),
+        );
+        member(
+            &mut bytes,
+            &format!("data.tar{ending}"),
+            &self.compression.compress(&tar_of(&self.data)),
+        );
         bytes
     }
 }
 
 fn member(archive: &mut Vec<u8>, name: &str, content: &[u8]) {
-    archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).bytes());
+    archive.extend(
+        format!(
+            "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+            0,
+            0,
+            0,
+            100_644,
+            content.len()
+        )
+        .bytes(),
+    );
     archive.extend(content);
     if content.len() % 2 == 1 {
         archive.push(b'\n');
@@ -256,7 +305,9 @@ fn raw(builder: &mut tar::Builder<Vec<u8>>, header: &mut tar::Header, entry: &En
     for (kind, text, room) in [(b'L', &entry.path, 100), (b'K', &entry.target, 100)] {
         if text.len() > room {
             let content = [text.as_bytes(), b"\0"].concat();
-            builder.append(&long(kind, text), &content[..]).expect("tar in memory");
+            builder
+                .append(&long(kind, text), &content[..])
+                .expect("tar in memory");
         }
     }
     let gnu = header.as_gnu_mut().expect("a GNU header");
@@ -267,5 +318,7 @@ fn raw(builder: &mut tar::Builder<Vec<u8>>, header: &mut tar::Header, entry: &En
     fill(&mut gnu.name, &entry.path);
     fill(&mut gnu.linkname, &entry.target);
     header.set_cksum();
-    builder.append(header, &entry.content[..]).expect("tar in memory");
+    builder
+        .append(header, &entry.content[..])
+        .expect("tar in memory");
 }

@@ -69,7 +69,10 @@ impl Repository {
         let dists = root.join("dists").join(&self.suite);
         let mut sums = String::new();
         for (component, packages) in &self.components {
-            let index: String = packages.iter().map(|package| self.pool(root, component, package)).collect();
+            let index: String = packages
+                .iter()
+                .map(|package| self.pool(root, component, package))
+                .collect();
             let name = format!("{component}/binary-{}/Packages", self.architecture);
             self.index(&dists, &name, index.as_bytes(), &mut sums);
         }
@@ -82,7 +85,11 @@ impl Repository {
         let path = format!("pool/{component}/{}", package.file_name());
         put(&root.join(&path), &bytes);
         let sum = sha256(&bytes);
-        format!("{}Filename: {path}\nSize: {}\nSHA256: {sum}\n\n", package.stanza(), bytes.len())
+        format!(
+            "{}Filename: {path}\nSize: {}\nSHA256: {sum}\n\n",
+            package.stanza(),
+            bytes.len()
+        )
     }
 
     fn index(&self, dists: &Path, name: &str, plain: &[u8], sums: &mut String) {
@@ -101,20 +108,33 @@ impl Repository {
             let path = dists.join(&name);
             put(&path, &bytes);
             if self.by_hash {
-                put(&path.with_file_name("by-hash").join("SHA256").join(sha256(&bytes)), &bytes);
+                put(
+                    &path
+                        .with_file_name("by-hash")
+                        .join("SHA256")
+                        .join(sha256(&bytes)),
+                    &bytes,
+                );
             }
         }
     }
 
     fn release(&self, sums: &str) -> String {
-        let components: Vec<&str> = self.components.iter().map(|(name, _)| name.as_str()).collect();
+        let components: Vec<&str> = self
+            .components
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         let mut text = format!(
             "Origin: Kiln test\nLabel: Kiln test\nSuite: {0}\nCodename: {0}\nDate: {1}\n",
             self.suite,
             date(self.date, "UTC")
         );
         if let Some(valid) = self.valid {
-            text.push_str(&format!("Valid-Until: {}\n", date(self.date + valid, "UTC")));
+            text.push_str(&format!(
+                "Valid-Until: {}\n",
+                date(self.date + valid, "UTC")
+            ));
         }
         if self.by_hash {
             text.push_str("Acquire-By-Hash: yes\n");

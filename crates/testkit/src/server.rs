@@ -37,19 +37,31 @@ struct Head {
 
 impl Head {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The path, also where the client takes this server for a proxy.
     fn path(&self) -> &str {
-        let rest = self.target.split_once("://").map_or(self.target.as_str(), |(_, rest)| rest);
-        let path = if rest.len() < self.target.len() { rest.find('/').map_or("/", |at| &rest[at..]) } else { rest };
+        let rest = self
+            .target
+            .split_once("://")
+            .map_or(self.target.as_str(), |(_, rest)| rest);
+        let path = if rest.len() < self.target.len() {
+            rest.find('/').map_or("/", |at| &rest[at..])
+        } else {
+            rest
+        };
         path.split(['?', '#']).next().unwrap_or("/")
     }
 
     /// `bytes=100-` asks from 100 on; other forms are not needed here.
     fn from(&self) -> u64 {
-        let range = self.header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range = self
+            .header("range")
+            .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         range.unwrap_or(0)
     }
 }
@@ -65,7 +77,11 @@ fn head(reader: &mut impl BufRead) -> Option<Head> {
         reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
         let line = line.trim_end();
         if line.is_empty() {
-            return Some(Head { method, target, headers });
+            return Some(Head {
+                method,
+                target,
+                headers,
+            });
         }
         let (name, value) = line.split_once(':')?;
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
@@ -86,7 +102,14 @@ struct Answer {
 
 impl Answer {
     fn empty(status: u16) -> Self {
-        Answer { status, headers: Vec::new(), body: Vec::new(), cut: None, silence: Duration::ZERO, rate: None }
+        Answer {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            cut: None,
+            silence: Duration::ZERO,
+            rate: None,
+        }
     }
 }
 
@@ -117,12 +140,21 @@ fn apply(shared: &Shared, head: &Head, faults: &[Fault]) -> Answer {
             Fault::NotFound => return Answer::empty(404),
             Fault::Status(status) => return Answer::empty(*status),
             Fault::Redirect(to) => {
-                return Answer { headers: vec![format!("Location: {to}")], ..Answer::empty(302) };
+                return Answer {
+                    headers: vec![format!("Location: {to}")],
+                    ..Answer::empty(302)
+                };
             }
             _ => {}
         }
     }
-    let replaced = faults.iter().find_map(|f| if let Fault::Replace(bytes) = f { Some(bytes.clone()) } else { None });
+    let replaced = faults.iter().find_map(|f| {
+        if let Fault::Replace(bytes) = f {
+            Some(bytes.clone())
+        } else {
+            None
+        }
+    });
     let (mut bytes, modified) = match replaced {
         Some(bytes) => (bytes, None),
         None => match load(&shared.source, head.path()) {
@@ -135,15 +167,22 @@ fn apply(shared: &Shared, head: &Head, faults: &[Fault]) -> Answer {
         return Answer::empty(304);
     }
     let mut answer = Answer::empty(200);
-    answer.headers.extend(stamp.map(|date| format!("Last-Modified: {date}")));
+    answer
+        .headers
+        .extend(stamp.map(|date| format!("Last-Modified: {date}")));
     for fault in faults {
         match fault {
             Fault::Flip { offset } => {
-                if let Some(byte) = usize::try_from(*offset).ok().and_then(|at| bytes.get_mut(at)) {
+                if let Some(byte) = usize::try_from(*offset)
+                    .ok()
+                    .and_then(|at| bytes.get_mut(at))
+                {
                     *byte ^= 0x20;
                 }
             }
-            Fault::Short { length } => bytes.truncate(usize::try_from(*length).unwrap_or(usize::MAX)),
+            Fault::Short { length } => {
+                bytes.truncate(usize::try_from(*length).unwrap_or(usize::MAX))
+            }
             Fault::Truncate { after } => answer.cut = Some(*after),
             Fault::Stall { after, time } => (answer.cut, answer.silence) = (Some(*after), *time),
             Fault::Slow { rate } => answer.rate = Some(*rate),
@@ -151,13 +190,22 @@ fn apply(shared: &Shared, head: &Head, faults: &[Fault]) -> Answer {
         }
     }
     let total = bytes.len() as u64;
-    let from = if faults.contains(&Fault::NoRange) { 0 } else { head.from() };
+    let from = if faults.contains(&Fault::NoRange) {
+        0
+    } else {
+        head.from()
+    };
     if from > 0 {
         if from >= total {
-            return Answer { headers: vec![format!("Content-Range: bytes */{total}")], ..Answer::empty(416) };
+            return Answer {
+                headers: vec![format!("Content-Range: bytes */{total}")],
+                ..Answer::empty(416)
+            };
         }
         answer.status = 206;
-        answer.headers.push(format!("Content-Range: bytes {from}-{}/{total}", total - 1));
+        answer
+            .headers
+            .push(format!("Content-Range: bytes {from}-{}/{total}", total - 1));
         bytes.drain(..from as usize);
     }
     answer.body = bytes;
@@ -171,15 +219,26 @@ fn send(
     answer: &Answer,
     sent: &mut u64,
 ) -> std::io::Result<bool> {
-    let mut text = format!("HTTP/1.1 {} -\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
-    answer.headers.iter().for_each(|line| text.push_str(&format!("{line}\r\n")));
+    let mut text = format!(
+        "HTTP/1.1 {} -\r\nContent-Length: {}\r\n",
+        answer.status,
+        answer.body.len()
+    );
+    answer
+        .headers
+        .iter()
+        .for_each(|line| text.push_str(&format!("{line}\r\n")));
     text.push_str("\r\n");
     stream.write_all(text.as_bytes())?;
     if head.method == "HEAD" || answer.status == 304 {
         return Ok(true);
     }
-    let end = answer.cut.map_or(answer.body.len(), |cut| answer.body.len().min(cut as usize));
-    let piece = answer.rate.map_or(PIECE, |rate| (rate as usize / 20).max(1));
+    let end = answer
+        .cut
+        .map_or(answer.body.len(), |cut| answer.body.len().min(cut as usize));
+    let piece = answer
+        .rate
+        .map_or(PIECE, |rate| (rate as usize / 20).max(1));
     for bytes in answer.body[..end].chunks(piece) {
         stream.write_all(bytes)?;
         *sent += bytes.len() as u64;
@@ -209,7 +268,9 @@ fn load(source: &Source, path: &str) -> Loaded {
         Source::Forward { upstream, cache } => {
             let kept = cache.join(&inner);
             // Release files change; everything else is fetched once.
-            let volatile = inner.file_name().is_some_and(|n| n == "InRelease" || n == "Release" || n == "Release.gpg");
+            let volatile = inner
+                .file_name()
+                .is_some_and(|n| n == "InRelease" || n == "Release" || n == "Release.gpg");
             if !volatile && let Ok(found) = read(&kept) {
                 return Ok(found);
             }
@@ -221,7 +282,10 @@ fn load(source: &Source, path: &str) -> Loaded {
 }
 
 fn read(path: &Path) -> Loaded {
-    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file).ok_or(404u16)?;
+    let metadata = fs::metadata(path)
+        .ok()
+        .filter(fs::Metadata::is_file)
+        .ok_or(404u16)?;
     let bytes = fs::read(path).map_err(|_| 403u16)?;
     Ok((bytes, metadata.modified().ok()))
 }
@@ -241,7 +305,11 @@ fn fetch(url: &str) -> Result<Vec<u8>, u16> {
         _ => 502,
     })?;
     let mut bytes = Vec::new();
-    response.body_mut().as_reader().read_to_end(&mut bytes).map_err(|_| 502u16)?;
+    response
+        .body_mut()
+        .as_reader()
+        .read_to_end(&mut bytes)
+        .map_err(|_| 502u16)?;
     Ok(bytes)
 }
 
@@ -258,7 +326,9 @@ fn inner_path(path: &str) -> Option<PathBuf> {
     }
     let text = String::from_utf8(decoded).ok()?;
     let path = PathBuf::from(text.trim_start_matches('/'));
-    path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)).then_some(path)
+    path.components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+        .then_some(path)
 }
 
 /// `Sat, 11 Jul 2026 10:16:37 GMT` (RFC 9110 section 5.6.7).
@@ -272,20 +342,40 @@ pub(crate) fn date(time: SystemTime, zone: &str) -> String {
     let (days, second) = (seconds / 86400, seconds % 86400);
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
     let (year, month, day) = civil(days);
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month];
+    let month = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ][month];
     let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{:02} {zone}", second % 60)
+    format!(
+        "{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{:02} {zone}",
+        second % 60
+    )
 }
 
 /// Year, month (0 to 11) and day of a day since 1970-01-01.
 fn civil(mut days: u64) -> (u64, usize, u64) {
-    let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+    let leap = |year: u64| {
+        (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
+    };
     let mut year = 1970;
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
         year += 1;
     }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = [
+        31,
+        28 + u64::from(leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
     let mut month = 0;
     while days >= lengths[month] {
         days -= lengths[month];
@@ -302,7 +392,10 @@ mod tests {
     fn dates_are_right() {
         let time = UNIX_EPOCH + Duration::from_secs(1_783_764_997);
         assert_eq!(http_date(time), "Sat, 11 Jul 2026 10:16:37 GMT");
-        assert_eq!(http_date(UNIX_EPOCH + Duration::from_secs(951_782_400)), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(
+            http_date(UNIX_EPOCH + Duration::from_secs(951_782_400)),
+            "Tue, 29 Feb 2000 00:00:00 GMT"
+        );
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) fn nearest<'a>(
                 .is_some_and(|rest| rest.starts_with('-'));
             let score = distance
                 .map(|d| d * 2)
-                .or_else(|| longer.then(|| 3 + (name.len() - wanted.len()) / 4))?;
+                .or_else(|| longer.then(|| 2 + (name.len() - wanted.len()) / 8))?;
             Some((score, name))
         })
         .collect();

@@ -27,7 +27,7 @@ pub struct Release {
     pub architectures: Vec<String>,
     /// Components that the suite says to have, without a leading `updates/`.
     pub components: Vec<String>,
-    /// Whether `Architecture: all` packages are in an index of their own only.
+    /// Whether `Architecture: all` packages are in an index of their own, not in that of each architecture.
     pub separate_all: bool,
     files: HashMap<String, Listed>,
 }
@@ -63,6 +63,7 @@ impl Release {
                 .with_hint("The repository is made by a tool that is too old; sums other than SHA-256 are not used.")
         })?;
         let components: Vec<String> = words("Components");
+        let architectures: Vec<String> = words("Architectures");
         Ok(Release {
             origin: get("Origin").unwrap_or_default().to_owned(),
             label: get("Label").unwrap_or_default().to_owned(),
@@ -77,8 +78,9 @@ impl Release {
                 ),
             },
             by_hash: get("Acquire-By-Hash") == Some("yes"),
-            separate_all: get("No-Support-for-Architecture-all").is_none_or(|v| v != "Packages"),
-            architectures: words("Architectures"),
+            separate_all: architectures.iter().any(|a| a == "all")
+                && get("No-Support-for-Architecture-all") != Some("Packages"),
+            architectures,
             components: components
                 .iter()
                 .map(|c| c.trim_start_matches("updates/").to_owned())

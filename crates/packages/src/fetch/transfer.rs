@@ -158,7 +158,7 @@ impl<'a> Partial<'a> {
         if opened.body.is_none() || opened.start != self.have {
             self.restart()?;
         }
-        if let Some(length) = opened.length.filter(|&length| length > self.wanted.size) {
+        if let Some(length) = opened.length.filter(|&length| length != self.wanted.size) {
             return Err(self.mismatch(format!("has {length} bytes")));
         }
         let at = self.have;
