@@ -371,10 +371,11 @@ fn subkey_usable(
         .filter(|s| !revoked(s))
         .filter(good);
     let binding = newest(bindings).ok_or("the subkey is not bound to its certificate")?;
-    let back = binding.embedded_signature();
-    if !binding.key_flags().sign()
-        || !back.is_some_and(|b| b.verify_primary_key_binding(&subkey.key, primary).is_ok())
-    {
+    let bound_back = binding.embedded_signature().is_some_and(|back| {
+        back.verify_primary_key_binding(&subkey.key, primary)
+            .is_ok()
+    });
+    if !(binding.key_flags().sign() && bound_back) {
         return Err("the subkey is not meant for signing".into());
     }
     check_expiry(&subkey.key, binding, now)

@@ -85,28 +85,20 @@ impl Key {
     /// # Panics
     /// If signing fails.
     pub fn detach(&self, data: &[u8]) -> Vec<u8> {
-        self.detach_with(data, HashAlgorithm::Sha512)
-    }
-
-    /// A detached signature with SHA-1, which must not be accepted any more.
-    ///
-    /// # Panics
-    /// If signing fails.
-    pub fn detach_weakly(&self, data: &[u8]) -> Vec<u8> {
-        self.detach_with(data, HashAlgorithm::Sha1)
-    }
-
-    fn detach_with(&self, data: &[u8], hash: HashAlgorithm) -> Vec<u8> {
         let (random, password) = (rand::thread_rng(), Password::empty());
         let signature = match self.subkey() {
-            Some(subkey) => {
-                DetachedSignature::sign_binary_data(random, subkey, &password, hash, data)
-            }
+            Some(subkey) => DetachedSignature::sign_binary_data(
+                random,
+                subkey,
+                &password,
+                HashAlgorithm::Sha512,
+                data,
+            ),
             None => DetachedSignature::sign_binary_data(
                 random,
                 &self.secret.primary_key,
                 &password,
-                hash,
+                HashAlgorithm::Sha512,
                 data,
             ),
         };

@@ -158,6 +158,13 @@ impl Repository {
             }
             Signing::None => put(&dists.join("Release"), release.as_bytes()),
         }
+        // The date that a server tells, so that two states written in the same second differ.
+        for name in ["InRelease", "Release", "Release.gpg"] {
+            if let Ok(file) = fs::File::open(dists.join(name)) {
+                file.set_modified(self.date)
+                    .unwrap_or_else(|e| panic!("setting the time of {name}: {e}"));
+            }
+        }
     }
 }
 

@@ -1,0 +1,12 @@
+//! Repositories and package files against a loopback mirror with faults, and against tools that Kiln did not write.
+//!
+//! Needed: gpg, gpgv, dpkg, dpkg-deb, apt-get (Debian packages gnupg, gpgv, dpkg, apt).
+
+mod faults;
+mod live;
+mod outsiders;
+mod proxy;
+mod refresh;
+mod store;
+mod support;
+mod unpack;
