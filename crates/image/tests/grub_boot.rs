@@ -237,11 +237,11 @@ fn wait(qemu: &mut Command, log: &Path) {
     let started = Instant::now();
     let mut child = qemu.spawn().unwrap();
     while child.try_wait().unwrap().is_none() {
-        if started.elapsed() > Duration::from_secs(180) {
+        if started.elapsed() > Duration::from_secs(300) {
             child.kill().unwrap();
             child.wait().unwrap();
             let said = plain(&fs::read(log).unwrap_or_default());
-            panic!("QEMU did not end within 180 s; the serial port said:\n{said}");
+            panic!("QEMU did not end within 300 s; the serial port said:\n{said}");
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -11,8 +11,8 @@ use crate::sparse::is_zero;
 pub(super) const BLOCK: usize = 64 << 10;
 /// Longest stored deflate block.
 const MAX_STORED: usize = 65_535;
-/// Level of the real compression.
-const LEVEL: u32 = 6;
+/// Level of the real compression: half the time of gzip's usual 6 for a tenth of a percent of a disk.
+const LEVEL: u32 = 4;
 /// libdeflate's fastest level that compresses (0 only stores).
 const JUDGE_LEVEL: i32 = 1;
 /// Samples of a block: so many of so many bytes.
