@@ -2,7 +2,13 @@
 
 use super::{Account, Action, Secret, draft::Draft, password};
 
+/// chpasswd, useradd, usermod, groupadd: no essential package has them.
+fn need_tools(draft: &mut Draft<'_>) {
+    draft.need("passwd", "changes accounts");
+}
+
 pub(super) fn rootpw(draft: &mut Draft<'_>) {
+    need_tools(draft);
     let said = draft.command.args.first().cloned();
     let lock = draft.command.flag("--lock");
     if said.is_none() && !lock {
@@ -82,6 +88,7 @@ pub(super) fn user(draft: &mut Draft<'_>) {
     let Some(name) = account_name(draft, "user") else {
         return;
     };
+    need_tools(draft);
     let groups = groups(draft);
     let account = Account {
         uid: draft.id("--uid"),
@@ -185,6 +192,7 @@ pub(super) fn group(draft: &mut Draft<'_>) {
     let Some(name) = account_name(draft, "group") else {
         return;
     };
+    need_tools(draft);
     let gid = draft.id("--gid");
     draft.act(Action::Group { name, gid });
 }

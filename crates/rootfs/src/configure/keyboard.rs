@@ -12,6 +12,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         .filter(|c| !c.is_empty())
         .and_then(|c| from_console(draft, c));
     let mut layouts = Vec::new();
+    let said_any = !draft.command.args.is_empty() || !draft.command.options.is_empty();
     for said in draft.last_list("--xlayouts") {
         match layout(said) {
             Some(layout) => layouts.push(layout),
@@ -46,10 +47,14 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         );
     }
     if layouts.is_empty() {
-        return draft.error(
-            "names no layout",
-            "write for example `keyboard --xlayouts=us`",
-        );
+        // What was said, but is wrong, has its error already.
+        if !said_any {
+            draft.error(
+                "names no layout",
+                "write for example `keyboard --xlayouts=us`",
+            );
+        }
+        return;
     }
     // XKB has room for four.
     if layouts.len() > 4 {

@@ -38,7 +38,7 @@ pub use action::{Account, Action, Secret, XkbLayout};
 pub use apply::{Error, ErrorKind, ProgramFailure, Settings, apply};
 pub use family::Family;
 pub use nearest::nearest;
-pub use table::{Entry, Handling, TABLE, entry};
+pub use table::{Entry, Handling, TABLE, entry, markdown};
 
 use draft::Draft;
 

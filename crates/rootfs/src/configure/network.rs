@@ -3,7 +3,9 @@
 //! A line that says nothing but `--hostname` needs no package. Every other line becomes a keyfile in
 //! `/etc/NetworkManager/system-connections` (nm-settings-keyfile(5)), as the installer writes them.
 
+mod address;
 mod keyfile;
+mod members;
 mod profile;
 
 use super::{Action, draft::Draft};

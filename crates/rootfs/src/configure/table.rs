@@ -43,6 +43,38 @@ pub fn entry(command: &str) -> Option<&'static Entry> {
     TABLE.iter().find(|e| e.command == command)
 }
 
+impl Handling {
+    /// The word for it in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Handling::Execute => "executed",
+            Handling::Plan => "planned",
+            Handling::Record => "recorded",
+            Handling::Ignore => "ignored",
+            Handling::Refuse => "refused",
+        }
+    }
+}
+
+/// The table in Markdown, for `docs/kickstart.md`.
+pub fn markdown() -> String {
+    let mut text =
+        String::from("| command | is | how, or why not | instead |\n|---|---|---|---|\n");
+    for entry in TABLE {
+        let Entry {
+            command,
+            handling,
+            note,
+            hint,
+        } = entry;
+        // A bar would end the cell.
+        let row =
+            [&format!("`{command}`"), handling.word(), note, hint].map(|c| c.replace('|', "\\|"));
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    text
+}
+
 /// Says what becomes of a command that changes nothing in the root.
 pub(super) fn answer(draft: &mut Draft<'_>) {
     let name = draft.command.name.clone();

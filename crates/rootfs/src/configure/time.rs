@@ -75,7 +75,8 @@ pub(super) fn timesource(draft: &mut Draft<'_>, all: &[&Command]) {
             "drop one of the lines",
         );
     }
-    // Only chrony speaks NTS, and there is one service for all sources.
+    // Only chrony speaks NTS, and it excludes timesyncd, so all sources of the layer go to the same service. Sources in
+    // several layers agree where %packages names chrony.
     let chrony = draft.asked_for("chrony") || all.iter().any(|c| c.flag("--nts"));
     let nts = draft.command.flag("--nts");
     match (

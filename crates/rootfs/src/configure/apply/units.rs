@@ -16,6 +16,10 @@ const UNIT_DIRS: [&str; 4] = [
     "/lib/systemd/system",
 ];
 
+/// What was asked for, for whoever applies presets later: a first boot without a machine id enables everything that
+/// no preset disables (systemd.preset(5)).
+const PRESETS: &str = "/etc/systemd/system-preset/10-kickstart.preset";
+
 impl Executor<'_> {
     /// Disables first, then enables, so that a unit that is in both lists ends up enabled.
     pub(super) fn units(&mut self, disable: &[String], enable: &[String]) -> Result {
@@ -34,7 +38,9 @@ impl Executor<'_> {
             // One that was masked by a lower layer is wanted now.
             unmask(unit)?;
         }
-        self.systemctl("enable", &enable.iter().collect::<Vec<_>>())
+        self.systemctl("enable", &enable.iter().collect::<Vec<_>>())?;
+        let old = files::read(PRESETS)?.unwrap_or_default();
+        files::write(PRESETS, &with_presets(&old, disable, enable), 0o644)
     }
 
     fn systemctl(&mut self, verb: &str, units: &[&String]) -> Result {
@@ -91,6 +97,22 @@ impl Executor<'_> {
         }
         Ok(())
     }
+}
+
+/// The preset file with one line for each unit that is named; the first line for a unit would count.
+fn with_presets(old: &str, disable: &[String], enable: &[String]) -> String {
+    let unit_of = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    let is_named = |unit: &String| disable.contains(unit) || enable.contains(unit);
+    let kept = old
+        .lines()
+        .filter(|l| !unit_of(l).is_some_and(|u| is_named(&u)))
+        .map(str::to_owned);
+    let off = disable
+        .iter()
+        .filter(|u| !enable.contains(u))
+        .map(|u| format!("disable {u}"));
+    let on = enable.iter().map(|u| format!("enable {u}"));
+    kept.chain(off).chain(on).map(|l| l + "\n").collect()
 }
 
 fn is_there(path: &str) -> bool {
@@ -152,4 +174,28 @@ fn missing_unit(unit: &str) -> Fault {
         format!("{near} add the package that brings it to %packages of this layer or of one below")
             .trim(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_presets;
+
+    #[test]
+    fn the_last_word_on_a_unit_is_the_only_one() {
+        let units = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let first = with_presets(
+            "",
+            &units(&["cups.service", "ssh.service"]),
+            &units(&["cron.service"]),
+        );
+        assert_eq!(
+            first,
+            "disable cups.service\ndisable ssh.service\nenable cron.service\n"
+        );
+        let second = with_presets(&first, &units(&["cron.service"]), &units(&["ssh.service"]));
+        assert_eq!(
+            second,
+            "disable cups.service\ndisable cron.service\nenable ssh.service\n"
+        );
+    }
 }

@@ -1,9 +1,9 @@
 //! What a `network` line says about a connection.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use super::keyfile::{Keyfile, ssid, uuid};
-use crate::configure::draft::{Draft, split_commas};
+use super::address::Addresses;
+use super::keyfile::{Keyfile, escape, ssid, uuid};
+use super::members::Kind;
+use crate::configure::draft::Draft;
 use crate::configure::firewall::is_interface;
 
 /// One connection, checked.
@@ -17,12 +17,7 @@ pub(super) struct Profile {
     wpa_key: Option<String>,
     mtu: Option<u32>,
     on_boot: bool,
-    ipv4: Ipv4,
-    ipv6: Ipv6,
-    dns: Vec<IpAddr>,
-    search: (Vec<String>, Vec<String>),
-    no_default_route: bool,
-    ignore_dns: (bool, bool),
+    addresses: Addresses,
 }
 
 /// Which device a profile is for.
@@ -34,51 +29,11 @@ enum Device {
     Mac(String),
 }
 
-#[derive(Debug)]
-enum Kind {
-    Plain,
-    Bond {
-        members: Vec<String>,
-        options: Vec<(String, String)>,
-    },
-    Bridge {
-        members: Vec<String>,
-        options: Vec<(String, String)>,
-    },
-    Team {
-        members: Vec<(String, String)>,
-        config: String,
-    },
-}
-
-#[derive(Debug)]
-enum Ipv4 {
-    Disabled,
-    Auto,
-    Manual {
-        address: Ipv4Addr,
-        prefix: u32,
-        gateway: Option<Ipv4Addr>,
-    },
-}
-
-#[derive(Debug)]
-enum Ipv6 {
-    Disabled,
-    Auto,
-    Dhcp,
-    Manual {
-        address: Ipv6Addr,
-        prefix: u32,
-        gateway: Option<Ipv6Addr>,
-    },
-}
-
 impl Profile {
     /// Reads a line; `None` after an error notice.
     pub(super) fn read(draft: &mut Draft<'_>) -> Option<Profile> {
         let device = device(draft)?;
-        let kind = kind(draft)?;
+        let kind = Kind::read(draft)?;
         let named = matches!(device, Device::Name(_));
         let vlan = vlan(draft)?;
         if !named && (vlan.is_some() || !matches!(kind, Kind::Plain)) {
@@ -115,18 +70,7 @@ impl Profile {
             vlan_name: interface_name(draft)?,
             mtu: mtu(draft)?,
             on_boot: on_boot(draft),
-            ipv4: ipv4(draft)?,
-            ipv6: ipv6(draft)?,
-            dns: dns(draft)?,
-            search: (
-                search(draft, "--ipv4-dns-search"),
-                search(draft, "--ipv6-dns-search"),
-            ),
-            no_default_route: draft.command.flag("--nodefroute"),
-            ignore_dns: (
-                draft.command.flag("--nodns") || draft.command.flag("--ipv4-ignore-auto-dns"),
-                draft.command.flag("--nodns") || draft.command.flag("--ipv6-ignore-auto-dns"),
-            ),
+            addresses: Addresses::read(draft)?,
             device,
             kind,
             vlan,
@@ -146,15 +90,14 @@ impl Profile {
         if self.vlan.is_some() && carrier {
             // The addresses are the VLAN's, so the bond, bridge or team below has none.
             let mut below = self.base(self.id());
-            below.set("ipv4", "method", "disabled");
-            below.set("ipv6", "method", "disabled");
+            Addresses::none(&mut below);
             files.push(below);
         }
         let mut file = match self.vlan {
             Some(id) => self.vlan(id),
             None => self.base(self.id()),
         };
-        self.addresses(&mut file);
+        self.addresses.write(&mut file);
         files.push(file);
         files
     }
@@ -170,23 +113,18 @@ impl Profile {
     }
 
     fn base(&self, id: String) -> Keyfile {
-        let kind = match (&self.kind, &self.ssid) {
-            (Kind::Plain, None) => "ethernet",
-            (Kind::Plain, Some(_)) => "wifi",
-            (Kind::Bond { .. }, _) => "bond",
-            (Kind::Bridge { .. }, _) => "bridge",
-            (Kind::Team { .. }, _) => "team",
+        let wired = if self.ssid.is_some() {
+            "wifi"
+        } else {
+            "ethernet"
         };
+        let kind = self.kind.word().unwrap_or(wired);
         let mut file = Keyfile::new(&id, kind);
         match &self.device {
             Device::Name(name) => file.set("connection", "interface-name", name.clone()),
-            Device::Mac(mac) => file.set(
-                if kind == "wifi" { "wifi" } else { "ethernet" },
-                "mac-address",
-                mac.clone(),
-            ),
+            Device::Mac(mac) => file.set(wired, "mac-address", mac.clone()),
             // 3 = multiple: the profile may be up on every such device, but a fixed address only on one.
-            Device::Any if !matches!(self.ipv4, Ipv4::Manual { .. }) => {
+            Device::Any if !self.addresses.is_fixed() => {
                 file.set("connection", "multi-connect", "3")
             }
             Device::Any => {}
@@ -195,23 +133,11 @@ impl Profile {
             file.set("connection", "autoconnect", "false");
         }
         if let Some(mtu) = self.mtu {
-            file.set(
-                if kind == "wifi" { "wifi" } else { "ethernet" },
-                "mtu",
-                mtu.to_string(),
-            );
+            file.set(wired, "mtu", mtu.to_string());
         }
         self.wireless(&mut file);
-        match &self.kind {
-            Kind::Plain => {}
-            Kind::Bond { options, .. } => options
-                .iter()
-                .for_each(|(k, v)| file.set("bond", k, v.clone())),
-            Kind::Bridge { options, .. } => options
-                .iter()
-                .for_each(|(k, v)| file.set("bridge", k, v.clone())),
-            Kind::Team { config, .. } if config.is_empty() => {}
-            Kind::Team { config, .. } => file.set("team", "config", super::keyfile::escape(config)),
+        for (key, value) in self.kind.settings() {
+            file.set(kind, &key, value);
         }
         file
     }
@@ -244,107 +170,23 @@ impl Profile {
 
     /// Profiles of the devices that a bond, bridge or team joins.
     fn members(&self) -> Vec<Keyfile> {
-        let (kind, members): (&str, Vec<(&str, &str)>) = match &self.kind {
-            Kind::Plain => return Vec::new(),
-            Kind::Bond { members, .. } => {
-                ("bond", members.iter().map(|m| (m.as_str(), "")).collect())
-            }
-            Kind::Bridge { members, .. } => {
-                ("bridge", members.iter().map(|m| (m.as_str(), "")).collect())
-            }
-            Kind::Team { members, .. } => (
-                "team",
-                members
-                    .iter()
-                    .map(|(m, c)| (m.as_str(), c.as_str()))
-                    .collect(),
-            ),
-        };
         let master = self.id();
-        let member = |(index, (name, config)): (usize, &(&str, &str))| {
+        let member = |(index, (name, config)): (usize, (&str, &str))| {
             let mut file = Keyfile::new(&format!("{master}_slave_{}", index + 1), "ethernet");
-            file.set("connection", "interface-name", *name);
+            file.set("connection", "interface-name", name);
             file.set("connection", "master", uuid(&master));
-            file.set("connection", "slave-type", kind);
+            file.set("connection", "slave-type", self.kind.word().unwrap_or(""));
             if !config.is_empty() {
-                file.set("team-port", "config", super::keyfile::escape(config));
+                file.set("team-port", "config", escape(config));
             }
             file
         };
-        members.iter().enumerate().map(member).collect()
-    }
-
-    fn addresses(&self, file: &mut Keyfile) {
-        match &self.ipv4 {
-            Ipv4::Disabled => file.set("ipv4", "method", "disabled"),
-            Ipv4::Auto => file.set("ipv4", "method", "auto"),
-            Ipv4::Manual {
-                address,
-                prefix,
-                gateway,
-            } => {
-                file.set("ipv4", "method", "manual");
-                let gateway = gateway.map_or_else(String::new, |g| format!(",{g}"));
-                file.set("ipv4", "address1", format!("{address}/{prefix}{gateway}"));
-            }
-        }
-        match &self.ipv6 {
-            Ipv6::Disabled => file.set("ipv6", "method", "disabled"),
-            Ipv6::Auto => file.set("ipv6", "method", "auto"),
-            Ipv6::Dhcp => file.set("ipv6", "method", "dhcp"),
-            Ipv6::Manual {
-                address,
-                prefix,
-                gateway,
-            } => {
-                file.set("ipv6", "method", "manual");
-                let gateway = gateway.map_or_else(String::new, |g| format!(",{g}"));
-                file.set("ipv6", "address1", format!("{address}/{prefix}{gateway}"));
-            }
-        }
-        self.names(
-            file,
-            "ipv4",
-            IpAddr::is_ipv4,
-            &self.search.0,
-            self.ignore_dns.0,
-        );
-        self.names(
-            file,
-            "ipv6",
-            IpAddr::is_ipv6,
-            &self.search.1,
-            self.ignore_dns.1,
-        );
-    }
-
-    fn names(
-        &self,
-        file: &mut Keyfile,
-        section: &str,
-        of: fn(&IpAddr) -> bool,
-        search: &[String],
-        ignore: bool,
-    ) {
-        let list = |words: Vec<String>| words.iter().map(|w| format!("{w};")).collect::<String>();
-        let dns: Vec<String> = self
-            .dns
-            .iter()
-            .filter(|d| of(d))
-            .map(IpAddr::to_string)
-            .collect();
-        if !dns.is_empty() {
-            file.set(section, "dns", list(dns));
-        }
-        if !search.is_empty() {
-            file.set(section, "dns-search", list(search.to_vec()));
-        }
-        if ignore {
-            file.set(section, "ignore-auto-dns", "true");
-        }
-        if self.no_default_route {
-            file.set(section, "never-default", "true");
-        }
+        self.kind
+            .members()
+            .into_iter()
+            .enumerate()
+            .map(member)
+            .collect()
     }
 }
 
@@ -447,265 +289,4 @@ fn on_boot(draft: &Draft<'_>) -> bool {
         ),
         _ => true,
     }
-}
-
-fn kind(draft: &mut Draft<'_>) -> Option<Kind> {
-    let bond = draft.all_lists("--bondslaves");
-    let bridge = draft.all_lists("--bridgeslaves");
-    let team = team_members(&draft.all_lists("--teamslaves").join(","));
-    if [bond.is_empty(), bridge.is_empty(), team.is_empty()]
-        .iter()
-        .filter(|e| !**e)
-        .count()
-        > 1
-    {
-        draft.error(
-            "is a bond, a bridge and a team at once",
-            "give one of --bondslaves, --bridgeslaves, --teamslaves",
-        );
-        return None;
-    }
-    let mut names = bond
-        .iter()
-        .chain(&bridge)
-        .copied()
-        .chain(team.iter().map(|(n, _)| n.as_str()));
-    if let Some(bad) = names.find(|n| !is_interface(n)) {
-        draft.error(
-            format!("joins {bad}, which is not the name of a network device"),
-            "separate devices by commas",
-        );
-        return None;
-    }
-    let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
-    if !bond.is_empty() {
-        return Some(Kind::Bond {
-            members: owned(bond),
-            options: options(draft, "--bondopts")?,
-        });
-    }
-    if !bridge.is_empty() {
-        return Some(Kind::Bridge {
-            members: owned(bridge),
-            options: options(draft, "--bridgeopts")?,
-        });
-    }
-    if !team.is_empty() {
-        let config = draft.command.text("--teamconfig").unwrap_or("").to_owned();
-        return Some(Kind::Team {
-            members: team,
-            config,
-        });
-    }
-    Some(Kind::Plain)
-}
-
-/// `mode=active-backup,miimon=100`, or separated by semicolons where values hold commas.
-fn options(draft: &mut Draft<'_>, name: &str) -> Option<Vec<(String, String)>> {
-    let said = match draft.command.text(name) {
-        Some(text) => text.to_owned(),
-        None => draft.all_lists(name).join(","),
-    };
-    let separator = if said.contains(';') { ';' } else { ',' };
-    let mut options = Vec::new();
-    for pair in said
-        .split(separator)
-        .map(str::trim)
-        .filter(|p| !p.is_empty())
-    {
-        // The reference's own documents write `miimon-100` as well.
-        let split = pair.split_once('=').or_else(|| pair.split_once('-'));
-        let sane = |k: &str| {
-            !k.is_empty()
-                && k.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-        };
-        match split {
-            Some((key, value)) if sane(key) && !value.contains(char::is_control) => {
-                options.push((key.to_owned(), super::keyfile::escape(value)));
-            }
-            _ => {
-                draft.error(
-                    format!("{name}={said}: not NAME=VALUE pairs"),
-                    "for example mode=active-backup,miimon=100",
-                );
-                return None;
-            }
-        }
-    }
-    Some(options)
-}
-
-/// `eth1'{"prio": 10}',eth2`: names, each with a configuration in quotes.
-fn team_members(said: &str) -> Vec<(String, String)> {
-    let mut members = Vec::new();
-    let mut rest = said;
-    while !rest.is_empty() {
-        let end = rest.find([',', '\'']).unwrap_or(rest.len());
-        let (name, mut after) = rest.split_at(end);
-        let mut config = "";
-        if let Some(quoted) = after.strip_prefix('\'') {
-            let close = quoted.find('\'').unwrap_or(quoted.len());
-            config = &quoted[..close];
-            after = quoted[close..].trim_start_matches('\'');
-        }
-        if !name.trim().is_empty() {
-            members.push((name.trim().to_owned(), config.to_owned()));
-        }
-        rest = after.trim_start_matches([',', ' ']);
-    }
-    members
-}
-
-fn ipv4(draft: &mut Draft<'_>) -> Option<Ipv4> {
-    if draft.command.flag("--noipv4") {
-        return Some(Ipv4::Disabled);
-    }
-    match draft.command.text("--bootproto").unwrap_or("dhcp") {
-        "dhcp" | "bootp" => {
-            for option in ["--ip", "--netmask", "--gateway"] {
-                if draft.command.has(option) {
-                    draft.warn(
-                        format!("{option} has no effect without --bootproto=static"),
-                        "add --bootproto=static",
-                    );
-                }
-            }
-            Some(Ipv4::Auto)
-        }
-        "static" if draft.command.has("--ip") => manual_ipv4(draft),
-        // A static line with an IPv6 address alone.
-        "static" if draft.command.has("--ipv6") => Some(Ipv4::Disabled),
-        "static" => {
-            draft.error(
-                "--bootproto=static without an address",
-                "give --ip and --netmask",
-            );
-            None
-        }
-        other => {
-            let hint = "an image can use dhcp or static";
-            draft.error(
-                format!("--bootproto={other}: not possible in an image"),
-                hint,
-            );
-            None
-        }
-    }
-}
-
-fn manual_ipv4(draft: &mut Draft<'_>) -> Option<Ipv4> {
-    let (address, prefix) = draft.command.text("--ip").map(split_prefix)?;
-    let address = parse::<Ipv4Addr>(draft, "--ip", address)?;
-    let mask = draft.command.text("--netmask").or(prefix);
-    let Some(mask) = mask.map(str::to_owned) else {
-        draft.error(
-            "--ip without --netmask",
-            "for example --netmask=255.255.255.0",
-        );
-        return None;
-    };
-    let Some(prefix) = prefix_of(&mask) else {
-        draft.error(
-            format!("--netmask={mask}: not a network mask"),
-            "for example 255.255.255.0, or 24",
-        );
-        return None;
-    };
-    let gateway = match draft.command.text("--gateway").filter(|g| !g.is_empty()) {
-        Some(gateway) => Some(parse::<Ipv4Addr>(draft, "--gateway", gateway)?),
-        None => None,
-    };
-    Some(Ipv4::Manual {
-        address,
-        prefix,
-        gateway,
-    })
-}
-
-fn split_prefix(text: &str) -> (&str, Option<&str>) {
-    text.split_once('/')
-        .map_or((text, None), |(a, p)| (a, Some(p)))
-}
-
-/// `255.255.255.0` or `24`.
-fn prefix_of(mask: &str) -> Option<u32> {
-    if let Ok(prefix) = mask.parse::<u32>() {
-        return (prefix <= 32).then_some(prefix);
-    }
-    let bits = u32::from(mask.parse::<Ipv4Addr>().ok()?);
-    let ones = bits.leading_ones();
-    (bits.count_ones() == ones).then_some(ones)
-}
-
-fn parse<T: std::str::FromStr>(draft: &mut Draft<'_>, option: &str, said: &str) -> Option<T> {
-    let parsed = said.trim().parse().ok();
-    if parsed.is_none() {
-        draft.error(
-            format!("{option}={said}: not an IP address"),
-            "names are not looked up here; give the number",
-        );
-    }
-    parsed
-}
-
-fn ipv6(draft: &mut Draft<'_>) -> Option<Ipv6> {
-    if draft.command.flag("--noipv6") {
-        return Some(Ipv6::Disabled);
-    }
-    match draft.command.text("--ipv6").unwrap_or("auto") {
-        "" | "auto" => Some(Ipv6::Auto),
-        "dhcp" => Some(Ipv6::Dhcp),
-        "ignore" => Some(Ipv6::Disabled),
-        said => {
-            let (address, prefix) = split_prefix(said);
-            let address = parse::<Ipv6Addr>(draft, "--ipv6", address)?;
-            let prefix = match prefix.unwrap_or("64").parse::<u32>() {
-                Ok(prefix) if prefix <= 128 => prefix,
-                _ => {
-                    draft.error(
-                        format!("--ipv6={said}: not an address with a prefix"),
-                        "for example 2001:db8::5/64",
-                    );
-                    return None;
-                }
-            };
-            let gateway = match draft
-                .command
-                .text("--ipv6gateway")
-                .filter(|g| !g.is_empty())
-            {
-                Some(gateway) => Some(parse::<Ipv6Addr>(draft, "--ipv6gateway", gateway)?),
-                None => None,
-            };
-            Some(Ipv6::Manual {
-                address,
-                prefix,
-                gateway,
-            })
-        }
-    }
-}
-
-fn dns(draft: &mut Draft<'_>) -> Option<Vec<IpAddr>> {
-    let said = draft.all_lists("--nameserver");
-    said.into_iter()
-        .map(|s| parse::<IpAddr>(draft, "--nameserver", s))
-        .collect()
-}
-
-fn search(draft: &Draft<'_>, option: &str) -> Vec<String> {
-    let text = draft
-        .command
-        .text(option)
-        .map(str::to_owned)
-        .unwrap_or_else(|| draft.all_lists(option).join(","));
-    let sane = |w: &&str| {
-        w.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
-    };
-    split_commas(&text)
-        .filter(sane)
-        .map(str::to_owned)
-        .collect()
 }
