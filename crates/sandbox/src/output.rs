@@ -76,15 +76,15 @@ impl Lines {
             output.dropped += bytes.len() as u64;
             return;
         }
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.split_last() {
-                Some((b'\n', rest)) => {
-                    self.append(rest);
-                    self.finish(output);
-                }
-                _ => self.append(piece),
-            }
+        let mut rest = bytes;
+        while let Some((line, after)) =
+            memchr::memchr(b'\n', rest).and_then(|end| rest.split_at_checked(end))
+        {
+            self.append(line);
+            self.finish(output);
+            rest = after.get(1..).unwrap_or_default();
         }
+        self.append(rest);
     }
 
     /// Takes in one datagram: a message or several lines of one.

@@ -84,6 +84,13 @@ pub enum Mount {
         /// Whether it may be written.
         writable: bool,
     },
+    /// Another root, layers and all, at a place in this one.
+    Tree {
+        /// In the root.
+        target: String,
+        /// What is mounted there.
+        tree: Root,
+    },
     /// A file with given bytes, on no disk (a tmpfs file bound read-only to the target).
     File {
         /// In the root.

@@ -24,6 +24,10 @@ use crate::{CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status,
 
 /// How long an init gets to end things in order before it is killed itself.
 const GRACE: Duration = Duration::from_secs(5);
+/// Reads from one stream before the others get their turn.
+const READS_AT_ONCE: u32 = 16;
+/// Bytes that a pipe holds; the kernel's default of 64 KiB means a change of process for each.
+const PIPE_BYTES: usize = 512 << 10;
 /// How often the size of the user's terminal is looked at.
 const TERMINAL_TICK: Duration = Duration::from_millis(200);
 
@@ -137,6 +141,9 @@ impl Sandbox {
     }
 
     fn execute(&self, job: Job, limits: &Limits, io: Io<'_>) -> Result<Outcome> {
+        if io.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Ok(outcome(Status::Cancelled, 0.0, 0));
+        }
         let kills = memory::kills();
         let started = Instant::now();
         let mut run = Run::start(self, job, limits, io)?;
@@ -153,9 +160,21 @@ impl Sandbox {
     /// Makes paths absolute and free of links, and missing upper and work directories.
     fn settle(&self, request: &Request) -> Result<Request> {
         let mut request = request.clone();
-        match &mut request.root {
-            Root::Dir { path, .. } => resolve(path)?,
-            Root::Layers { lower } => lower.iter_mut().try_for_each(resolve)?,
+        self.settle_root(&mut request.root)?;
+        for mount in &mut request.mounts {
+            match mount {
+                Mount::Bind { source, .. } => resolve(source)?,
+                Mount::Tree { tree, .. } => self.settle_root(tree)?,
+                _ => {}
+            }
+        }
+        Ok(request)
+    }
+
+    fn settle_root(&self, root: &mut Root) -> Result<()> {
+        match root {
+            Root::Dir { path, .. } => resolve(path),
+            Root::Layers { lower } => lower.iter_mut().try_for_each(resolve),
             Root::Overlay { lower, upper, work } => {
                 lower.iter_mut().try_for_each(resolve)?;
                 for path in [upper, work] {
@@ -164,14 +183,9 @@ impl Sandbox {
                     }
                     resolve(path)?;
                 }
+                Ok(())
             }
         }
-        for mount in &mut request.mounts {
-            if let Mount::Bind { source, .. } = mount {
-                resolve(source)?;
-            }
-        }
-        Ok(request)
     }
 }
 
@@ -195,6 +209,7 @@ fn validate(request: &Request, io: &Io<'_>) -> Result<()> {
             Mount::Proc | Mount::Sys | Mount::Dev => {}
             Mount::Tmpfs { target, .. }
             | Mount::Bind { target, .. }
+            | Mount::Tree { target, .. }
             | Mount::File { target, .. }
             | Mount::Symlink { target, .. } => absolute("mount point", target)?,
         }
@@ -268,6 +283,8 @@ struct Reader {
 impl Reader {
     fn new(stream: Stream, fd: OwnedFd) -> Result<Reader> {
         rustix::io::ioctl_fionbio(&fd, true).doing("making a pipe not block")?;
+        // Refused where the user has used up what pipes may hold, and for sockets.
+        let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES);
         Ok(Reader {
             fd,
             lines: Lines::new(stream),
@@ -388,7 +405,7 @@ impl<'a> Run<'a> {
             failed: None,
             ended: None,
             value: None,
-            chunk: vec![0; 64 << 10],
+            chunk: vec![0; PIPE_BYTES],
         })
     }
 
@@ -406,9 +423,10 @@ impl<'a> Run<'a> {
                     self.bridge = None;
                 }
             }
-            // Some at a time, so that a flood on one stream does not silence the others.
+            // A limited number at a time, so that a flood on one stream does not silence the others.
             for reader in self.readers.iter_mut().filter(|reader| reader.open) {
-                reader.read(&mut self.chunk, &mut self.output);
+                let mut turns = 0..READS_AT_ONCE;
+                while turns.next().is_some() && reader.read(&mut self.chunk, &mut self.output) {}
             }
             if woken.control {
                 self.listen()?;

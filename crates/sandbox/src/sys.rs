@@ -173,8 +173,18 @@ pub(crate) fn reset_signals(keep_sigpipe_ignored: bool) {
         if signal == libc::SIGPIPE && keep_sigpipe_ignored {
             continue;
         }
-        // SAFETY: setting the default action involves no handler; refusals (KILL, STOP, reserved numbers) are harmless.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: four zero words are a valid `struct sigaction` of the kernel with the default action and an empty mask;
+        // refusals (KILL, STOP) are harmless. The C library's wrapper would spare the two signals it keeps for itself.
+        unsafe {
+            let default = [0u64; 4];
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                8,
+            );
+        }
     }
     // SAFETY: the set is initialised by `sigemptyset` before its use.
     unsafe {

@@ -45,6 +45,7 @@ pub(super) fn enter(request: &Request, sources: Sources) -> Result<Entered> {
         root: root.as_fd(),
         network: request.network,
         binds: sources.binds.into_iter(),
+        trees: sources.trees.into_iter(),
         entered: Entered {
             mounted: Vec::new(),
             created: Vec::new(),
@@ -231,6 +232,7 @@ pub(super) struct Mounter<'a> {
     root: BorrowedFd<'a>,
     network: Network,
     binds: std::vec::IntoIter<OwnedFd>,
+    trees: std::vec::IntoIter<RootTrees>,
     pub(super) entered: Entered,
 }
 
@@ -248,6 +250,7 @@ impl Mounter<'_> {
                 target,
                 writable,
             } => self.bind(source, target, *writable),
+            Mount::Tree { target, .. } => self.tree(target),
             Mount::File {
                 target,
                 content,
@@ -291,6 +294,16 @@ impl Mounter<'_> {
             target,
             if is_dir { Kind::Dir } else { Kind::File },
         )
+    }
+
+    fn tree(&mut self, target: &str) -> Result<()> {
+        let trees = self
+            .trees
+            .next()
+            .ok_or_else(|| Error::internal("a tree to mount is missing"))?;
+        let mounted = self.staging.root(trees)?;
+        let copy = subtree(mounted.as_fd(), ".").doing_at("cloning", Path::new(target))?;
+        self.place(copy.as_fd(), target, Kind::Dir)
     }
 
     fn file(&mut self, target: &str, content: &[u8], mode: u32) -> Result<()> {

@@ -14,6 +14,8 @@ pub(super) struct Sources {
     pub(super) root: RootTrees,
     /// One for each [`Mount::Bind`], in order.
     pub(super) binds: Vec<OwnedFd>,
+    /// One for each [`Mount::Tree`], in order.
+    pub(super) trees: Vec<RootTrees>,
 }
 
 /// The sources of the root.
@@ -41,9 +43,14 @@ impl Sources {
             Mount::Bind { source, .. } => Some(tree(source)),
             _ => None,
         });
+        let trees = request.mounts.iter().filter_map(|mount| match mount {
+            Mount::Tree { tree, .. } => Some(open_root(tree)),
+            _ => None,
+        });
         Ok(Sources {
             root: open_root(&request.root)?,
             binds: binds.collect::<Result<_>>()?,
+            trees: trees.collect::<Result<_>>()?,
         })
     }
 }

@@ -46,8 +46,9 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("host_files_are_out_of_reach", escape),
     ("read_only_mounts_stay_so", read_only),
     ("mounts_and_their_residue", mounts),
+    ("another_root_is_mounted_below", tree),
     ("links_are_followed_inside_the_root", links),
-    ("fifty_layers", layers),
+    ("two_hundred_layers", layers),
     ("layers_without_a_writable_one", read_only_layers),
     ("the_same_upper_again_and_again", reuse),
     ("only_handed_descriptors_are_there", descriptors),
@@ -324,9 +325,7 @@ fn network(f: &Fixture) -> Outcome {
     let mut request = f.script(script);
     request.network = Network::Host;
     let host = f.run(&request)?.stdout();
-    check(host.starts_with(&own) && host.ends_with("lo"), || {
-        host.clone()
-    })
+    check(host.starts_with(&own), || host.clone())
 }
 
 fn host_mounts(f: &Fixture) -> Outcome {
@@ -349,7 +348,7 @@ fn escape(f: &Fixture) -> Outcome {
         equal(f.output_of(&format!("echo $(ls {way})"))?, marker.into())?;
     }
     equal(
-        f.output_of("ls /proc/1/root /proc/1/fd /proc/1/cwd 2>/dev/null; true")?,
+        f.output_of("for way in root cwd fd; do ls /proc/1/$way/ 2>/dev/null; done; true")?,
         String::new(),
     )?;
     equal(
@@ -429,6 +428,27 @@ fn mounts(f: &Fixture) -> Outcome {
     equal(fs::read_dir(f.path("upper/run"))?.count(), 1)
 }
 
+fn tree(f: &Fixture) -> Outcome {
+    f.output_of("echo own > /etc/own")?;
+    let mut request = f.script("cat /run/root/etc/own; echo more > /run/root/etc/more");
+    request.root = Root::Layers {
+        lower: vec![f.path("base")],
+    };
+    request.mounts.push(Mount::Tmpfs {
+        target: "/run".into(),
+        mode: 0o755,
+    });
+    request.mounts.push(Mount::Tree {
+        target: "/run/root".into(),
+        tree: f.root(),
+    });
+    equal(f.run(&request)?.stdout(), "own".into())?;
+    equal(
+        fs::read_to_string(f.path("upper/etc/more"))?,
+        "more\n".into(),
+    )
+}
+
 fn links(f: &Fixture) -> Outcome {
     f.output_of("ln -s ../run/systemd/resolve/conf /etc/resolv.conf; ln -s /../../../etc /up; ln -s loop /loop")?;
     let mut request = f.script("cat /etc/resolv.conf /up/other");
@@ -471,6 +491,7 @@ fn numbered_layers(f: &Fixture, count: usize) -> Result<Vec<PathBuf>, Failed> {
         fs::write(path.join(format!("f{number}")), "x")?;
         fs::write(path.join("top"), format!("{number}\n"))?;
     }
+    f.give_to_root_inside(f.dir.path())?;
     lower.push(f.path("base"));
     Ok(lower)
 }
@@ -536,7 +557,7 @@ fn descriptors(f: &Fixture) -> Outcome {
     let leaked = rustix::fs::open("/", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
     let handed = leaked.try_clone()?;
     let seen = f.run_with(
-        &f.script("echo /proc/self/fd/*; ls /proc/$$/fd"),
+        &f.script("echo /proc/self/fd/*; ls /proc/$$/fd; true"),
         With {
             fds: vec![handed],
             ..With::default()
@@ -552,6 +573,16 @@ fn descriptors(f: &Fixture) -> Outcome {
 }
 
 fn privileges(f: &Fixture) -> Outcome {
+    // No signal stays ignored or blocked because Kiln, or what started it, wanted it so.
+    let request = f.request(Body::Exec {
+        argv: ["grep", "-e", "SigBlk", "-e", "SigIgn", "/proc/self/status"]
+            .map(str::to_owned)
+            .to_vec(),
+    });
+    equal(
+        f.run(&request)?.stdout(),
+        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000".into(),
+    )?;
     let status = f.output_of("grep -e NoNewPrivs -e ^Seccomp: -e ^CapAmb /proc/self/status")?;
     equal(
         status,
@@ -567,21 +598,21 @@ fn background(f: &Fixture) -> Outcome {
         (seen.stdout(), seen.outcome.status),
         ("done".into(), Status::Exited(0)),
     )?;
-    check(start.elapsed() < Duration::from_secs(10), || {
+    check(start.elapsed() < Duration::from_secs(30), || {
         format!("{:?}", start.elapsed())
     })
 }
 
 fn time_limit(f: &Fixture) -> Outcome {
     let mut request = f.script("trap '' TERM; echo begun; (setsid sleep 1000 &) ; sleep 1000");
-    request.limits.seconds = Some(1);
+    request.limits.seconds = Some(3);
     let start = Instant::now();
     let seen = f.run(&request)?;
     equal(
         (seen.stdout(), seen.outcome.status),
         ("begun".into(), Status::TimedOut),
     )?;
-    check(start.elapsed() < Duration::from_secs(5), || {
+    check(start.elapsed() < Duration::from_secs(30), || {
         format!("{:?}", start.elapsed())
     })?;
     // A run that is ended still takes its mount points back.
@@ -590,27 +621,20 @@ fn time_limit(f: &Fixture) -> Outcome {
 
 fn cancelling(f: &Fixture) -> Outcome {
     let token = CancelToken::new()?;
-    let other = token.clone();
     let start = Instant::now();
-    let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        other.cancel();
-    });
-    let seen = f.run_with(
-        &f.script("echo begun; sleep 1000"),
-        With {
-            cancel: Some(&token),
-            ..With::default()
-        },
-    )?;
-    equal(
-        (seen.stdout(), seen.outcome.status),
-        ("begun".into(), Status::Cancelled),
-    )?;
-    check(start.elapsed() < Duration::from_secs(5), || {
+    // From another thread, as a signal handler or a server would.
+    let mut output = |_: Stream, _: &str| {
+        let token = token.clone();
+        std::thread::spawn(move || token.cancel());
+    };
+    let mut message = |_: Value| {};
+    let mut io = Io::new(&mut output, &mut message);
+    io.cancel = Some(&token);
+    let outcome = f.sandbox.run(&f.script("echo begun; sleep 1000"), io)?;
+    equal(outcome.status, Status::Cancelled)?;
+    check(start.elapsed() < Duration::from_secs(30), || {
         format!("{:?}", start.elapsed())
     })?;
-    let _ = thread.join();
     let seen = f.run_with(
         &f.script("echo begun"),
         With {
@@ -618,11 +642,15 @@ fn cancelling(f: &Fixture) -> Outcome {
             ..With::default()
         },
     )?;
-    equal(seen.outcome.status, Status::Cancelled)
+    equal(
+        (seen.stdout(), seen.outcome.status),
+        (String::new(), Status::Cancelled),
+    )
 }
 
 fn flood(f: &Fixture) -> Outcome {
-    let mut request = f.script("head -c 1073741824 /dev/zero; yes | head -n 1000000; exit 3");
+    let mut request =
+        f.script("dd if=/dev/zero bs=1M count=1025 2>/dev/null; yes | head -n 1000000; exit 3");
     request.limits.output_bytes = 1 << 20;
     let mut bytes = 0;
     let (mut output, mut message) = (|_: Stream, line: &str| bytes += line.len(), |_: Value| {});

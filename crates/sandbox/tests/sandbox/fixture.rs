@@ -82,6 +82,11 @@ impl Fixture {
         for name in applets.split_ascii_whitespace() {
             symlink("busybox", base.join("bin").join(name))?;
         }
+        self.give_to_root_inside(&base)
+    }
+
+    /// Makes the namespace's root the owner of a tree.
+    pub(crate) fn give_to_root_inside(&self, path: &Path) -> Result<(), Failed> {
         let ids = self.sandbox.ids();
         let owner = format!(
             "{}:{}",
@@ -91,7 +96,7 @@ impl Fixture {
         let status = std::process::Command::new("chown")
             .arg("-hR")
             .arg(owner)
-            .arg(&base)
+            .arg(path)
             .status()?;
         check(status.success(), || format!("chown: {status}"))
     }
