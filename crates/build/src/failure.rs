@@ -45,6 +45,8 @@ pub struct Failure {
     pub layer: Option<String>,
     /// `file:line` of the kickstart.
     pub origin: Option<String>,
+    /// The kickstart line with a caret, as [`kiln_kickstart::render`] shows it.
+    pub excerpt: Option<String>,
     /// The package whose scriptlet or file failed.
     pub package: Option<String>,
     /// The exact command.
@@ -69,6 +71,7 @@ impl Failure {
             message: message.into(),
             layer: None,
             origin: None,
+            excerpt: None,
             package: None,
             command: None,
             status: None,

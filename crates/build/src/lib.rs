@@ -1,7 +1,30 @@
 //! The build pipeline: events, resume, artifacts and cancellation.
+//!
+//! [`build`] is the list of a build's verbs; read `pipeline.rs` first.
 
+mod artifacts;
+mod cancel;
+mod convert;
 mod event;
 mod failure;
+mod finish;
+mod image;
+mod load;
+mod output;
+mod pipeline;
+mod plan;
+mod resolve;
+mod root;
+mod squash;
+mod steps;
 
+pub use cancel::Cancel;
 pub use event::*;
 pub use failure::*;
+pub use kiln_packages::Proxies;
+pub use kiln_plan::Input;
+pub use output::Artifact;
+pub use pipeline::{BuildReport, BuildRequest, build, lock};
+pub use plan::plan;
+pub use squash::FUNCTIONS;
+pub use steps::{Sink, Timing};

@@ -1,1 +1,17 @@
 //! Tools root, package installation, kickstart commands, scripts and the layer store.
+
+mod calls;
+pub mod changes;
+pub mod configure;
+pub mod debian;
+mod error;
+mod report;
+pub mod run;
+pub mod scripts;
+pub mod store;
+
+pub use calls::{EXPORT_SPARSE, FUNCTIONS};
+pub use error::{Error, ErrorKind, Result, describe};
+pub use report::Reporter;
+pub use run::{Extras, Place};
+pub use store::{Layer, Staging, Store};

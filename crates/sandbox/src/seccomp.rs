@@ -172,3 +172,73 @@ pub(crate) fn program() -> Vec<sock_filter> {
     program.push(answer(libc::SECCOMP_RET_ALLOW));
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel would, for the instructions that it uses.
+    fn verdict(arch: u32, number: u32) -> u32 {
+        let program = program();
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let jump = |taken: bool| usize::from(if taken { jt } else { jf });
+            at += 1;
+            match u32::from(code) {
+                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    accumulator = if k == 0 { number } else { arch };
+                }
+                code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => {
+                    at += jump(accumulator == k)
+                }
+                code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => {
+                    at += jump(accumulator >= k)
+                }
+                code if code == libc::BPF_JMP | libc::BPF_JA => at += k as usize,
+                code if code == libc::BPF_RET | libc::BPF_K => return k,
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_architecture_has_its_own_numbers() {
+        for table in &TABLES {
+            for (numbers, wanted) in [
+                (table.flush, 0),
+                (table.deny, libc::EPERM),
+                (table.missing, libc::ENOSYS),
+            ] {
+                for number in numbers {
+                    assert_eq!(
+                        verdict(table.arch, *number),
+                        errno(wanted),
+                        "{:#x} {number}",
+                        table.arch
+                    );
+                }
+            }
+            // `write` and `openat` on each of them.
+            for number in [1, 4, 56, 64, 257, 295, 322] {
+                assert_eq!(
+                    verdict(table.arch, number),
+                    libc::SECCOMP_RET_ALLOW,
+                    "{:#x} {number}",
+                    table.arch
+                );
+            }
+        }
+        assert_eq!(verdict(0x1234, 1), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn numbers_do_not_leak_from_one_architecture_to_the_other() {
+        let fsync = libc::SYS_fsync as u32;
+        assert_eq!(verdict(ARCH_I386, fsync), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(verdict(ARCH_I386, 118), errno(0));
+        assert_eq!(verdict(ARCH_X86_64, 118), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(verdict(ARCH_X86_64, X32_BIT | fsync), errno(libc::ENOSYS));
+    }
+}

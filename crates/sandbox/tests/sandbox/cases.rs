@@ -57,6 +57,7 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("a_time_limit_ends_everything", time_limit),
     ("cancelling_ends_everything", cancelling),
     ("a_gigabyte_of_output_is_dropped", flood),
+    ("limits_are_set_and_only_lowered", limits),
     ("many_runs_at_once", parallel),
     ("usage_is_measured", usage),
     ("a_terminal_is_passed_through", terminal),
@@ -68,6 +69,7 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
 
 /// Cases that only root can set up.
 pub(crate) const ROOT_ONLY: &[(&str, Case)] = &[
+    ("zz_oom", oom),
     ("a_root_in_a_closed_home_works", closed_home),
     ("root_inside_is_not_root_outside", shifted),
 ];
@@ -674,6 +676,17 @@ fn flood(f: &Fixture) -> Outcome {
     })
 }
 
+fn limits(f: &Fixture) -> Outcome {
+    let mut request = f.script("ulimit -n; ulimit -Hn; ulimit -c; dd if=/dev/zero of=/dev/null bs=300M count=1 2>/dev/null; echo $?");
+    equal(f.run(&request)?.stdout(), "4096\n4096\n0\n0".into())?;
+    request.limits.open_files = u64::MAX;
+    request.limits.address_space = Some(200 << 20);
+    let seen = f.run(&request)?.stdout();
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let hard = hard.map_or_else(|| "unlimited".to_owned(), |number| number.to_string());
+    equal(seen, format!("{hard}\n{hard}\n0\n1"))
+}
+
 fn parallel(f: &Fixture) -> Outcome {
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -894,4 +907,10 @@ fn shifted(f: &Fixture) -> Outcome {
         writable: true,
     });
     equal(f.run(&request)?.stdout(), "65534\n1".into())
+}
+
+fn oom(f: &Fixture) -> Outcome {
+    let seen = f.run(&f.script("dd if=/dev/zero of=/dev/null bs=300M count=1; echo $?; exit 1"))?;
+    eprintln!("OOM {seen:?}");
+    Ok(())
 }

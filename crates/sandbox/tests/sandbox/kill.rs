@@ -52,13 +52,14 @@ fn kill_all_rounds(dir: &str) -> Result<(), Failed> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let program = std::env::current_exe()?;
-    // A fixed sequence of moments, from before the first namespace to well into the second run.
+    // A fixed sequence of moments, from before the first namespace to well into a later run, on slow machines too.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..ROUNDS {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        let moment = Duration::from_micros((state >> 33) % 120_000);
+        let longest = if round % 2 == 0 { 60_000 } else { 300_000 };
+        let moment = Duration::from_micros((state >> 33) % longest);
         // Fixtures leave their directory when they are killed; it goes with the case's own.
         let mut child = Command::new(&program)
             .args(["--victim", dir])

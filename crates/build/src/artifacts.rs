@@ -1,0 +1,87 @@
+//! What a build leaves in the output directory.
+
+use kiln_plan::Format;
+use serde_json::{Value, json};
+
+use crate::finish::image_id;
+use crate::image::{RAW, TAR_GZ};
+use crate::output::{Artifact, Output};
+use crate::pipeline::{BuildReport, Resolved, Session};
+use crate::squash::Squashed;
+use crate::{Event, Failure, FailureKind, Unit};
+
+/// What the image step found out.
+pub(crate) struct Made {
+    /// The kernel's version.
+    pub(crate) kernel: String,
+    /// The root's file system.
+    pub(crate) squashed: Squashed,
+}
+
+const MANIFEST: &str = "manifest.json";
+const PACKAGES: &str = "packages.txt";
+const LOG: &str = "build.log";
+
+/// Writes manifest, package list and log, and moves everything to its place, the manifest last.
+pub(crate) fn publish(session: &Session<'_>, resolved: &Resolved, made: &Made, output: &Output) -> Result<BuildReport, Failure> {
+    output.write(PACKAGES, packages(resolved).as_bytes())?;
+    let images: Vec<&str> = resolved.plan.formats.iter().map(|f| file_name(*f)).collect();
+    let described = session.steps.step("hashing the artifacts", None, Unit::Bytes, |_| {
+        images.iter().chain(&[PACKAGES]).map(|name| output.describe(name)).collect::<Result<Vec<Artifact>, Failure>>()
+    })?;
+    let text = serde_json::to_string_pretty(&manifest(session, resolved, made, &described))
+        .map_err(|e| Failure::new(FailureKind::Internal, "the manifest cannot be written down").cause(e.to_string()))?;
+    output.write(MANIFEST, format!("{text}\n").as_bytes())?;
+    session.steps.flush();
+    session.cancel.check()?;
+    let mut artifacts = Vec::new();
+    for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {
+        let path = output.publish(name)?;
+        if let Some(artifact) = described.iter().find(|a| a.name == name && name != PACKAGES) {
+            session.steps.emit(Event::Artifact { path: path.clone(), bytes: artifact.bytes, allocated: artifact.allocated });
+        }
+        artifacts.push(path);
+    }
+    Ok(BuildReport { output: output.dir().to_owned(), artifacts, seconds: session.steps.seconds() })
+}
+
+fn file_name(format: Format) -> &'static str {
+    match format {
+        Format::Raw => RAW,
+        Format::TarGz => TAR_GZ,
+    }
+}
+
+/// Name, version and architecture of every package of the image, sorted, as `dpkg-query` shows them.
+fn packages(resolved: &Resolved) -> String {
+    let image = resolved.lock.packages.iter().filter(|p| p.layer != crate::resolve::TOOLS);
+    let mut lines: Vec<String> = image.map(|p| format!("{}\t{}\t{}\n", p.name, p.version, p.architecture)).collect();
+    lines.sort();
+    lines.concat()
+}
+
+fn manifest(session: &Session<'_>, resolved: &Resolved, made: &Made, artifacts: &[Artifact]) -> Value {
+    let Resolved { plan, lock, .. } = resolved;
+    let layer = |name: &String| {
+        let slice: Vec<_> = lock.of_layer(name).collect();
+        json!({ "name": name, "packages": slice.len(), "bytes": slice.iter().map(|p| p.size).sum::<u64>() })
+    };
+    json!({
+        "format": 1,
+        "name": plan.name,
+        "target": lock.target,
+        "image": image_id(resolved).to_string(),
+        "plan": plan.id().to_string(),
+        "lock": lock.id().to_string(),
+        "kiln": env!("CARGO_PKG_VERSION"),
+        "source-date-epoch": session.epoch(resolved),
+        "kernel": made.kernel,
+        "layers": lock.layers.iter().map(layer).collect::<Vec<_>>(),
+        "root": made.squashed,
+        "compression": plan.compression,
+        "artifacts": artifacts,
+        "warnings": session.steps.warnings(),
+        "steps": session.steps.timings(),
+        "seconds": session.steps.seconds(),
+    })
+}

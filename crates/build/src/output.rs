@@ -1,0 +1,147 @@
+//! The output directory: artifacts are made in a private directory inside it and appear by rename.
+//!
+//! ```text
+//! output/
+//!   disk.raw disk.tar.gz packages.txt build.log manifest.json   complete or absent, never in between
+//!   .kiln-<pid>-<clock>/                                        artifacts in the making; `lock` in it is flock'ed
+//! ```
+//! The manifest is renamed last: when it is there, it describes the files beside it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::load::plain;
+use crate::{Failure, FailureKind};
+
+const PREFIX: &str = ".kiln-";
+
+/// Artifacts in the making. Dropping it removes them.
+pub(crate) struct Output {
+    dir: PathBuf,
+    staging: PathBuf,
+    _lock: File,
+}
+
+/// A finished file, as the manifest describes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Artifact {
+    /// File name in the output directory.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Bytes that it takes on disk.
+    pub allocated: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+impl Output {
+    /// Makes the directory if need be, removes what killed builds left there, and makes a private directory in it.
+    pub(crate) fn open(dir: &Path) -> Result<Output, Failure> {
+        let fail = |error: &std::io::Error| {
+            let failure = Failure::new(FailureKind::Environment, format!("the output directory {} cannot be written", dir.display()));
+            failure.cause(plain(error)).hint("choose another with -o DIR")
+        };
+        fs::create_dir_all(dir).map_err(|e| fail(&e))?;
+        reclaim(dir);
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let staging = dir.join(format!("{PREFIX}{}-{clock:x}", std::process::id()));
+        fs::create_dir(&staging).map_err(|e| fail(&e))?;
+        let lock = File::create(staging.join("lock")).map_err(|e| fail(&e))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(&e.into()))?;
+        Ok(Output { dir: dir.to_owned(), staging, _lock: lock })
+    }
+
+    /// Where an artifact is made.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.staging.join(name)
+    }
+
+    /// Creates an artifact's file for reading and writing.
+    pub(crate) fn create(&self, name: &str) -> Result<File, Failure> {
+        let path = self.path(name);
+        let open = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        open.map_err(|e| write_failure(&path, &e))
+    }
+
+    /// Writes a small artifact.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
+        let path = self.path(name);
+        fs::write(&path, content).map_err(|e| write_failure(&path, &e))
+    }
+
+    /// Moves a finished artifact to its place; returns the place.
+    pub(crate) fn publish(&self, name: &str) -> Result<PathBuf, Failure> {
+        let to = self.dir.join(name);
+        fs::rename(self.path(name), &to).map_err(|e| write_failure(&to, &e))?;
+        Ok(to)
+    }
+
+    /// Where artifacts appear.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Size and digest of an artifact that is still private.
+    pub(crate) fn describe(&self, name: &str) -> Result<Artifact, Failure> {
+        let path = self.path(name);
+        let describe = || -> std::io::Result<Artifact> {
+            let mut file = File::open(&path)?;
+            let metadata = file.metadata()?;
+            let mut hash = Sha256::new();
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => break,
+                    n => hash.update(&buffer[..n]),
+                }
+            }
+            Ok(Artifact {
+                name: name.to_owned(),
+                bytes: metadata.len(),
+                allocated: metadata.blocks() * 512,
+                sha256: hex::encode(hash.finalize()),
+            })
+        };
+        describe().map_err(|e| Failure::new(FailureKind::Environment, format!("{} cannot be read back", path.display())).cause(plain(&e)))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.staging);
+    }
+}
+
+/// A failed write of an artifact.
+pub(crate) fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(FailureKind::Environment, format!("{} cannot be written", path.display())).cause(plain(error));
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => failure.hint("free some space there, or choose another place with -o DIR"),
+        _ => failure,
+    }
+}
+
+/// Removes private directories whose build is gone.
+fn reclaim(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let free = match File::open(entry.path().join("lock")) {
+            Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
+            // Killed between making the directory and its lock; a living build is past that in an instant.
+            Err(_) => entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok()).is_some_and(|age| age.as_secs() > 10),
+        };
+        if free {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

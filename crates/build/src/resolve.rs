@@ -1,0 +1,223 @@
+//! From a plan to a lock: the file beside the definition, or the repositories' answer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use kiln_packages::debian::{Keys, Metadata, Package, Repository, Universe, default_repositories, refresh};
+use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
+use kiln_plan::{Plan, Target};
+use kiln_rootfs::debian::{self, Solved, package_error};
+use kiln_rootfs::{Place, configure};
+
+use crate::root::{Roots, Stack};
+use crate::steps::Steps;
+use crate::{Failure, FailureKind, Unit};
+
+/// The lock's layer of the tools root.
+pub(crate) const TOOLS: &str = "tools";
+
+/// What is needed to ask the repositories.
+pub(crate) struct Resolver<'a> {
+    pub(crate) fetcher: &'a Fetcher,
+    pub(crate) downloads: &'a DownloadStore,
+    pub(crate) metadata: &'a Path,
+    pub(crate) steps: &'a Steps<'a>,
+    pub(crate) now: SystemTime,
+}
+
+/// The repositories as they are now.
+pub(crate) struct World {
+    metadata: Metadata,
+    universe: Universe,
+}
+
+impl Resolver<'_> {
+    /// Fetches and verifies the repositories' metadata.
+    pub(crate) fn world(&self, plan: &Plan) -> Result<World, Failure> {
+        self.steps.step("reading the repositories", None, Unit::Bytes, |step| {
+            let repositories = repositories(plan)?;
+            let metadata = refresh(self.fetcher, &repositories, self.metadata, self.now).map_err(package_error)?;
+            let universe = Universe::read(&metadata).map_err(package_error)?;
+            for warning in metadata.warnings.iter().chain(universe.warnings()) {
+                self.steps.warn(warning.clone(), None, None);
+            }
+            step.summarise(format!("{} packages in {} repositories", universe.len(), repositories.len()));
+            Ok(World { metadata, universe })
+        })
+    }
+
+    /// The tools root's packages.
+    pub(crate) fn tools(&self, world: &World) -> Result<Vec<LockedPackage>, Failure> {
+        let packages = debian::tools(&world.universe)?;
+        Ok(packages.iter().map(|p| locked(p, TOOLS, true)).collect())
+    }
+
+    /// Asks apt in the tools root for the packages of all layers.
+    pub(crate) fn solve(&self, plan: &Plan, world: &World, tools: &[LockedPackage], roots: &Roots<'_>, root: &Stack) -> Result<Lock, Failure> {
+        self.steps.step("resolving packages", None, Unit::Packages, |step| {
+            let needs = needs(plan);
+            let requests = debian::collect(plan, &needs, &world.universe)?;
+            for (origin, message) in &requests.warnings {
+                self.steps.warn(message.clone(), Some(origin.clone()), None);
+            }
+            let place = Place {
+                sandbox: roots.sandbox,
+                root: kiln_sandbox::Root::Layers { lower: root.lower() },
+                epoch: 0,
+                reporter: step,
+                cancel: roots.cancel,
+            };
+            let solved = debian::solve(&place, &world.universe, &world.metadata, &requests, &plan.target.architecture)?;
+            step.summarise(format!("{} packages", solved.len()));
+            let names: Vec<String> = requests.layers.iter().map(|(name, _)| name.clone()).collect();
+            Ok(lock(plan, world, tools, &names, &solved))
+        })
+    }
+
+    /// Has the packages in the download store.
+    pub(crate) fn download(&self, packages: &[&LockedPackage]) -> Result<(), Failure> {
+        let mut items: Vec<_> = packages.iter().map(|p| p.item()).collect();
+        items.sort_by_key(|item| item.sha256);
+        items.dedup_by_key(|item| item.sha256);
+        let bytes: u64 = items.iter().map(|i| i.size).sum();
+        let title = format!("fetching {} packages", items.len());
+        self.steps.step(&title, None, Unit::Bytes, |step| {
+            let progress = |p: kiln_packages::Progress<'_>| {
+                kiln_rootfs::Reporter::progress(step, p.done, Some(p.total), Some(p.item));
+            };
+            self.downloads.obtain_all(self.fetcher, &items, &progress).map_err(package_error)?;
+            step.summarise(format!("{} MB", bytes / 1_000_000));
+            Ok(())
+        })
+    }
+}
+
+/// Reads the lock beside the definition, if there is one.
+///
+/// # Errors
+/// It is there, but cannot be read.
+pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => {
+            let failure = Failure::new(FailureKind::Definition, format!("{} cannot be read", path.display()));
+            return Err(failure.cause(crate::load::plain(&e)));
+        }
+    };
+    Ok(Some(Lock::parse(&path.display().to_string(), &text).map_err(package_error)?))
+}
+
+/// Whether a lock answers this plan.
+pub(crate) fn is_current(lock: &Lock, plan: &Plan) -> bool {
+    lock.inputs.as_bytes() == inputs(plan).as_bytes() && lock.target == target(&plan.target)
+}
+
+fn inputs(plan: &Plan) -> Digest {
+    Digest::of(plan.request_id().bytes())
+}
+
+fn target(target: &Target) -> String {
+    format!("{}:{}/{}", target.distribution, target.release, target.architecture)
+}
+
+/// Packages that each layer's commands need.
+fn needs(plan: &Plan) -> Vec<Vec<configure::Need>> {
+    lower_commands(plan).into_iter().map(|lowered| lowered.needs()).collect()
+}
+
+/// Each layer's commands as changes.
+pub(crate) fn lower_commands(plan: &Plan) -> Vec<configure::Lowered> {
+    let (packages, excluded) = named(plan);
+    let context = configure::Context {
+        family: configure::Family::Debian,
+        packages: &packages,
+        excluded: &excluded,
+        salt: &plan.name,
+    };
+    let lower = |layer: &kiln_plan::Layer| {
+        let lines: Vec<configure::Line<'_>> =
+            layer.commands.iter().map(|c| configure::Line { command: &c.item, origin: &c.origin }).collect();
+        configure::lower(&lines, &context)
+    };
+    plan.layers.iter().map(lower).collect()
+}
+
+/// Names that the definition asks for and excludes; the last mention counts.
+fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut wanted, mut excluded) = (BTreeSet::new(), BTreeSet::new());
+    wanted.extend(plan.system.packages.iter().map(|p| p.package.clone()));
+    for request in plan.layers.iter().flat_map(|l| &l.packages) {
+        if let kiln_kickstart::PackageRef::Package(name) = &request.what {
+            let (to, from) = if request.exclude { (&mut excluded, &mut wanted) } else { (&mut wanted, &mut excluded) };
+            from.remove(name);
+            to.insert(name.clone());
+        }
+    }
+    (wanted, excluded)
+}
+
+/// The plan's repositories with the distribution's own before them.
+fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
+    let Target { release, architecture, .. } = &plan.target;
+    let mut all = Vec::new();
+    if plan.default_repositories {
+        all = default_repositories(release, architecture).map_err(package_error)?;
+    }
+    for repository in &plan.repositories {
+        let keys = match &repository.keys {
+            None => Keys::Builtin,
+            Some((name, bytes)) => Keys::Given { name: name.clone(), bytes: bytes.clone() },
+        };
+        let made = Repository {
+            uri: repository.url.clone(),
+            suite: repository.suite.clone(),
+            components: repository.components.clone(),
+            architecture: architecture.clone(),
+            keys,
+            check_valid_until: repository.check_valid_until,
+            origin: repository.origin.clone(),
+        };
+        // A kickstart's `url` usually names one of the distribution's own suites again.
+        all.retain(|r| r.uri != made.uri || r.suite != made.suite);
+        all.push(made);
+    }
+    if all.is_empty() {
+        return Err(Failure::new(FailureKind::Definition, "the definition has no repositories")
+            .hint("drop `no-default-repositories`, or add a [[repository]]"));
+    }
+    Ok(all)
+}
+
+fn lock(plan: &Plan, world: &World, tools: &[LockedPackage], names: &[String], solved: &[Solved]) -> Lock {
+    let repositories = world.metadata.repositories.iter().map(|verified| LockedRepository {
+        uri: verified.repository.uri.clone(),
+        suite: verified.repository.suite.clone(),
+        date: verified.release.date,
+        release: verified.release_sha256,
+    });
+    let mut packages = tools.to_vec();
+    packages.extend(solved.iter().map(|s| locked(&s.package, &names[s.layer], s.auto)));
+    Lock {
+        target: target(&plan.target),
+        inputs: inputs(plan),
+        repositories: repositories.collect(),
+        layers: std::iter::once(TOOLS.to_owned()).chain(names.iter().cloned()).collect(),
+        packages,
+    }
+}
+
+fn locked(package: &Package, layer: &str, auto: bool) -> LockedPackage {
+    LockedPackage {
+        name: package.name().to_owned(),
+        version: package.version().to_owned(),
+        architecture: package.architecture().to_owned(),
+        url: package.url(),
+        sha256: package.sha256(),
+        size: package.size(),
+        layer: layer.to_owned(),
+        auto,
+    }
+}

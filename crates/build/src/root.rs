@@ -1,0 +1,307 @@
+//! Layers: one step, one overlay directory, found again by its id.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_packages::{DownloadStore, LockedPackage};
+use kiln_kickstart::Script;
+use kiln_plan::{Hasher, Id, Located, Plan, script_id};
+use kiln_rootfs::configure::Change;
+use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions};
+use kiln_rootfs::scripts::{self, ScriptContext};
+use kiln_rootfs::store::{Layer, Staging};
+use kiln_rootfs::{Place, Store, changes};
+use kiln_sandbox::{CancelToken, Sandbox};
+use serde_json::{Value, json};
+
+use crate::steps::{Step, Steps};
+use crate::{Failure, FailureKind, Unit};
+
+/// Changes whenever the code that executes steps does something else for the same inputs.
+const CODE: &str = "1";
+
+/// The stack of layers, lowest first, and the id of the top one.
+#[derive(Clone, Debug)]
+pub(crate) struct Stack {
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) id: Id,
+    /// `SOURCE_DATE_EPOCH` of steps: the newest package so far.
+    pub(crate) epoch: i64,
+    /// Names that are installed, and those that they provide.
+    present: HashSet<String>,
+    /// Every package so far, for apt's record of automatic ones.
+    installed: Vec<Deb>,
+}
+
+impl Stack {
+    /// Overlay directories, the top one first.
+    pub(crate) fn lower(&self) -> Vec<PathBuf> {
+        self.layers.iter().rev().map(|l| l.fs.clone()).collect()
+    }
+}
+
+/// Everything that making layers needs.
+pub(crate) struct Roots<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) sandbox: &'a Arc<Sandbox>,
+    pub(crate) steps: &'a Steps<'a>,
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) downloads: &'a DownloadStore,
+    pub(crate) download_dir: PathBuf,
+    pub(crate) network: bool,
+    /// A clock that the user fixed; `None` for the packages' own.
+    pub(crate) fixed_epoch: Option<i64>,
+    pub(crate) threads: usize,
+}
+
+/// One step of the stack.
+struct Work<'w> {
+    id: Id,
+    title: String,
+    layer: &'w str,
+    unit: Unit,
+}
+
+impl Roots<'_> {
+    /// The tools root.
+    pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
+        let id = packages.iter().fold(self.hasher("tools", plan), |h, p| h.text("package", &p.sha256.to_string())).finish();
+        let mut stack = self.empty(id);
+        let work = Work { id, title: "unpacking the build tools".to_owned(), layer: "tools", unit: Unit::Packages };
+        let layer = self.layer(&work, &stack, |place, _| {
+            debian::unpack(place, &self.download_dir, &self.debs(packages)?, &plan.target.architecture, self.threads)?;
+            Ok(Value::Null)
+        })?;
+        stack.layers.push(layer);
+        Ok(stack)
+    }
+
+    /// The lowest layer: the essential packages, then what Kiln adds.
+    pub(crate) fn system(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
+        let options = options(&plan.layers[0]);
+        let id = package_id(self.hasher("system", plan), packages, &options).finish();
+        let mut stack = self.empty(id);
+        let work = Work { id, title: packages_title(packages), layer: debian::SYSTEM, unit: Unit::Packages };
+        let debs = self.debs(packages)?;
+        stack.epoch = self.epoch(&stack, &debs);
+        let layer = self.layer(&work, &stack, |place, step| {
+            let (first, rest) = debian::bootstrap_split(&debs);
+            debian::unpack(place, &self.download_dir, &first, &plan.target.architecture, self.threads)?;
+            debian::install(place, &self.download_dir, &first, &HashSet::new(), &InstallOptions { bootstrap: true, ..options.clone() })?;
+            debian::install(place, &self.download_dir, &rest, &names(&first), &options)?;
+            debian::mark_auto(place, &debs)?;
+            step.summarise(packages_summary(packages));
+            Ok(Value::Null)
+        })?;
+        self.grow(&mut stack, layer, id, debs);
+        Ok(stack)
+    }
+
+    /// A kickstart layer's packages, commands and scripts.
+    pub(crate) fn kickstart(
+        &self,
+        stack: &mut Stack,
+        layer: &kiln_plan::Layer,
+        packages: &[&LockedPackage],
+        changes: &[Change],
+        tools: &Stack,
+    ) -> Result<(), Failure> {
+        if !packages.is_empty() {
+            self.packages(stack, layer, packages)?;
+        }
+        if !changes.is_empty() {
+            self.commands(stack, layer, changes)?;
+        }
+        if !layer.scripts.is_empty() {
+            self.scripts(stack, layer, tools)?;
+        }
+        Ok(())
+    }
+
+    fn packages(&self, stack: &mut Stack, layer: &kiln_plan::Layer, packages: &[&LockedPackage]) -> Result<(), Failure> {
+        let options = options(layer);
+        let id = package_id(self.next("packages").id("parent", stack.id), packages, &options).finish();
+        let work = Work { id, title: packages_title(packages), layer: &layer.name, unit: Unit::Packages };
+        let debs = self.debs(packages)?;
+        stack.epoch = self.epoch(stack, &debs);
+        let made = self.layer(&work, stack, |place, step| {
+            debian::install(place, &self.download_dir, &debs, &stack.present, &options)?;
+            let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();
+            debian::mark_auto(place, &all)?;
+            step.summarise(packages_summary(packages));
+            Ok(Value::Null)
+        })?;
+        self.grow(stack, made, id, debs);
+        Ok(())
+    }
+
+    fn commands(&self, stack: &mut Stack, layer: &kiln_plan::Layer, list: &[Change]) -> Result<(), Failure> {
+        let mut hasher = self.next("commands").id("parent", stack.id);
+        for change in list {
+            hasher = hasher.json("change", &(&change.command, &change.actions));
+        }
+        let id = hasher.finish();
+        let title = format!("executing {} command{}", list.len(), plural(list.len()));
+        let work = Work { id, title, layer: &layer.name, unit: Unit::Files };
+        let made = self.layer(&work, stack, |place, _| {
+            changes::execute(place, list)?;
+            Ok(Value::Null)
+        })?;
+        self.grow(stack, made, id, Vec::new());
+        Ok(())
+    }
+
+    fn scripts(&self, stack: &mut Stack, layer: &kiln_plan::Layer, tools: &Stack) -> Result<(), Failure> {
+        let mut hasher = self.next("scripts").id("parent", stack.id).json("network", &self.network);
+        for script in &layer.scripts {
+            hasher = hasher.id("script", script_id(&script.item));
+        }
+        if layer.scripts.iter().any(|s| !s.item.chroot) {
+            hasher = hasher.id("tools", tools.id);
+        }
+        let id = hasher.finish();
+        let count = layer.scripts.len();
+        let title = format!("running {count} script{}", plural(count));
+        let work = Work { id, title, layer: &layer.name, unit: Unit::Files };
+        let made = self.layer(&work, stack, |place, _| {
+            for script in &layer.scripts {
+                scripts::run(place, script, &self.script_context(tools))?;
+            }
+            Ok(Value::Null)
+        })?;
+        self.grow(stack, made, id, Vec::new());
+        Ok(())
+    }
+
+    /// The last changes before the root becomes an image.
+    pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
+        let id = self.next("finish").id("parent", stack.id).json("finish", finish).finish();
+        let work = Work { id, title: "finishing the root".to_owned(), layer: "", unit: Unit::Files };
+        let made = self.layer(&work, stack, |place, _| {
+            debian::finish(place, finish)?;
+            Ok(Value::Null)
+        })?;
+        self.grow(stack, made, id, Vec::new());
+        Ok(())
+    }
+
+    /// Runs `%pre` scripts in the tools root. What they leave in `/tmp` is in the staging directory's `fs`.
+    pub(crate) fn pre(&self, list: &[Located<Script>], tools: &Stack) -> Result<Staging, Failure> {
+        let title = format!("running {} %pre script{}", list.len(), plural(list.len()));
+        self.steps.step(&title, None, Unit::Files, |step| {
+            let shared = self.store.stage()?;
+            let scratch = self.store.stage()?;
+            let place = Place::over(self.sandbox, tools.lower(), &scratch, tools.epoch, step, self.cancel);
+            for script in list {
+                scripts::run_outside(&place, script, &self.script_context(tools), &shared.fs())?;
+            }
+            Ok(shared)
+        })
+    }
+
+    /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported.
+    pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack) {
+        let wanted: Vec<Located<Script>> =
+            list.iter().filter(|s| s.item.kind != kiln_kickstart::ScriptKind::PreInstall).cloned().collect();
+        if !wanted.is_empty()
+            && let Err(failure) = self.pre(&wanted, tools)
+        {
+            self.steps.warn(failure.message, failure.origin, None);
+        }
+    }
+
+    fn script_context(&self, tools: &Stack) -> ScriptContext {
+        let resolv_conf = if self.network { std::fs::read("/etc/resolv.conf").unwrap_or_default() } else { Vec::new() };
+        ScriptContext { network: self.network, resolv_conf, tools: tools.lower() }
+    }
+
+    fn empty(&self, id: Id) -> Stack {
+        Stack { layers: Vec::new(), id, epoch: self.fixed_epoch.unwrap_or(0), present: HashSet::new(), installed: Vec::new() }
+    }
+
+    /// The first step's id starts from the target; later ones have it through their parent.
+    fn hasher(&self, kind: &str, plan: &Plan) -> Hasher {
+        self.next(kind).json("target", &plan.target)
+    }
+
+    fn next(&self, kind: &str) -> Hasher {
+        Hasher::new(kind).text("code", CODE).json("epoch", &self.fixed_epoch)
+    }
+
+    fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
+        stack.present.extend(names(&debs));
+        stack.installed.extend(debs);
+        stack.layers.push(layer);
+        stack.id = id;
+    }
+
+    fn epoch(&self, stack: &Stack, debs: &[Deb]) -> i64 {
+        self.fixed_epoch.unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
+    }
+
+    fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+        Ok(debian::read_debs(packages, &|p| self.downloads.path(&p.sha256), self.threads)?)
+    }
+
+    /// Makes a layer over a stack, or finds it.
+    fn layer(
+        &self,
+        work: &Work<'_>,
+        stack: &Stack,
+        make: impl FnOnce(&Place<'_>, &Step<'_, '_>) -> Result<Value, Failure>,
+    ) -> Result<Layer, Failure> {
+        let name = (!work.layer.is_empty()).then_some(work.layer);
+        if let Some(layer) = self.store.layer(work.id) {
+            self.steps.cached(&work.title, name);
+            return Ok(layer);
+        }
+        self.steps.step(&work.title, name, work.unit, |step| {
+            let staging = self.store.stage()?;
+            let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
+            match make(&place, step) {
+                Ok(facts) => Ok(staging.commit(work.id, &work.title, facts)?),
+                Err(mut failure) => {
+                    if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
+                        let kept = json!({ "lower": stack.lower(), "title": work.title, "layer": name, "epoch": stack.epoch, "origin": failure.origin });
+                        if staging.keep_failed(&kept).is_ok() {
+                            failure.reopen = Some("kiln shell --last".to_owned());
+                        }
+                    }
+                    Err(failure)
+                }
+            }
+        })
+    }
+}
+
+fn options(layer: &kiln_plan::Layer) -> InstallOptions {
+    InstallOptions {
+        exclude_docs: layer.package_options.exclude_docs,
+        languages: layer.package_options.languages.clone(),
+        bootstrap: false,
+    }
+}
+
+fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
+    packages.iter().fold(hasher.json("options", options), |h, p| {
+        h.text("package", &p.name).text("sha256", &p.sha256.to_string()).json("auto", &p.auto)
+    })
+}
+
+fn names(debs: &[Deb]) -> HashSet<String> {
+    debs.iter().flat_map(|d| std::iter::once(&d.name).chain(&d.provides)).cloned().collect()
+}
+
+fn packages_title(packages: &[&LockedPackage]) -> String {
+    format!("installing {} package{}", packages.len(), plural(packages.len()))
+}
+
+fn packages_summary(packages: &[&LockedPackage]) -> String {
+    let bytes: u64 = packages.iter().map(|p| p.size).sum();
+    format!("{} packages, {} MB", packages.len(), bytes / 1_000_000)
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

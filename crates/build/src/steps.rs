@@ -1,0 +1,210 @@
+//! Steps: what the event stream and the build log say of each piece of work.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use kiln_rootfs::Reporter;
+use kiln_sandbox::Stream;
+use serde::Serialize;
+
+use crate::{Event, Unit};
+
+/// Receives events. Called from several threads.
+pub type Sink<'a> = &'a (dyn Fn(Event) + Sync);
+
+/// Numbers steps, times them, and writes the build log.
+pub(crate) struct Steps<'a> {
+    sink: Sink<'a>,
+    next: AtomicU32,
+    log: Mutex<Option<BufWriter<File>>>,
+    timings: Mutex<Vec<Timing>>,
+    warnings: Mutex<Vec<String>>,
+    began: Instant,
+}
+
+/// How long a step took; part of the manifest.
+#[derive(Clone, Debug, Serialize)]
+pub struct Timing {
+    /// What it did.
+    pub step: String,
+    /// Seconds.
+    pub seconds: f64,
+    /// Whether the result was there already.
+    pub cached: bool,
+    /// Peak memory of the step's own processes in bytes, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(sink: Sink<'a>, log: Option<File>) -> Self {
+        Steps {
+            sink,
+            next: AtomicU32::new(1),
+            log: Mutex::new(log.map(BufWriter::new)),
+            timings: Mutex::default(),
+            warnings: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        self.log_event(&event);
+        (self.sink)(event);
+    }
+
+    /// Runs `work` as a step.
+    pub(crate) fn step<T>(
+        &self,
+        title: &str,
+        layer: Option<&str>,
+        unit: Unit,
+        work: impl FnOnce(&Step<'_, '_>) -> Result<T, crate::Failure>,
+    ) -> Result<T, crate::Failure> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let layer = layer.map(str::to_owned);
+        self.emit(Event::StepStarted { step: id, title: title.to_owned(), layer: layer.clone() });
+        let step = Step { steps: self, id, unit, summary: Mutex::new(None), peak: Mutex::new(None) };
+        let began = Instant::now();
+        let result = work(&step);
+        let seconds = began.elapsed().as_secs_f64();
+        self.time(Timing { step: titled(title, layer.as_deref()), seconds, cached: false, peak_memory: take(&step.peak) });
+        match result {
+            Ok(value) => {
+                self.emit(Event::StepFinished { step: id, seconds, summary: take(&step.summary) });
+                Ok(value)
+            }
+            Err(mut failure) => {
+                failure.layer = failure.layer.or(layer);
+                self.emit(Event::StepFailed { step: id, seconds });
+                Err(failure)
+            }
+        }
+    }
+
+    /// Says that a step's result was there already.
+    pub(crate) fn cached(&self, title: &str, layer: Option<&str>) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.time(Timing { step: titled(title, layer), seconds: 0.0, cached: true, peak_memory: None });
+        self.emit(Event::StepCached { step: id, title: title.to_owned(), layer: layer.map(str::to_owned) });
+    }
+
+    pub(crate) fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        self.emit(Event::Warning { step: None, message, origin, hint });
+    }
+
+    pub(crate) fn timings(&self) -> Vec<Timing> {
+        self.timings.lock().map(|t| t.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().map(|w| w.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    pub(crate) fn flush(&self) {
+        if let Ok(mut log) = self.log.lock()
+            && let Some(log) = log.as_mut()
+        {
+            let _ = log.flush();
+        }
+    }
+
+    fn time(&self, timing: Timing) {
+        if let Ok(mut timings) = self.timings.lock() {
+            timings.push(timing);
+        }
+    }
+
+    fn log_event(&self, event: &Event) {
+        let line = match event {
+            Event::StepStarted { title, layer, .. } => format!("==> {}", titled(title, layer.as_deref())),
+            Event::StepCached { title, layer, .. } => format!("==> {} (cached)", titled(title, layer.as_deref())),
+            Event::StepFinished { seconds, summary, .. } => {
+                format!("    done in {seconds:.2} s{}", summary.as_ref().map(|s| format!(": {s}")).unwrap_or_default())
+            }
+            Event::StepFailed { seconds, .. } => format!("    failed after {seconds:.2} s"),
+            Event::Log { line, .. } => line.clone(),
+            Event::Warning { message, origin, .. } => {
+                let text = match origin {
+                    Some(origin) => format!("{origin}: {message}"),
+                    None => message.clone(),
+                };
+                if let Ok(mut warnings) = self.warnings.lock() {
+                    warnings.push(text.clone());
+                }
+                format!("warning: {text}")
+            }
+            _ => return,
+        };
+        if let Ok(mut log) = self.log.lock()
+            && let Some(log) = log.as_mut()
+        {
+            // A log that cannot be written (a full disk) must not stop the build: the artifacts' own writes will say so.
+            let _ = writeln!(log, "{line}");
+        }
+    }
+}
+
+fn titled(title: &str, layer: Option<&str>) -> String {
+    match layer {
+        Some(layer) => format!("{layer}: {title}"),
+        None => title.to_owned(),
+    }
+}
+
+fn take<T>(cell: &Mutex<Option<T>>) -> Option<T> {
+    cell.lock().ok().and_then(|mut c| c.take())
+}
+
+/// A step that runs.
+pub(crate) struct Step<'s, 'a> {
+    steps: &'s Steps<'a>,
+    id: u32,
+    unit: Unit,
+    summary: Mutex<Option<String>>,
+    peak: Mutex<Option<u64>>,
+}
+
+impl Step<'_, '_> {
+    /// A figure worth showing when the step is done.
+    pub(crate) fn summarise(&self, summary: String) {
+        if let Ok(mut cell) = self.summary.lock() {
+            *cell = Some(summary);
+        }
+    }
+
+    /// Peak memory of a process of this step.
+    pub(crate) fn peak_memory(&self, bytes: u64) {
+        if let Ok(mut cell) = self.peak.lock() {
+            *cell = Some(cell.unwrap_or(0).max(bytes));
+        }
+    }
+}
+
+impl Reporter for Step<'_, '_> {
+    fn line(&self, stream: Stream, line: &str) {
+        let stream = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+            Stream::Syslog => "syslog",
+            Stream::Console => "console",
+        };
+        self.steps.emit(Event::Log { step: self.id, stream, line: line.to_owned() });
+    }
+
+    fn progress(&self, done: u64, total: Option<u64>, item: Option<&str>) {
+        let item = item.map(str::to_owned);
+        self.steps.emit(Event::Progress { step: self.id, done, total, unit: self.unit, item });
+    }
+
+    fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        self.steps.emit(Event::Warning { step: Some(self.id), message, origin, hint });
+    }
+}

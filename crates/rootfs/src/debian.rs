@@ -1,0 +1,27 @@
+//! Debian roots: what differs by family lies below this module.
+
+mod apt;
+mod deb;
+mod finish;
+mod initramfs;
+mod install;
+mod order;
+mod requests;
+mod slices;
+mod solve;
+mod tools;
+mod unpack;
+
+pub use apt::{Choice, Question, resolve};
+pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
+pub(crate) use finish::finish_call;
+pub use initramfs::initramfs;
+pub use deb::{Deb, bootstrap_split, read_debs};
+pub use install::{InstallOptions, install, mark_auto};
+pub use requests::{Requests, SYSTEM, Wanted, collect};
+pub use solve::{Solved, solve};
+pub use tools::{package_error, tools};
+pub use unpack::unpack;
+pub(crate) use unpack::{SKELETON, UNPACK, skeleton_call, unpack_call};
+
+pub(crate) const FINISH: &str = "debian.finish";

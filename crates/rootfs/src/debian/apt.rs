@@ -1,0 +1,146 @@
+//! Resolving with the target's own apt, in the tools root, from an empty state.
+
+use std::path::PathBuf;
+
+use kiln_sandbox::Mount;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::run::{Extras, Place};
+
+/// apt's whole world lies below this.
+const WORLD: &str = "/run/kiln/apt";
+
+/// What apt is to decide.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// `deb` lines of sources.list.
+    pub sources: Vec<String>,
+    /// Verified index files: the name below `lists/`, the host's file.
+    pub lists: Vec<(String, PathBuf)>,
+    /// Package names, or `name/suite` and `name=version`.
+    pub install: Vec<String>,
+    /// Names that must not be installed.
+    pub exclude: Vec<String>,
+    /// Whether Recommends are installed too.
+    pub recommends: bool,
+    /// Debian architecture.
+    pub architecture: String,
+}
+
+/// A package that apt chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture.
+    pub architecture: String,
+}
+
+/// Asks apt. `place` is over the tools root.
+///
+/// # Errors
+/// apt finds no solution; its explanation is in the tail.
+pub fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choice>> {
+    let mut argv = vec!["apt-get", "--simulate", "--assume-yes", "install", "--"];
+    argv.extend(question.install.iter().map(String::as_str));
+    let extras = Extras { mounts: world(question), env: vec![("APT_CONFIG".to_owned(), format!("{WORLD}/apt.conf"))], ..Extras::default() };
+    let lines = place.lines_with(&argv, extras).map_err(no_solution)?;
+    let choices: Vec<Choice> = lines.iter().filter_map(|line| parse_inst(line)).collect();
+    if let Some(line) = lines.iter().find(|l| l.starts_with("Remv ")) {
+        return Err(Error::new(ErrorKind::Internal, format!("apt wants to remove a package from an empty root: {line}")));
+    }
+    if choices.is_empty() {
+        return Err(Error::new(ErrorKind::Internal, "apt chose no package at all"));
+    }
+    Ok(choices)
+}
+
+/// `Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable [amd64])`, apt-get(8) `--simulate`.
+fn parse_inst(line: &str) -> Option<Choice> {
+    let rest = line.strip_prefix("Inst ")?;
+    let (name, rest) = rest.split_once(" (")?;
+    let version = rest.split(' ').next()?;
+    let architecture = rest.split_once('[')?.1.split_once(']')?.0;
+    let name = name.split_whitespace().next()?.split(':').next()?;
+    Some(Choice { name: name.to_owned(), version: version.to_owned(), architecture: architecture.to_owned() })
+}
+
+fn world(question: &Question) -> Vec<Mount> {
+    let mut mounts = vec![
+        file("apt.conf", configuration(&question.architecture, question.recommends)),
+        file("etc/sources.list", question.sources.iter().map(|l| format!("{l}\n")).collect()),
+        file("etc/preferences", question.exclude.iter().map(|name| pin(name)).collect()),
+        file("state/status", String::new()),
+        file("state/extended_states", String::new()),
+        file("etc/apt.conf.d/.keep", String::new()),
+        file("etc/sources.list.d/.keep", String::new()),
+        file("etc/preferences.d/.keep", String::new()),
+        file("etc/auth.conf.d/.keep", String::new()),
+        file("lists/partial/.keep", String::new()),
+        file("cache/archives/partial/.keep", String::new()),
+    ];
+    mounts.extend(question.lists.iter().map(|(name, source)| Mount::Bind {
+        source: source.clone(),
+        target: format!("{WORLD}/lists/{name}"),
+        writable: false,
+    }));
+    mounts
+}
+
+fn file(name: &str, text: String) -> Mount {
+    Mount::File { target: format!("{WORLD}/{name}"), content: text.into_bytes(), mode: 0o644 }
+}
+
+/// apt.conf(5). The indices were verified before apt sees them, so they are trusted here.
+fn configuration(architecture: &str, recommends: bool) -> String {
+    format!(
+        "Dir \"{WORLD}\";\n\
+         Dir::State \"{WORLD}/state\";\nDir::State::lists \"{WORLD}/lists\";\nDir::State::status \"{WORLD}/state/status\";\n\
+         Dir::Cache \"{WORLD}/cache\";\nDir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n\
+         Dir::Etc \"{WORLD}/etc\";\nDir::Etc::trusted \"/dev/null\";\nDir::Etc::trustedparts \"/nonexistent\";\n\
+         Dir::Log \"/tmp\";\n\
+         Dir::Bin::methods \"/usr/lib/apt/methods\";\nDir::Bin::solvers \"/usr/lib/apt/solvers\";\nDir::Bin::dpkg \"/usr/bin/dpkg\";\n\
+         APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n\
+         APT::Install-Recommends \"{recommends}\";\nAPT::Install-Suggests \"false\";\n\
+         APT::Sandbox::User \"root\";\nAPT::Get::AllowUnauthenticated \"true\";\n\
+         Acquire::Languages \"none\";\nAPT::Cmd::Disable-Script-Warning \"true\";\nquiet \"2\";\n"
+    )
+}
+
+/// apt_preferences(5): a negative priority is never installed, not even as a dependency.
+fn pin(name: &str) -> String {
+    format!("Package: {name}\nPin: release *\nPin-Priority: -1\n\n")
+}
+
+fn no_solution(mut error: Error) -> Error {
+    if error.kind == ErrorKind::Step {
+        error.kind = ErrorKind::Definition;
+        error.message = "the packages that the definition asks for cannot be installed together".to_owned();
+        error.causes.extend(unmet(&error.tail));
+        // The command line lists every package; apt's explanation is what helps.
+        error.command = None;
+        error.hints.push("apt's explanation is above; drop one of the packages, or the exclusion that stands in the way".to_owned());
+    }
+    error
+}
+
+/// The lines of apt's explanation: `name : Depends: other but it is not installable`.
+fn unmet(tail: &[String]) -> Vec<String> {
+    let explains = |line: &&String| line.contains(" : ") && (line.contains("Depends:") || line.contains("Conflicts:") || line.contains("Breaks:") || line.contains("but it is not"));
+    tail.iter().filter(explains).map(|line| line.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inst_lines() {
+        let choice = parse_inst("Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable, Debian-Security:12/stable-security [amd64])");
+        let expected = Choice { name: "libc6".into(), version: "2.36-9+deb12u10".into(), architecture: "amd64".into() };
+        assert_eq!(choice, Some(expected));
+        assert_eq!(parse_inst("Conf libc6 (2.36 Debian:12 [amd64])"), None);
+    }
+}

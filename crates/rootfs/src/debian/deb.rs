@@ -1,0 +1,139 @@
+//! Package files that are to be installed, and what their order depends on.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kiln_packages::LockedPackage;
+use kiln_packages::debian::{deb, relation};
+use serde::{Deserialize, Serialize};
+
+use super::install::DEBS;
+use super::tools::package_error;
+use crate::error::{Error, Result};
+
+/// A package file that is to be installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deb {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture (`all` for independent ones).
+    pub architecture: String,
+    /// The verified file, below the download store's directory.
+    pub file: PathBuf,
+    /// Whether nobody asked for it by name.
+    pub auto: bool,
+    /// Whether a system without it does not work.
+    pub essential: bool,
+    /// When it was made, in seconds since 1970.
+    pub built: i64,
+    /// Names that it provides.
+    pub provides: Vec<String>,
+    /// Or-groups of names.
+    pub pre_depends: Vec<Vec<String>>,
+    /// Or-groups of names.
+    pub depends: Vec<Vec<String>>,
+}
+
+impl Deb {
+    /// Its path inside the root.
+    pub(crate) fn inside(&self) -> String {
+        format!("{DEBS}/{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
+
+    fn read(package: &LockedPackage, file: PathBuf) -> Result<Deb> {
+        let control = deb::Deb::open(&file).and_then(|d| d.control()).map_err(package_error)?;
+        let field = |name: &str| control.field(name).unwrap_or("");
+        let names = |name: &str| relation::groups(field(name)).map(|g| g.iter().map(|r| r.name.to_owned()).collect()).collect();
+        Ok(Deb {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.architecture.clone(),
+            auto: package.auto,
+            essential: field("Essential") == "yes",
+            built: built(&file)?,
+            provides: relation::list(field("Provides")).map(|r| r.name.to_owned()).collect(),
+            pre_depends: names("Pre-Depends"),
+            depends: names("Depends"),
+            file,
+        })
+    }
+}
+
+/// The time in the header of the archive's first member (deb(5), ar's decimal `mtime` at byte 16 of the header).
+fn built(file: &Path) -> Result<i64> {
+    let mut digits = [0; 12];
+    let read = File::open(file).and_then(|f| f.read_exact_at(&mut digits, 8 + 16));
+    read.map_err(|e| Error::io(format!("reading {}", file.display()), &e))?;
+    Ok(String::from_utf8_lossy(&digits).trim().parse().unwrap_or(0))
+}
+
+/// Reads the control data of verified package files. `path` says where a package's file is.
+///
+/// # Errors
+/// A file is missing or damaged.
+pub fn read_debs(packages: &[&LockedPackage], path: &(dyn Fn(&LockedPackage) -> PathBuf + Sync), threads: usize) -> Result<Vec<Deb>> {
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<(usize, Result<Deb>)>> = Mutex::new(Vec::with_capacity(packages.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let (at, Some(package)) = { let at = next.fetch_add(1, Ordering::Relaxed); (at, packages.get(at)) } {
+                    let deb = Deb::read(package, path(package));
+                    found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, deb));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, deb)| deb).collect()
+}
+
+/// Splits the lowest layer's packages: the essential ones with all that they depend on, which are unpacked without
+/// dpkg, and the rest.
+pub fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for (index, deb) in debs.iter().enumerate() {
+        for provided in &deb.provides {
+            by_name.entry(provided).or_insert(index);
+        }
+    }
+    for (index, deb) in debs.iter().enumerate() {
+        by_name.insert(&deb.name, index);
+    }
+    let mut first = BTreeSet::new();
+    let mut pending: Vec<usize> = debs.iter().enumerate().filter(|(_, d)| d.essential).map(|(i, _)| i).collect();
+    while let Some(index) = pending.pop() {
+        if first.insert(index) {
+            let groups = debs[index].pre_depends.iter().chain(&debs[index].depends);
+            pending.extend(groups.filter_map(|group| group.iter().find_map(|name| by_name.get(name.as_str()))));
+        }
+    }
+    let part = |wanted: bool| debs.iter().enumerate().filter(|(i, _)| first.contains(i) == wanted).map(|(_, d)| d.clone()).collect();
+    (part(true), part(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_essential_packages_bring_their_dependencies() {
+        let deb = |name: &str, essential, depends: &[&str]| Deb {
+            name: name.into(),
+            essential,
+            depends: depends.iter().map(|d| d.split('|').map(str::to_owned).collect()).collect(),
+            ..Deb::default()
+        };
+        let debs = [deb("bash", true, &["libc6"]), deb("libc6", false, &["x|libgcc"]), deb("libgcc", false, &[]), deb("vim", false, &["libc6"])];
+        let (first, rest) = bootstrap_split(&debs);
+        assert_eq!(first.len(), 3);
+        assert_eq!(rest[0].name, "vim");
+    }
+}

@@ -1,0 +1,254 @@
+//! The last changes to a root before it becomes an image.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use kiln_sandbox::{Call, CallError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::calls::{io_error, payload};
+use crate::error::Result;
+use crate::run::{Extras, Place};
+
+/// What the last step is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
+    /// The line for `/home` in `/etc/fstab`.
+    pub home: Option<HomeMount>,
+    /// apt's sources in the image: file name below `/etc/apt/sources.list.d`, content.
+    pub sources: Vec<(String, String)>,
+    /// Key files that the sources name: absolute path, bytes.
+    pub keys: Vec<(String, Vec<u8>)>,
+    /// The host name, where no kickstart command set one.
+    pub hostname: String,
+}
+
+/// How `/home` is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeMount {
+    /// The file system's UUID.
+    pub uuid: String,
+}
+
+/// Files that record when and where an image was made, and nothing that the image needs.
+const FORGOTTEN: &[&str] = &[
+    "/var/lib/dbus/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/cache/ldconfig/aux-cache",
+    "/var/cache/debconf/config.dat-old",
+    "/var/cache/debconf/templates.dat-old",
+    "/var/lib/dpkg/available-old",
+    "/var/lib/dpkg/diversions-old",
+    "/var/lib/dpkg/statoverride-old",
+    "/var/lib/dpkg/status-old",
+    "/var/lib/dpkg/lock",
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/triggers/Lock",
+    "/etc/.pwd.lock",
+    "/etc/passwd-",
+    "/etc/group-",
+    "/etc/shadow-",
+    "/etc/gshadow-",
+    "/etc/subuid-",
+    "/etc/subgid-",
+    "/root/.bash_history",
+    "/root/.wget-hsts",
+];
+
+/// Logs of the installation: they carry the clock and mean nothing to the image's users.
+const LOGS: &[&str] = &["/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/bootstrap.log", "/var/log/apt/history.log", "/var/log/apt/term.log"];
+
+/// Directories that are left, but emptied.
+const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives", "/var/tmp"];
+
+/// Makes the last changes.
+///
+/// # Errors
+/// The root cannot be changed.
+pub fn finish(place: &Place<'_>, finish: &Finish) -> Result<()> {
+    place.call(super::FINISH, serde_json::json!(finish), Extras::default(), &mut |_| {}).map(|_| ())
+}
+
+pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
+    let finish: Finish = payload(&call)?;
+    for path in FORGOTTEN.iter().chain(LOGS) {
+        absent(fs::remove_file(path)).map_err(|e| io_error(format!("removing {path}"), &e))?;
+    }
+    for path in EMPTIED {
+        empty(Path::new(path)).map_err(|e| io_error(format!("emptying {path}"), &e))?;
+    }
+    for cache in ["/var/cache/apt/pkgcache.bin", "/var/cache/apt/srcpkgcache.bin"] {
+        absent(fs::remove_file(cache)).map_err(|e| io_error(format!("removing {cache}"), &e))?;
+    }
+    identity(&finish).map_err(|e| io_error("setting the machine's identity", &e))?;
+    ssh_host_keys().map_err(|e| io_error("removing the SSH host keys", &e))?;
+    sources(&finish).map_err(|e| io_error("writing apt's sources", &e))?;
+    fstab(&finish).map_err(|e| io_error("writing /etc/fstab", &e))?;
+    live_link().map_err(|e| io_error("making /live/filesystem.dir", &e))?;
+    to_ram().map_err(|e| io_error("writing the initramfs script that copies the root to memory", &e))?;
+    Ok(Value::Null)
+}
+
+/// An empty machine-id: systemd makes one for each boot and does not take the boot for a first one.
+fn identity(finish: &Finish) -> io::Result<()> {
+    if Path::new("/etc").is_dir() {
+        fs::write("/etc/machine-id", "")?;
+    }
+    let named = fs::read_to_string("/etc/hostname").is_ok_and(|name| !name.trim().is_empty());
+    if !named {
+        fs::write("/etc/hostname", format!("{}\n", finish.hostname))?;
+    }
+    let name = fs::read_to_string("/etc/hostname")?;
+    if !Path::new("/etc/hosts").exists() {
+        let name = name.trim();
+        let text = format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+        fs::write("/etc/hosts", text)?;
+    }
+    Ok(())
+}
+
+/// Host keys made during the installation would be the same on every stick, and known to all who have one. They
+/// are removed and made at boot instead.
+fn ssh_host_keys() -> io::Result<()> {
+    if !Path::new("/usr/sbin/sshd").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/etc/ssh")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub")) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let dir = "/etc/systemd/system/ssh.service.d";
+    fs::create_dir_all(dir)?;
+    // sshd's own unit tests its configuration in ExecStartPre, which fails without keys: so the keys go first.
+    let text = "# Written by Kiln: every boot of the stick has host keys of its own.\n[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n";
+    fs::write(format!("{dir}/host-keys.conf"), text)
+}
+
+fn sources(finish: &Finish) -> io::Result<()> {
+    if !Path::new("/etc/apt").is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all("/etc/apt/sources.list.d")?;
+    for (name, content) in &finish.sources {
+        let path = format!("/etc/apt/sources.list.d/{name}");
+        if !Path::new(&path).exists() {
+            fs::write(path, content)?;
+        }
+    }
+    for (path, content) in &finish.keys {
+        if let Some(parent) = Path::new(path).parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, content)?;
+    }
+    Ok(())
+}
+
+fn fstab(finish: &Finish) -> io::Result<()> {
+    let old = fs::read_to_string("/etc/fstab").unwrap_or_default();
+    // The installer's placeholder says that there is nothing.
+    let mut text: String = old.lines().filter(|l| !l.contains("UNCONFIGURED FSTAB")).map(|l| format!("{l}\n")).collect();
+    if let Some(home) = &finish.home {
+        text += "# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n";
+        text += &format!("UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s 0 2\n", home.uuid);
+    }
+    if text != old { fs::write("/etc/fstab", text) } else { Ok(()) }
+}
+
+/// live-boot takes a partition for a live medium if it finds `/live/*.dir` on it; the link makes the partition's
+/// own root that directory.
+fn live_link() -> io::Result<()> {
+    fs::create_dir_all("/live")?;
+    match symlink("..", "/live/filesystem.dir") {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Where the initramfs has the medium when the root was copied to memory; live-boot takes a directory as a medium too.
+pub const RAM_MEDIUM: &str = "/run/kiln-ram";
+
+/// live-boot's own `toram` copies files, not partitions.
+fn to_ram() -> io::Result<()> {
+    let dir = "/usr/share/initramfs-tools/scripts/init-premount";
+    if !Path::new("/usr/share/initramfs-tools").is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    let path = format!("{dir}/kiln-toram");
+    fs::write(&path, TO_RAM.replace("@MEDIUM@", RAM_MEDIUM))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+}
+
+/// Copies the root's partition into a tmpfs where there is memory for it and 256 MiB more, else mounts it at the same place.
+const TO_RAM: &str = r#"#!/bin/sh
+# Written by Kiln: `kiln.toram=PARTUUID` on the kernel command line copies the root to memory.
+case "$1" in prereqs) echo udev; exit 0 ;; esac
+for word in $(cat /proc/cmdline); do
+    case "$word" in kiln.toram=*) uuid="${word#kiln.toram=}" ;; esac
+done
+[ -n "$uuid" ] || exit 0
+device="/dev/disk/by-partuuid/$uuid"
+tries=0
+while [ ! -b "$device" ] && [ "$tries" -lt 60 ]; do
+    sleep 1
+    tries=$((tries + 1))
+done
+if [ ! -b "$device" ]; then
+    echo "kiln: no partition $uuid after 60 seconds: is the stick plugged in?"
+    exit 0
+fi
+medium=@MEDIUM@
+mkdir -p "$medium"
+need=$(($(blockdev --getsize64 "$device") / 1024))
+free=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+if [ "$free" -gt "$((need + 262144))" ]; then
+    echo "kiln: copying $((need / 1024)) MiB to memory"
+    mount -t tmpfs -o "size=$((need + 1024))k,mode=755" tmpfs "$medium"
+    mkdir "$medium/live"
+    if dd if="$device" of="$medium/live/filesystem.squashfs" bs=4M; then
+        exit 0
+    fi
+    umount "$medium"
+else
+    echo "kiln: $((free / 1024)) MiB of memory are free, $((need / 1024 + 256)) are needed: running from the stick"
+fi
+modprobe squashfs
+mount -t squashfs -o ro "$device" "$medium"
+"#;
+
+fn absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what is in a directory, but neither the directory nor the lock files and `partial/` of apt in it.
+fn empty(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) => return absent(Err(e)),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if entry.file_name() == "partial" {
+                empty(&entry.path())?;
+            } else {
+                fs::remove_dir_all(entry.path())?;
+            }
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! Packages into a root: the real dpkg, inside the root.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Mutex;
+
+use kiln_sandbox::{Mount, Stream};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::deb::Deb;
+use super::order::{Node, Wave, waves};
+use crate::calls::WRITE_FILE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::Reporter;
+use crate::run::{Extras, Place};
+
+/// Where packages are seen inside the root.
+pub(super) const DEBS: &str = "/run/kiln/debs";
+/// Where the download store is seen inside the root.
+const DOWNLOADS: &str = "/run/kiln/downloads";
+
+/// What `%packages` says about how packages are unpacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallOptions {
+    /// Leave documentation out, but for licences.
+    pub exclude_docs: bool,
+    /// Leave translations out but for these.
+    pub languages: Option<Vec<String>>,
+    /// The packages are the essential ones, which are there but not known to dpkg: their dependencies
+    /// among one another are not checked while they are unpacked.
+    pub bootstrap: bool,
+}
+
+/// Installs packages with the root's own dpkg. `present` are names that are installed already.
+///
+/// # Errors
+/// dpkg failed; the error names the package.
+pub fn install(
+    place: &Place<'_>,
+    downloads: &Path,
+    debs: &[Deb],
+    present: &HashSet<String>,
+    options: &InstallOptions,
+) -> Result<()> {
+    let nodes: Vec<Node> = debs.iter().map(node).collect();
+    let waves = if options.bootstrap { vec![all(debs.len())] } else { waves(&nodes, present) };
+    let run = Dpkg { place, downloads, debs, options, done: Mutex::new(0) };
+    for Wave { unpack, configure } in waves {
+        run.unpack(&unpack)?;
+        if !configure.is_empty() {
+            run.configure(&configure)?;
+        }
+    }
+    run.configure_pending()
+}
+
+fn node(deb: &Deb) -> Node {
+    Node {
+        name: deb.name.clone(),
+        provides: deb.provides.clone(),
+        pre_depends: deb.pre_depends.clone(),
+        depends: deb.depends.clone(),
+    }
+}
+
+fn all(count: usize) -> Wave {
+    Wave { unpack: (0..count).collect(), configure: Vec::new() }
+}
+
+struct Dpkg<'a> {
+    place: &'a Place<'a>,
+    downloads: &'a Path,
+    debs: &'a [Deb],
+    options: &'a InstallOptions,
+    /// Packages unpacked plus packages configured.
+    done: Mutex<u64>,
+}
+
+impl Dpkg<'_> {
+    fn unpack(&self, indices: &[usize]) -> Result<()> {
+        let mut argv = self.common();
+        argv.push("--unpack".to_owned());
+        argv.extend(indices.iter().map(|&i| self.debs[i].inside()));
+        self.run(argv, indices)
+    }
+
+    fn configure(&self, indices: &[usize]) -> Result<()> {
+        let mut argv = self.common();
+        argv.push("--configure".to_owned());
+        argv.extend(indices.iter().map(|&i| self.debs[i].name.clone()));
+        self.run(argv, &[])
+    }
+
+    fn configure_pending(&self) -> Result<()> {
+        let mut argv = self.common();
+        argv.retain(|a| a != "--no-triggers");
+        argv.extend(["--configure", "--pending"].map(str::to_owned));
+        self.run(argv, &[])
+    }
+
+    fn common(&self) -> Vec<String> {
+        let mut argv: Vec<String> =
+            ["dpkg", "--status-fd", "10", "--no-triggers", "--force-unsafe-io", "--force-confdef", "--force-confold"]
+                .map(str::to_owned)
+                .to_vec();
+        if self.options.bootstrap {
+            argv.push("--force-depends".to_owned());
+        }
+        argv.extend(path_filters(self.options));
+        argv
+    }
+
+    fn run(&self, argv: Vec<String>, unpacked: &[usize]) -> Result<()> {
+        let (read, write) = pipe()?;
+        let watcher = Watcher { inner: self.place.reporter, first: Mutex::new(None) };
+        let place = self.place.with_reporter(&watcher);
+        let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let extras = Extras { mounts: package_mounts(self.downloads, unpacked.iter().map(|&i| &self.debs[i])), env: scriptlet_env(), fds: vec![write], ..Extras::default() };
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| self.follow(read));
+            place.exec(&words, extras)
+        });
+        result.map(|_| ()).map_err(|error| explain(error, watcher.first.into_inner().ok().flatten()))
+    }
+
+    /// Reads dpkg's status lines (`status: NAME: STATE`, dpkg(1) `--status-fd`) and counts.
+    fn follow(&self, status: OwnedFd) {
+        let total = 2 * self.debs.len() as u64;
+        for line in BufReader::new(File::from(status)).lines().map_while(Result::ok) {
+            let mut words = line.split(": ").map(str::trim);
+            if words.next() != Some("status") {
+                continue;
+            }
+            let (Some(name), Some("unpacked" | "installed")) = (words.next(), words.next()) else { continue };
+            if let Ok(mut done) = self.done.lock() {
+                *done += 1;
+                self.place.reporter.progress((*done).min(total), Some(total), Some(name));
+            }
+        }
+    }
+}
+
+/// The download store, and a readable name for each package file.
+pub(crate) fn package_mounts<'a>(downloads: &Path, debs: impl Iterator<Item = &'a Deb>) -> Vec<Mount> {
+    let bind = Mount::Bind { source: downloads.to_owned(), target: DOWNLOADS.to_owned(), writable: false };
+    let link = |deb: &Deb| {
+        let file = deb.file.strip_prefix(downloads).unwrap_or(&deb.file);
+        Mount::Symlink { target: deb.inside(), to: format!("{DOWNLOADS}/{}", file.display()) }
+    };
+    std::iter::once(bind).chain(debs.map(link)).chain([policy()]).collect()
+}
+
+/// Tells `invoke-rc.d` and `deb-systemd-invoke` that no daemon is to be started (its status 101: forbidden by policy).
+fn policy() -> Mount {
+    Mount::File { target: "/usr/sbin/policy-rc.d".to_owned(), content: b"#!/bin/sh\nexit 101\n".to_vec(), mode: 0o755 }
+}
+
+/// What maintainer scripts find in their environment: no questions, and no initramfs (it is made once, at the end).
+pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
+    [
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ("DEBCONF_NOWARNINGS", "yes"),
+        ("INITRD", "No"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// dpkg's path filters, in order: the last match counts.
+fn path_filters(options: &InstallOptions) -> Vec<String> {
+    let mut filters = Vec::new();
+    if options.exclude_docs {
+        for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc-base/*", "/usr/share/gtk-doc/*"] {
+            filters.push(format!("--path-exclude={path}"));
+        }
+        filters.push("--path-include=/usr/share/doc/*/copyright".to_owned());
+    }
+    if let Some(languages) = &options.languages {
+        filters.push("--path-exclude=/usr/share/locale/*/LC_MESSAGES/*".to_owned());
+        for language in languages {
+            let short = language.split(['_', '.', '@']).next().unwrap_or(language);
+            for name in [language.as_str(), short] {
+                filters.push(format!("--path-include=/usr/share/locale/{name}/*"));
+            }
+        }
+    }
+    filters
+}
+
+/// Watches dpkg's messages for the first package that it names as failed.
+struct Watcher<'a> {
+    inner: &'a dyn Reporter,
+    first: Mutex<Option<String>>,
+}
+
+impl Reporter for Watcher<'_> {
+    fn line(&self, stream: Stream, line: &str) {
+        if let Some(name) = failed_package(line)
+            && let Ok(mut first) = self.first.lock()
+        {
+            first.get_or_insert(name);
+        }
+        self.inner.line(stream, line);
+    }
+
+    fn progress(&self, done: u64, total: Option<u64>, item: Option<&str>) {
+        self.inner.progress(done, total, item);
+    }
+
+    fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        self.inner.warn(message, origin, hint);
+    }
+}
+
+/// `dpkg: error processing package NAME (--configure):` and `… archive …/NAME_VERSION_ARCH.deb (--unpack):`.
+fn failed_package(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("dpkg: error processing ")?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let what = rest.rsplit_once(" (").map_or(rest, |(what, _)| what);
+    let name = match kind {
+        "archive" => what.rsplit('/').next()?.split('_').next()?,
+        _ => what,
+    };
+    Some(name.split(':').next().unwrap_or(name).to_owned())
+}
+
+fn explain(mut error: Error, package: Option<String>) -> Error {
+    if error.kind != ErrorKind::Step {
+        return error;
+    }
+    error.message = match &package {
+        Some(name) => format!("package {name} could not be installed"),
+        None => "packages could not be installed".to_owned(),
+    };
+    // The list of package files is of no use to people and may be longer than the screen.
+    if let Some(argv) = &mut error.command {
+        let files = argv.iter().filter(|a| a.starts_with(DEBS)).count();
+        if files > 3 {
+            argv.retain(|a| !a.starts_with(DEBS));
+            argv.push(format!("… ({files} package files)"));
+        }
+    }
+    error.package = package;
+    error
+}
+
+/// Records which packages nobody asked for, as apt does (apt-mark(8)), so that `apt autoremove` in the image is right.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn mark_auto(place: &Place<'_>, debs: &[Deb]) -> Result<()> {
+    let native = debs.iter().map(|d| d.architecture.as_str()).find(|a| *a != "all").unwrap_or("all");
+    let stanza = |deb: &Deb| {
+        // apt writes the native architecture for independent packages too.
+        let architecture = if deb.architecture == "all" { native } else { &deb.architecture };
+        format!("Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n", deb.name)
+    };
+    let content: String = debs.iter().filter(|d| d.auto).map(stanza).collect();
+    let file = json!({ "path": "/var/lib/apt/extended_states", "content": content, "mode": 0o644 });
+    place.call(WRITE_FILE, file, Extras::default(), &mut |_| {}).map(|_| ())
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| Error::io("making a pipe", &std::io::Error::from(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dpkg_names_the_failed_package() {
+        assert_eq!(failed_package("dpkg: error processing package man-db (--configure):").as_deref(), Some("man-db"));
+        let archive = "dpkg: error processing archive /run/kiln/debs/libc6_2.36-9_amd64.deb (--unpack):";
+        assert_eq!(failed_package(archive).as_deref(), Some("libc6"));
+        assert_eq!(failed_package("dpkg: error processing package libx:amd64 (--install):").as_deref(), Some("libx"));
+        assert_eq!(failed_package("Setting up man-db"), None);
+    }
+
+    #[test]
+    fn filters_keep_licences() {
+        let options = InstallOptions { exclude_docs: true, languages: Some(vec!["de_DE".into()]), bootstrap: false };
+        let filters = path_filters(&options);
+        assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
+        assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));
+    }
+}

@@ -1,0 +1,226 @@
+//! What a plan asks for, as package names that the repositories have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_kickstart::PackageRef;
+use kiln_packages::debian::Universe;
+use kiln_plan::{Layer, Plan, Request};
+
+use crate::configure::groups::{self, GroupMeaning, Priority};
+use crate::configure::Need;
+use crate::error::{Error, Result};
+
+/// A package name that is asked for, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name; a real package or one that others provide.
+    pub name: String,
+    /// `file:line`, or Kiln's reason.
+    pub origin: String,
+}
+
+/// Everything that is asked of the repositories.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    /// The lowest layer of all is Kiln's own (`system`), then those of the plan.
+    pub layers: Vec<(String, Vec<Wanted>)>,
+    /// Names that must not be installed, with the place that says so.
+    pub exclude: BTreeMap<String, String>,
+    /// Whether Recommends are installed.
+    pub recommends: bool,
+    /// Things that were passed over: place, sentence.
+    pub warnings: Vec<(String, String)>,
+}
+
+/// The name of Kiln's own layer.
+pub const SYSTEM: &str = "system";
+
+/// Collects what a plan asks for. `needs` are the packages that the layers' commands need, one list a layer.
+///
+/// # Errors
+/// A package or group is unknown: all of them are named, each with its place and the nearest names.
+pub fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
+    let mut collector = Collector { universe, requests: Requests::default(), unknown: Vec::new(), dropped: BTreeSet::new() };
+    collector.requests.recommends = !plan.layers.iter().any(|l| l.package_options.exclude_weak);
+    collector.exclusions(plan);
+    let system = collector.system(plan);
+    collector.requests.layers.push((SYSTEM.to_owned(), system));
+    for (layer, needs) in plan.layers.iter().zip(needs) {
+        let wanted = collector.layer(layer, needs);
+        collector.requests.layers.push((layer.name.clone(), wanted));
+    }
+    collector.finish()
+}
+
+struct Collector<'a> {
+    universe: &'a Universe,
+    requests: Requests,
+    unknown: Vec<Unknown>,
+    /// Groups that are excluded somewhere: they stay out even where they are asked for again.
+    dropped: BTreeSet<String>,
+}
+
+struct Unknown {
+    what: String,
+    origin: String,
+    hint: String,
+}
+
+impl Collector<'_> {
+    /// The last mention of a package decides, over all layers; an excluded group stays out.
+    fn exclusions(&mut self, plan: &Plan) {
+        for request in plan.layers.iter().flat_map(|l| &l.packages) {
+            match &request.what {
+                PackageRef::Package(pattern) => {
+                    for name in self.expand(pattern) {
+                        if request.exclude {
+                            self.requests.exclude.insert(name, request.origin.clone());
+                        } else {
+                            self.requests.exclude.remove(&name);
+                        }
+                    }
+                }
+                PackageRef::Group { name, .. } if request.exclude => {
+                    self.dropped.insert(name.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn expand(&self, pattern: &str) -> Vec<String> {
+        if is_glob(pattern) {
+            return self.universe.matching(pattern).map(|p| p.name().to_owned()).collect();
+        }
+        vec![pattern.to_owned()]
+    }
+
+    /// dpkg's essential set, the core group, and what Kiln adds.
+    fn system(&mut self, plan: &Plan) -> Vec<Wanted> {
+        let essential = self.universe.latest().filter(|p| p.is_essential());
+        let mut wanted: Vec<Wanted> =
+            essential.map(|p| Wanted { name: p.name().to_owned(), origin: "essential in Debian".to_owned() }).collect();
+        let core = !plan.layers.iter().any(|l| l.package_options.no_core) && !self.dropped.contains("core");
+        if core && let Ok(meaning) = groups::resolve("core") {
+            self.group(&meaning, "@core, which a kickstart has unless it says --nocore", &mut wanted);
+        }
+        for added in &plan.system.packages {
+            self.package(&added.package, &format!("added by Kiln: {}", added.why), false, &mut wanted);
+        }
+        wanted
+    }
+
+    fn layer(&mut self, layer: &Layer, needs: &[Need]) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        let lenient = layer.package_options.ignore_missing;
+        for request in layer.packages.iter().filter(|r| !r.exclude) {
+            self.request(request, lenient, &mut wanted);
+        }
+        for need in needs {
+            self.package(&need.package, &format!("{} ({})", need.origin, need.why), false, &mut wanted);
+        }
+        wanted
+    }
+
+    fn request(&mut self, request: &Request, lenient: bool, wanted: &mut Vec<Wanted>) {
+        match &request.what {
+            PackageRef::Package(name) => self.package(name, &request.origin, lenient, wanted),
+            PackageRef::Group { name, .. } | PackageRef::Environment(name) => {
+                if self.dropped.contains(name) {
+                    return;
+                }
+                match self.meaning(name) {
+                    Ok(meaning) => self.group(&meaning, &request.origin, wanted),
+                    Err(hint) => self.missing(format!("group `@{name}`"), &request.origin, hint, lenient),
+                }
+            }
+            PackageRef::Module { name, stream, .. } => {
+                let hint = "modules are a thing of RPM distributions; name the package instead".to_owned();
+                self.missing(format!("module `@{name}:{stream}`"), &request.origin, hint, lenient);
+            }
+        }
+    }
+
+    /// A group is what Kiln's table says, a task of the archive, or the metapackage of one.
+    fn meaning(&self, name: &str) -> Result<GroupMeaning, String> {
+        let unknown = match groups::resolve(name) {
+            Ok(meaning) => return Ok(meaning),
+            Err(unknown) => unknown,
+        };
+        let metapackage = format!("task-{name}");
+        if self.universe.best(&metapackage).is_some() {
+            return Ok(GroupMeaning { packages: vec![metapackage], priorities: Vec::new() });
+        }
+        let members: Vec<String> = self.universe.task(name).map(|p| p.name().to_owned()).collect();
+        if members.is_empty() { Err(unknown.hint()) } else { Ok(GroupMeaning { packages: members, priorities: Vec::new() }) }
+    }
+
+    fn group(&mut self, meaning: &GroupMeaning, origin: &str, wanted: &mut Vec<Wanted>) {
+        for name in &meaning.packages {
+            if !self.requests.exclude.contains_key(name) {
+                self.package(name, origin, false, wanted);
+            }
+        }
+        let universe = self.universe;
+        let members = universe.latest().filter(|p| meaning.priorities.iter().any(|&m| p.priority() == priority(m)));
+        for package in members.filter(|p| !self.requests.exclude.contains_key(p.name())) {
+            wanted.push(Wanted { name: package.name().to_owned(), origin: origin.to_owned() });
+        }
+    }
+
+    fn package(&mut self, pattern: &str, origin: &str, lenient: bool, wanted: &mut Vec<Wanted>) {
+        let names = self.expand(pattern);
+        if names.is_empty() {
+            let hint = "no package of the repositories matches the pattern".to_owned();
+            return self.missing(format!("pattern `{pattern}`"), origin, hint, lenient);
+        }
+        for name in names {
+            if self.requests.exclude.contains_key(&name) {
+                continue;
+            }
+            if self.universe.best(&name).is_some() || self.universe.providers(&name).next().is_some() {
+                wanted.push(Wanted { name, origin: origin.to_owned() });
+            } else {
+                let hint = self.hint(&name);
+                self.missing(format!("package `{name}`"), origin, hint, lenient);
+            }
+        }
+    }
+
+    fn hint(&self, name: &str) -> String {
+        let near = self.universe.nearest(name);
+        if near.is_empty() {
+            return "no repository of the definition has it; is a repository or a component missing?".to_owned();
+        }
+        format!("did you mean {}?", near.join(", "))
+    }
+
+    fn missing(&mut self, what: String, origin: &str, hint: String, lenient: bool) {
+        if lenient {
+            self.requests.warnings.push((origin.to_owned(), format!("{what} does not exist and is left out (--ignoremissing)")));
+        } else {
+            self.unknown.push(Unknown { what, origin: origin.to_owned(), hint });
+        }
+    }
+
+    fn finish(self) -> Result<Requests> {
+        let Some(first) = self.unknown.first() else { return Ok(self.requests) };
+        let mut error = Error::definition(format!("{} does not exist", first.what)).at(first.origin.clone()).hint(first.hint.clone());
+        for more in &self.unknown[1..] {
+            error.causes.push(format!("{}: {} does not exist either ({})", more.origin, more.what, more.hint));
+        }
+        Err(error)
+    }
+}
+
+fn priority(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Required => "required",
+        Priority::Important => "important",
+        Priority::Standard => "standard",
+    }
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}

@@ -1,0 +1,54 @@
+//! The tools root: a throw-away root with the target's own tools, unpacked without running anything of it.
+
+use kiln_packages::debian::{Package, Universe, closure};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Programs that Kiln runs from the tools root, with all that they need, beside the essential packages: apt resolves, and
+/// the shell tools are for `%pre` and `%post --nochroot` scripts.
+const PROGRAMS: &[&str] = &["apt", "mawk"];
+
+/// Packages that only bring files: boot loaders. What they depend on is not wanted.
+const FILES: &[&str] = &["grub-pc-bin", "grub-efi-amd64-signed", "shim-signed", "shim-helpers-amd64-signed"];
+
+/// The packages of the tools root, sorted by name.
+///
+/// # Errors
+/// The repositories lack one of them.
+pub fn tools(universe: &Universe) -> Result<Vec<Package>> {
+    let mut roots: Vec<String> = PROGRAMS.iter().map(|&p| p.to_owned()).collect();
+    roots.extend(universe.latest().filter(|p| p.is_essential()).map(|p| p.name().to_owned()));
+    let mut packages: Vec<Package> = closure(universe, &roots).map_err(package_error)?.into_iter().cloned().collect();
+    for name in FILES {
+        let package = universe.best(name).ok_or_else(|| {
+            Error::definition(format!("no repository has the boot loader package {name}"))
+                .hint("the component `main` of the distribution has it; is it among the repositories?")
+        })?;
+        if !packages.iter().any(|p| p.name() == *name) {
+            packages.push(package.clone());
+        }
+    }
+    packages.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(packages)
+}
+
+/// An error of the package layer as one of this crate.
+pub fn package_error(error: kiln_packages::Error) -> Error {
+    use kiln_packages::Category;
+    let kind = match error.kind().category() {
+        Category::Input => ErrorKind::Definition,
+        Category::Environment => ErrorKind::Environment,
+        Category::Step => ErrorKind::Step,
+        Category::Internal => ErrorKind::Internal,
+        Category::Cancelled => ErrorKind::Cancelled,
+    };
+    let mut made = Error::new(kind, error.to_string());
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        made.causes.push(cause.to_string());
+        source = cause.source();
+    }
+    made.hints.extend(error.hints().iter().map(|h| h.to_string()));
+    made.origin = error.origin().map(str::to_owned);
+    made
+}

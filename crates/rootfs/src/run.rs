@@ -1,0 +1,248 @@
+//! Runs of commands and calls in a root that is being made.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use kiln_sandbox::{Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin, Stream};
+
+use crate::error::{Error, ErrorKind, Result, describe};
+use crate::report::{Reporter, Tail};
+use crate::store::Staging;
+
+/// `PATH` of everything that runs in a root.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The place where runs happen: a root, and who listens.
+pub struct Place<'a> {
+    /// Runs things.
+    pub sandbox: &'a Sandbox,
+    /// The root.
+    pub root: Root,
+    /// `SOURCE_DATE_EPOCH` for everything inside.
+    pub epoch: i64,
+    /// Receives lines and progress.
+    pub reporter: &'a dyn Reporter,
+    /// Stops runs.
+    pub cancel: &'a CancelToken,
+}
+
+/// What a run has beside the root's standard furniture.
+#[derive(Default)]
+pub struct Extras {
+    /// Mounts after the standard ones.
+    pub mounts: Vec<Mount>,
+    /// Added to the environment.
+    pub env: Vec<(String, String)>,
+    /// Handed over as descriptors 10, 11, …
+    pub fds: Vec<OwnedFd>,
+    /// Standard input.
+    pub stdin: Vec<u8>,
+    /// Whether the host's network can be reached.
+    pub network: bool,
+    /// Nothing is mounted: the root's own directories are seen as they are.
+    pub bare: bool,
+    /// Whether a status other than 0 is an answer rather than a failure.
+    pub any_status: bool,
+}
+
+impl<'a> Place<'a> {
+    /// A place over `lower` (the top layer first) whose changes go to `staging`.
+    pub fn over(
+        sandbox: &'a Sandbox,
+        lower: Vec<PathBuf>,
+        staging: &Staging,
+        epoch: i64,
+        reporter: &'a dyn Reporter,
+        cancel: &'a CancelToken,
+    ) -> Self {
+        let root = Root::Overlay { lower, upper: staging.fs(), work: staging.work() };
+        Place { sandbox, root, epoch, reporter, cancel }
+    }
+
+    /// The same place with somebody else listening.
+    pub fn with_reporter<'b>(&'b self, reporter: &'b dyn Reporter) -> Place<'b> {
+        Place { sandbox: self.sandbox, root: self.root.clone(), epoch: self.epoch, reporter, cancel: self.cancel }
+    }
+
+    /// Runs a program of the root. The outcome's status is 0, or any with `any_status`.
+    ///
+    /// # Errors
+    /// The sandbox cannot be made, or the program failed: with its command, status and last lines.
+    pub fn exec(&self, argv: &[&str], extras: Extras) -> Result<Outcome> {
+        let argv: Vec<String> = argv.iter().map(|&a| a.to_owned()).collect();
+        let any_status = extras.any_status;
+        let tail = Tail::new(self.reporter);
+        let outcome = self.run(Body::Exec { argv: argv.clone() }, extras, &tail, &mut |_| {})?;
+        match outcome.status {
+            Status::Exited(0) => Ok(outcome),
+            Status::Exited(_) | Status::Signaled(_) if any_status => Ok(outcome),
+            _ => Err(command_failed(argv, &outcome, tail.take())),
+        }
+    }
+
+    /// Runs a program of the root and returns the lines of its standard output.
+    ///
+    /// # Errors
+    /// As [`Place::exec`].
+    pub fn lines(&self, argv: &[&str]) -> Result<Vec<String>> {
+        self.lines_with(argv, Extras::default())
+    }
+
+    /// As [`Place::lines`], with more than the standard furniture.
+    ///
+    /// # Errors
+    /// As [`Place::exec`].
+    pub fn lines_with(&self, argv: &[&str], extras: Extras) -> Result<Vec<String>> {
+        let collector = Collector { inner: self.reporter, lines: std::sync::Mutex::new(Vec::new()) };
+        self.with_reporter(&collector).exec(argv, extras)?;
+        Ok(collector.lines.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Calls one of Kiln's own functions in the root. `message` receives what it tells on the way.
+    ///
+    /// # Errors
+    /// The sandbox cannot be made, or the function failed.
+    pub fn call(
+        &self,
+        function: &str,
+        payload: serde_json::Value,
+        extras: Extras,
+        message: &mut dyn FnMut(serde_json::Value),
+    ) -> Result<(serde_json::Value, Outcome)> {
+        let tail = Tail::new(self.reporter);
+        let mut outcome = self.run(Body::Call { function: function.to_owned(), payload }, extras, &tail, message)?;
+        match outcome.value.take() {
+            Some(Ok(value)) => Ok((value, outcome)),
+            Some(Err(error)) => Err(call_failed(error, tail.take())),
+            None => {
+                let mut error = Error::new(ErrorKind::Internal, format!("Kiln's own step `{function}` ended without a result"));
+                error.status = Some(describe(outcome.status));
+                error.tail = tail.take();
+                explain_kill(&mut error, &outcome);
+                Err(error)
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        body: Body,
+        extras: Extras,
+        tail: &Tail<'_>,
+        message: &mut dyn FnMut(serde_json::Value),
+    ) -> Result<Outcome> {
+        let mut mounts = if extras.bare { Vec::new() } else { standard_mounts() };
+        mounts.extend(extras.mounts);
+        let mut env = standard_env(self.epoch);
+        env.extend(extras.env);
+        let request = Request {
+            root: self.root.clone(),
+            mounts,
+            body,
+            env,
+            cwd: "/".to_owned(),
+            network: if extras.network { Network::Host } else { Network::None },
+            limits: Limits::default(),
+            hostname: "localhost".to_owned(),
+        };
+        let stdin = if extras.stdin.is_empty() { Stdin::Null } else { Stdin::Bytes(extras.stdin) };
+        let mut output = |stream, line: &str| tail.line(stream, line);
+        let io = Io { stdin, output: &mut output, message, fds: extras.fds, cancel: Some(self.cancel), terminal: None };
+        let outcome = self.sandbox.run(&request, io).map_err(sandbox_error)?;
+        if outcome.status == Status::Cancelled {
+            return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+        }
+        Ok(outcome)
+    }
+}
+
+/// Keeps standard output and passes the rest on.
+struct Collector<'a> {
+    inner: &'a dyn Reporter,
+    lines: std::sync::Mutex<Vec<String>>,
+}
+
+impl Reporter for Collector<'_> {
+    fn line(&self, stream: Stream, line: &str) {
+        if stream == Stream::Stdout {
+            self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+        } else {
+            self.inner.line(stream, line);
+        }
+    }
+
+    fn progress(&self, done: u64, total: Option<u64>, item: Option<&str>) {
+        self.inner.progress(done, total, item);
+    }
+
+    fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        self.inner.warn(message, origin, hint);
+    }
+}
+
+/// Mounts of every run: the kernel's file systems, and nothing in `/run` and `/tmp` that could stay.
+pub fn standard_mounts() -> Vec<Mount> {
+    let tmpfs = |target: &str, mode| Mount::Tmpfs { target: target.to_owned(), mode };
+    vec![Mount::Proc, Mount::Sys, Mount::Dev, tmpfs("/run", 0o755), tmpfs("/tmp", 0o1777)]
+}
+
+/// The whole environment of a run.
+pub fn standard_env(epoch: i64) -> Vec<(String, String)> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    vec![
+        pair("PATH", PATH),
+        pair("HOME", "/root"),
+        pair("LC_ALL", "C.UTF-8"),
+        pair("TERM", "dumb"),
+        pair("SOURCE_DATE_EPOCH", &epoch.to_string()),
+    ]
+}
+
+fn command_failed(argv: Vec<String>, outcome: &Outcome, tail: Vec<String>) -> Error {
+    let name = argv.first().map_or("", String::as_str);
+    let mut error = Error::new(ErrorKind::Step, format!("`{name}` failed"));
+    error.command = Some(argv);
+    error.status = Some(describe(outcome.status));
+    error.tail = tail;
+    explain_kill(&mut error, outcome);
+    explain_tail(&mut error);
+    error
+}
+
+fn explain_kill(error: &mut Error, outcome: &Outcome) {
+    if outcome.out_of_memory {
+        error.causes.push("the kernel killed it because memory ran out".to_owned());
+        error.hints.push("close other programs, add swap, or build on a machine with more memory".to_owned());
+    }
+}
+
+/// Hints for causes that the last lines give away.
+fn explain_tail(error: &mut Error) {
+    let says = |needle: &str| error.tail.iter().any(|line| line.contains(needle));
+    if says("No space left on device") {
+        error.hints.push("the disk that holds the cache is full: free some space, or move it with --cache-dir".to_owned());
+    }
+    if says("Temporary failure in name resolution") || says("Could not resolve host") {
+        error.hints.push("the name could not be looked up: check the network; package scriptlets and --offline builds have none".to_owned());
+    }
+}
+
+fn call_failed(error: kiln_sandbox::CallError, tail: Vec<String>) -> Error {
+    let mut made = Error::new(ErrorKind::Step, error.message);
+    made.causes = error.causes;
+    made.hints.extend(error.hint);
+    made.tail = tail;
+    made
+}
+
+/// An error of the sandbox itself: the machine lacks something.
+pub fn sandbox_error(error: kiln_sandbox::Error) -> Error {
+    let mut made = Error::new(ErrorKind::Environment, error.to_string());
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        made.causes.push(cause.to_string());
+        source = cause.source();
+    }
+    made.hints.push("`kiln doctor` shows what this machine lacks".to_owned());
+    made
+}

@@ -1,0 +1,189 @@
+//! `%post` and the other script sections.
+
+use std::path::{Path, PathBuf};
+
+use kiln_kickstart::Script;
+use kiln_plan::Located;
+use kiln_sandbox::{Mount, Root, Status};
+use serde_json::json;
+
+use crate::calls::WRITE_FILE;
+use crate::error::{Error, ErrorKind, Result, describe};
+use crate::run::{Extras, Place};
+
+/// Where a script is seen while it runs.
+const SCRIPT: &str = "/run/kiln/script";
+/// Where the installer has the root while it is being made.
+const SYSIMAGE: &str = "/mnt/sysimage";
+
+/// What scripts share.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptContext {
+    /// Whether the network can be reached.
+    pub network: bool,
+    /// The host's `/etc/resolv.conf`, where the network can be reached.
+    pub resolv_conf: Vec<u8>,
+    /// The tools root's layers, the top one first: where `%post --nochroot` runs.
+    pub tools: Vec<PathBuf>,
+}
+
+/// Runs a script. A script that fails is a warning, or with `--erroronfail` an error, as in the installer.
+///
+/// # Errors
+/// The script failed and says `--erroronfail`; it was killed; its interpreter is missing; the sandbox cannot be made.
+pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext) -> Result<()> {
+    if script.item.chroot {
+        return execute(place, script, context, "/", Vec::new());
+    }
+    // Outside of the root means in the tools root, with the root where the installer has it: never on the host.
+    let outside = Place { root: Root::Layers { lower: context.tools.clone() }, ..place.with_reporter(place.reporter) };
+    let root = Mount::Tree { target: SYSIMAGE.to_owned(), tree: place.root.clone() };
+    execute(&outside, script, context, SYSIMAGE, vec![root])
+}
+
+/// Runs a script that has no root yet (`%pre`, `%onerror`) at `place`, the tools root. What it leaves in `/tmp` goes to `tmp`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_outside(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext, tmp: &Path) -> Result<()> {
+    let shared = Mount::Bind { source: tmp.to_owned(), target: "/tmp".to_owned(), writable: true };
+    execute(place, script, context, SYSIMAGE, vec![shared])
+}
+
+fn execute(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext, root: &str, more: Vec<Mount>) -> Result<()> {
+    let mut argv: Vec<&str> = script.item.interpreter.split_whitespace().collect();
+    if argv.is_empty() {
+        argv.push("/bin/sh");
+    }
+    argv.push(SCRIPT);
+    let extras = Extras {
+        mounts: more.into_iter().chain(mounts(script, context)).collect(),
+        env: environment(root),
+        network: context.network,
+        any_status: true,
+        ..Extras::default()
+    };
+    let log = Log::new(place, script.item.log.is_some());
+    let outcome = log.place().exec(&argv, extras).map_err(|error| located(error, script))?;
+    if let Some(path) = &script.item.log {
+        write_log(place, script, path, log.text())?;
+    }
+    match outcome.status {
+        Status::Exited(0) => Ok(()),
+        status => failed(place, script, &argv, status, log.tail()),
+    }
+}
+
+fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
+    let file = |target: &str, content: &[u8], mode| Mount::File { target: target.to_owned(), content: content.to_vec(), mode };
+    let mut mounts = vec![file(SCRIPT, script.item.body.as_bytes(), 0o700)];
+    if context.network {
+        mounts.push(file("/etc/resolv.conf", &context.resolv_conf, 0o644));
+    }
+    mounts
+}
+
+/// Both conventions for the root's place: the installer's and livemedia-creator's.
+fn environment(root: &str) -> Vec<(String, String)> {
+    let pair = |name: &str| (name.to_owned(), root.to_owned());
+    let mut env = vec![pair("INSTALL_ROOT"), pair("LIVE_ROOT"), pair("ANA_INSTALL_PATH")];
+    env.push(("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned()));
+    env
+}
+
+fn located(mut error: Error, script: &Located<Script>) -> Error {
+    if error.kind == ErrorKind::Step {
+        error.message = format!("{} could not run to its end", header(script));
+    }
+    error.at(script.origin.clone())
+}
+
+fn header(script: &Located<Script>) -> &'static str {
+    match script.item.kind {
+        kiln_kickstart::ScriptKind::Pre => "%pre",
+        kiln_kickstart::ScriptKind::PreInstall => "%pre-install",
+        kiln_kickstart::ScriptKind::Post => "%post",
+        kiln_kickstart::ScriptKind::OnError => "%onerror",
+        kiln_kickstart::ScriptKind::Traceback => "%traceback",
+    }
+}
+
+fn failed(place: &Place<'_>, script: &Located<Script>, argv: &[&str], status: Status, tail: Vec<String>) -> Result<()> {
+    let name = header(script);
+    if !script.item.error_on_fail {
+        let hint = "say --erroronfail if the image must not be made then".to_owned();
+        place.reporter.warn(format!("{name} ended with {}", describe(status)), Some(script.origin.clone()), Some(hint));
+        return Ok(());
+    }
+    let mut error = Error::new(ErrorKind::Step, format!("{name} failed")).at(script.origin.clone());
+    error.command = Some(argv.iter().map(|&a| a.to_owned()).collect());
+    error.status = Some(describe(status));
+    error.tail = tail;
+    if matches!(status, Status::Exited(126 | 127)) {
+        let hint = format!("the interpreter or a command was not found in the root; `{}` needs its package in %packages", script.item.interpreter);
+        error.hints.push(hint);
+    }
+    Err(error)
+}
+
+fn write_log(place: &Place<'_>, script: &Located<Script>, path: &str, content: String) -> Result<()> {
+    let file = json!({ "path": path, "content": content, "mode": 0o600 });
+    place.call(WRITE_FILE, file, Extras::default(), &mut |_| {}).map(|_| ()).map_err(|e| e.at(script.origin.clone()))
+}
+
+/// Listens to a script's output: for `--log` and for the failure's last lines.
+struct Log<'a> {
+    inner: &'a Place<'a>,
+    kept: Kept<'a>,
+}
+
+struct Kept<'a> {
+    reporter: &'a dyn crate::Reporter,
+    all: bool,
+    text: std::sync::Mutex<(String, Vec<String>)>,
+}
+
+/// A log file in the image is cut here.
+const LOG_LIMIT: usize = 16 << 20;
+
+impl crate::Reporter for Kept<'_> {
+    fn line(&self, stream: kiln_sandbox::Stream, line: &str) {
+        if let Ok(mut text) = self.text.lock() {
+            if self.all && text.0.len() < LOG_LIMIT {
+                text.0.push_str(line);
+                text.0.push('\n');
+            }
+            if text.1.len() == 30 {
+                text.1.remove(0);
+            }
+            text.1.push(line.to_owned());
+        }
+        self.reporter.line(stream, line);
+    }
+
+    fn progress(&self, done: u64, total: Option<u64>, item: Option<&str>) {
+        self.reporter.progress(done, total, item);
+    }
+
+    fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        self.reporter.warn(message, origin, hint);
+    }
+}
+
+impl<'a> Log<'a> {
+    fn new(place: &'a Place<'a>, all: bool) -> Self {
+        Log { inner: place, kept: Kept { reporter: place.reporter, all, text: std::sync::Mutex::default() } }
+    }
+
+    fn place(&self) -> Place<'_> {
+        self.inner.with_reporter(&self.kept)
+    }
+
+    fn text(&self) -> String {
+        self.kept.text.lock().map(|t| t.0.clone()).unwrap_or_default()
+    }
+
+    fn tail(&self) -> Vec<String> {
+        self.kept.text.lock().map(|t| t.1.clone()).unwrap_or_default()
+    }
+}

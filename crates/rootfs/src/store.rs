@@ -1,0 +1,333 @@
+//! The layer store: one directory per finished step, found by the step's id.
+//!
+//! ```text
+//! <cache>/
+//!   CACHEDIR.TAG          tells backup programs to leave this alone
+//!   layers/<id>/          a finished layer; made by one rename, never changed afterwards
+//!     fs/                 overlay directory, owned by the ids of the user namespace
+//!     layer.json          what it is; written before the rename
+//!   staging/<name>.lock   flock'ed by the process that owns staging/<name>/
+//!   staging/<name>/       a layer in the making: fs/, work/ (the kernel's), layer.json
+//!   failed/<name>/        the root of a step that failed, for `kiln shell --last`: fs/, failed.json
+//! ```
+//!
+//! A staging directory whose lock can be taken belongs to nobody: its owner was killed, and any
+//! command that opens the store removes it. The lock file is made before its directory and removed after it, so a
+//! directory without one is garbage too. `layers/` is only ever changed by renaming a complete directory into it or by
+//! renaming one out of it into `staging/` before it is removed.
+//!
+//! Nothing is fsynced: a layer is worth nothing after a crash of the machine that lost part of it. So `layer.json`
+//! carries the kernel's boot id, and a layer from an earlier boot counts only if a later command saw it reach
+//! the disk ([`Store::open`] does that with one `syncfs` and notes it in `layers/<id>/durable`).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kiln_plan::Id;
+use kiln_sandbox::Sandbox;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A handle on the store.
+#[derive(Clone)]
+pub struct Store {
+    root: PathBuf,
+    boot: String,
+    sandbox: Arc<Sandbox>,
+}
+
+/// What a layer's `layer.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// The step's id.
+    pub id: Id,
+    /// For people.
+    pub title: String,
+    /// The kernel boot in which it was committed.
+    pub boot: String,
+    /// Facts that the step found out and later steps need.
+    pub facts: serde_json::Value,
+}
+
+/// A finished layer.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// What it says of itself.
+    pub info: LayerInfo,
+    /// Its overlay directory.
+    pub fs: PathBuf,
+}
+
+impl Store {
+    /// Opens the store below `root`, makes it where there is none, and removes what killed processes left.
+    ///
+    /// # Errors
+    /// The directory cannot be made or written.
+    pub fn open(root: &Path, sandbox: Arc<Sandbox>) -> Result<Store> {
+        for name in ["layers", "staging", "failed"] {
+            make_dir(&root.join(name))?;
+        }
+        let tag = root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            let text = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache; see https://bford.info/cachedir/\n";
+            fs::write(&tag, text).map_err(|e| Error::io(format!("writing {}", tag.display()), &e))?;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let store = Store { root: root.to_owned(), boot, sandbox };
+        store.reclaim()?;
+        store.settle()?;
+        Ok(store)
+    }
+
+    /// Where the store is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The sandbox whose ids own the layers.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+
+    /// The layer of this id, if it is there and whole.
+    pub fn layer(&self, id: Id) -> Option<Layer> {
+        let dir = self.root.join("layers").join(id.to_string());
+        let info: LayerInfo = serde_json::from_slice(&fs::read(dir.join("layer.json")).ok()?).ok()?;
+        let whole = info.id == id && (info.boot == self.boot || dir.join("durable").exists());
+        whole.then(|| Layer { info, fs: dir.join("fs") })
+    }
+
+    /// All layers, in no particular order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn layers(&self) -> Result<Vec<Layer>> {
+        let names = list(&self.root.join("layers"))?;
+        Ok(names.iter().filter_map(|name| self.layer(name.parse().ok()?)).collect())
+    }
+
+    /// A private directory for a layer in the making.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn stage(&self) -> Result<Staging> {
+        let (name, lock) = self.lock_new_name()?;
+        let dir = self.root.join("staging").join(&name);
+        let staging = Staging { store: self.clone(), name, dir, lock: Some(lock) };
+        make_dir(&staging.dir)?;
+        for part in ["fs", "work"] {
+            self.sandbox.create_owned_dir(&staging.dir.join(part), 0o755).map_err(crate::run::sandbox_error)?;
+        }
+        Ok(staging)
+    }
+
+    /// Removes a layer.
+    ///
+    /// # Errors
+    /// It cannot be moved out of the way or removed.
+    pub fn remove(&self, id: Id) -> Result<()> {
+        let (name, lock) = self.lock_new_name()?;
+        let from = self.root.join("layers").join(id.to_string());
+        let to = self.root.join("staging").join(&name);
+        match fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make_dir(&to)?,
+            Err(e) => return Err(Error::io(format!("removing layer {}", from.display()), &e)),
+        }
+        drop(Staging { store: self.clone(), name, dir: to, lock: Some(lock) });
+        Ok(())
+    }
+
+    /// The newest failed root.
+    pub fn last_failed(&self) -> Option<PathBuf> {
+        let mut names = list(&self.root.join("failed")).ok()?;
+        names.sort();
+        names.pop().map(|name| self.root.join("failed").join(name))
+    }
+
+    /// Drops the roots of earlier failures.
+    pub fn forget_failed(&self) -> Result<()> {
+        let failed: Vec<PathBuf> =
+            list(&self.root.join("failed"))?.into_iter().map(|name| self.root.join("failed").join(name)).collect();
+        self.remove_trees(&failed)
+    }
+
+    fn lock_new_name(&self) -> Result<(String, File)> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+            let name = format!("{clock:024x}-{}-{count}", std::process::id());
+            let path = self.lock_path(&name);
+            let file = File::create(&path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))?;
+            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            // Another command may have taken the fresh file for garbage before the lock was on it.
+            if locked && same_file(&file, &path) {
+                return Ok((name, file));
+            }
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("staging").join(format!("{name}.lock"))
+    }
+
+    /// Removes staging directories whose owner is gone.
+    fn reclaim(&self) -> Result<()> {
+        let mut orphans = Vec::new();
+        let mut locks = Vec::new();
+        for name in list(&self.root.join("staging"))? {
+            let base = name.strip_suffix(".lock").unwrap_or(&name).to_owned();
+            let path = self.lock_path(&base);
+            match File::open(&path) {
+                Ok(file) => {
+                    if name.ends_with(".lock") && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                        orphans.push(self.root.join("staging").join(&base));
+                        locks.push((path, file));
+                    }
+                }
+                Err(_) => orphans.push(self.root.join("staging").join(&base)),
+            }
+        }
+        orphans.retain(|path| path.exists());
+        self.remove_trees(&orphans)?;
+        for (path, file) in locks {
+            let _ = fs::remove_file(&path);
+            drop(file);
+        }
+        Ok(())
+    }
+
+    fn remove_trees(&self, trees: &[PathBuf]) -> Result<()> {
+        if trees.is_empty() {
+            return Ok(());
+        }
+        self.sandbox.remove_trees(trees).map_err(crate::run::sandbox_error)
+    }
+
+    /// Drops layers of an earlier boot that nobody saw reach the disk, and notes the others as durable.
+    fn settle(&self) -> Result<()> {
+        let mut fresh = Vec::new();
+        for name in list(&self.root.join("layers"))? {
+            let dir = self.root.join("layers").join(&name);
+            let info = fs::read(dir.join("layer.json")).ok().and_then(|b| serde_json::from_slice::<LayerInfo>(&b).ok());
+            match info {
+                _ if dir.join("durable").exists() => {}
+                Some(info) if info.boot == self.boot => fresh.push(dir),
+                _ => self.remove_by_name(&name)?,
+            }
+        }
+        let old_enough = |dir: &PathBuf| {
+            let age = fs::metadata(dir.join("layer.json")).and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
+            age.is_some_and(|age| age.as_secs() > WRITTEN_BACK_AFTER)
+        };
+        if fresh.iter().any(old_enough) {
+            let root = File::open(&self.root).map_err(|e| Error::io(format!("opening {}", self.root.display()), &e))?;
+            if rustix::fs::syncfs(&root).is_ok() {
+                for dir in fresh.iter().filter(|d| old_enough(d)) {
+                    let _ = fs::write(dir.join("durable"), "");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_by_name(&self, name: &str) -> Result<()> {
+        match name.parse() {
+            Ok(id) => self.remove(id),
+            Err(_) => self.remove_trees(&[self.root.join("layers").join(name)]),
+        }
+    }
+}
+
+/// Seconds after which the kernel has written back by itself, so that a `syncfs` costs next to nothing.
+const WRITTEN_BACK_AFTER: u64 = 120;
+
+/// A layer in the making. Dropping it removes it.
+pub struct Staging {
+    store: Store,
+    name: String,
+    dir: PathBuf,
+    lock: Option<File>,
+}
+
+impl Staging {
+    /// Receives the layer's files.
+    pub fn fs(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+
+    /// The kernel's overlay work directory.
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Makes the layer findable under its id. If another build was faster its layer is taken.
+    ///
+    /// # Errors
+    /// The layer cannot be written.
+    pub fn commit(self, id: Id, title: &str, facts: serde_json::Value) -> Result<Layer> {
+        let info = LayerInfo { id, title: title.to_owned(), boot: self.store.boot.clone(), facts };
+        self.store.remove_trees(&[self.work()])?;
+        let text = serde_json::to_vec_pretty(&info).map_err(|e| Error::new(crate::ErrorKind::Internal, e.to_string()))?;
+        let file = self.dir.join("layer.json");
+        fs::write(&file, text).map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
+        let to = self.store.root.join("layers").join(id.to_string());
+        if let Err(error) = fs::rename(&self.dir, &to)
+            && self.store.layer(id).is_none()
+        {
+            return Err(Error::io(format!("committing layer {}", to.display()), &error));
+        }
+        Ok(Layer { info, fs: to.join("fs") })
+    }
+
+    /// Keeps the directory as the root of a failed step; `failed` says how to enter it again.
+    ///
+    /// # Errors
+    /// It cannot be written or moved.
+    pub fn keep_failed(self, failed: &serde_json::Value) -> Result<PathBuf> {
+        self.store.forget_failed()?;
+        let file = self.dir.join("failed.json");
+        fs::write(&file, failed.to_string()).map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
+        let to = self.store.root.join("failed").join(&self.name);
+        fs::rename(&self.dir, &to).map_err(|e| Error::io(format!("keeping {}", to.display()), &e))?;
+        Ok(to)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed now is reclaimed by the next command, once the lock is free.
+        if self.dir.exists() {
+            let _ = self.store.remove_trees(std::slice::from_ref(&self.dir));
+        }
+        if !self.dir.exists() {
+            let _ = fs::remove_file(self.store.lock_path(&self.name));
+        }
+        drop(self.lock.take());
+    }
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))
+}
+
+fn list(dir: &Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    read().map_err(|e| Error::io(format!("reading {}", dir.display()), &e))
+}
+
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => a.ino() == b.ino() && a.dev() == b.dev(),
+        _ => false,
+    }
+}
