@@ -35,6 +35,8 @@ struct Job {
 /// One run.
 struct Cost {
     seconds: f64,
+    /// User and system time of all threads: what can be compared on a machine with other work.
+    processor: f64,
     bytes: u64,
     peak: u64,
 }
@@ -52,8 +54,9 @@ fn main() -> Outcome<()> {
         let peer = measure(&mut job.mksquashfs(&theirs), &theirs)?;
         report("mksquashfs", &peer);
         println!(
-            "ratio: {:.2}x speed, {:.4} of the size, {:.3} of the memory",
+            "ratio: {:.2}x speed, {:.2}x by processor time, {:.4} of the size, {:.3} of the memory",
             peer.seconds / kiln.seconds,
+            peer.processor / kiln.processor,
             kiln.bytes as f64 / peer.bytes as f64,
             kiln.peak as f64 / peer.peak as f64,
         );
@@ -149,8 +152,9 @@ impl Job {
 fn measure(command: &mut Command, target: &Path) -> Outcome<Cost> {
     let start = Instant::now();
     let mut child = command.spawn()?;
-    let mut peak = 0;
+    let (mut peak, mut processor) = (0, 0.0);
     let status = loop {
+        processor = processor_seconds(child.id()).max(processor);
         peak = peak.max(resident_peak(child.id()));
         if let Some(status) = child.try_wait()? {
             break status;
@@ -164,9 +168,21 @@ fn measure(command: &mut Command, target: &Path) -> Outcome<Cost> {
     let bytes = std::fs::metadata(target)?.len();
     Ok(Cost {
         seconds,
+        processor,
         bytes,
         peak,
     })
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat`, in ticks of 10 ms; 0 once the process is gone.
+fn processor_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|tick| tick.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }
 
 /// `VmHWM` in bytes; 0 once the process is gone.
@@ -179,8 +195,9 @@ fn resident_peak(pid: u32) -> u64 {
 
 fn report(name: &str, cost: &Cost) {
     println!(
-        "{name}: {:.2} s, {} bytes, peak {} MiB",
+        "{name}: {:.2} s, {:.2} s of processor, {} bytes, peak {} MiB",
         cost.seconds,
+        cost.processor,
         cost.bytes,
         cost.peak >> 20
     );

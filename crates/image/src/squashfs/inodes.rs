@@ -144,7 +144,7 @@ pub(super) fn put_file(
     Ok(())
 }
 
-/// Everything but files and directories. `name` is for messages.
+/// Everything but files and directories.
 pub(super) fn put_special(
     header: &Header<'_>,
     kind: &Kind,
@@ -239,4 +239,54 @@ pub(super) fn put_directory(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(length: u64, start: u64) -> Vec<u8> {
+        let header = Header {
+            meta: &Meta::root_owned(0o644, 1),
+            number: 7,
+            links: 1,
+            xattrs: NONE,
+        };
+        let stored = Stored {
+            start,
+            sizes: vec![5, 6],
+            sparse: 0,
+        };
+        let mut out = Vec::new();
+        put_file(
+            &header,
+            length,
+            &stored,
+            None,
+            &mut Ids::default(),
+            &mut out,
+        )
+        .unwrap();
+        out
+    }
+
+    /// The basic form has 32 bits for both; a test with an outsider would have to write more than 4 GiB.
+    #[test]
+    fn places_and_lengths_from_4_gib_on_take_the_extended_form() {
+        let limit = u64::from(u32::MAX);
+        assert_eq!(encode(limit, limit).len(), 32 + 8);
+        for (length, start) in [(limit + 1, 0), (0, limit + 1)] {
+            let bytes = encode(length, start);
+            assert_eq!(bytes.len(), 56 + 8);
+            assert_eq!(bytes[..2], 9u16.to_le_bytes());
+            assert_eq!(bytes[16..24], start.to_le_bytes());
+            assert_eq!(bytes[24..32], length.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn times_are_unsigned_32_bits() {
+        let times = [-5, 0, 1 << 31, i64::from(u32::MAX), 1 << 40];
+        assert_eq!(times.map(time), [0, 0, 1 << 31, u32::MAX, u32::MAX]);
+    }
 }

@@ -16,8 +16,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Blocks that are smaller than this are handled several at a time.
 const RUN: u64 = 128 << 10;
-/// Jobs per thread between the first one that is not written and the last one that is taken.
-const AHEAD: u64 = 4;
+/// How far a thread may be ahead of what is written, in bytes, where that is 4 to 16 jobs: far enough that a slow block or
+/// a busy writer holds nobody up, near enough that memory stays small.
+const AHEAD: u64 = 4 << 20;
 
 /// A finished block.
 pub(super) struct Block {
@@ -248,11 +249,12 @@ struct State {
 
 impl<'a> Queue<'a> {
     fn new(files: &'a [File<'a>], layout: &'a Layout, options: &Options) -> Self {
+        let run = RUN.max(u64::from(layout.block_size));
         Queue {
             files,
             layout,
-            run: RUN.max(u64::from(layout.block_size)),
-            window: AHEAD * options.threads.max(1) as u64,
+            run,
+            window: (AHEAD / run).clamp(4, 16) * options.threads.max(1) as u64,
             state: Mutex::default(),
             moved: Condvar::new(),
         }
