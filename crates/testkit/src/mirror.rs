@@ -2,9 +2,10 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::fault::{Fault, Rule, matches};
 use crate::server;
@@ -50,9 +51,26 @@ pub(crate) struct Shared {
     pub(crate) source: Source,
     state: Mutex<State>,
     stop: AtomicBool,
+    /// Requests that are being answered.
+    busy: AtomicUsize,
+}
+
+/// Counts a request as being answered for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Busy<'a>(&'a AtomicUsize);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Shared {
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(&self.busy)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,6 +126,7 @@ impl Mirror {
             source,
             state: Mutex::default(),
             stop: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
         });
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
@@ -145,8 +164,13 @@ impl Mirror {
         self.shared.state().rules.clear();
     }
 
-    /// The requests so far, in the order in which they were finished; forgets them.
+    /// The requests so far, in the order in which they were finished; forgets them. Waits (a few seconds at most)
+    /// for those that are being answered, since a client may have all it needs before the mirror has noted it.
     pub fn take_requests(&self) -> Vec<Request> {
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.shared.busy.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::mem::take(&mut self.shared.state().requests)
     }
 }

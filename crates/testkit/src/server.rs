@@ -17,12 +17,10 @@ pub(crate) fn connection(stream: &TcpStream, shared: &Shared) {
     let _ = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream);
     while !shared.stopping() {
-        match head(&mut reader) {
-            Some(head) => match answer(stream, shared, &head) {
-                Ok(true) => {}
-                _ => break,
-            },
-            None => break,
+        let Some(head) = head(&mut reader) else { break };
+        let _busy = shared.busy();
+        if !matches!(answer(stream, shared, &head), Ok(true)) {
+            break;
         }
     }
     let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -253,8 +251,12 @@ fn send(
         return Ok(true);
     }
     let until = std::time::Instant::now() + answer.silence;
+    stream.set_read_timeout(Some(Duration::from_millis(20)))?;
     while std::time::Instant::now() < until && !shared.stopping() {
-        std::thread::sleep(Duration::from_millis(20));
+        // A client that gave up has closed its end.
+        if matches!(stream.peek(&mut [0]), Ok(0)) {
+            break;
+        }
     }
     Ok(false)
 }

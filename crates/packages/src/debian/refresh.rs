@@ -24,6 +24,7 @@ pub use super::index::Index;
 use super::release::Release;
 use super::repository::{Keys, Repository};
 use crate::fetch::Fetched;
+use crate::fetch::url::shown;
 use crate::openpgp::Signer;
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
@@ -354,7 +355,7 @@ impl<'a> Cache<'a> {
             .with_source(error)
             .with_hint(format!(
                 "Looked for {}. Check the URL and the suite.",
-                self.repository.release_url("InRelease")
+                shown(&self.repository.release_url("InRelease"))
             ))
     }
 
@@ -384,7 +385,7 @@ impl<'a> Cache<'a> {
         } else {
             "InRelease"
         };
-        let what = repository.release_url(file);
+        let what = shown(&repository.release_url(file));
         let keyring = repository.keys.keyring()?;
         let (text, signer) = match &seen.signature {
             None => keyring.verify_clearsigned(&what, &seen.release, now)?,

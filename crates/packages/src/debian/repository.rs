@@ -73,7 +73,7 @@ impl Repository {
     /// The name of apt's list file for a file relative to the directory of `Release`:
     /// `deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages`.
     pub fn apt_list_name(&self, file: &str) -> String {
-        let base = without_credentials(&self.uri);
+        let base = fetch::url::shown(&self.uri);
         let base = base
             .split_once("://")
             .map_or(base.as_str(), |(_, rest)| rest)
@@ -97,13 +97,13 @@ impl Repository {
 
     /// For people: `http://deb.debian.org/debian bookworm`.
     pub fn describe(&self) -> String {
-        format!("{} {}", without_credentials(&self.uri), self.suite)
+        format!("{} {}", fetch::url::shown(&self.uri), self.suite)
     }
 
     /// A directory name that is unique for the place and readable.
     pub(crate) fn cache_name(&self) -> String {
         let place = format!("{}\0{}", self.uri.trim_end_matches('/'), self.suite);
-        let readable: String = without_credentials(&self.uri)
+        let readable: String = fetch::url::shown(&self.uri)
             .split("://")
             .last()
             .into_iter()
@@ -172,17 +172,6 @@ impl Repository {
             )),
             _ => Ok(()),
         }
-    }
-}
-
-fn without_credentials(uri: &str) -> String {
-    match uri.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
-        }
-        None => uri.to_owned(),
     }
 }
 

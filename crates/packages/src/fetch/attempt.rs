@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ureq::Timeout;
 
+use super::url::shown;
 use crate::{CancelToken, Error, ErrorKind, FetchOptions, Result};
 
 /// Why one try failed.
@@ -39,6 +40,7 @@ impl Attempt {
 
     /// What an HTTP status other than success means.
     pub(crate) fn status(url: &str, status: u16, wait: Option<Duration>) -> Self {
+        let url = shown(url);
         let error = match status {
             404 | 410 => Error::new(
                 ErrorKind::NotFound,
@@ -77,6 +79,11 @@ impl Attempt {
             U::Timeout(_) | U::BodyStalled => {
                 (ErrorKind::Stalled, true, "the server stopped answering")
             }
+            U::Io(io) if io.to_string().contains("lookup address") => (
+                ErrorKind::Network,
+                true,
+                "the host name cannot be looked up",
+            ),
             U::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
                 (ErrorKind::Truncated, true, "the connection ended early")
             }
@@ -92,11 +99,9 @@ impl Attempt {
             }
             _ => (ErrorKind::Network, true, "the transfer failed"),
         };
-        let mut failure = Error::new(kind, format!("{url}: {what} ({error})"));
-        if matches!(error, U::HostNotFound) {
-            failure = failure.with_hint(
-                "Is there a network? Check the host name, DNS and the proxy settings (http_proxy, https_proxy, no_proxy).",
-            );
+        let mut failure = Error::new(kind, format!("{}: {what} ({error})", shown(url)));
+        if let Some(hint) = hint(kind) {
+            failure = failure.with_hint(hint);
         }
         Attempt {
             retry,
@@ -110,6 +115,18 @@ impl Attempt {
             Ok(inner) => Attempt::request(url, inner),
             Err(io) => Attempt::request(url, ureq::Error::Io(io)),
         }
+    }
+}
+
+fn hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Network => Some(
+            "Is there a network? Check the host name, DNS, the proxy settings (http_proxy, https_proxy, no_proxy) and, for https, the installed CA certificates.",
+        ),
+        ErrorKind::Stalled | ErrorKind::Truncated => Some(
+            "Run the command again: what has arrived is kept. If it stays so, use another mirror.",
+        ),
+        _ => None,
     }
 }
 

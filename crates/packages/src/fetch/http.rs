@@ -8,6 +8,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
 use super::attempt::Attempt;
+use super::url::shown;
 use super::{Opened, forward};
 use crate::{CancelToken, Error, ErrorKind, FetchOptions, Result};
 
@@ -77,7 +78,7 @@ impl Http {
             }
             uri = redirected(url, &uri, &response)?;
         }
-        let message = format!("{url}: more than {MAX_REDIRECTS} redirects");
+        let message = format!("{}: more than {MAX_REDIRECTS} redirects", shown(url));
         Err(Attempt::last(Error::new(ErrorKind::Refused, message)))
     }
 
@@ -185,7 +186,7 @@ fn parse(url: &str) -> Result<Uri, Attempt> {
         .ok_or_else(|| {
             Attempt::last(Error::new(
                 ErrorKind::Input,
-                format!("{url:?} is not a valid URL"),
+                format!("{:?} is not a valid URL", shown(url)),
             ))
         })
 }
@@ -220,7 +221,12 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 fn redirected(url: &str, from: &Uri, response: &Response<Body>) -> Result<Uri, Attempt> {
-    let bad = |why: &str| Attempt::last(Error::new(ErrorKind::Refused, format!("{url}: {why}")));
+    let bad = |why: &str| {
+        Attempt::last(Error::new(
+            ErrorKind::Refused,
+            format!("{}: {why}", shown(url)),
+        ))
+    };
     let location = response
         .headers()
         .get(header::LOCATION)

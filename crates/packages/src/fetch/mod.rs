@@ -127,7 +127,7 @@ impl Fetcher {
             return open_file(url, from);
         }
         if !(url.starts_with("http://") || url.starts_with("https://")) {
-            let message = format!("{url:?} is not a URL that Kiln can fetch");
+            let message = format!("{:?} is not a URL that Kiln can fetch", url::shown(url));
             let error = Error::new(ErrorKind::Input, message)
                 .with_hint("Use http://, https:// or file:///.");
             return Err(Attempt::last(error));
@@ -135,7 +135,7 @@ impl Fetcher {
         if self.options.offline {
             let error = Error::new(
                 ErrorKind::Offline,
-                format!("{url} is needed, but Kiln is offline"),
+                format!("{} is needed, but Kiln is offline", url::shown(url)),
             )
             .with_hint("Build once with the network, or without --offline.");
             return Err(Attempt::last(error));

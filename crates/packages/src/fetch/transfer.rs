@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Instant;
 
 use super::attempt::Attempt;
+use super::url::shown;
 use super::{Fetcher, Opened};
 use crate::digest::Hasher;
 use crate::{Digest, Error, ErrorKind, FetchOptions, Result};
@@ -31,7 +32,10 @@ pub(super) fn into_memory(
     pump(options, url, opened, |piece| {
         bytes.extend_from_slice(piece);
         if bytes.len() as u64 > limit {
-            let message = format!("{url} has more than the {limit} bytes that are allowed");
+            let message = format!(
+                "{} has more than the {limit} bytes that are allowed",
+                shown(url)
+            );
             return Err(Attempt::last(Error::new(ErrorKind::Refused, message)));
         }
         Ok(())
@@ -52,7 +56,7 @@ fn pump(
     mut take: impl FnMut(&[u8]) -> Result<(), Attempt>,
 ) -> Result<(), Attempt> {
     let Some(mut body) = opened.body else {
-        let message = format!("{url}: the server gave no usable answer");
+        let message = format!("{}: the server gave no usable answer", shown(url));
         return Err(Attempt::passing(Error::new(ErrorKind::Refused, message)));
     };
     let mut buffer = vec![0; BUFFER];
@@ -68,7 +72,11 @@ fn pump(
         in_window += read as u64;
         if since.elapsed() >= options.stall_timeout {
             if in_window < FetchOptions::STALL_BYTES {
-                let message = format!("{url}: only {in_window} bytes in {:?}", since.elapsed());
+                let message = format!(
+                    "{}: only {in_window} bytes in {:?}",
+                    shown(url),
+                    since.elapsed()
+                );
                 return Err(Attempt::passing(Error::new(ErrorKind::Stalled, message)));
             }
             (since, in_window) = (Instant::now(), 0);
@@ -77,7 +85,7 @@ fn pump(
 }
 
 fn truncated(url: &str, got: u64, expected: u64) -> Attempt {
-    let message = format!("{url} ended after {got} of {expected} bytes");
+    let message = format!("{} ended after {got} of {expected} bytes", shown(url));
     Attempt::passing(Error::new(ErrorKind::Truncated, message))
 }
 
@@ -187,7 +195,8 @@ impl<'a> Partial<'a> {
     fn mismatch(&mut self, found: String) -> Attempt {
         let Wanted { url, size, sha256 } = self.wanted;
         let message = format!(
-            "{url} is not the file that the metadata promises: it should have {size} bytes with the SHA-256 {sha256}, but {found}"
+            "{} is not the file that the metadata promises: it should have {size} bytes with the SHA-256 {sha256}, but {found}",
+            shown(url)
         );
         let error = Error::new(ErrorKind::HashMismatch, message).with_hint(
             "The mirror (or a cache on the way) is damaged or in the middle of an update: try again later, or use another mirror.",
@@ -202,7 +211,7 @@ impl<'a> Partial<'a> {
 
     fn local(&self, error: std::io::Error) -> Attempt {
         Attempt::last(Error::io(
-            format_args!("storing {}", self.wanted.url),
+            format_args!("storing {}", shown(self.wanted.url)),
             error,
         ))
     }

@@ -20,6 +20,18 @@ pub(crate) fn append(base: &str, path: &str) -> String {
     url
 }
 
+/// A URL for messages: without user name and password.
+pub(crate) fn shown(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
 /// Resolves the target of a redirect against the URL that gave it (RFC 3986 section 5, without `..`).
 pub(crate) fn join(base: &str, target: &str) -> String {
     let scheme_end = base.find("://").map_or(0, |at| at + 3);
@@ -87,6 +99,13 @@ mod tests {
         assert_eq!(join(base, "/p"), "http://h:81/p");
         assert_eq!(join(base, "p"), "http://h:81/a/p");
         assert_eq!(join("http://h", "p"), "http://h/p");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(shown("http://me:se@cret@h:1/a@b"), "http://h:1/a@b");
+        assert_eq!(shown("http://h"), "http://h");
+        assert_eq!(shown("h"), "h");
     }
 
     #[test]

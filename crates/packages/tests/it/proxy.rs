@@ -136,3 +136,37 @@ fn other_schemes_are_refused() {
         );
     }
 }
+
+#[test]
+fn credentials_are_sent_and_never_shown() {
+    let world = World::new();
+    let mut repository = world.repository();
+    repository.uri = world.mirror.url().replace("http://", "http://me:secret@");
+    world.refresh_with(&repository).expect("good metadata");
+    let header = ("authorization".to_owned(), "Basic bWU6c2VjcmV0".to_owned());
+    assert!(
+        world
+            .mirror
+            .take_requests()
+            .iter()
+            .all(|r| r.headers.contains(&header))
+    );
+    let faults = [
+        Fault::NotFound,
+        Fault::Status(403),
+        Fault::Close,
+        Fault::Replace(b"x".to_vec()),
+    ];
+    for fault in faults {
+        world.mirror.heal();
+        world.mirror.inject(Rule::always("*", fault.clone()));
+        let error = world.refresh_with(&repository).expect_err("a fault");
+        let mut text = format!("{error} {:?}", error.hints());
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        assert!(!text.contains("secret"), "{fault:?}: {text}");
+    }
+}
