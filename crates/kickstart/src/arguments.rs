@@ -178,7 +178,10 @@ impl Matcher<'_> {
 
     fn leave(&mut self, from: usize, to: usize) {
         let words = self.words.get(from..to).unwrap_or(&[]);
-        self.out.extras.extend(words.iter().cloned());
+        // A `--` after a positional argument belongs to it.
+        let belongs = !self.out.positional.is_empty();
+        let words = words.iter().filter(|w| !belongs || w.text != "--");
+        self.out.extras.extend(words.cloned());
     }
 
     /// Gives a run of plain words to pending positional arguments; returns how many it took.
@@ -302,9 +305,7 @@ impl Matcher<'_> {
         let Some(word) = words.get(at) else {
             return at + 1;
         };
-        // `--` may stand between an option and its value.
-        let skip = usize::from(classes.get(at + 1) == Some(&Class::Separator));
-        let next = at + 1 + skip;
+        let next = at + 1;
         match (classes.get(next), words.get(next)) {
             (Some(Class::Plain), Some(value)) => {
                 let span = self.place.span(word.start, value.end);

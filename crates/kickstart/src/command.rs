@@ -162,7 +162,9 @@ fn report_future_options(command: &Command, report: &mut Report) {
         ("--ntpservers", "write `timesource --ntp-server=…` lines"),
     ];
     for (name, help) in replaced {
-        if let Some(option) = command.options.iter().find(|o| o.name == name) {
+        let empty = |o: &crate::Opt| o.value == Value::List(Vec::new());
+        let mut options = command.options.iter();
+        if let Some(option) = options.find(|o| o.name == name && !empty(o)) {
             let message = format!("`{name}` will be removed from the language");
             report.warning("deprecated-option", option.span, message, help);
         }

@@ -85,6 +85,7 @@ pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loade
         stack: Vec::new(),
         bytes: 0,
         section_lines: 0,
+        items: 0,
         full: false,
     };
     let main = Loaded {
@@ -114,6 +115,8 @@ struct Parser<'a> {
     stack: Vec<FileId>,
     bytes: usize,
     section_lines: usize,
+    /// Commands, sections and package lines so far, be they right or wrong.
+    items: usize,
     /// Whether a limit was reached: reading stops.
     full: bool,
 }
@@ -220,6 +223,9 @@ impl Parser<'_> {
             file,
             line: line.number,
         };
+        if !self.take_item(place.span(0, line.content().len() as u32)) {
+            return;
+        }
         let Some(Words { words, cut }) = self.words(place, line) else {
             return self.skip_section(place, first);
         };
@@ -234,9 +240,6 @@ impl Parser<'_> {
             return self.include(place, &words);
         }
         self.report_cut(place, cut);
-        if !self.take_item(place.word(word)) {
-            return;
-        }
         if word.text.starts_with('%') {
             return self.open(place, &words);
         }
@@ -283,8 +286,8 @@ impl Parser<'_> {
 
     /// Counts an item against the limit.
     fn take_item(&mut self, span: Span) -> bool {
-        let packages = self.section.as_ref().map_or(0, |s| s.packages.len());
-        if self.kickstart.items.len() + packages < limits::ITEMS {
+        self.items += 1;
+        if self.items <= limits::ITEMS {
             return true;
         }
         self.stop(Some(span), format!("more than {} items", limits::ITEMS));
@@ -423,9 +426,8 @@ impl Parser<'_> {
         let Some(item) = packages::read(line.content(), at, &mut self.report) else {
             return;
         };
-        if self.take_item(item.span)
-            && let Some(open) = &mut self.section
-        {
+        let taken = self.take_item(item.span);
+        if let Some(open) = self.section.as_mut().filter(|_| taken) {
             open.packages.push(item);
         }
     }

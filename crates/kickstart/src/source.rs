@@ -89,20 +89,44 @@ fn is_break(c: char) -> bool {
     )
 }
 
+/// Length of the first line with its end.
 fn line_length(text: &str) -> usize {
     let bytes = text.as_bytes();
-    for (at, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'\r' if bytes.get(at + 1) == Some(&b'\n') => return at + 2,
-            b'\n' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1e => return at + 1,
-            0xc2 if bytes.get(at + 1) == Some(&0x85) => return at + 2,
-            0xe2 if matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])) => {
-                return at + 3;
-            }
-            _ => {}
+    let mut from = 0;
+    while let Some(rest) = bytes.get(from..) {
+        let Some(at) = rest.iter().position(|b| MAY_BREAK[usize::from(*b)]) else {
+            break;
+        };
+        let at = from + at;
+        if let Some(length) = break_length(bytes.get(at..).unwrap_or(&[])) {
+            return at + length;
         }
+        from = at + 1;
     }
     text.len()
+}
+
+/// Bytes with which a line break can begin.
+const MAY_BREAK: [bool; 256] = {
+    let mut table = [false; 256];
+    let firsts = [b'\n', b'\r', 0x0b, 0x0c, 0x1c, 0x1d, 0x1e, 0xc2, 0xe2];
+    let mut index = 0;
+    while index < firsts.len() {
+        table[firsts[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
+
+/// Length of the line break that the bytes begin with, if they do.
+fn break_length(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [b'\r', b'\n', ..] => Some(2),
+        [b'\n' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1e, ..] => Some(1),
+        [0xc2, 0x85, ..] => Some(2),
+        [0xe2, 0x80, 0xa8 | 0xa9, ..] => Some(3),
+        _ => None,
+    }
 }
 
 /// The text of the line that a span stands in.

@@ -57,8 +57,24 @@ pub(crate) fn split(line: &str) -> Result<Words, Fault> {
 
 /// The first word of a line, as far as it can be told without judging its quotes.
 pub(crate) fn first(line: &str) -> &str {
-    let line = line.trim_start();
-    line.split(char::is_whitespace).next().unwrap_or("")
+    let bytes = line.as_bytes();
+    let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+    let Some(start) = bytes.iter().position(|b| !blank(b)) else {
+        return "";
+    };
+    let rest = line.get(start..).unwrap_or("");
+    let end = rest.bytes().position(|b| blank(&b) || !b.is_ascii());
+    match end {
+        None => rest,
+        Some(end) if rest.as_bytes().get(end).is_some_and(u8::is_ascii) => {
+            rest.get(..end).unwrap_or("")
+        }
+        // Unicode knows more blanks.
+        Some(_) => {
+            let line = line.trim_start();
+            line.split(char::is_whitespace).next().unwrap_or("")
+        }
+    }
 }
 
 fn is_blank(c: char) -> bool {

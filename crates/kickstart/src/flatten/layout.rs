@@ -6,6 +6,8 @@ pub(super) enum Part {
     On(&'static str),
     /// ` --name=value`, unless the value is empty or zero.
     Bare(&'static str),
+    /// ` --name=number`, where the number is above zero.
+    Positive(&'static str),
     /// ` --name="value"`, unless the value is empty.
     Quoted(&'static str),
     /// ` --name=value`, whenever the option was given.
@@ -22,8 +24,8 @@ pub(super) enum Part {
     BareOr(&'static str, &'static str),
     /// ` --name="value"`, with the second text where the option was not given.
     QuotedOr(&'static str, &'static str),
-    /// ` --name="value"` with the value of the second option where the first was not given or is empty.
-    QuotedLike(&'static str, &'static str),
+    /// ` --name="value"` with what the option stands for (see [`IMPLIED`]) where it was not given or is empty.
+    QuotedImplied(&'static str),
     /// ` --name="value"` with the value of the second option, or its own where that was not given or is empty.
     QuotedAs(&'static str, &'static str),
     /// The parts that follow, where the switch is on.
@@ -34,6 +36,10 @@ pub(super) enum Part {
     Words(usize),
     /// ` word` for the first positional word.
     First,
+    /// The parts that follow, where the first positional word is this one.
+    IfFirst(&'static str, &'static [Part]),
+    /// The parts that follow, where the option has a value.
+    IfText(&'static str, &'static [Part]),
     /// The parts that follow, where the switch is off.
     Unless(&'static str, &'static [Part]),
     /// ` --name=off`, where the option was given and says no.
@@ -54,8 +60,9 @@ pub(super) struct Layout {
 }
 
 use Part::{
-    Bare, BareGiven, BareOr, BlankUnless, Each, Escaped, First, FirstQuoted, Off, On, OnAny,
-    Quoted, QuotedAs, QuotedGiven, QuotedLike, QuotedOr, Text, True, Unless, When, Words,
+    Bare, BareGiven, BareOr, BlankUnless, Each, Escaped, First, FirstQuoted, IfFirst, IfText, Off,
+    On, OnAny, Positive, Quoted, QuotedAs, QuotedGiven, QuotedImplied, QuotedOr, Text, True,
+    Unless, When, Words,
 };
 
 const LUKS: [Part; 5] = [
@@ -67,7 +74,7 @@ const LUKS: [Part; 5] = [
 ];
 const ESCROW: [Part; 2] = [
     Quoted("--escrowcert"),
-    When("--backuppassphrase", &[On("--backuppassphrase")]),
+    IfText("--escrowcert", &[On("--backuppassphrase")]),
 ];
 
 const fn plain(parts: &'static [Part]) -> Layout {
@@ -132,7 +139,11 @@ pub(super) fn of(command: &str) -> Option<Layout> {
         "timesource" => plain(&TIMESOURCE),
         "updates" => plain(&[Words(0)]),
         "url" => commented("Use network installation", &URL),
-        "vnc" => plain(&[Bare("--host"), Bare("--port"), Bare("--password")]),
+        "vnc" => plain(&[
+            Bare("--host"),
+            IfText("--host", &[Bare("--port")]),
+            Bare("--password"),
+        ]),
         "volgroup" => plain(&VOLGROUP),
         "xconfig" => commented("X Window System configuration information", &XCONFIG),
         "zerombr" => commented("Clear the Master Boot Record", &[]),
@@ -160,7 +171,7 @@ static AUTOPART: [Part; 13] = [
 static BOOTC: [Part; 5] = [
     QuotedOr("--stateroot", "default"),
     Quoted("--source-imgref"),
-    QuotedLike("--target-imgref", "--source-imgref"),
+    QuotedImplied("--target-imgref"),
     Quoted("--bootloader"),
     On("--composefs"),
 ];
@@ -169,6 +180,7 @@ static BOOTLOADER: [Part; 13] = [
     Quoted("--append"),
     BareOr("--location", "mbr"),
     QuotedAs("--password", "--md5pass"),
+    On("--upgrade"),
     Quoted("--driveorder"),
     BareGiven("--timeout"),
     Bare("--default"),
@@ -178,7 +190,6 @@ static BOOTLOADER: [Part; 13] = [
     On("--extlinux"),
     On("--nombr"),
     On("--sdboot"),
-    On("--upgrade"),
 ];
 
 static BTRFS: [Part; 10] = [
@@ -310,17 +321,19 @@ static NFS: [Part; 3] = [
     Quoted("--opts"),
 ];
 
-static NVDIMM: [Part; 5] = [
+static NVDIMM: [Part; 4] = [
     Words(0),
     Bare("--namespace"),
     Bare("--blockdevs"),
-    Bare("--mode"),
-    Bare("--sectorsize"),
+    IfFirst(
+        "reconfigure",
+        &[BareOr("--mode", "sector"), Bare("--sectorsize")],
+    ),
 ];
 
 static OSTREECONTAINER: [Part; 5] = [
     Quoted("--stateroot"),
-    QuotedLike("--remote", "--stateroot"),
+    QuotedImplied("--remote"),
     On("--no-signature-verification"),
     Quoted("--transport"),
     Quoted("--url"),
@@ -328,7 +341,7 @@ static OSTREECONTAINER: [Part; 5] = [
 
 static OSTREESETUP: [Part; 5] = [
     Quoted("--osname"),
-    QuotedLike("--remote", "--osname"),
+    QuotedImplied("--remote"),
     Quoted("--url"),
     Quoted("--ref"),
     On("--nogpg"),
@@ -340,7 +353,7 @@ static PART: [Part; 23] = [
     On("--asprimary"),
     Quoted("--fstype"),
     On("--grow"),
-    Bare("--maxsize"),
+    Positive("--maxsize"),
     On("--noformat"),
     Bare("--onbiosdisk"),
     Bare("--ondisk"),
@@ -452,3 +465,10 @@ static VOLGROUP: [Part; 7] = [
 ];
 
 static XCONFIG: [Part; 3] = [Text(" "), Bare("--defaultdesktop"), On("--startxonboot")];
+
+/// Options that stand for another one until they are given, and keep what they stood for first.
+pub(super) const IMPLIED: [(&str, &str, &str); 3] = [
+    ("bootc", "--target-imgref", "--source-imgref"),
+    ("ostreecontainer", "--remote", "--stateroot"),
+    ("ostreesetup", "--remote", "--osname"),
+];

@@ -87,7 +87,12 @@ fn group(kickstart: &Kickstart, commands: &[&Command], version: Version) -> Stri
     }
     if !variant.repeatable {
         let mut view = View::default();
-        for command in commands {
+        // What earlier lines say does not matter to this one.
+        let from = match last.name.as_str() {
+            "firstboot" => commands.len() - 1,
+            _ => 0,
+        };
+        for command in commands.iter().skip(from) {
             view.merge(command, &variant.arguments);
         }
         return line(&last.name, &view, version, true);

@@ -1,15 +1,19 @@
 //! What one or several lines of a command add up to, and writing it.
 
+use std::collections::BTreeMap;
+
 use crate::table::{Argument, ArgumentKind};
 use crate::{Command, Opt, Value};
 
-use super::layout::Part;
+use super::layout::{IMPLIED, Part};
 
 /// The options and words in force.
 #[derive(Default)]
 pub(super) struct View<'a> {
     options: Vec<(&'static str, &'a Opt)>,
     pub(super) args: &'a [String],
+    /// What options that were not given stand for.
+    implied: BTreeMap<&'static str, String>,
 }
 
 impl<'a> View<'a> {
@@ -42,6 +46,14 @@ impl<'a> View<'a> {
             .any(|a| a.names.is_empty() && a.count == crate::table::Count::Optional);
         if !command.args.is_empty() || !optional {
             self.args = &command.args;
+        }
+        let implied = IMPLIED.iter().filter(|(of, ..)| *of == command.name);
+        for (_, name, other) in implied {
+            if self.text(name).is_none()
+                && let Some(text) = self.text(other)
+            {
+                self.implied.entry(name).or_insert(text);
+            }
         }
     }
 
@@ -132,15 +144,24 @@ impl<'a> View<'a> {
                 let value = self.given(name).unwrap_or_else(|| (*other).to_owned());
                 write_quoted(out, name, Some(value).filter(|v| !v.is_empty()));
             }
-            Part::QuotedLike(name, other) => {
-                write_quoted(out, name, self.text(name).or_else(|| self.text(other)));
+            Part::QuotedImplied(name) => {
+                let implied = || self.implied.get(name).cloned();
+                write_quoted(out, name, self.text(name).or_else(implied));
+            }
+            Part::Positive(name) => {
+                let positive = matches!(self.value(name), Some(Value::Int(1..)));
+                write_bare(out, name, self.text(name).filter(|_| positive));
             }
             Part::QuotedAs(name, other) => {
                 write_quoted(out, name, self.text(other).or_else(|| self.text(name)));
             }
             Part::When(name, parts) if self.on(name) => self.write(parts, out),
             Part::Unless(name, parts) if !self.on(name) => self.write(parts, out),
-            Part::When(..) | Part::Unless(..) => {}
+            Part::IfText(name, parts) if self.text(name).is_some() => self.write(parts, out),
+            Part::IfFirst(word, parts) if self.args.first().is_some_and(|a| a == word) => {
+                self.write(parts, out);
+            }
+            Part::When(..) | Part::Unless(..) | Part::IfText(..) | Part::IfFirst(..) => {}
             Part::Off(name) => {
                 let off = self.value(name) == Some(&Value::Flag(false));
                 write_bare(out, name, off.then(|| "off".to_owned()));

@@ -1,6 +1,7 @@
 //! Networks and special disks.
 
 use super::Rules;
+use crate::Version;
 
 impl Rules<'_> {
     pub(super) fn network(&mut self) {
@@ -34,7 +35,8 @@ impl Rules<'_> {
 
     pub(super) fn zfcp(&mut self) {
         let (port, unit) = (self.given("--wwpn"), self.given("--fcplun"));
-        if !self.given("--devnum") || port != unit {
+        let old = self.version == Version::Rhel8;
+        if !old && (!self.given("--devnum") || port != unit) {
             let message =
                 "`zfcp` takes `--devnum` alone or with `--wwpn` and `--fcplun`".to_owned();
             self.error("missing-option", "", message, "give one or all three");
@@ -48,14 +50,20 @@ impl Rules<'_> {
         let action = self.arg(0).to_owned();
         let (name, devices) = (self.given("--namespace"), self.given("--blockdevs"));
         let message = match (action.as_str(), name, devices) {
-            ("use", true, true) => "`--namespace` and `--blockdevs` exclude each other",
+            (_, true, true) => "`--namespace` and `--blockdevs` exclude each other",
             ("use", false, false) => "`nvdimm use` needs `--namespace` or `--blockdevs`",
             ("reconfigure", false, _) => "`nvdimm reconfigure` needs `--namespace`",
             ("reconfigure", ..) if !self.given("--sectorsize") => {
                 "`nvdimm reconfigure` in sector mode needs `--sectorsize`"
             }
-            _ => return,
+            _ => "",
         };
-        self.error("missing-option", "", message.to_owned(), "mend the line");
+        if !message.is_empty() {
+            self.error("missing-option", "", message.to_owned(), "mend the line");
+        }
+        let namespace = self.command.text("--namespace").unwrap_or("");
+        let devices = self.command.list("--blockdevs").join(",");
+        let name = format!("{action} {namespace}{devices}");
+        self.defined("NVDIMM action", name, "");
     }
 }
