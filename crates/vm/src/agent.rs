@@ -15,6 +15,8 @@ pub(crate) const BOOTSTRAP: &[u8] =
     b"tail -c +37 /sys/firmware/acpi/tables/KILN >/run/kiln-agent && exec sh /run/kiln-agent\n";
 /// Asks for the failed units.
 pub(crate) const COLLECT: &[u8] = b"collect\n";
+/// Asks for the logs that tell why.
+pub(crate) const DIAGNOSE: &[u8] = b"diagnose\n";
 /// Runs the caller's script.
 pub(crate) const RUN: &[u8] = b"script\n";
 
@@ -37,6 +39,10 @@ pub(crate) enum Report {
     },
     /// All failed units have been named.
     Collected,
+    /// The end of a log.
+    Log { name: String, text: String },
+    /// All logs have been sent.
+    Diagnosed,
     /// A line that the caller's script printed.
     Output(String),
     /// The script ended.
@@ -96,6 +102,11 @@ fn parse_report(verb: &str, fields: &str) -> Option<Report> {
             result: word(),
             log: base64(&word()),
         },
+        "log" => Report::Log {
+            name: word(),
+            text: base64(&word()),
+        },
+        "diagnosed" => Report::Diagnosed,
         "collected" => Report::Collected,
         "out" => Report::Output(fields.to_owned()),
         "exit" => Report::Exit(fields.trim().parse().ok()?),

@@ -11,28 +11,36 @@ say() {
 	printf '\nKILN %s %s\n' "$uptime" "$*"
 }
 
-# The value of variable $1 in the environment file $2.
-var() {
-	sed -zn "s/^$1=//p" "$2" 2>/dev/null | tr '\0\n' '  ' | sed 's/ *$//'
+# Reads the environment file $1 into class, user, kind, display and authority.
+read_session() {
+	class= user= kind=x11 display= authority= home=
+	while IFS= read -r entry; do
+		case $entry in
+		XDG_SESSION_CLASS=*) class=${entry#*=} ;;
+		USER=*) user=${entry#*=} ;;
+		HOME=*) home=${entry#*=} ;;
+		DISPLAY=*) display=${entry#*=} ;;
+		WAYLAND_DISPLAY=*) kind=wayland ;;
+		XAUTHORITY=*) authority=${entry#*=} ;;
+		esac
+	done <<-END
+		$(tr '\0' '\n' <"$1" 2>/dev/null)
+	END
+	authority=${authority:-$home/.Xauthority}
 }
 
-# Sets user, kind, display and authority to those of a logged-in user's graphical session.
+# Finds a logged-in user's graphical session, by the environment of its processes; a greeter's is none.
 find_session() {
 	for file in $(grep -lzsE '^(DISPLAY=:|WAYLAND_DISPLAY=)' /proc/[0-9]*/environ); do
-		class=$(var XDG_SESSION_CLASS "$file")
-		uid=$(stat -c %u "${file%/environ}" 2>/dev/null) || continue
+		read_session "$file"
 		case $class in
-		user) ;;
-		'') [ "$uid" -ge 1000 ] && [ "$uid" -lt 60000 ] || continue ;;
-		*) continue ;;
+		user) return 0 ;;
+		'')
+			# Without pam_systemd: an ordinary user's.
+			uid=$(stat -c %u "${file%/environ}" 2>/dev/null)
+			[ "${uid:-0}" -ge 1000 ] && [ "$uid" -lt 60000 ] && return 0
+			;;
 		esac
-		user=$(var USER "$file")
-		kind=x11
-		[ -z "$(var WAYLAND_DISPLAY "$file")" ] || kind=wayland
-		display=$(var DISPLAY "$file")
-		authority=$(var XAUTHORITY "$file")
-		[ -n "$authority" ] || authority=$(var HOME "$file")/.Xauthority
-		return 0
 	done
 	return 1
 }
@@ -52,26 +60,35 @@ count_windows() {
 	fi
 }
 
+report_state() {
+	state=$(systemctl is-system-running 2>/dev/null)
+	units=$(systemctl is-active multi-user.target graphical.target getty.target display-manager.service 2>/dev/null | tr '\n' ' ')
+	[ "$state $units" = "$old_state" ] && return
+	old_state="$state $units"
+	say state "${state:-unknown}" $units
+}
+
+report_desktop() {
+	if [ -z "$file" ] || [ ! -e "$file" ]; then
+		find_session || { file=; return; }
+		[ "$user $kind" = "$old_session" ] || say session "${user:-?}" $kind
+		old_session="$user $kind"
+	fi
+	[ -n "$display" ] || return
+	windows=$(count_windows)
+	[ -z "$windows" ] || [ "$windows" = "$old_windows" ] || say windows $windows
+	old_windows=$windows
+}
+
+# Watching must not slow down what is watched: on a slow machine it sleeps the longer.
 watch() {
-	old= old_session= old_windows=
+	old_state= old_session= old_windows= file=
 	while :; do
-		state=$(systemctl is-system-running 2>/dev/null)
-		units=$(systemctl is-active multi-user.target graphical.target getty.target display-manager.service 2>/dev/null | tr '\n' ' ')
-		if [ "$state $units" != "$old" ]; then
-			old="$state $units"
-			say state "${state:-unknown}" $units
-		fi
-		if find_session; then
-			session="${user:-?} $kind"
-			[ "$session" = "$old_session" ] || say session $session
-			old_session=$session
-			if [ -n "$display" ]; then
-				windows=$(count_windows)
-				[ -z "$windows" ] || [ "$windows" = "$old_windows" ] || say windows $windows
-				old_windows=$windows
-			fi
-		fi
-		sleep 2
+		read -r before _ </proc/uptime
+		report_state
+		report_desktop
+		read -r after _ </proc/uptime
+		sleep $((2 + 6 * (${after%.*} - ${before%.*})))
 	done
 }
 
@@ -82,6 +99,20 @@ collect() {
 		say failed "$unit" "${result:-unknown}" "$log"
 	done
 	say collected
+}
+
+# The ends of the logs that tell why a system or its desktop did not come up.
+diagnose() {
+	find_session || home=
+	attach jobs "$(systemctl list-jobs --no-legend --no-pager 2>&1)"
+	attach journal "$(journalctl -b -p err -n 25 -o short-monotonic --no-pager 2>&1)"
+	attach xorg "$(grep -hF '(EE)' /var/log/Xorg.0.log "$home"/.local/share/xorg/Xorg.0.log 2>/dev/null | tail -n 10)"
+	attach session "$(tail -n 25 "$home/.xsession-errors" 2>/dev/null)"
+	say diagnosed
+}
+
+attach() {
+	[ -z "$2" ] || say log "$1" "$(printf '%s' "$2" | tail -c 3000 | base64 | tr -d '\n')"
 }
 
 run_script() {
@@ -148,6 +179,7 @@ watcher=$!
 while read -r order; do
 	case $order in
 	collect) collect ;;
+	diagnose) diagnose ;;
 	script)
 		kill $watcher
 		run_script

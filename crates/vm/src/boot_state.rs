@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{self, Inbox, State};
 use crate::console::{self, Lines, Sign};
-use crate::report::{FailedUnit, Reason, ScriptResult, Stage, StageName, VmEvent};
+use crate::report::{FailedUnit, GuestLog, Reason, ScriptResult, Stage, StageName, VmEvent};
 
 /// Console lines kept for the report.
 const CONSOLE_KEPT: usize = 30;
@@ -46,6 +46,8 @@ pub(crate) struct BootState {
     pub(crate) windows: Option<(u32, u32)>,
     pub(crate) failed_units: Vec<FailedUnit>,
     pub(crate) collected: bool,
+    pub(crate) logs: Vec<GuestLog>,
+    pub(crate) diagnosed: bool,
     pub(crate) login_prompt: bool,
     pub(crate) script: Option<ScriptResult>,
     pub(crate) last_heard: Instant,
@@ -83,6 +85,8 @@ impl BootState {
             windows: None,
             failed_units: Vec::new(),
             collected: false,
+            logs: Vec::new(),
+            diagnosed: false,
             login_prompt: false,
             script: None,
             last_heard: start,
@@ -280,6 +284,11 @@ impl BootState {
                 self.failed_units.push(FailedUnit { unit, result, log });
             }
             agent::Report::Collected => self.collected = true,
+            agent::Report::Log { name, text } => {
+                let lines = text.lines().map(str::to_owned).collect();
+                self.logs.push(GuestLog { name, lines });
+            }
+            agent::Report::Diagnosed => self.diagnosed = true,
             agent::Report::Output(line) => self.output(&line),
             agent::Report::Exit(code) => {
                 self.script.get_or_insert_with(no_result).exit_code = Some(code);

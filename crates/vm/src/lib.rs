@@ -32,7 +32,8 @@ mod work;
 pub use boot::{BootReport, boot};
 pub use error::{Error, ErrorKind};
 pub use report::{
-    AccelUsed, FailedUnit, Reason, Report, ScriptResult, Stage, StageName, Verdict, VmEvent,
+    AccelUsed, FailedUnit, GuestLog, Reason, Report, ScriptResult, Stage, StageName, Verdict,
+    VmEvent,
 };
 pub use request::{
     Accel, BootRequest, Bus, Display, Expect, Firmware, Hardware, Network, TestRequest,

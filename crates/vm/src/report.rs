@@ -115,6 +115,15 @@ pub struct FailedUnit {
     pub log: Vec<String>,
 }
 
+/// The end of a log of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuestLog {
+    /// `jobs` (systemd's waiting ones), `journal` (errors), `xorg` (errors), `session` (of the graphical session).
+    pub name: String,
+    /// Its last lines.
+    pub lines: Vec<String>,
+}
+
 /// What the caller's script did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScriptResult {
@@ -177,6 +186,9 @@ pub struct Report {
     pub session_user: Option<String>,
     /// Units that failed.
     pub failed_units: Vec<FailedUnit>,
+    /// Where the system ran but did not come up: the ends of its logs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<GuestLog>,
     /// How the screen was judged, if the desktop was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drawn: Option<Drawn>,

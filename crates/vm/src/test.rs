@@ -40,6 +40,8 @@ const SETTLE: Duration = Duration::from_secs(90);
 const COLLECT: Duration = Duration::from_secs(60);
 /// After this, a settled system without a session will have none.
 const NO_SESSION: Duration = Duration::from_secs(120);
+/// Seconds from the kernel's first line to the system's init on a quiet machine under emulation.
+const HAND_OVER: f64 = 15.0;
 /// After this, a session whose windows cannot be seen, or have no types, is judged by its screen.
 const BLIND_SESSION: Duration = Duration::from_secs(20);
 const UNTYPED_SESSION: Duration = Duration::from_secs(180);
@@ -408,12 +410,7 @@ impl<'a> Run<'a> {
                 "the display manager failed".to_owned(),
             ));
         }
-        let slow = if self.attempt.engine == Engine::Tcg {
-            2
-        } else {
-            1
-        };
-        if waited < NO_SESSION * slow {
+        if waited < NO_SESSION.mul_f64(self.pace()) {
             return None;
         }
         let why = match (state.graphical.as_str(), state.display_manager.as_str()) {
@@ -452,8 +449,9 @@ impl<'a> Run<'a> {
         if self.watch.is_none() || now < self.next_look {
             return None;
         }
-        self.next_look = now + LOOK;
         let picture = self.look()?;
+        // Looking must not slow down what is looked at.
+        self.next_look = Instant::now() + LOOK.max(now.elapsed() * 10);
         let drawn = self.watch.as_mut()?.look(picture, now)?;
         self.boot.reach(StageName::Desktop, now, None);
         Some(drawn)
@@ -467,7 +465,7 @@ impl<'a> Run<'a> {
         let Some(session) = &self.boot.session else {
             return false;
         };
-        let age = now.duration_since(session.since);
+        let age = now.duration_since(session.since).div_f64(self.pace());
         let blind = session.kind == "wayland" || self.boot.windows.is_none();
         if blind && age >= BLIND_SESSION {
             self.boot.warn(
@@ -481,6 +479,22 @@ impl<'a> Run<'a> {
             self.boot.warn("the desktop is judged by its session and the screen: it has no DESKTOP and DOCK windows".to_owned());
         }
         untyped
+    }
+
+    /// How much slower than usual this machine is, from 1 to 10: an emulated one has the kernel hand over to the system
+    /// within [`HAND_OVER`].
+    fn pace(&self) -> f64 {
+        let at = |name| {
+            self.boot
+                .stages
+                .iter()
+                .find(|stage| stage.name == name)
+                .map(|stage| stage.seconds)
+        };
+        match (at(StageName::Kernel), at(StageName::Userspace)) {
+            (Some(kernel), Some(userspace)) => ((userspace - kernel) / HAND_OVER).clamp(1.0, 10.0),
+            _ => 1.0,
+        }
     }
 
     fn timed_out(&self) -> End {
@@ -516,7 +530,7 @@ impl<'a> Run<'a> {
     ) -> Result<Report> {
         let seconds = round(self.start.elapsed().as_secs_f64());
         let reached = verdict == Verdict::Passed;
-        self.gather_units(reached)?;
+        self.gather_units(&verdict)?;
         let picture = self.look();
         let mut verdict = self.with_units(verdict);
         if reached && self.request.script.is_some() {
@@ -529,8 +543,16 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    fn gather_units(&mut self, reached: bool) -> Result<()> {
-        if !self.boot.observed() {
+    fn gather_units(&mut self, verdict: &Verdict) -> Result<()> {
+        let alive = !matches!(
+            verdict,
+            Verdict::Failed {
+                reason: Reason::KernelPanic | Reason::Died,
+                ..
+            }
+        );
+        let reached = *verdict == Verdict::Passed;
+        if !self.boot.observed() || !alive {
             if reached {
                 self.boot.warn(
                     "the observer did not start in the guest: failed units were not looked for"
@@ -539,14 +561,18 @@ impl<'a> Run<'a> {
             }
             return Ok(());
         }
-        if reached && !self.pump_until(SETTLE, |boot| boot.settled_at.is_some())? {
+        let (settle, collect) = (SETTLE.mul_f64(self.pace()), COLLECT.mul_f64(self.pace()));
+        if reached && !self.pump_until(settle, |boot| boot.settled_at.is_some())? {
             self.boot
                 .warn("start-up jobs of systemd are still waiting".to_owned());
         }
         self.machine.tell(agent::COLLECT);
-        if !self.pump_until(COLLECT, |boot| boot.collected)? {
+        if !self.pump_until(collect, |boot| boot.collected)? {
             self.boot
                 .warn("the guest did not list its failed units in time".to_owned());
+        } else if !reached {
+            self.machine.tell(agent::DIAGNOSE);
+            self.pump_until(collect, |boot| boot.diagnosed)?;
         }
         Ok(())
     }
@@ -663,6 +689,7 @@ impl<'a> Run<'a> {
             system_state: boot.state.take().map(|state| state.system),
             session_user: boot.session.take().map(|session| session.user),
             failed_units,
+            logs: std::mem::take(&mut boot.logs),
             drawn,
             screen: picture.map(Picture::figures),
             script: boot.script.take(),
