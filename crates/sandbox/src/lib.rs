@@ -4,9 +4,16 @@
 //! it arrives line by line. The program itself is started again as the sandbox child, so its `main` has to begin
 //! with [`entry`].
 //!
-//! What a run cannot do: see the host's files, processes or, without [`Network::Host`], its network; keep a capability outside
-//! of its namespaces; outlive the caller. Killing the caller's process at any instant ends everything inside.
-//! Control groups are not used: a killed process could not take its group's directory back.
+//! What a run cannot do: see the host's files, processes or, without [`Network::Host`], its network; keep a capability
+//! outside of its namespaces; outlive the caller. Killing the caller's process at any instant ends everything inside.
+//! A program ([`Body::Exec`]) has no `CAP_SYS_ADMIN`, so it cannot mount, or undo what is mounted read-only; Kiln's own
+//! functions ([`Body::Call`]) have it.
+//!
+//! What it can do on purpose: set-user-id programs work (`no_new_privs` is off), and flushing to disk returns at once
+//! without doing anything.
+//!
+//! Left out: control groups, because a killed process could not take its group's directory back. A caller that is
+//! killed leaves the mount points that its run made in a writable root: empty directories and files.
 
 mod call;
 mod cancel;

@@ -176,15 +176,16 @@ fn make_user_namespace() -> Result<()> {
 }
 
 fn no_rights_in_namespace(error: std::io::Error) -> Error {
-    let denied = matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+    let number = error.raw_os_error();
     let error = Error::system("making mount, pid, ipc and uts namespaces", error);
-    if !denied {
-        return error;
+    match number {
+        Some(libc::EPERM | libc::EACCES) => error.hint(
+            "a security module takes all rights away in user namespaces; on Ubuntu: \
+             `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor profile for kiln",
+        ),
+        Some(libc::ENOSPC) => error.hint("raise the limits in /proc/sys/user (max_mnt_namespaces and others)"),
+        _ => error,
     }
-    error.hint(
-        "a security module takes all rights away in user namespaces; on Ubuntu: \
-         `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor profile for kiln",
-    )
 }
 
 /// Has the ids mapped and takes id 0. `before` runs with the ids mapped but still under the caller's identity,

@@ -215,6 +215,30 @@ pub(crate) fn check(fine: bool, otherwise: impl FnOnce() -> String) -> Result<()
     }
 }
 
+/// The mounts that this process sees, one a line (proc_pid_mountinfo(5)).
+pub(crate) fn mounts() -> Result<String, Failed> {
+    Ok(fs::read_to_string("/proc/self/mountinfo")?)
+}
+
+/// Fails if a mount has appeared that a sandbox could have made: over `/`, an overlay, or of something in the directory
+/// for temporary files. Others may come and go on a machine that does other things as well.
+pub(crate) fn no_new_mounts(before: &str) -> Result<(), Failed> {
+    let temporary = std::env::temp_dir();
+    let ours = |line: &&str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let at = |index: usize| fields.get(index).copied().unwrap_or_default();
+        at(4) == "/" || line.contains(" - overlay ") || Path::new(at(3)).starts_with(&temporary)
+    };
+    let after = mounts()?;
+    let new = after
+        .lines()
+        .filter(|line| !before.lines().any(|old| old == *line))
+        .find(ours);
+    check(new.is_none(), || {
+        format!("a mount has appeared: {}", new.unwrap_or_default())
+    })
+}
+
 pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(seen: T, wanted: T) -> Result<(), Failed> {
     check(seen == wanted, || {
         format!("seen:   {seen:?}\nwanted: {wanted:?}")

@@ -11,7 +11,7 @@ use kiln_sandbox::{Body, Limits};
 use libtest_mimic::Failed;
 use rustix::process::{Signal, WaitOptions};
 
-use crate::fixture::{Fixture, check};
+use crate::fixture::{self, Fixture, check};
 
 const ROUNDS: u64 = 30;
 
@@ -50,7 +50,7 @@ pub(crate) fn killer(dir: &str) -> ExitCode {
 
 fn kill_all_rounds(dir: &str) -> Result<(), Failed> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = fixture::mounts()?;
     let program = std::env::current_exe()?;
     // A fixed sequence of moments, from before the first namespace to well into a later run, on slow machines too.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -72,10 +72,7 @@ fn kill_all_rounds(dir: &str) -> Result<(), Failed> {
         child.wait()?;
         nothing_left().map_err(|left| format!("round {round}, killed after {moment:?}: {left}"))?;
     }
-    let after = fs::read_to_string("/proc/self/mountinfo")?;
-    check(mounts == after, || {
-        format!("mounts before:\n{mounts}\nafter:\n{after}")
-    })
+    fixture::no_new_mounts(&mounts)
 }
 
 /// Waits until no orphan is left, for a while.

@@ -1,0 +1,63 @@
+//! What the cases call in the sandbox.
+
+use super::prelude::*;
+
+pub(super) fn echo(call: Call) -> Result<Value, CallError> {
+    for number in 0..3 {
+        call.emit(json!({ "number": number }));
+    }
+    let mut texts = Vec::new();
+    for fd in call.fds {
+        let mut text = String::new();
+        let mut file = fs::File::from(fd);
+        let read = file
+            .read_to_string(&mut text)
+            .and_then(|_| file.write_all(b" and back"));
+        read.map_err(|error| {
+            CallError::new(ErrorKind::Internal, "using a descriptor").because(error)
+        })?;
+        texts.push(text);
+    }
+    let names: Vec<String> = fs::read_dir("/")
+        .map_err(|error| CallError::new(ErrorKind::Internal, "listing /").because(error))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    Ok(
+        json!({ "payload": call.payload, "texts": texts, "has_bin": names.contains(&"bin".to_owned()) }),
+    )
+}
+
+pub(super) fn fail(_: Call) -> Result<Value, CallError> {
+    Err(CallError::new(ErrorKind::Input, "reading the list")
+        .cause("line 3")
+        .hint("mend it"))
+}
+
+pub(super) fn flush(_: Call) -> Result<Value, CallError> {
+    let path = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
+        .map_err(|error| CallError::new(ErrorKind::Internal, "opening /").because(error))?;
+    let results = [
+        rustix::fs::fsync(&path),
+        rustix::fs::fdatasync(&path),
+        rustix::fs::syncfs(&path),
+    ];
+    Ok(json!(results.map(|result| result.is_ok())))
+}
+
+pub(super) fn wait(call: Call) -> Result<Value, CallError> {
+    std::thread::sleep(Duration::from_secs(call.payload.as_u64().unwrap_or(0)));
+    Ok(Value::Null)
+}
+
+pub(super) fn threads(call: Call) -> Result<Value, CallError> {
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let emitter = call.emitter.clone();
+            std::thread::spawn(move || {
+                (0..50).for_each(|n| emitter.emit(json!([thread, n, "x".repeat(5000)])))
+            })
+        })
+        .collect();
+    let joined = threads.into_iter().all(|thread| thread.join().is_ok());
+    Ok(json!(joined))
+}

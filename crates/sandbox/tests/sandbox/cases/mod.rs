@@ -1,0 +1,92 @@
+//! The cases. Each gets a fresh root.
+
+mod ending;
+mod functions;
+mod mounting;
+mod running;
+mod walls;
+
+use kiln_sandbox::Function;
+
+use crate::{Case, kill};
+
+/// What most cases need.
+mod prelude {
+    pub(super) use std::fs;
+    pub(super) use std::io::{Read, Seek, Write};
+    pub(super) use std::os::fd::{AsFd, OwnedFd};
+    pub(super) use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    pub(super) use std::path::PathBuf;
+    pub(super) use std::time::{Duration, Instant};
+
+    pub(super) use kiln_sandbox::{
+        Body, Call, CallError, CancelToken, ErrorKind, Io, Mount, Needs, Network, Root, Status,
+        Stdin, Stream, Verdict,
+    };
+    pub(super) use libtest_mimic::Failed;
+    pub(super) use serde_json::{Value, json};
+
+    pub(super) use crate::fixture::{self, Fixture, With, check, equal};
+
+    pub(super) type Outcome = Result<(), Failed>;
+}
+
+/// Registered in the sandbox child.
+pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
+    ("echo", functions::echo),
+    ("panic", |_| panic!("on purpose")),
+    ("fail", functions::fail),
+    ("flush", functions::flush),
+    ("wait", functions::wait),
+    ("threads", functions::threads),
+];
+
+/// Cases that root and an ordinary user must both pass.
+pub(crate) const BOTH: &[(&str, Case)] = &[
+    ("ids_are_mapped_and_owners_kept", running::ids),
+    ("exit_codes_and_signals", running::statuses),
+    ("missing_programs_are_explained", running::missing_programs),
+    ("output_arrives_in_order", running::output),
+    ("input_comes_from_memory", running::input),
+    ("environment_and_directory_are_exact", running::environment),
+    ("syslog_and_console_are_lines", running::syslog),
+    ("calls_return_values_and_messages", running::calls),
+    ("calls_that_fail_or_panic_say_why", running::failing_calls),
+    ("flushing_does_nothing", walls::flushing),
+    ("network_none_and_host", walls::network),
+    ("host_mounts_are_untouched", walls::host_mounts),
+    ("host_files_are_out_of_reach", walls::escape),
+    ("read_only_mounts_stay_so", walls::read_only),
+    ("mounts_and_their_residue", mounting::mounts),
+    ("another_root_is_mounted_below", mounting::tree),
+    ("links_are_followed_inside_the_root", mounting::links),
+    ("two_hundred_layers", mounting::layers),
+    ("layers_without_a_writable_one", mounting::read_only_layers),
+    ("the_same_upper_again_and_again", mounting::reuse),
+    ("only_handed_descriptors_are_there", running::descriptors),
+    (
+        "no_new_privileges_is_off_and_the_filter_on",
+        walls::privileges,
+    ),
+    (
+        "a_background_process_ends_with_its_script",
+        ending::background,
+    ),
+    ("a_time_limit_ends_everything", ending::time_limit),
+    ("cancelling_ends_everything", ending::cancelling),
+    ("a_gigabyte_of_output_is_dropped", ending::flood),
+    ("limits_are_set_and_only_lowered", ending::limits),
+    ("many_runs_at_once", ending::parallel),
+    ("usage_is_measured", ending::usage),
+    ("a_terminal_is_passed_through", running::terminal),
+    ("deep_and_foreign_trees_are_removed", mounting::removal),
+    ("the_doctor_finds_all_well", mounting::doctor),
+    ("bad_requests_are_refused", running::bad_requests),
+    ("a_killed_caller_leaves_nothing", kill::leaves_nothing),
+];
+
+/// Cases that only root can set up.
+pub(crate) const ROOT_ONLY: &[(&str, Case)] = &[
+    ("a_root_in_a_closed_home_works", walls::closed_home),
+    ("root_inside_is_not_root_outside", walls::shifted),
+];

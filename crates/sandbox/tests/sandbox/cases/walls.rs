@@ -1,0 +1,154 @@
+//! What keeps the host out of reach.
+
+use super::prelude::*;
+
+pub(super) fn flushing(f: &Fixture) -> Outcome {
+    let path = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+    equal(rustix::fs::fsync(&path), Err(rustix::io::Errno::BADF))?;
+    equal(
+        f.run(&f.call("flush", Value::Null))?.outcome.value,
+        Some(Ok(json!([true, true, true]))),
+    )
+}
+
+pub(super) fn network(f: &Fixture) -> Outcome {
+    let script = "readlink /proc/self/ns/net; grep -c : /proc/net/dev; ls /sys/class/net";
+    let own = fs::read_link("/proc/self/ns/net")?
+        .to_string_lossy()
+        .into_owned();
+    let none = f.output_of(script)?;
+    check(!none.contains(&own) && none.ends_with("\n1\nlo"), || {
+        none.clone()
+    })?;
+    let up = f.output_of(
+        "nc -l -p 7777 > /root/got & sleep 0.3; echo loop | nc 127.0.0.1 7777; wait; cat /root/got",
+    )?;
+    equal(up, "loop".into())?;
+    let mut request = f.script(script);
+    request.network = Network::Host;
+    let host = f.run(&request)?.stdout();
+    check(host.starts_with(&own), || host.clone())
+}
+
+pub(super) fn host_mounts(f: &Fixture) -> Outcome {
+    let before = fixture::mounts()?;
+    f.output_of("mount > /root/mounts")?;
+    fixture::no_new_mounts(&before)
+}
+
+pub(super) fn escape(f: &Fixture) -> Outcome {
+    // Every way up ends at the sandbox's own root.
+    let marker = "bin dev etc proc root run sys tmp";
+    for way in [
+        "/..",
+        "/dev/..",
+        "/dev/pts/../..",
+        "/proc/..",
+        "/proc/self/root",
+        "/proc/self/root/..",
+    ] {
+        equal(f.output_of(&format!("echo $(ls {way})"))?, marker.into())?;
+    }
+    equal(
+        f.output_of("for way in root cwd fd; do ls /proc/1/$way/ 2>/dev/null; done; true")?,
+        String::new(),
+    )?;
+    equal(
+        f.output_of("echo 1 2>&- > /proc/sysrq-trigger || echo no")?,
+        "no".into(),
+    )?;
+    equal(
+        f.output_of("ls -d /proc/[0-9]* | wc -l")?
+            .trim()
+            .parse::<u32>()?
+            <= 5,
+        true,
+    )
+}
+
+pub(super) fn read_only(f: &Fixture) -> Outcome {
+    let shared = f.path("shared");
+    fs::create_dir(&shared)?;
+    fs::set_permissions(&shared, PermissionsExt::from_mode(0o777))?;
+    let mut request = f.script(
+        "echo x > /mnt/x; echo $?; mount -o remount,rw,bind /mnt; echo $?; umount /proc/kcore; echo $?; \
+         unshare -m true; echo $?; echo 0 > /proc/sys/kernel/hostname; echo $?",
+    );
+    request.mounts.push(Mount::Bind {
+        source: shared.clone(),
+        target: "/mnt".into(),
+        writable: false,
+    });
+    let seen = f.run(&request)?;
+    check(seen.stdout().lines().all(|code| code != "0"), || {
+        format!("{seen:?}")
+    })?;
+    equal(fs::read_dir(shared)?.count(), 0)
+}
+
+pub(super) fn privileges(f: &Fixture) -> Outcome {
+    // No signal stays ignored or blocked because Kiln, or what started it, wanted it so.
+    let request = f.request(Body::Exec {
+        argv: ["grep", "-e", "SigBlk", "-e", "SigIgn", "/proc/self/status"]
+            .map(str::to_owned)
+            .to_vec(),
+    });
+    equal(
+        f.run(&request)?.stdout(),
+        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000".into(),
+    )?;
+    let status = f.output_of("grep -e NoNewPrivs -e ^Seccomp: -e ^CapAmb /proc/self/status")?;
+    equal(
+        status,
+        "CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2".into(),
+    )
+}
+
+pub(super) fn shifted(f: &Fixture) -> Outcome {
+    let map = f.output_of("cat /proc/self/uid_map")?;
+    let outside: u32 = map
+        .split_ascii_whitespace()
+        .nth(1)
+        .ok_or("no map")?
+        .parse()?;
+    check(outside != 0, || map.clone())?;
+    // Files of the host's root are nobody's, and closed.
+    let secret = f.path("secret");
+    fs::write(&secret, "x")?;
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600))?;
+    let mut request = f.script("stat -c %u /etc/secret; cat /etc/secret; echo $?");
+    request.mounts.push(Mount::Bind {
+        source: secret,
+        target: "/etc/secret".into(),
+        writable: true,
+    });
+    equal(f.run(&request)?.stdout(), "65534\n1".into())
+}
+pub(super) fn closed_home(f: &Fixture) -> Outcome {
+    let home = f.path("home");
+    fs::create_dir(&home)?;
+    let (upper, work) = (home.join("cache/upper"), home.join("cache/work"));
+    let lower = home.join("cache/base");
+    fs::create_dir_all(&lower)?;
+    std::process::Command::new("cp")
+        .arg("-a")
+        .arg(f.path("base/."))
+        .arg(&lower)
+        .status()?;
+    let secret = home.join("file");
+    fs::write(&secret, "bound\n")?;
+    fs::set_permissions(&home, PermissionsExt::from_mode(0o700))?;
+    let mut request = f.script("cat /etc/bound; echo x > /etc/new");
+    request.root = Root::Overlay {
+        lower: vec![lower],
+        upper: upper.clone(),
+        work,
+    };
+    request.mounts.push(Mount::Bind {
+        source: secret,
+        target: "/etc/bound".into(),
+        writable: false,
+    });
+    equal(f.run(&request)?.stdout(), "bound".into())?;
+    equal(fs::read_to_string(upper.join("etc/new"))?, "x\n".into())
+}
