@@ -23,26 +23,56 @@ const PACKAGES: &str = "packages.txt";
 const LOG: &str = "build.log";
 
 /// Writes manifest, package list and log, and moves everything to its place, the manifest last.
-pub(crate) fn publish(session: &Session<'_>, resolved: &Resolved, made: &Made, output: &Output) -> Result<BuildReport, Failure> {
+pub(crate) fn publish(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    made: &Made,
+    output: &Output,
+) -> Result<BuildReport, Failure> {
     output.write(PACKAGES, packages(resolved).as_bytes())?;
-    let images: Vec<&str> = resolved.plan.formats.iter().map(|f| file_name(*f)).collect();
-    let described = session.steps.step("hashing the artifacts", None, Unit::Bytes, |_| {
-        images.iter().chain(&[PACKAGES]).map(|name| output.describe(name)).collect::<Result<Vec<Artifact>, Failure>>()
-    })?;
+    let images: Vec<&str> = resolved
+        .plan
+        .formats
+        .iter()
+        .map(|f| file_name(*f))
+        .collect();
+    let described = session
+        .steps
+        .step("hashing the artifacts", None, Unit::Bytes, |_| {
+            images
+                .iter()
+                .chain(&[PACKAGES])
+                .map(|name| output.describe(name))
+                .collect::<Result<Vec<Artifact>, Failure>>()
+        })?;
     let text = serde_json::to_string_pretty(&manifest(session, resolved, made, &described))
-        .map_err(|e| Failure::new(FailureKind::Internal, "the manifest cannot be written down").cause(e.to_string()))?;
+        .map_err(|e| {
+            Failure::new(FailureKind::Internal, "the manifest cannot be written down")
+                .cause(e.to_string())
+        })?;
     output.write(MANIFEST, format!("{text}\n").as_bytes())?;
     session.steps.flush();
     session.cancel.check()?;
     let mut artifacts = Vec::new();
     for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {
         let path = output.publish(name)?;
-        if let Some(artifact) = described.iter().find(|a| a.name == name && name != PACKAGES) {
-            session.steps.emit(Event::Artifact { path: path.clone(), bytes: artifact.bytes, allocated: artifact.allocated });
+        if let Some(artifact) = described
+            .iter()
+            .find(|a| a.name == name && name != PACKAGES)
+        {
+            session.steps.emit(Event::Artifact {
+                path: path.clone(),
+                bytes: artifact.bytes,
+                allocated: artifact.allocated,
+            });
         }
         artifacts.push(path);
     }
-    Ok(BuildReport { output: output.dir().to_owned(), artifacts, seconds: session.steps.seconds() })
+    Ok(BuildReport {
+        output: output.dir().to_owned(),
+        artifacts,
+        seconds: session.steps.seconds(),
+    })
 }
 
 fn file_name(format: Format) -> &'static str {
@@ -54,13 +84,24 @@ fn file_name(format: Format) -> &'static str {
 
 /// Name, version and architecture of every package of the image, sorted, as `dpkg-query` shows them.
 fn packages(resolved: &Resolved) -> String {
-    let image = resolved.lock.packages.iter().filter(|p| p.layer != crate::resolve::TOOLS);
-    let mut lines: Vec<String> = image.map(|p| format!("{}\t{}\t{}\n", p.name, p.version, p.architecture)).collect();
+    let image = resolved
+        .lock
+        .packages
+        .iter()
+        .filter(|p| p.layer != crate::resolve::TOOLS);
+    let mut lines: Vec<String> = image
+        .map(|p| format!("{}\t{}\t{}\n", p.name, p.version, p.architecture))
+        .collect();
     lines.sort();
     lines.concat()
 }
 
-fn manifest(session: &Session<'_>, resolved: &Resolved, made: &Made, artifacts: &[Artifact]) -> Value {
+fn manifest(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    made: &Made,
+    artifacts: &[Artifact],
+) -> Value {
     let Resolved { plan, lock, .. } = resolved;
     let layer = |name: &String| {
         let slice: Vec<_> = lock.of_layer(name).collect();

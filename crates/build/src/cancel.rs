@@ -18,7 +18,10 @@ impl Cancel {
     /// # Errors
     /// The process has no file descriptor left.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Cancel { fetch: FetchToken::new(), run: RunToken::new()? })
+        Ok(Cancel {
+            fetch: FetchToken::new(),
+            run: RunToken::new()?,
+        })
     }
 
     /// Sets it.
@@ -34,6 +37,13 @@ impl Cancel {
 
     /// An error if it is set.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.is_cancelled() { Err(Failure::new(FailureKind::Cancelled, "the build was stopped")) } else { Ok(()) }
+        if self.is_cancelled() {
+            Err(Failure::new(
+                FailureKind::Cancelled,
+                "the build was stopped",
+            ))
+        } else {
+            Ok(())
+        }
     }
 }

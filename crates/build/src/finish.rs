@@ -10,7 +10,9 @@ pub(crate) fn finish(resolved: &Resolved) -> Finish {
     let plan = &resolved.plan;
     let (sources, keys) = sources(resolved);
     Finish {
-        home: plan.disk.home.as_ref().map(|_| HomeMount { uuid: uuid_text(home_uuid(plan)) }),
+        home: plan.disk.home.as_ref().map(|_| HomeMount {
+            uuid: uuid_text(home_uuid(plan)),
+        }),
         sources,
         keys,
         hostname: "localhost".to_owned(),
@@ -21,19 +23,33 @@ pub(crate) fn finish(resolved: &Resolved) -> Finish {
 /// definition finds the `/home` of an older one.
 pub(crate) fn home_uuid(plan: &Plan) -> [u8; 16] {
     let label = plan.disk.home.as_ref().map_or("", |h| h.label.as_str());
-    Hasher::new("home.v1").text("name", &plan.name).text("label", label).finish().uuid("home")
+    Hasher::new("home.v1")
+        .text("name", &plan.name)
+        .text("label", label)
+        .finish()
+        .uuid("home")
 }
 
 /// What identifies the image: its plan and its lock.
 pub(crate) fn image_id(resolved: &Resolved) -> Id {
     let lock = resolved.lock.id();
-    Hasher::new("image.v1").id("plan", resolved.plan.id()).bytes("lock", lock.as_bytes()).finish()
+    Hasher::new("image.v1")
+        .id("plan", resolved.plan.id())
+        .bytes("lock", lock.as_bytes())
+        .finish()
 }
 
 /// RFC 9562, section 4: the text form of a UUID.
 pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
     let hex = hex::encode(uuid);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// Content of a file, with its place.
@@ -43,9 +59,13 @@ type Named<T> = Vec<(String, T)>;
 fn sources(resolved: &Resolved) -> (Named<String>, Named<Vec<u8>>) {
     let plan = &resolved.plan;
     let mut keys = Vec::new();
-    let mut text = String::from("# Written by Kiln: the repositories that this image was built from.\n");
+    let mut text =
+        String::from("# Written by Kiln: the repositories that this image was built from.\n");
     for locked in &resolved.lock.repositories {
-        let given = plan.repositories.iter().find(|r| r.url == locked.uri && r.suite == locked.suite);
+        let given = plan
+            .repositories
+            .iter()
+            .find(|r| r.url == locked.uri && r.suite == locked.suite);
         // A repository on the builder's own disk means nothing to the image's users.
         if locked.uri.starts_with("file:") {
             continue;
@@ -58,12 +78,19 @@ fn sources(resolved: &Resolved) -> (Named<String>, Named<Vec<u8>>) {
             None => "/usr/share/keyrings/debian-archive-keyring.gpg".to_owned(),
             Some((_, bytes)) => {
                 let armored = bytes.starts_with(b"-----BEGIN");
-                let path = format!("/etc/apt/keyrings/kiln-{}.{}", keys.len() + 1, if armored { "asc" } else { "gpg" });
+                let path = format!(
+                    "/etc/apt/keyrings/kiln-{}.{}",
+                    keys.len() + 1,
+                    if armored { "asc" } else { "gpg" }
+                );
                 keys.push((path.clone(), bytes.clone()));
                 path
             }
         };
-        text += &format!("\nTypes: deb\nURIs: {}\nSuites: {}\n", locked.uri, locked.suite);
+        text += &format!(
+            "\nTypes: deb\nURIs: {}\nSuites: {}\n",
+            locked.uri, locked.suite
+        );
         if !components.is_empty() {
             text += &format!("Components: {}\n", components.join(" "));
         }
@@ -73,8 +100,13 @@ fn sources(resolved: &Resolved) -> (Named<String>, Named<Vec<u8>>) {
 }
 
 fn default_components(plan: &Plan, suite: &str) -> Vec<String> {
-    let Ok(all) = kiln_packages::debian::default_repositories(&plan.target.release, &plan.target.architecture) else {
+    let Ok(all) = kiln_packages::debian::default_repositories(
+        &plan.target.release,
+        &plan.target.architecture,
+    ) else {
         return vec!["main".to_owned()];
     };
-    all.into_iter().find(|r| r.suite == suite).map_or_else(|| vec!["main".to_owned()], |r| r.components)
+    all.into_iter()
+        .find(|r| r.suite == suite)
+        .map_or_else(|| vec!["main".to_owned()], |r| r.components)
 }

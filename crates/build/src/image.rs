@@ -5,7 +5,10 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use kiln_image::disk::{Attributes, Bytes, DiskLayout, Extent, Guid, LayoutBuilder, PartitionSpec, PartitionType, Rounding, Table, copy_into};
+use kiln_image::disk::{
+    Attributes, Bytes, DiskLayout, Extent, Guid, LayoutBuilder, PartitionSpec, PartitionType,
+    Rounding, Table, copy_into,
+};
 use kiln_image::fat::{FatImage, FatSpec, FatTree, Source};
 use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EFI_PREFIX, EfiFiles, Entry, Menu};
 use kiln_image::targz::TarGz;
@@ -36,99 +39,229 @@ const PREFIX: &str = "(,gpt2)/boot/grub";
 
 impl Session<'_> {
     /// Makes the image.
-    pub(crate) fn image(&self, resolved: &Resolved, root: &Stack, output: &Output) -> Result<Made, Failure> {
+    pub(crate) fn image(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        output: &Output,
+    ) -> Result<Made, Failure> {
         let disk = output.create(RAW)?;
         let ids = Ids::new(resolved);
         let offset = before_root(&ids, ESP)?.next_start();
-        let boot = BootFiles { kernel: output.create("vmlinuz")?, initrd: output.create("initrd")? };
+        let boot = BootFiles {
+            kernel: output.create("vmlinuz")?,
+            initrd: output.create("initrd")?,
+        };
         // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
         let (squashed, version) = std::thread::scope(|scope| {
             let version = scope.spawn(|| self.initramfs(root, &boot));
             let squashed = self.squashfs(resolved, root, &disk, offset);
-            let version = version.join().unwrap_or_else(|_| Err(Failure::new(FailureKind::Internal, "the initramfs step panicked")));
+            let version = version.join().unwrap_or_else(|_| {
+                Err(Failure::new(
+                    FailureKind::Internal,
+                    "the initramfs step panicked",
+                ))
+            });
             (squashed, version)
         });
         let (squashed, version) = (squashed?, version?);
         self.cancel.check()?;
-        let home = resolved.plan.disk.home.as_ref().map(|home| self.home(resolved, root, home, output)).transpose()?;
-        let job = Assembly { session: self, resolved, ids: &ids, output, squashed: &squashed, offset };
+        let home = resolved
+            .plan
+            .disk
+            .home
+            .as_ref()
+            .map(|home| self.home(resolved, root, home, output))
+            .transpose()?;
+        let job = Assembly {
+            session: self,
+            resolved,
+            ids: &ids,
+            output,
+            squashed: &squashed,
+            offset,
+        };
         job.assemble(&disk, boot, home.as_ref())?;
         if resolved.plan.formats.contains(&Format::TarGz) {
             self.tar_gz(&disk, output, self.epoch(resolved))?;
         }
-        Ok(Made { kernel: version, squashed })
+        Ok(Made {
+            kernel: version,
+            squashed,
+        })
     }
 
     /// The image's clock: what the user fixed, or the newest repository's date.
     pub(crate) fn epoch(&self, resolved: &Resolved) -> i64 {
-        let seconds = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let seconds = |time: std::time::SystemTime| {
+            time.duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs())
+        };
         let date = resolved.lock.date().map_or(0, seconds);
-        self.request.epoch.unwrap_or_else(|| i64::try_from(date).unwrap_or(0))
+        self.request
+            .epoch
+            .unwrap_or_else(|| i64::try_from(date).unwrap_or(0))
     }
 
-    fn squashfs(&self, resolved: &Resolved, root: &Stack, disk: &File, offset: Bytes) -> Result<Squashed, Failure> {
-        self.steps.step("compressing the root", None, Unit::Bytes, |step| {
-            let layers = kiln_sandbox::Root::Layers { lower: root.lower() };
-            let epoch = self.epoch(resolved);
-            let place = Place { sandbox: &self.sandbox, root: layers, epoch, reporter: step, cancel: &self.cancel.run };
-            let (squashed, peak) = squash::write(&place, disk, offset.0, &resolved.plan.compression, epoch, self.request.threads)?;
-            step.peak_memory(peak);
-            step.summarise(format!("{} files, {} MB in {} MB", squashed.inodes, squashed.content_bytes / 1_000_000, squashed.bytes / 1_000_000));
-            Ok(squashed)
-        })
+    fn squashfs(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        disk: &File,
+        offset: Bytes,
+    ) -> Result<Squashed, Failure> {
+        self.steps
+            .step("compressing the root", None, Unit::Bytes, |step| {
+                let layers = kiln_sandbox::Root::Layers {
+                    lower: root.lower(),
+                };
+                let epoch = self.epoch(resolved);
+                let place = Place {
+                    sandbox: &self.sandbox,
+                    root: layers,
+                    epoch,
+                    reporter: step,
+                    cancel: &self.cancel.run,
+                };
+                let (squashed, peak) = squash::write(
+                    &place,
+                    disk,
+                    offset.0,
+                    &resolved.plan.compression,
+                    epoch,
+                    self.request.threads,
+                )?;
+                step.peak_memory(peak);
+                step.summarise(format!(
+                    "{} files, {} MB in {} MB",
+                    squashed.inodes,
+                    squashed.content_bytes / 1_000_000,
+                    squashed.bytes / 1_000_000
+                ));
+                Ok(squashed)
+            })
     }
 
     fn initramfs(&self, root: &Stack, boot: &BootFiles) -> Result<String, Failure> {
-        self.steps.step("generating the initramfs", None, Unit::Bytes, |step| {
-            let staging = self.store.stage()?;
-            let place = Place::over(&self.sandbox, root.lower(), &staging, root.epoch, step, &self.cancel.run);
-            let version = initramfs(&place, descriptor(&boot.kernel)?, descriptor(&boot.initrd)?)?;
-            let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
-            step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
-            Ok(version)
-        })
+        self.steps
+            .step("generating the initramfs", None, Unit::Bytes, |step| {
+                let staging = self.store.stage()?;
+                let place = Place::over(
+                    &self.sandbox,
+                    root.lower(),
+                    &staging,
+                    root.epoch,
+                    step,
+                    &self.cancel.run,
+                );
+                let version =
+                    initramfs(&place, descriptor(&boot.kernel)?, descriptor(&boot.initrd)?)?;
+                let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
+                step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
+                Ok(version)
+            })
     }
 
     /// The `/home` file system, made by the root's own mke2fs.
-    fn home(&self, resolved: &Resolved, root: &Stack, home: &Home, output: &Output) -> Result<File, Failure> {
+    fn home(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        home: &Home,
+        output: &Output,
+    ) -> Result<File, Failure> {
         self.steps.step("making /home", None, Unit::Bytes, |step| {
             let staging = self.store.stage()?;
-            let place = Place::over(&self.sandbox, root.lower(), &staging, root.epoch, step, &self.cancel.run);
+            let place = Place::over(
+                &self.sandbox,
+                root.lower(),
+                &staging,
+                root.epoch,
+                step,
+                &self.cancel.run,
+            );
             let uuid = uuid_text(home_uuid(&resolved.plan));
-            let options = format!("root_owner=0:0,hash_seed={uuid},lazy_itable_init=1,lazy_journal_init=1,nodiscard");
+            let options = format!(
+                "root_owner=0:0,hash_seed={uuid},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+            );
             let blocks = (home.size / 4096).to_string();
             let path = "/var/tmp/kiln-home.img";
-            let argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", &home.label, "-U", &uuid, "-E", &options, "-d", "/home", path, &blocks];
-            let env = vec![("E2FSPROGS_FAKE_TIME".to_owned(), self.epoch(resolved).to_string())];
-            place.exec(&argv, Extras { env, ..Extras::default() }).map_err(|error| error.at(home.origin.clone()))?;
+            let argv = [
+                "mke2fs",
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-b",
+                "4096",
+                "-m",
+                "0",
+                "-L",
+                &home.label,
+                "-U",
+                &uuid,
+                "-E",
+                &options,
+                "-d",
+                "/home",
+                path,
+                &blocks,
+            ];
+            let env = vec![(
+                "E2FSPROGS_FAKE_TIME".to_owned(),
+                self.epoch(resolved).to_string(),
+            )];
+            place
+                .exec(
+                    &argv,
+                    Extras {
+                        env,
+                        ..Extras::default()
+                    },
+                )
+                .map_err(|error| error.at(home.origin.clone()))?;
             let made = output.create("home.img")?;
-            made.set_len(home.size).map_err(|e| write_failure(Path::new("home.img"), &e))?;
-            let extras = Extras { fds: vec![descriptor(&made)?], ..Extras::default() };
-            place.call(kiln_rootfs::EXPORT_SPARSE, serde_json::json!([path]), extras, &mut |_| {})?;
+            made.set_len(home.size)
+                .map_err(|e| write_failure(Path::new("home.img"), &e))?;
+            let extras = Extras {
+                fds: vec![descriptor(&made)?],
+                ..Extras::default()
+            };
+            place.call(
+                kiln_rootfs::EXPORT_SPARSE,
+                serde_json::json!([path]),
+                extras,
+                &mut |_| {},
+            )?;
             step.summarise(format!("{} MiB, ext4", home.size >> 20));
             Ok(made)
         })
     }
 
     fn tar_gz(&self, disk: &File, output: &Output, epoch: i64) -> Result<(), Failure> {
-        self.steps.step("packing disk.tar.gz", None, Unit::Bytes, |step| {
-            let mut target = output.create(TAR_GZ)?;
-            let total = disk.metadata().map_or(0, |m| m.len());
-            let mut done = 0;
-            let mut progress = |bytes: u64| {
-                done += bytes;
-                step.progress(done, Some(total), None);
-                self.image_check()
-            };
-            let options = TarGz::new(u64::try_from(epoch).unwrap_or(0), self.request.threads);
-            let summary = options.write(disk, &mut target, &mut progress)?;
-            step.summarise(format!("{} MB", summary.size.0 / 1_000_000));
-            Ok(())
-        })
+        self.steps
+            .step("packing disk.tar.gz", None, Unit::Bytes, |step| {
+                let mut target = output.create(TAR_GZ)?;
+                let total = disk.metadata().map_or(0, |m| m.len());
+                let mut done = 0;
+                let mut progress = |bytes: u64| {
+                    done += bytes;
+                    step.progress(done, Some(total), None);
+                    self.image_check()
+                };
+                let options = TarGz::new(u64::try_from(epoch).unwrap_or(0), self.request.threads);
+                let summary = options.write(disk, &mut target, &mut progress)?;
+                step.summarise(format!("{} MB", summary.size.0 / 1_000_000));
+                Ok(())
+            })
     }
 
     fn image_check(&self) -> kiln_image::Result<()> {
-        if self.cancel.is_cancelled() { Err(kiln_image::Error::cancelled()) } else { Ok(()) }
+        if self.cancel.is_cancelled() {
+            Err(kiln_image::Error::cancelled())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -166,8 +299,14 @@ impl Ids {
 /// The partitions before the root.
 fn before_root(ids: &Ids, esp: Bytes) -> Result<LayoutBuilder, Failure> {
     let mut builder = LayoutBuilder::new(Table::Gpt { disk: ids.disk });
-    builder.add(PartitionSpec::new("BIOS boot", PartitionType::BIOS_BOOT, ids.bios), BIOS_BOOT)?;
-    builder.add(PartitionSpec::new("EFI system", PartitionType::EFI_SYSTEM, ids.esp), esp)?;
+    builder.add(
+        PartitionSpec::new("BIOS boot", PartitionType::BIOS_BOOT, ids.bios),
+        BIOS_BOOT,
+    )?;
+    builder.add(
+        PartitionSpec::new("EFI system", PartitionType::EFI_SYSTEM, ids.esp),
+        esp,
+    )?;
     Ok(builder)
 }
 
@@ -183,38 +322,66 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn assemble(&self, disk: &File, boot: BootFiles, home: Option<&File>) -> Result<(), Failure> {
-        self.session.steps.step("assembling the disk", None, Unit::Bytes, |step| {
-            let fat = FatSpec { volume_id: self.ids.volume, label: "KILN".to_owned(), time: self.session.epoch(self.resolved) };
-            let tree = self.boot_tree(boot, &fat)?;
-            let size = esp_size(&tree)?;
-            let mut builder = before_root(self.ids, size)?;
-            let root_at = builder.next_start();
-            if root_at != self.offset {
-                self.move_root(disk, root_at)?;
-            }
-            let root = PartitionSpec::new("Kiln root", PartitionType::LINUX, self.ids.root).with(Attributes::READ_ONLY.with(Attributes::NO_AUTO));
-            builder.add(root, Bytes(self.squashed.bytes))?;
-            let home_at = self.home_partition(&mut builder)?;
-            let layout = builder.finish(self.rounding())?;
-            disk.set_len(layout.total().0).map_err(|e| write_failure(Path::new(RAW), &e))?;
-            layout.write(disk)?;
-            self.write_boot(disk, &layout, &tree, &fat, size)?;
-            if let (Some(file), Some(extent), Some(home)) = (home, home_at, &self.resolved.plan.disk.home) {
-                copy_into("/home", file, Bytes(home.size), disk, extent.offset(), &mut |_| self.session.image_check())?;
-            }
-            step.summarise(format!("{} MB in {} partitions", layout.total().0 / 1_000_000, layout.partitions().len()));
-            Ok(())
-        })
+        self.session
+            .steps
+            .step("assembling the disk", None, Unit::Bytes, |step| {
+                let fat = FatSpec {
+                    volume_id: self.ids.volume,
+                    label: "KILN".to_owned(),
+                    time: self.session.epoch(self.resolved),
+                };
+                let tree = self.boot_tree(boot, &fat)?;
+                let size = esp_size(&tree)?;
+                let mut builder = before_root(self.ids, size)?;
+                let root_at = builder.next_start();
+                if root_at != self.offset {
+                    self.move_root(disk, root_at)?;
+                }
+                let root = PartitionSpec::new("Kiln root", PartitionType::LINUX, self.ids.root)
+                    .with(Attributes::READ_ONLY.with(Attributes::NO_AUTO));
+                builder.add(root, Bytes(self.squashed.bytes))?;
+                let home_at = self.home_partition(&mut builder)?;
+                let layout = builder.finish(self.rounding())?;
+                disk.set_len(layout.total().0)
+                    .map_err(|e| write_failure(Path::new(RAW), &e))?;
+                layout.write(disk)?;
+                self.write_boot(disk, &layout, &tree, &fat, size)?;
+                if let (Some(file), Some(extent), Some(home)) =
+                    (home, home_at, &self.resolved.plan.disk.home)
+                {
+                    copy_into(
+                        "/home",
+                        file,
+                        Bytes(home.size),
+                        disk,
+                        extent.offset(),
+                        &mut |_| self.session.image_check(),
+                    )?;
+                }
+                step.summarise(format!(
+                    "{} MB in {} partitions",
+                    layout.total().0 / 1_000_000,
+                    layout.partitions().len()
+                ));
+                Ok(())
+            })
     }
 
     /// Google Compute Engine imports disks of whole GiB only; a stick need not be written with that much nothing.
     fn rounding(&self) -> Rounding {
-        if self.resolved.plan.formats.contains(&Format::TarGz) { Rounding::CLOUD } else { Rounding::TIGHT }
+        if self.resolved.plan.formats.contains(&Format::TarGz) {
+            Rounding::CLOUD
+        } else {
+            Rounding::TIGHT
+        }
     }
 
     fn home_partition(&self, builder: &mut LayoutBuilder) -> Result<Option<Extent>, Failure> {
-        let Some(home) = &self.resolved.plan.disk.home else { return Ok(None) };
-        let spec = PartitionSpec::new(home.label.clone(), PartitionType::LINUX_HOME, self.ids.home).with(Attributes::NO_AUTO);
+        let Some(home) = &self.resolved.plan.disk.home else {
+            return Ok(None);
+        };
+        let spec = PartitionSpec::new(home.label.clone(), PartitionType::LINUX_HOME, self.ids.home)
+            .with(Attributes::NO_AUTO);
         Ok(Some(builder.add(spec, Bytes(home.size))?))
     }
 
@@ -247,19 +414,35 @@ impl Assembly<'_> {
         let efi = EfiFiles {
             shim: Some(blob("usr/lib/shim/shimx64.efi.signed")?),
             grub: blob("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")?,
-            mok_manager: self.tool("usr/lib/shim/mmx64.efi.signed").ok().map(Source::from),
+            mok_manager: self
+                .tool("usr/lib/shim/mmx64.efi.signed")
+                .ok()
+                .map(Source::from),
             prefix: EFI_PREFIX.to_owned(),
         };
         efi.add_to(&mut tree, &fat.uuid())?;
         Ok(tree)
     }
 
-    fn write_boot(&self, disk: &File, layout: &DiskLayout, tree: &FatTree, fat: &FatSpec, size: Bytes) -> Result<(), Failure> {
+    fn write_boot(
+        &self,
+        disk: &File,
+        layout: &DiskLayout,
+        tree: &FatTree,
+        fat: &FatSpec,
+        size: Bytes,
+    ) -> Result<(), Failure> {
         let esp = layout.partitions()[1].extent;
-        FatImage::new(tree, fat, size)?.write(disk, esp.offset(), &mut |_| self.session.image_check())?;
+        FatImage::new(tree, fat, size)?
+            .write(disk, esp.offset(), &mut |_| self.session.image_check())?;
         let early = grub::early_config(&fat.uuid());
         let read = |name: &str| fs_read(self.tools(), &format!("usr/lib/grub/i386-pc/{name}"));
-        let core = grub::build_core(&CoreSpec { read: &read, modules: BIOS_MODULES, prefix: PREFIX, config: &early })?;
+        let core = grub::build_core(&CoreSpec {
+            read: &read,
+            modules: BIOS_MODULES,
+            prefix: PREFIX,
+            config: &early,
+        })?;
         let boot = self.tool("usr/lib/grub/i386-pc/boot.img")?;
         grub::write_bios_boot(disk, grub::core_extent(layout)?, &boot, &core)?;
         Ok(())
@@ -270,7 +453,11 @@ impl Assembly<'_> {
         let boot = &self.resolved.plan.boot;
         let uuid = self.ids.root.to_string();
         let common = |media: &str, more: &[&str]| {
-            let mut arguments = vec!["boot=live".to_owned(), format!("live-media={media}"), "noeject".to_owned()];
+            let mut arguments = vec![
+                "boot=live".to_owned(),
+                format!("live-media={media}"),
+                "noeject".to_owned(),
+            ];
             arguments.extend(more.iter().map(|&m| m.to_owned()));
             arguments.extend(boot.append.iter().cloned());
             arguments
@@ -288,8 +475,18 @@ impl Assembly<'_> {
         Menu {
             entries: vec![
                 entry("start", boot.title.clone(), common(&stick, &[]), true),
-                entry("ram", format!("{} (copy to memory, the stick can be removed)", boot.title), common(kiln_rootfs::debian::RAM_MEDIUM, &[&ram]), true),
-                entry("safe", format!("{} (safe graphics)", boot.title), common(&stick, &["nomodeset"]), true),
+                entry(
+                    "ram",
+                    format!("{} (copy to memory, the stick can be removed)", boot.title),
+                    common(kiln_rootfs::debian::RAM_MEDIUM, &[&ram]),
+                    true,
+                ),
+                entry(
+                    "safe",
+                    format!("{} (safe graphics)", boot.title),
+                    common(&stick, &["nomodeset"]),
+                    true,
+                ),
             ],
             default: "start".to_owned(),
             timeout: Some(boot.timeout),
@@ -300,12 +497,20 @@ impl Assembly<'_> {
 
     fn tools(&self) -> &Path {
         // The tools root is one layer, unpacked from verified packages.
-        self.resolved.tools.layers.first().map_or(Path::new("/nonexistent"), |l| l.fs.as_path())
+        self.resolved
+            .tools
+            .layers
+            .first()
+            .map_or(Path::new("/nonexistent"), |l| l.fs.as_path())
     }
 
     fn tool(&self, path: &str) -> Result<Vec<u8>, Failure> {
         fs_read(self.tools(), path).map_err(|e| {
-            Failure::new(FailureKind::Step, format!("the boot loader file /{path} is not in the distribution's packages")).cause(e.to_string())
+            Failure::new(
+                FailureKind::Step,
+                format!("the boot loader file /{path} is not in the distribution's packages"),
+            )
+            .cause(e.to_string())
         })
     }
 }
@@ -315,7 +520,13 @@ fn fs_read(root: &Path, path: &str) -> std::io::Result<Vec<u8>> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
     let dir = File::open(root)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = openat2(&dir, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
+    let file = openat2(
+        &dir,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
     let mut bytes = Vec::new();
     File::from(file).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -326,6 +537,8 @@ fn esp_size(tree: &FatTree) -> Result<Bytes, Failure> {
 }
 
 fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
-    let fail = |e: std::io::Error| Failure::new(FailureKind::Environment, "no file descriptor is left").cause(e.to_string());
+    let fail = |e: std::io::Error| {
+        Failure::new(FailureKind::Environment, "no file descriptor is left").cause(e.to_string())
+    };
     file.try_clone().map(OwnedFd::from).map_err(fail)
 }

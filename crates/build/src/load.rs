@@ -9,13 +9,13 @@ use crate::{Failure, FailureKind};
 
 /// A definition that was found, with the way to read what it names.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// The definition's file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The directory that its paths start from.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// What `%pre` left below `/tmp`, once it has run.
-    pub pre: Option<PathBuf>,
+    pub(crate) pre: Option<PathBuf>,
     kind: Kind,
 }
 
@@ -30,38 +30,59 @@ impl Source {
     ///
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
-    pub fn open(definition: &Path) -> Result<Source, Failure> {
+    pub(crate) fn open(definition: &Path) -> Result<Source, Failure> {
         let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
-        let path = if metadata.is_dir() { definition.join("kiln.toml") } else { definition.to_owned() };
+        let path = if metadata.is_dir() {
+            definition.join("kiln.toml")
+        } else {
+            definition.to_owned()
+        };
         let is_toml = path.extension().is_some_and(|e| e == "toml");
         let kind = if is_toml {
             Kind::Toml(fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?)
         } else {
             Kind::Kickstart
         };
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-        Ok(Source { path, dir, pre: None, kind })
+        let dir = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned();
+        Ok(Source {
+            path,
+            dir,
+            pre: None,
+            kind,
+        })
     }
 
     /// The definition's name for messages.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.path.display().to_string()
     }
 
     /// Lowers the definition with what the command line adds.
-    pub fn lower(&self, input: &Input) -> Lowered {
+    pub(crate) fn lower(&self, input: &Input) -> Lowered {
         match &self.kind {
             Kind::Toml(text) => kiln_plan::lower_text(&self.name(), text, input, self),
             Kind::Kickstart => {
-                let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let definition = Definition { layers: vec![file], ..Definition::default() };
+                let file = self
+                    .path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let definition = Definition {
+                    layers: vec![file],
+                    ..Definition::default()
+                };
                 kiln_plan::lower(&self.name(), &definition, input, self)
             }
         }
     }
 
     /// Where the lock file is: `kiln.lock` beside a `kiln.toml`, `NAME.kiln.lock` beside a kickstart file.
-    pub fn lock_path(&self) -> PathBuf {
+    pub(crate) fn lock_path(&self) -> PathBuf {
         match self.kind {
             Kind::Toml(_) => self.dir.join("kiln.lock"),
             Kind::Kickstart => self.path.with_extension("kiln.lock"),
@@ -76,14 +97,20 @@ impl Source {
             return vec![path.to_owned()];
         }
         let beside = Path::new(from).parent().unwrap_or(Path::new("")).join(path);
-        if Path::new(from) == self.path { vec![beside] } else { vec![path.to_owned(), beside] }
+        if Path::new(from) == self.path {
+            vec![beside]
+        } else {
+            vec![path.to_owned(), beside]
+        }
     }
 }
 
 impl Files for Source {
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
         if let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) {
-            return read_inside(pre, rest).map(|bytes| (path.to_owned(), bytes)).map_err(|e| format!("{path}, as %pre left it: {}", plain(&e)));
+            return read_inside(pre, rest)
+                .map(|bytes| (path.to_owned(), bytes))
+                .map_err(|e| format!("{path}, as %pre left it: {}", plain(&e)));
         }
         let mut tried = Vec::new();
         for place in self.places(path, from) {
@@ -103,7 +130,13 @@ fn read_inside(dir: &Path, file: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let dir = fs::File::open(dir)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = openat2(&dir, file, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)?;
+    let opened = openat2(
+        &dir,
+        file,
+        flags,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    )?;
     let mut file = fs::File::from(opened);
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
@@ -117,8 +150,13 @@ fn read_inside(dir: &Path, file: &str) -> std::io::Result<Vec<u8>> {
 const LARGEST: u64 = 64 << 20;
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(FailureKind::Definition, format!("the definition {} cannot be read", path.display()));
-    failure.cause(plain(error)).hint("name a kickstart file, a kiln.toml, or a directory with a kiln.toml")
+    let failure = Failure::new(
+        FailureKind::Definition,
+        format!("the definition {} cannot be read", path.display()),
+    );
+    failure
+        .cause(plain(error))
+        .hint("name a kickstart file, a kiln.toml, or a directory with a kiln.toml")
 }
 
 /// An I/O error without Rust's `(os error N)`.

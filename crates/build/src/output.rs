@@ -45,17 +45,28 @@ impl Output {
     /// Makes the directory if need be, removes what killed builds left there, and makes a private directory in it.
     pub(crate) fn open(dir: &Path) -> Result<Output, Failure> {
         let fail = |error: &std::io::Error| {
-            let failure = Failure::new(FailureKind::Environment, format!("the output directory {} cannot be written", dir.display()));
-            failure.cause(plain(error)).hint("choose another with -o DIR")
+            let failure = Failure::new(
+                FailureKind::Environment,
+                format!("the output directory {} cannot be written", dir.display()),
+            );
+            failure
+                .cause(plain(error))
+                .hint("choose another with -o DIR")
         };
         fs::create_dir_all(dir).map_err(|e| fail(&e))?;
         reclaim(dir);
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let clock = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos());
         let staging = dir.join(format!("{PREFIX}{}-{clock:x}", std::process::id()));
         fs::create_dir(&staging).map_err(|e| fail(&e))?;
         let lock = File::create(staging.join("lock")).map_err(|e| fail(&e))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(&e.into()))?;
-        Ok(Output { dir: dir.to_owned(), staging, _lock: lock })
+        Ok(Output {
+            dir: dir.to_owned(),
+            staging,
+            _lock: lock,
+        })
     }
 
     /// Where an artifact is made.
@@ -66,7 +77,12 @@ impl Output {
     /// Creates an artifact's file for reading and writing.
     pub(crate) fn create(&self, name: &str) -> Result<File, Failure> {
         let path = self.path(name);
-        let open = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let open = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
         open.map_err(|e| write_failure(&path, &e))
     }
 
@@ -109,7 +125,13 @@ impl Output {
                 sha256: hex::encode(hash.finalize()),
             })
         };
-        describe().map_err(|e| Failure::new(FailureKind::Environment, format!("{} cannot be read back", path.display())).cause(plain(&e)))
+        describe().map_err(|e| {
+            Failure::new(
+                FailureKind::Environment,
+                format!("{} cannot be read back", path.display()),
+            )
+            .cause(plain(&e))
+        })
     }
 }
 
@@ -121,16 +143,24 @@ impl Drop for Output {
 
 /// A failed write of an artifact.
 pub(crate) fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(FailureKind::Environment, format!("{} cannot be written", path.display())).cause(plain(error));
+    let failure = Failure::new(
+        FailureKind::Environment,
+        format!("{} cannot be written", path.display()),
+    )
+    .cause(plain(error));
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => failure.hint("free some space there, or choose another place with -o DIR"),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            failure.hint("free some space there, or choose another place with -o DIR")
+        }
         _ => failure,
     }
 }
 
 /// Removes private directories whose build is gone.
 fn reclaim(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
@@ -138,7 +168,12 @@ fn reclaim(dir: &Path) {
         let free = match File::open(entry.path().join("lock")) {
             Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
             // Killed between making the directory and its lock; a living build is past that in an instant.
-            Err(_) => entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok()).is_some_and(|age| age.as_secs() > 10),
+            Err(_) => entry
+                .metadata()
+                .and_then(|m| m.modified())
+                .ok()
+                .and_then(|m| m.elapsed().ok())
+                .is_some_and(|age| age.as_secs() > 10),
         };
         if free {
             let _ = fs::remove_dir_all(entry.path());

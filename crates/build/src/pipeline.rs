@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_kickstart::{Script, Severity};
 use kiln_rootfs::debian::package_error;
 use kiln_rootfs::{Store, configure};
 use kiln_sandbox::Sandbox;
@@ -57,11 +57,20 @@ pub struct BuildReport {
 ///
 /// # Errors
 /// The failure, also sent as the last event.
-pub fn build(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
+pub fn build(
+    request: &BuildRequest,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<BuildReport, Failure> {
     let result = run(request, sink, cancel);
     match &result {
-        Ok(report) => sink(Event::BuildFinished { seconds: report.seconds, output: report.output.clone() }),
-        Err(failure) => sink(Event::BuildFailed { failure: Box::new(failure.clone()) }),
+        Ok(report) => sink(Event::BuildFinished {
+            seconds: report.seconds,
+            output: report.output.clone(),
+        }),
+        Err(failure) => sink(Event::BuildFailed {
+            failure: Box::new(failure.clone()),
+        }),
     }
     result
 }
@@ -69,13 +78,19 @@ pub fn build(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<
 fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
     let source = Source::open(&request.definition)?;
     // What can be said without a sandbox or a network is said first.
-    let first = checked(source.lower(&Input { before_pre: true, ..request.input.clone() }))?;
+    let first = checked(source.lower(&Input {
+        before_pre: true,
+        ..request.input.clone()
+    }))?;
     let output = Output::open(&request.output)?;
     let log = output.create("build.log")?;
     let steps = Steps::new(sink, Some(log));
     let session = Session::open(request, &steps, cancel)?;
     let resolved = session.resolve(source, first)?;
-    sink(Event::BuildStarted { name: resolved.plan.name.clone(), plan_id: resolved.plan.id().to_string() });
+    sink(Event::BuildStarted {
+        name: resolved.plan.name.clone(),
+        plan_id: resolved.plan.id().to_string(),
+    });
     let root = session.root(&resolved)?;
     let made = session.image(&resolved, &root, &output)?;
     session.publish(&resolved, &made, &output)
@@ -85,21 +100,34 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
 ///
 /// # Errors
 /// As [`build`].
-pub fn lock(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<(PathBuf, Lock), Failure> {
+pub fn lock(
+    request: &BuildRequest,
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<(PathBuf, Lock), Failure> {
     let source = Source::open(&request.definition)?;
-    let first = checked(source.lower(&Input { before_pre: true, ..request.input.clone() }))?;
+    let first = checked(source.lower(&Input {
+        before_pre: true,
+        ..request.input.clone()
+    }))?;
     let steps = Steps::new(sink, None);
     let session = Session::open(request, &steps, cancel)?;
     let path = source.lock_path();
     let (_, plan, world, tools, stack) = session.prepare(source, first, None)?;
     let world = world.map_or_else(|| session.resolver().world(&plan), Ok)?;
-    let lock = session.resolver().solve(&plan, &world, &tools, &session.roots(), &stack)?;
+    let lock = session
+        .resolver()
+        .solve(&plan, &world, &tools, &session.roots(), &stack)?;
     Ok((path, lock))
 }
 
 /// A plan without errors, and its `%pre` scripts.
 pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
-    let errors: Vec<&Problem> = lowered.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+    let errors: Vec<&Problem> = lowered
+        .problems
+        .iter()
+        .filter(|p| p.severity == Severity::Error)
+        .collect();
     let Some(first) = errors.first() else {
         return refused(&lowered).map_or(Ok(lowered), Err);
     };
@@ -108,7 +136,11 @@ pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
     failure.hints = first.hints.clone();
     failure.excerpt = first.rendered.clone();
     for more in &errors[1..] {
-        let place = more.origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default();
+        let place = more
+            .origin
+            .as_ref()
+            .map(|o| format!("{o}: "))
+            .unwrap_or_default();
         failure.causes.push(format!("{place}{}", more.message));
     }
     Err(failure)
@@ -117,13 +149,20 @@ pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
 /// Commands that no image can have.
 fn refused(lowered: &Lowered) -> Option<Failure> {
     let plan = lowered.plan.as_ref()?;
-    let notices: Vec<configure::Notice> = lower_commands(plan).into_iter().flat_map(|l| l.notices).collect();
-    let mut errors = notices.into_iter().filter(|n| n.level == configure::Level::Error);
+    let notices: Vec<configure::Notice> = lower_commands(plan)
+        .into_iter()
+        .flat_map(|l| l.notices)
+        .collect();
+    let mut errors = notices
+        .into_iter()
+        .filter(|n| n.level == configure::Level::Error);
     let first = errors.next()?;
     let mut failure = Failure::new(FailureKind::Definition, first.message);
     failure.origin = Some(first.origin);
     failure.hints.extend(first.hint);
-    failure.causes.extend(errors.map(|n| format!("{}: {}", n.origin, n.message)));
+    failure
+        .causes
+        .extend(errors.map(|n| format!("{}: {}", n.origin, n.message)));
     Some(failure)
 }
 
@@ -149,17 +188,26 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn open(request: &'a BuildRequest, steps: &'a Steps<'a>, cancel: &'a Cancel) -> Result<Self, Failure> {
+    fn open(
+        request: &'a BuildRequest,
+        steps: &'a Steps<'a>,
+        cancel: &'a Cancel,
+    ) -> Result<Self, Failure> {
         let sandbox = Arc::new(Sandbox::detect().map_err(kiln_rootfs::run::sandbox_error)?);
         let store = Store::open(&request.cache, sandbox.clone())?;
-        let options = FetchOptions { proxies: request.proxies.clone(), offline: request.offline, ..FetchOptions::default() };
+        let options = FetchOptions {
+            proxies: request.proxies.clone(),
+            offline: request.offline,
+            ..FetchOptions::default()
+        };
         Ok(Session {
             request,
             steps,
             cancel,
             sandbox,
             store,
-            downloads: DownloadStore::open(request.cache.join("downloads")).map_err(package_error)?,
+            downloads: DownloadStore::open(request.cache.join("downloads"))
+                .map_err(package_error)?,
             metadata: request.cache.join("metadata"),
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
@@ -167,7 +215,13 @@ impl<'a> Session<'a> {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        Resolver { fetcher: &self.fetcher, downloads: &self.downloads, metadata: &self.metadata, steps: self.steps, now: self.now }
+        Resolver {
+            fetcher: &self.fetcher,
+            downloads: &self.downloads,
+            metadata: &self.metadata,
+            steps: self.steps,
+            now: self.now,
+        }
     }
 
     pub(crate) fn roots(&self) -> Roots<'_> {
@@ -189,36 +243,69 @@ impl<'a> Session<'a> {
         let path = source.lock_path();
         let found = read_lock(&path)?;
         if found.is_none() && self.request.locked {
-            let failure = Failure::new(FailureKind::Definition, format!("there is no {}", path.display()));
-            return Err(failure.hint("run `kiln lock` and commit the file, or build without --locked"));
+            let failure = Failure::new(
+                FailureKind::Definition,
+                format!("there is no {}", path.display()),
+            );
+            return Err(
+                failure.hint("run `kiln lock` and commit the file, or build without --locked")
+            );
         }
         let (lowered, plan, world, tools, stack) = self.prepare(source, first, found.as_ref())?;
         let lock = match found {
             Some(lock) if is_current(&lock, &plan) => lock,
             Some(_) if self.request.locked => {
-                let failure = Failure::new(FailureKind::Definition, format!("{} is stale: the definition asks for other packages now", path.display()));
+                let failure = Failure::new(
+                    FailureKind::Definition,
+                    format!(
+                        "{} is stale: the definition asks for other packages now",
+                        path.display()
+                    ),
+                );
                 return Err(failure.hint("run `kiln lock` and commit the file"));
             }
             stale => {
                 if stale.is_some() {
-                    let message = format!("{} is stale: the definition asks for other packages now; resolving afresh", path.display());
-                    self.steps.warn(message, None, Some("run `kiln lock` to renew it".to_owned()));
+                    let message = format!(
+                        "{} is stale: the definition asks for other packages now; resolving afresh",
+                        path.display()
+                    );
+                    self.steps.warn(
+                        message,
+                        None,
+                        Some("run `kiln lock` to renew it".to_owned()),
+                    );
                 }
                 let world = world.map_or_else(|| self.resolver().world(&plan), Ok)?;
-                self.resolver().solve(&plan, &world, &tools, &self.roots(), &stack)?
+                self.resolver()
+                    .solve(&plan, &world, &tools, &self.roots(), &stack)?
             }
         };
-        let packages: Vec<&LockedPackage> = lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
+        let packages: Vec<&LockedPackage> =
+            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
         self.resolver().download(&packages)?;
-        Ok(Resolved { plan, lock, tools: stack, on_error: lowered.other_scripts })
+        Ok(Resolved {
+            plan,
+            lock,
+            tools: stack,
+            on_error: lowered.other_scripts,
+        })
     }
 
     /// Gets the tools root, runs `%pre` scripts in it, and reads the definition for good.
     #[allow(clippy::type_complexity)]
-    fn prepare(&self, mut source: Source, first: Lowered, lock: Option<&Lock>) -> Result<(Lowered, Plan, Option<World>, Vec<LockedPackage>, Stack), Failure> {
+    fn prepare(
+        &self,
+        mut source: Source,
+        first: Lowered,
+        lock: Option<&Lock>,
+    ) -> Result<(Lowered, Plan, Option<World>, Vec<LockedPackage>, Stack), Failure> {
         let has_pre = !first.pre_scripts.is_empty();
         let Some(plan) = first.plan.clone() else {
-            return Err(Failure::new(FailureKind::Internal, "a definition without errors gave no plan"));
+            return Err(Failure::new(
+                FailureKind::Internal,
+                "a definition without errors gave no plan",
+            ));
         };
         let usable = lock.filter(|lock| has_pre || is_current(lock, &plan));
         let (world, tools) = match usable {
@@ -232,12 +319,19 @@ impl<'a> Session<'a> {
         let wanted: Vec<&LockedPackage> = tools.iter().collect();
         self.resolver().download(&wanted)?;
         let stack = self.roots().tools(&plan, &wanted)?;
-        let made_by_pre = if has_pre { Some(self.roots().pre(&first.pre_scripts, &stack)?) } else { None };
+        let made_by_pre = if has_pre {
+            Some(self.roots().pre(&first.pre_scripts, &stack)?)
+        } else {
+            None
+        };
         source.pre = made_by_pre.as_ref().map(|staging| staging.fs());
         let lowered = checked(source.lower(&self.request.input))?;
         self.notices(&lowered);
         let Some(plan) = lowered.plan.clone() else {
-            return Err(Failure::new(FailureKind::Internal, "a definition without errors gave no plan"));
+            return Err(Failure::new(
+                FailureKind::Internal,
+                "a definition without errors gave no plan",
+            ));
         };
         Ok((lowered, plan, world, tools, stack))
     }
@@ -245,25 +339,42 @@ impl<'a> Session<'a> {
     /// Says what was found about the definition.
     fn notices(&self, lowered: &Lowered) {
         for problem in &lowered.problems {
-            self.steps.warn(problem.message.clone(), problem.origin.clone(), problem.hints.first().cloned());
+            self.steps.warn(
+                problem.message.clone(),
+                problem.origin.clone(),
+                problem.hints.first().cloned(),
+            );
         }
         let Some(plan) = &lowered.plan else { return };
         for notice in lower_commands(plan).into_iter().flat_map(|l| l.notices) {
             if notice.level == configure::Level::Warning {
-                self.steps.warn(notice.message, Some(notice.origin), notice.hint);
+                self.steps
+                    .warn(notice.message, Some(notice.origin), notice.hint);
             }
         }
     }
 
     /// Makes all layers.
     fn root(&self, resolved: &Resolved) -> Result<Stack, Failure> {
-        let Resolved { plan, lock, tools, .. } = resolved;
+        let Resolved {
+            plan, lock, tools, ..
+        } = resolved;
         let roots = self.roots();
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
-        let result = plan.layers.iter().zip(lower_commands(plan)).try_for_each(|(layer, lowered)| {
-            self.cancel.check()?;
-            roots.kickstart(&mut stack, layer, &slice(lock, &layer.name), &lowered.changes, tools)
-        });
+        let result =
+            plan.layers
+                .iter()
+                .zip(lower_commands(plan))
+                .try_for_each(|(layer, lowered)| {
+                    self.cancel.check()?;
+                    roots.kickstart(
+                        &mut stack,
+                        layer,
+                        &slice(lock, &layer.name),
+                        &lowered.changes,
+                        tools,
+                    )
+                });
         if let Err(failure) = result {
             if failure.kind == FailureKind::Step {
                 roots.on_error(&resolved.on_error, tools);
@@ -274,7 +385,12 @@ impl<'a> Session<'a> {
         Ok(stack)
     }
 
-    fn publish(&self, resolved: &Resolved, made: &Made, output: &Output) -> Result<BuildReport, Failure> {
+    fn publish(
+        &self,
+        resolved: &Resolved,
+        made: &Made,
+        output: &Output,
+    ) -> Result<BuildReport, Failure> {
         crate::artifacts::publish(self, resolved, made, output)
     }
 }

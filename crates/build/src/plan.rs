@@ -16,5 +16,8 @@ use crate::pipeline::checked;
 /// The definition cannot be read or is wrong.
 pub fn plan(definition: &Path, input: &Input) -> Result<Lowered, Failure> {
     let source = Source::open(definition)?;
-    checked(source.lower(&Input { before_pre: true, ..input.clone() }))
+    checked(source.lower(&Input {
+        before_pre: true,
+        ..input.clone()
+    }))
 }

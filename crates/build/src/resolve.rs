@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_packages::debian::{Keys, Metadata, Package, Repository, Universe, default_repositories, refresh};
+use kiln_packages::debian::{
+    Keys, Metadata, Package, Repository, Universe, default_repositories, refresh,
+};
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
 use kiln_plan::{Plan, Target};
 use kiln_rootfs::debian::{self, Solved, package_error};
@@ -36,16 +38,22 @@ pub(crate) struct World {
 impl Resolver<'_> {
     /// Fetches and verifies the repositories' metadata.
     pub(crate) fn world(&self, plan: &Plan) -> Result<World, Failure> {
-        self.steps.step("reading the repositories", None, Unit::Bytes, |step| {
-            let repositories = repositories(plan)?;
-            let metadata = refresh(self.fetcher, &repositories, self.metadata, self.now).map_err(package_error)?;
-            let universe = Universe::read(&metadata).map_err(package_error)?;
-            for warning in metadata.warnings.iter().chain(universe.warnings()) {
-                self.steps.warn(warning.clone(), None, None);
-            }
-            step.summarise(format!("{} packages in {} repositories", universe.len(), repositories.len()));
-            Ok(World { metadata, universe })
-        })
+        self.steps
+            .step("reading the repositories", None, Unit::Bytes, |step| {
+                let repositories = repositories(plan)?;
+                let metadata = refresh(self.fetcher, &repositories, self.metadata, self.now)
+                    .map_err(package_error)?;
+                let universe = Universe::read(&metadata).map_err(package_error)?;
+                for warning in metadata.warnings.iter().chain(universe.warnings()) {
+                    self.steps.warn(warning.clone(), None, None);
+                }
+                step.summarise(format!(
+                    "{} packages in {} repositories",
+                    universe.len(),
+                    repositories.len()
+                ));
+                Ok(World { metadata, universe })
+            })
     }
 
     /// The tools root's packages.
@@ -55,25 +63,45 @@ impl Resolver<'_> {
     }
 
     /// Asks apt in the tools root for the packages of all layers.
-    pub(crate) fn solve(&self, plan: &Plan, world: &World, tools: &[LockedPackage], roots: &Roots<'_>, root: &Stack) -> Result<Lock, Failure> {
-        self.steps.step("resolving packages", None, Unit::Packages, |step| {
-            let needs = needs(plan);
-            let requests = debian::collect(plan, &needs, &world.universe)?;
-            for (origin, message) in &requests.warnings {
-                self.steps.warn(message.clone(), Some(origin.clone()), None);
-            }
-            let place = Place {
-                sandbox: roots.sandbox,
-                root: kiln_sandbox::Root::Layers { lower: root.lower() },
-                epoch: 0,
-                reporter: step,
-                cancel: roots.cancel,
-            };
-            let solved = debian::solve(&place, &world.universe, &world.metadata, &requests, &plan.target.architecture)?;
-            step.summarise(format!("{} packages", solved.len()));
-            let names: Vec<String> = requests.layers.iter().map(|(name, _)| name.clone()).collect();
-            Ok(lock(plan, world, tools, &names, &solved))
-        })
+    pub(crate) fn solve(
+        &self,
+        plan: &Plan,
+        world: &World,
+        tools: &[LockedPackage],
+        roots: &Roots<'_>,
+        root: &Stack,
+    ) -> Result<Lock, Failure> {
+        self.steps
+            .step("resolving packages", None, Unit::Packages, |step| {
+                let needs = needs(plan);
+                let requests = debian::collect(plan, &needs, &world.universe)?;
+                for (origin, message) in &requests.warnings {
+                    self.steps.warn(message.clone(), Some(origin.clone()), None);
+                }
+                let place = Place {
+                    sandbox: roots.sandbox,
+                    root: kiln_sandbox::Root::Layers {
+                        lower: root.lower(),
+                    },
+                    epoch: 0,
+                    reporter: step,
+                    cancel: roots.cancel,
+                };
+                let solved = debian::solve(
+                    &place,
+                    &world.universe,
+                    &world.metadata,
+                    &requests,
+                    &plan.target.architecture,
+                )?;
+                step.summarise(format!("{} packages", solved.len()));
+                let names: Vec<String> = requests
+                    .layers
+                    .iter()
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                Ok(lock(plan, world, tools, &names, &solved))
+            })
     }
 
     /// Has the packages in the download store.
@@ -87,7 +115,9 @@ impl Resolver<'_> {
             let progress = |p: kiln_packages::Progress<'_>| {
                 kiln_rootfs::Reporter::progress(step, p.done, Some(p.total), Some(p.item));
             };
-            self.downloads.obtain_all(self.fetcher, &items, &progress).map_err(package_error)?;
+            self.downloads
+                .obtain_all(self.fetcher, &items, &progress)
+                .map_err(package_error)?;
             step.summarise(format!("{} MB", bytes / 1_000_000));
             Ok(())
         })
@@ -103,11 +133,16 @@ pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => {
-            let failure = Failure::new(FailureKind::Definition, format!("{} cannot be read", path.display()));
+            let failure = Failure::new(
+                FailureKind::Definition,
+                format!("{} cannot be read", path.display()),
+            );
             return Err(failure.cause(crate::load::plain(&e)));
         }
     };
-    Ok(Some(Lock::parse(&path.display().to_string(), &text).map_err(package_error)?))
+    Ok(Some(
+        Lock::parse(&path.display().to_string(), &text).map_err(package_error)?,
+    ))
 }
 
 /// Whether a lock answers this plan.
@@ -120,12 +155,18 @@ fn inputs(plan: &Plan) -> Digest {
 }
 
 fn target(target: &Target) -> String {
-    format!("{}:{}/{}", target.distribution, target.release, target.architecture)
+    format!(
+        "{}:{}/{}",
+        target.distribution, target.release, target.architecture
+    )
 }
 
 /// Packages that each layer's commands need.
 fn needs(plan: &Plan) -> Vec<Vec<configure::Need>> {
-    lower_commands(plan).into_iter().map(|lowered| lowered.needs()).collect()
+    lower_commands(plan)
+        .into_iter()
+        .map(|lowered| lowered.needs())
+        .collect()
 }
 
 /// Each layer's commands as changes.
@@ -138,8 +179,14 @@ pub(crate) fn lower_commands(plan: &Plan) -> Vec<configure::Lowered> {
         salt: &plan.name,
     };
     let lower = |layer: &kiln_plan::Layer| {
-        let lines: Vec<configure::Line<'_>> =
-            layer.commands.iter().map(|c| configure::Line { command: &c.item, origin: &c.origin }).collect();
+        let lines: Vec<configure::Line<'_>> = layer
+            .commands
+            .iter()
+            .map(|c| configure::Line {
+                command: &c.item,
+                origin: &c.origin,
+            })
+            .collect();
         configure::lower(&lines, &context)
     };
     plan.layers.iter().map(lower).collect()
@@ -151,7 +198,11 @@ fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
     wanted.extend(plan.system.packages.iter().map(|p| p.package.clone()));
     for request in plan.layers.iter().flat_map(|l| &l.packages) {
         if let kiln_kickstart::PackageRef::Package(name) = &request.what {
-            let (to, from) = if request.exclude { (&mut excluded, &mut wanted) } else { (&mut wanted, &mut excluded) };
+            let (to, from) = if request.exclude {
+                (&mut excluded, &mut wanted)
+            } else {
+                (&mut wanted, &mut excluded)
+            };
             from.remove(name);
             to.insert(name.clone());
         }
@@ -161,7 +212,11 @@ fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
 
 /// The plan's repositories with the distribution's own before them.
 fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
-    let Target { release, architecture, .. } = &plan.target;
+    let Target {
+        release,
+        architecture,
+        ..
+    } = &plan.target;
     let mut all = Vec::new();
     if plan.default_repositories {
         all = default_repositories(release, architecture).map_err(package_error)?;
@@ -169,7 +224,10 @@ fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
     for repository in &plan.repositories {
         let keys = match &repository.keys {
             None => Keys::Builtin,
-            Some((name, bytes)) => Keys::Given { name: name.clone(), bytes: bytes.clone() },
+            Some((name, bytes)) => Keys::Given {
+                name: name.clone(),
+                bytes: bytes.clone(),
+            },
         };
         let made = Repository {
             uri: repository.url.clone(),
@@ -185,26 +243,45 @@ fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
         all.push(made);
     }
     if all.is_empty() {
-        return Err(Failure::new(FailureKind::Definition, "the definition has no repositories")
-            .hint("drop `no-default-repositories`, or add a [[repository]]"));
+        return Err(Failure::new(
+            FailureKind::Definition,
+            "the definition has no repositories",
+        )
+        .hint("drop `no-default-repositories`, or add a [[repository]]"));
     }
     Ok(all)
 }
 
-fn lock(plan: &Plan, world: &World, tools: &[LockedPackage], names: &[String], solved: &[Solved]) -> Lock {
-    let repositories = world.metadata.repositories.iter().map(|verified| LockedRepository {
-        uri: verified.repository.uri.clone(),
-        suite: verified.repository.suite.clone(),
-        date: verified.release.date,
-        release: verified.release_sha256,
-    });
+fn lock(
+    plan: &Plan,
+    world: &World,
+    tools: &[LockedPackage],
+    names: &[String],
+    solved: &[Solved],
+) -> Lock {
+    let repositories = world
+        .metadata
+        .repositories
+        .iter()
+        .map(|verified| LockedRepository {
+            uri: verified.repository.uri.clone(),
+            suite: verified.repository.suite.clone(),
+            date: verified.release.date,
+            release: verified.release_sha256,
+        });
     let mut packages = tools.to_vec();
-    packages.extend(solved.iter().map(|s| locked(&s.package, &names[s.layer], s.auto)));
+    packages.extend(
+        solved
+            .iter()
+            .map(|s| locked(&s.package, &names[s.layer], s.auto)),
+    );
     Lock {
         target: target(&plan.target),
         inputs: inputs(plan),
         repositories: repositories.collect(),
-        layers: std::iter::once(TOOLS.to_owned()).chain(names.iter().cloned()).collect(),
+        layers: std::iter::once(TOOLS.to_owned())
+            .chain(names.iter().cloned())
+            .collect(),
         packages,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_packages::{DownloadStore, LockedPackage};
 use kiln_kickstart::Script;
+use kiln_packages::{DownloadStore, LockedPackage};
 use kiln_plan::{Hasher, Id, Located, Plan, script_id};
 use kiln_rootfs::configure::Change;
 use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions};
@@ -66,11 +66,27 @@ struct Work<'w> {
 impl Roots<'_> {
     /// The tools root.
     pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
-        let id = packages.iter().fold(self.hasher("tools", plan), |h, p| h.text("package", &p.sha256.to_string())).finish();
+        let id = packages
+            .iter()
+            .fold(self.hasher("tools", plan), |h, p| {
+                h.text("package", &p.sha256.to_string())
+            })
+            .finish();
         let mut stack = self.empty(id);
-        let work = Work { id, title: "unpacking the build tools".to_owned(), layer: "tools", unit: Unit::Packages };
+        let work = Work {
+            id,
+            title: "unpacking the build tools".to_owned(),
+            layer: "tools",
+            unit: Unit::Packages,
+        };
         let layer = self.layer(&work, &stack, |place, _| {
-            debian::unpack(place, &self.download_dir, &self.debs(packages)?, &plan.target.architecture, self.threads)?;
+            debian::unpack(
+                place,
+                &self.download_dir,
+                &self.debs(packages)?,
+                &plan.target.architecture,
+                self.threads,
+            )?;
             Ok(Value::Null)
         })?;
         stack.layers.push(layer);
@@ -78,17 +94,41 @@ impl Roots<'_> {
     }
 
     /// The lowest layer: the essential packages, then what Kiln adds.
-    pub(crate) fn system(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
+    pub(crate) fn system(
+        &self,
+        plan: &Plan,
+        packages: &[&LockedPackage],
+    ) -> Result<Stack, Failure> {
         let options = options(&plan.layers[0]);
         let id = package_id(self.hasher("system", plan), packages, &options).finish();
         let mut stack = self.empty(id);
-        let work = Work { id, title: packages_title(packages), layer: debian::SYSTEM, unit: Unit::Packages };
+        let work = Work {
+            id,
+            title: packages_title(packages),
+            layer: debian::SYSTEM,
+            unit: Unit::Packages,
+        };
         let debs = self.debs(packages)?;
         stack.epoch = self.epoch(&stack, &debs);
         let layer = self.layer(&work, &stack, |place, step| {
             let (first, rest) = debian::bootstrap_split(&debs);
-            debian::unpack(place, &self.download_dir, &first, &plan.target.architecture, self.threads)?;
-            debian::install(place, &self.download_dir, &first, &HashSet::new(), &InstallOptions { bootstrap: true, ..options.clone() })?;
+            debian::unpack(
+                place,
+                &self.download_dir,
+                &first,
+                &plan.target.architecture,
+                self.threads,
+            )?;
+            debian::install(
+                place,
+                &self.download_dir,
+                &first,
+                &HashSet::new(),
+                &InstallOptions {
+                    bootstrap: true,
+                    ..options.clone()
+                },
+            )?;
             debian::install(place, &self.download_dir, &rest, &names(&first), &options)?;
             debian::mark_auto(place, &debs)?;
             step.summarise(packages_summary(packages));
@@ -119,10 +159,25 @@ impl Roots<'_> {
         Ok(())
     }
 
-    fn packages(&self, stack: &mut Stack, layer: &kiln_plan::Layer, packages: &[&LockedPackage]) -> Result<(), Failure> {
+    fn packages(
+        &self,
+        stack: &mut Stack,
+        layer: &kiln_plan::Layer,
+        packages: &[&LockedPackage],
+    ) -> Result<(), Failure> {
         let options = options(layer);
-        let id = package_id(self.next("packages").id("parent", stack.id), packages, &options).finish();
-        let work = Work { id, title: packages_title(packages), layer: &layer.name, unit: Unit::Packages };
+        let id = package_id(
+            self.next("packages").id("parent", stack.id),
+            packages,
+            &options,
+        )
+        .finish();
+        let work = Work {
+            id,
+            title: packages_title(packages),
+            layer: &layer.name,
+            unit: Unit::Packages,
+        };
         let debs = self.debs(packages)?;
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step| {
@@ -136,14 +191,24 @@ impl Roots<'_> {
         Ok(())
     }
 
-    fn commands(&self, stack: &mut Stack, layer: &kiln_plan::Layer, list: &[Change]) -> Result<(), Failure> {
+    fn commands(
+        &self,
+        stack: &mut Stack,
+        layer: &kiln_plan::Layer,
+        list: &[Change],
+    ) -> Result<(), Failure> {
         let mut hasher = self.next("commands").id("parent", stack.id);
         for change in list {
             hasher = hasher.json("change", &(&change.command, &change.actions));
         }
         let id = hasher.finish();
         let title = format!("executing {} command{}", list.len(), plural(list.len()));
-        let work = Work { id, title, layer: &layer.name, unit: Unit::Files };
+        let work = Work {
+            id,
+            title,
+            layer: &layer.name,
+            unit: Unit::Files,
+        };
         let made = self.layer(&work, stack, |place, _| {
             changes::execute(place, list)?;
             Ok(Value::Null)
@@ -152,8 +217,16 @@ impl Roots<'_> {
         Ok(())
     }
 
-    fn scripts(&self, stack: &mut Stack, layer: &kiln_plan::Layer, tools: &Stack) -> Result<(), Failure> {
-        let mut hasher = self.next("scripts").id("parent", stack.id).json("network", &self.network);
+    fn scripts(
+        &self,
+        stack: &mut Stack,
+        layer: &kiln_plan::Layer,
+        tools: &Stack,
+    ) -> Result<(), Failure> {
+        let mut hasher = self
+            .next("scripts")
+            .id("parent", stack.id)
+            .json("network", &self.network);
         for script in &layer.scripts {
             hasher = hasher.id("script", script_id(&script.item));
         }
@@ -163,7 +236,12 @@ impl Roots<'_> {
         let id = hasher.finish();
         let count = layer.scripts.len();
         let title = format!("running {count} script{}", plural(count));
-        let work = Work { id, title, layer: &layer.name, unit: Unit::Files };
+        let work = Work {
+            id,
+            title,
+            layer: &layer.name,
+            unit: Unit::Files,
+        };
         let made = self.layer(&work, stack, |place, _| {
             for script in &layer.scripts {
                 scripts::run(place, script, &self.script_context(tools))?;
@@ -176,8 +254,17 @@ impl Roots<'_> {
 
     /// The last changes before the root becomes an image.
     pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
-        let id = self.next("finish").id("parent", stack.id).json("finish", finish).finish();
-        let work = Work { id, title: "finishing the root".to_owned(), layer: "", unit: Unit::Files };
+        let id = self
+            .next("finish")
+            .id("parent", stack.id)
+            .json("finish", finish)
+            .finish();
+        let work = Work {
+            id,
+            title: "finishing the root".to_owned(),
+            layer: "",
+            unit: Unit::Files,
+        };
         let made = self.layer(&work, stack, |place, _| {
             debian::finish(place, finish)?;
             Ok(Value::Null)
@@ -192,7 +279,14 @@ impl Roots<'_> {
         self.steps.step(&title, None, Unit::Files, |step| {
             let shared = self.store.stage()?;
             let scratch = self.store.stage()?;
-            let place = Place::over(self.sandbox, tools.lower(), &scratch, tools.epoch, step, self.cancel);
+            let place = Place::over(
+                self.sandbox,
+                tools.lower(),
+                &scratch,
+                tools.epoch,
+                step,
+                self.cancel,
+            );
             for script in list {
                 scripts::run_outside(&place, script, &self.script_context(tools), &shared.fs())?;
             }
@@ -202,8 +296,11 @@ impl Roots<'_> {
 
     /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported.
     pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack) {
-        let wanted: Vec<Located<Script>> =
-            list.iter().filter(|s| s.item.kind != kiln_kickstart::ScriptKind::PreInstall).cloned().collect();
+        let wanted: Vec<Located<Script>> = list
+            .iter()
+            .filter(|s| s.item.kind != kiln_kickstart::ScriptKind::PreInstall)
+            .cloned()
+            .collect();
         if !wanted.is_empty()
             && let Err(failure) = self.pre(&wanted, tools)
         {
@@ -212,12 +309,26 @@ impl Roots<'_> {
     }
 
     fn script_context(&self, tools: &Stack) -> ScriptContext {
-        let resolv_conf = if self.network { std::fs::read("/etc/resolv.conf").unwrap_or_default() } else { Vec::new() };
-        ScriptContext { network: self.network, resolv_conf, tools: tools.lower() }
+        let resolv_conf = if self.network {
+            std::fs::read("/etc/resolv.conf").unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        ScriptContext {
+            network: self.network,
+            resolv_conf,
+            tools: tools.lower(),
+        }
     }
 
     fn empty(&self, id: Id) -> Stack {
-        Stack { layers: Vec::new(), id, epoch: self.fixed_epoch.unwrap_or(0), present: HashSet::new(), installed: Vec::new() }
+        Stack {
+            layers: Vec::new(),
+            id,
+            epoch: self.fixed_epoch.unwrap_or(0),
+            present: HashSet::new(),
+            installed: Vec::new(),
+        }
     }
 
     /// The first step's id starts from the target; later ones have it through their parent.
@@ -226,7 +337,9 @@ impl Roots<'_> {
     }
 
     fn next(&self, kind: &str) -> Hasher {
-        Hasher::new(kind).text("code", CODE).json("epoch", &self.fixed_epoch)
+        Hasher::new(kind)
+            .text("code", CODE)
+            .json("epoch", &self.fixed_epoch)
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
@@ -237,11 +350,16 @@ impl Roots<'_> {
     }
 
     fn epoch(&self, stack: &Stack, debs: &[Deb]) -> i64 {
-        self.fixed_epoch.unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
+        self.fixed_epoch
+            .unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
     }
 
     fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
-        Ok(debian::read_debs(packages, &|p| self.downloads.path(&p.sha256), self.threads)?)
+        Ok(debian::read_debs(
+            packages,
+            &|p| self.downloads.path(&p.sha256),
+            self.threads,
+        )?)
     }
 
     /// Makes a layer over a stack, or finds it.
@@ -284,17 +402,28 @@ fn options(layer: &kiln_plan::Layer) -> InstallOptions {
 }
 
 fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
-    packages.iter().fold(hasher.json("options", options), |h, p| {
-        h.text("package", &p.name).text("sha256", &p.sha256.to_string()).json("auto", &p.auto)
-    })
+    packages
+        .iter()
+        .fold(hasher.json("options", options), |h, p| {
+            h.text("package", &p.name)
+                .text("sha256", &p.sha256.to_string())
+                .json("auto", &p.auto)
+        })
 }
 
 fn names(debs: &[Deb]) -> HashSet<String> {
-    debs.iter().flat_map(|d| std::iter::once(&d.name).chain(&d.provides)).cloned().collect()
+    debs.iter()
+        .flat_map(|d| std::iter::once(&d.name).chain(&d.provides))
+        .cloned()
+        .collect()
 }
 
 fn packages_title(packages: &[&LockedPackage]) -> String {
-    format!("installing {} package{}", packages.len(), plural(packages.len()))
+    format!(
+        "installing {} package{}",
+        packages.len(),
+        plural(packages.len())
+    )
 }
 
 fn packages_summary(packages: &[&LockedPackage]) -> String {

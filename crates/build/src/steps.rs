@@ -66,15 +66,34 @@ impl<'a> Steps<'a> {
     ) -> Result<T, crate::Failure> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let layer = layer.map(str::to_owned);
-        self.emit(Event::StepStarted { step: id, title: title.to_owned(), layer: layer.clone() });
-        let step = Step { steps: self, id, unit, summary: Mutex::new(None), peak: Mutex::new(None) };
+        self.emit(Event::StepStarted {
+            step: id,
+            title: title.to_owned(),
+            layer: layer.clone(),
+        });
+        let step = Step {
+            steps: self,
+            id,
+            unit,
+            summary: Mutex::new(None),
+            peak: Mutex::new(None),
+        };
         let began = Instant::now();
         let result = work(&step);
         let seconds = began.elapsed().as_secs_f64();
-        self.time(Timing { step: titled(title, layer.as_deref()), seconds, cached: false, peak_memory: take(&step.peak) });
+        self.time(Timing {
+            step: titled(title, layer.as_deref()),
+            seconds,
+            cached: false,
+            peak_memory: take(&step.peak),
+        });
         match result {
             Ok(value) => {
-                self.emit(Event::StepFinished { step: id, seconds, summary: take(&step.summary) });
+                self.emit(Event::StepFinished {
+                    step: id,
+                    seconds,
+                    summary: take(&step.summary),
+                });
                 Ok(value)
             }
             Err(mut failure) => {
@@ -88,12 +107,26 @@ impl<'a> Steps<'a> {
     /// Says that a step's result was there already.
     pub(crate) fn cached(&self, title: &str, layer: Option<&str>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.time(Timing { step: titled(title, layer), seconds: 0.0, cached: true, peak_memory: None });
-        self.emit(Event::StepCached { step: id, title: title.to_owned(), layer: layer.map(str::to_owned) });
+        self.time(Timing {
+            step: titled(title, layer),
+            seconds: 0.0,
+            cached: true,
+            peak_memory: None,
+        });
+        self.emit(Event::StepCached {
+            step: id,
+            title: title.to_owned(),
+            layer: layer.map(str::to_owned),
+        });
     }
 
     pub(crate) fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
-        self.emit(Event::Warning { step: None, message, origin, hint });
+        self.emit(Event::Warning {
+            step: None,
+            message,
+            origin,
+            hint,
+        });
     }
 
     pub(crate) fn timings(&self) -> Vec<Timing> {
@@ -124,14 +157,28 @@ impl<'a> Steps<'a> {
 
     fn log_event(&self, event: &Event) {
         let line = match event {
-            Event::StepStarted { title, layer, .. } => format!("==> {}", titled(title, layer.as_deref())),
-            Event::StepCached { title, layer, .. } => format!("==> {} (cached)", titled(title, layer.as_deref())),
-            Event::StepFinished { seconds, summary, .. } => {
-                format!("    done in {seconds:.2} s{}", summary.as_ref().map(|s| format!(": {s}")).unwrap_or_default())
+            Event::StepStarted { title, layer, .. } => {
+                format!("==> {}", titled(title, layer.as_deref()))
+            }
+            Event::StepCached { title, layer, .. } => {
+                format!("==> {} (cached)", titled(title, layer.as_deref()))
+            }
+            Event::StepFinished {
+                seconds, summary, ..
+            } => {
+                format!(
+                    "    done in {seconds:.2} s{}",
+                    summary
+                        .as_ref()
+                        .map(|s| format!(": {s}"))
+                        .unwrap_or_default()
+                )
             }
             Event::StepFailed { seconds, .. } => format!("    failed after {seconds:.2} s"),
             Event::Log { line, .. } => line.clone(),
-            Event::Warning { message, origin, .. } => {
+            Event::Warning {
+                message, origin, ..
+            } => {
                 let text = match origin {
                     Some(origin) => format!("{origin}: {message}"),
                     None => message.clone(),
@@ -196,15 +243,30 @@ impl Reporter for Step<'_, '_> {
             Stream::Syslog => "syslog",
             Stream::Console => "console",
         };
-        self.steps.emit(Event::Log { step: self.id, stream, line: line.to_owned() });
+        self.steps.emit(Event::Log {
+            step: self.id,
+            stream,
+            line: line.to_owned(),
+        });
     }
 
     fn progress(&self, done: u64, total: Option<u64>, item: Option<&str>) {
         let item = item.map(str::to_owned);
-        self.steps.emit(Event::Progress { step: self.id, done, total, unit: self.unit, item });
+        self.steps.emit(Event::Progress {
+            step: self.id,
+            done,
+            total,
+            unit: self.unit,
+            item,
+        });
     }
 
     fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
-        self.steps.emit(Event::Warning { step: Some(self.id), message, origin, hint });
+        self.steps.emit(Event::Warning {
+            step: Some(self.id),
+            message,
+            origin,
+            hint,
+        });
     }
 }

@@ -24,7 +24,10 @@ impl Id {
 
     /// A UUID (version 8, RFC 9562 section 5.8) made from this id and a purpose.
     pub fn uuid(&self, purpose: &str) -> [u8; 16] {
-        let digest = Hasher::new("uuid.v1").bytes("of", &self.0).text("purpose", purpose).finish();
+        let digest = Hasher::new("uuid.v1")
+            .bytes("of", &self.0)
+            .text("purpose", purpose)
+            .finish();
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&digest.0[..16]);
         uuid[6] = (uuid[6] & 0x0f) | 0x80;

@@ -4,7 +4,9 @@ mod disk;
 mod profile;
 mod repositories;
 
-use kiln_kickstart::{Command, Item, Kickstart, Loaded, Loader, Options, Script, ScriptKind, Severity};
+use kiln_kickstart::{
+    Command, Item, Kickstart, Loaded, Loader, Options, Script, ScriptKind, Severity,
+};
 
 use crate::definition::{Definition, SystemDefinition};
 use crate::model::*;
@@ -52,19 +54,35 @@ pub fn lower_text(name: &str, text: &str, input: &Input, files: &dyn Files) -> L
     match toml::from_str::<Definition>(text) {
         Ok(definition) => lower(name, &definition, input, files),
         Err(error) => {
-            let line = error.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
+            let line = error.span().map_or(1, |s| {
+                1 + text[..s.start.min(text.len())].matches('\n').count()
+            });
             let problem = Problem::error(error.message().to_owned()).at(format!("{name}:{line}"));
-            Lowered { plan: None, problems: vec![problem], pre_scripts: Vec::new(), other_scripts: Vec::new() }
+            Lowered {
+                plan: None,
+                problems: vec![problem],
+                pre_scripts: Vec::new(),
+                other_scripts: Vec::new(),
+            }
         }
     }
 }
 
 /// Lowers a definition. `name` is the definition's file name for messages and for finding its layers.
 pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Files) -> Lowered {
-    let mut lowering =
-        Lowering { name, files, input, problems: Vec::new(), pre: Vec::new(), other: Vec::new() };
+    let mut lowering = Lowering {
+        name,
+        files,
+        input,
+        problems: Vec::new(),
+        pre: Vec::new(),
+        other: Vec::new(),
+    };
     let plan = lowering.plan(definition);
-    let failed = lowering.problems.iter().any(|p| p.severity == Severity::Error);
+    let failed = lowering
+        .problems
+        .iter()
+        .any(|p| p.severity == Severity::Error);
     Lowered {
         plan: plan.filter(|_| !failed),
         problems: lowering.problems,
@@ -86,7 +104,9 @@ struct FileLoader<'a>(&'a dyn Files);
 
 impl Loader for FileLoader<'_> {
     fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
-        self.0.read(path, from).map(|(name, bytes)| Loaded { name, bytes })
+        self.0
+            .read(path, from)
+            .map(|(name, bytes)| Loaded { name, bytes })
     }
 }
 
@@ -113,20 +133,30 @@ impl Lowering<'_> {
 
     fn image_name(&self, definition: &Definition) -> String {
         let stem = || file_stem(self.name).to_owned();
-        definition.name.clone().or_else(|| definition.layers.first().map(|l| file_stem(l).to_owned())).unwrap_or_else(stem)
+        definition
+            .name
+            .clone()
+            .or_else(|| definition.layers.first().map(|l| file_stem(l).to_owned()))
+            .unwrap_or_else(stem)
     }
 
     fn layers(&mut self, definition: &Definition) -> Vec<Layer> {
         if definition.layers.is_empty() {
             let problem = Problem::error("the definition has no layers").at(self.name);
-            self.problems.push(problem.hint("add `layers = [\"base.ks\"]`, the kickstart files from the lowest layer up"));
+            self.problems.push(problem.hint(
+                "add `layers = [\"base.ks\"]`, the kickstart files from the lowest layer up",
+            ));
         }
         let mut layers: Vec<Layer> = Vec::new();
         for path in &definition.layers {
             let layer = self.layer(path);
             if layers.iter().any(|l| l.name == layer.name) {
                 let message = format!("two layers are called `{}`", layer.name);
-                self.problems.push(Problem::error(message).at(self.name).hint("rename one of the files"));
+                self.problems.push(
+                    Problem::error(message)
+                        .at(self.name)
+                        .hint("rename one of the files"),
+                );
             }
             layers.push(layer);
         }
@@ -143,8 +173,12 @@ impl Lowering<'_> {
         };
         match self.files.read(path, self.name) {
             Ok((found, bytes)) => {
-                let parsed =
-                    kiln_kickstart::parse(&found, &bytes, &Options::default(), &mut FileLoader(self.files));
+                let parsed = kiln_kickstart::parse(
+                    &found,
+                    &bytes,
+                    &Options::default(),
+                    &mut FileLoader(self.files),
+                );
                 self.report(&parsed.kickstart, &parsed.diagnostics);
                 self.items(parsed.kickstart, &mut layer);
             }
@@ -172,23 +206,45 @@ impl Lowering<'_> {
     }
 
     fn items(&mut self, kickstart: Kickstart, layer: &mut Layer) {
-        let files = Kickstart { files: kickstart.files, items: Vec::new() };
+        let files = Kickstart {
+            files: kickstart.files,
+            items: Vec::new(),
+        };
         for item in kickstart.items {
             match item {
                 Item::Command(command) => {
-                    layer.commands.push(Located { origin: files.location(command.span), item: command });
+                    layer.commands.push(Located {
+                        origin: files.location(command.span),
+                        item: command,
+                    });
                 }
-                Item::Script(script) => self.script(Located { origin: files.location(script.span), item: script }, layer),
+                Item::Script(script) => self.script(
+                    Located {
+                        origin: files.location(script.span),
+                        item: script,
+                    },
+                    layer,
+                ),
                 Item::Packages(section) => packages(&files, section, layer),
                 Item::Certificate(certificate) => {
-                    let message = format!("%certificate `{}` is not installed", certificate.filename);
+                    let message =
+                        format!("%certificate `{}` is not installed", certificate.filename);
                     let hint = "write the certificate to /usr/local/share/ca-certificates in %post and run update-ca-certificates";
-                    self.problems.push(Problem::warning(message).at(files.location(certificate.span)).hint(hint));
+                    self.problems.push(
+                        Problem::warning(message)
+                            .at(files.location(certificate.span))
+                            .hint(hint),
+                    );
                 }
                 Item::Opaque(opaque) => {
                     let words: Vec<&str> = opaque.args.iter().map(String::as_str).collect();
-                    let message = format!("{} {} has no meaning for an image build and is ignored", opaque.name, words.join(" "));
-                    self.problems.push(Problem::warning(message).at(files.location(opaque.span)));
+                    let message = format!(
+                        "{} {} has no meaning for an image build and is ignored",
+                        opaque.name,
+                        words.join(" ")
+                    );
+                    self.problems
+                        .push(Problem::warning(message).at(files.location(opaque.span)));
                 }
             }
         }
@@ -198,13 +254,20 @@ impl Lowering<'_> {
         match script.item.kind {
             ScriptKind::Pre => self.pre.push(script),
             ScriptKind::Post => layer.scripts.push(script),
-            ScriptKind::PreInstall | ScriptKind::OnError | ScriptKind::Traceback => self.other.push(script),
+            ScriptKind::PreInstall | ScriptKind::OnError | ScriptKind::Traceback => {
+                self.other.push(script)
+            }
         }
     }
 
     fn target(&mut self, definition: &Definition, layers: &[Layer]) -> Option<Target> {
         let inferred = repositories::suite_of_url(layers);
-        let said = self.input.distribution.clone().or_else(|| definition.distribution.clone()).or(inferred);
+        let said = self
+            .input
+            .distribution
+            .clone()
+            .or_else(|| definition.distribution.clone())
+            .or(inferred);
         let Some(said) = said else {
             let problem = Problem::error("no distribution is named").at(self.name);
             self.problems.push(problem.hint("give --distribution debian:bookworm, or `distribution = \"debian:bookworm\"` in kiln.toml"));
@@ -214,18 +277,32 @@ impl Lowering<'_> {
             Some(("debian", release)) if !release.is_empty() && is_name(release) => Some(Target {
                 distribution: "debian".to_owned(),
                 release: release.to_owned(),
-                architecture: definition.architecture.clone().unwrap_or_else(|| "amd64".to_owned()),
+                architecture: definition
+                    .architecture
+                    .clone()
+                    .unwrap_or_else(|| "amd64".to_owned()),
             }),
             _ => {
-                let problem = Problem::error(format!("distribution `{said}` is not one that Kiln can build")).at(self.name);
-                self.problems.push(problem.hint("Debian is supported: debian:bookworm, debian:trixie, debian:bullseye"));
+                let problem = Problem::error(format!(
+                    "distribution `{said}` is not one that Kiln can build"
+                ))
+                .at(self.name);
+                self.problems.push(
+                    problem.hint(
+                        "Debian is supported: debian:bookworm, debian:trixie, debian:bullseye",
+                    ),
+                );
                 None
             }
         }
     }
 
     fn boot(&mut self, definition: &Definition, layers: &[Layer]) -> Boot {
-        let mut boot = Boot { title: self.image_name(definition), append: Vec::new(), timeout: 5 };
+        let mut boot = Boot {
+            title: self.image_name(definition),
+            append: Vec::new(),
+            timeout: 5,
+        };
         for command in commands(layers, "bootloader") {
             if let Some(append) = command.item.text("--append") {
                 boot.append = append.split_whitespace().map(str::to_owned).collect();
@@ -233,7 +310,8 @@ impl Lowering<'_> {
             match command.item.int("--timeout").map(u32::try_from) {
                 Some(Ok(seconds)) => boot.timeout = seconds,
                 Some(Err(_)) => {
-                    let problem = Problem::error("bootloader --timeout takes seconds from 0 to 4294967295");
+                    let problem =
+                        Problem::error("bootloader --timeout takes seconds from 0 to 4294967295");
                     self.problems.push(problem.at(command.origin.clone()));
                 }
                 None => {}
@@ -251,48 +329,92 @@ fn packages(files: &Kickstart, section: kiln_kickstart::PackagesSection, layer: 
         exclude_docs: header.flag("--excludedocs"),
         ignore_missing: header.flag("--ignoremissing"),
         exclude_weak: header.flag("--exclude-weakdeps"),
-        languages: header.text("--inst-langs").map(|l| l.split([':', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect()),
+        languages: header.text("--inst-langs").map(|l| {
+            l.split([':', ','])
+                .filter(|w| !w.is_empty())
+                .map(str::to_owned)
+                .collect()
+        }),
     };
     for item in section.items {
-        layer.packages.push(Request { origin: files.location(item.span), exclude: item.exclude, what: item.what });
+        layer.packages.push(Request {
+            origin: files.location(item.span),
+            exclude: item.exclude,
+            what: item.what,
+        });
     }
 }
 
 /// All commands of one name, lowest layer first.
 fn commands<'a>(layers: &'a [Layer], name: &'a str) -> impl Iterator<Item = &'a Located<Command>> {
-    layers.iter().flat_map(|l| &l.commands).filter(move |c| c.item.name == name)
+    layers
+        .iter()
+        .flat_map(|l| &l.commands)
+        .filter(move |c| c.item.name == name)
 }
 
 fn file_stem(path: &str) -> &str {
     let file = path.rsplit('/').next().unwrap_or(path);
-    file.strip_suffix(".ks").or_else(|| file.strip_suffix(".cfg")).unwrap_or(file)
+    file.strip_suffix(".ks")
+        .or_else(|| file.strip_suffix(".cfg"))
+        .unwrap_or(file)
 }
 
 fn is_name(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 /// What every image needs beside its definition.
 fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System {
-    let kernel = definition.kernel.clone().unwrap_or_else(|| format!("linux-image-{}", target.architecture));
+    let kernel = definition
+        .kernel
+        .clone()
+        .unwrap_or_else(|| format!("linux-image-{}", target.architecture));
     let mut packages = vec![
         (kernel, "the kernel ([system] kernel = …)"),
         ("systemd-sysv".to_owned(), "the init system"),
         ("udev".to_owned(), "device nodes and module loading"),
         ("initramfs-tools".to_owned(), "makes the initramfs"),
-        ("live-boot".to_owned(), "finds the root on the stick and puts a RAM overlay over it"),
-        ("live-boot-initramfs-tools".to_owned(), "live-boot's part in the initramfs"),
-        ("busybox".to_owned(), "the initramfs shell tools that live-boot needs"),
+        (
+            "live-boot".to_owned(),
+            "finds the root on the stick and puts a RAM overlay over it",
+        ),
+        (
+            "live-boot-initramfs-tools".to_owned(),
+            "live-boot's part in the initramfs",
+        ),
+        (
+            "busybox".to_owned(),
+            "the initramfs shell tools that live-boot needs",
+        ),
         ("zstd".to_owned(), "compresses the initramfs"),
-        ("usr-is-merged".to_owned(), "the root is merged-usr from the start"),
+        (
+            "usr-is-merged".to_owned(),
+            "the root is merged-usr from the start",
+        ),
     ];
     if home {
         packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
     }
-    let firmware = definition.firmware.clone().unwrap_or_else(|| vec!["firmware-linux-free".to_owned()]);
-    packages.extend(firmware.into_iter().map(|f| (f, "firmware ([system] firmware = […])")));
+    let firmware = definition
+        .firmware
+        .clone()
+        .unwrap_or_else(|| vec!["firmware-linux-free".to_owned()]);
+    packages.extend(
+        firmware
+            .into_iter()
+            .map(|f| (f, "firmware ([system] firmware = […])")),
+    );
     packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
     let keep = |package: &String| !definition.without.contains(package);
     let added = packages.into_iter().filter(|(p, _)| keep(p));
-    System { packages: added.map(|(package, why)| Added { package, why: why.to_owned() }).collect() }
+    System {
+        packages: added
+            .map(|(package, why)| Added {
+                package,
+                why: why.to_owned(),
+            })
+            .collect(),
+    }
 }

@@ -92,7 +92,12 @@ pub struct Layer {
 impl Layer {
     /// The commands that go into the id of the step that executes them: names, options and words, no places.
     pub fn command_id(&self) -> Id {
-        self.commands.iter().fold(Hasher::new("commands.v1"), |h, c| h.id("command", command_id(&c.item))).finish()
+        self.commands
+            .iter()
+            .fold(Hasher::new("commands.v1"), |h, c| {
+                h.id("command", command_id(&c.item))
+            })
+            .finish()
     }
 }
 
@@ -107,7 +112,11 @@ fn command_id(command: &Command) -> Id {
         };
         hasher = hasher.text("option", &option.name).text(kind, &text);
     }
-    command.args.iter().fold(hasher, |h, arg| h.text("arg", arg)).finish()
+    command
+        .args
+        .iter()
+        .fold(hasher, |h, arg| h.text("arg", arg))
+        .finish()
 }
 
 /// Something with its place.
@@ -228,12 +237,20 @@ impl Plan {
             .text("name", &self.name)
             .json("target", &self.target)
             .json("boot", &self.boot)
-            .json("disk", &(self.disk.layout, self.disk.home.as_ref().map(|h| (&h.label, h.size, h.grow))))
+            .json(
+                "disk",
+                &(
+                    self.disk.layout,
+                    self.disk.home.as_ref().map(|h| (&h.label, h.size, h.grow)),
+                ),
+            )
             .json("compression", &self.compression)
             .json("formats", &self.formats)
             .id("request", self.request_id());
         for layer in &self.layers {
-            hasher = hasher.text("layer", &layer.name).id("commands", layer.command_id());
+            hasher = hasher
+                .text("layer", &layer.name)
+                .id("commands", layer.command_id());
             for script in &layer.scripts {
                 hasher = hasher.id("script", script_id(&script.item));
             }
@@ -246,14 +263,34 @@ impl Plan {
         let mut hasher = Hasher::new("request.v1")
             .json("target", &self.target)
             .json("default-repositories", &self.default_repositories)
-            .json("system", &self.system.packages.iter().map(|p| &p.package).collect::<Vec<_>>());
+            .json(
+                "system",
+                &self
+                    .system
+                    .packages
+                    .iter()
+                    .map(|p| &p.package)
+                    .collect::<Vec<_>>(),
+            );
         for repository in &self.repositories {
-            let Repository { url, suite, components, keys, check_valid_until, origin: _ } = repository;
+            let Repository {
+                url,
+                suite,
+                components,
+                keys,
+                check_valid_until,
+                origin: _,
+            } = repository;
             let keys = keys.as_ref().map(|(_, bytes)| hex::encode(bytes));
-            hasher = hasher.json("repository", &(url, suite, components, keys, check_valid_until));
+            hasher = hasher.json(
+                "repository",
+                &(url, suite, components, keys, check_valid_until),
+            );
         }
         for layer in &self.layers {
-            hasher = hasher.text("layer", &layer.name).json("options", &layer.package_options);
+            hasher = hasher
+                .text("layer", &layer.name)
+                .json("options", &layer.package_options);
             for request in &layer.packages {
                 hasher = hasher.json("item", &(request.exclude, &request.what));
             }

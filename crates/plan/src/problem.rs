@@ -22,12 +22,21 @@ pub struct Problem {
 impl Problem {
     /// A finding that stops the build.
     pub fn error(message: impl Into<String>) -> Self {
-        Problem { severity: Severity::Error, origin: None, message: message.into(), hints: Vec::new(), rendered: None }
+        Problem {
+            severity: Severity::Error,
+            origin: None,
+            message: message.into(),
+            hints: Vec::new(),
+            rendered: None,
+        }
     }
 
     /// A finding that does not.
     pub fn warning(message: impl Into<String>) -> Self {
-        Problem { severity: Severity::Warning, ..Problem::error(message) }
+        Problem {
+            severity: Severity::Warning,
+            ..Problem::error(message)
+        }
     }
 
     /// Says where.

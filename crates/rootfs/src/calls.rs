@@ -31,8 +31,13 @@ pub const EXPORT_SPARSE: &str = "rootfs.export-sparse";
 
 /// The payload of a call as its type.
 pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, CallError> {
-    serde_json::from_value(call.payload.clone())
-        .map_err(|e| CallError::new(ErrorKind::Internal, "a call inside the root got a payload of the wrong shape").because(e))
+    serde_json::from_value(call.payload.clone()).map_err(|e| {
+        CallError::new(
+            ErrorKind::Internal,
+            "a call inside the root got a payload of the wrong shape",
+        )
+        .because(e)
+    })
 }
 
 /// A failed system call inside the root.
@@ -48,7 +53,11 @@ pub(crate) struct WriteFile {
 }
 
 fn write_file(call: Call) -> Result<Value, CallError> {
-    let WriteFile { path, content, mode } = payload(&call)?;
+    let WriteFile {
+        path,
+        content,
+        mode,
+    } = payload(&call)?;
     let path = Path::new(&path);
     let write = || -> io::Result<()> {
         if let Some(parent) = path.parent() {
@@ -96,7 +105,9 @@ fn copy_data(from: &File, to: &File) -> io::Result<()> {
         };
         let end = seek(from, SeekFrom::Hole(at))?;
         while at < end {
-            let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let want = usize::try_from(end - at)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let got = from.read_at(&mut buffer[..want], at)?;
             if got == 0 {
                 return Ok(());

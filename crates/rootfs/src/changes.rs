@@ -23,19 +23,31 @@ struct Apply {
 /// # Errors
 /// The first change that fails, with its `file:line`, and the program that failed in it.
 pub fn execute(place: &Place<'_>, changes: &[Change]) -> Result<()> {
-    let settings = Settings { epoch: Some(place.epoch) };
+    let settings = Settings {
+        epoch: Some(place.epoch),
+    };
     // The payload goes through a pipe, never through argv: passwords' hashes are in it.
-    let payload = json!(Apply { changes: changes.to_vec(), settings });
+    let payload = json!(Apply {
+        changes: changes.to_vec(),
+        settings
+    });
     let total = changes.len() as u64;
     let mut message = |value: Value| match value.as_u64() {
         Some(done) => place.reporter.progress(done, Some(total), None),
-        None => place.reporter.line(kiln_sandbox::Stream::Stdout, value.as_str().unwrap_or_default()),
+        None => place.reporter.line(
+            kiln_sandbox::Stream::Stdout,
+            value.as_str().unwrap_or_default(),
+        ),
     };
     let (value, _) = place.call(APPLY, payload, Extras::default(), &mut message)?;
     match serde_json::from_value::<Option<ApplyError>>(value) {
         Ok(None) => Ok(()),
         Ok(Some(error)) => Err(failed(error)),
-        Err(e) => Err(Error::new(ErrorKind::Internal, "the executor of commands gave an unknown answer").cause(e.to_string())),
+        Err(e) => Err(Error::new(
+            ErrorKind::Internal,
+            "the executor of commands gave an unknown answer",
+        )
+        .cause(e.to_string())),
     }
 }
 
@@ -56,7 +68,8 @@ fn failed(error: ApplyError) -> Error {
         ApplyKind::Step => ErrorKind::Step,
         ApplyKind::Internal => ErrorKind::Internal,
     };
-    let mut made = Error::new(kind, format!("`{}`: {}", error.command, error.message)).at(error.origin);
+    let mut made =
+        Error::new(kind, format!("`{}`: {}", error.command, error.message)).at(error.origin);
     made.causes.push(format!("while {}", error.doing));
     made.hints.extend(error.hint);
     if let Some(program) = error.program {

@@ -13,10 +13,10 @@ mod tools;
 mod unpack;
 
 pub use apt::{Choice, Question, resolve};
-pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
-pub(crate) use finish::finish_call;
-pub use initramfs::initramfs;
 pub use deb::{Deb, bootstrap_split, read_debs};
+pub(crate) use finish::finish_call;
+pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
+pub use initramfs::initramfs;
 pub use install::{InstallOptions, install, mark_auto};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};

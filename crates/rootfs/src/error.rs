@@ -70,10 +70,12 @@ impl Error {
         let mut made = Error::new(ErrorKind::Environment, doing).cause(error.to_string());
         match error.kind() {
             Io::StorageFull | Io::QuotaExceeded => {
-                made.hints.push("free some space, or move the cache with --cache-dir".to_owned());
+                made.hints
+                    .push("free some space, or move the cache with --cache-dir".to_owned());
             }
             Io::PermissionDenied | Io::ReadOnlyFilesystem => {
-                made.hints.push("choose a place that you may write".to_owned());
+                made.hints
+                    .push("choose a place that you may write".to_owned());
             }
             _ => {}
         }

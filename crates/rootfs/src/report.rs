@@ -26,12 +26,18 @@ const KEPT: usize = 30;
 
 impl<'a> Tail<'a> {
     pub(crate) fn new(reporter: &'a dyn Reporter) -> Self {
-        Tail { reporter, last: Mutex::new(VecDeque::with_capacity(KEPT)) }
+        Tail {
+            reporter,
+            last: Mutex::new(VecDeque::with_capacity(KEPT)),
+        }
     }
 
     pub(crate) fn line(&self, stream: Stream, line: &str) {
         self.reporter.line(stream, line);
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.len() == KEPT {
             last.pop_front();
         }
@@ -39,7 +45,10 @@ impl<'a> Tail<'a> {
     }
 
     pub(crate) fn take(&self) -> Vec<String> {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         last.drain(..).collect()
     }
 }

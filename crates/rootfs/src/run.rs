@@ -3,7 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use kiln_sandbox::{Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin, Stream};
+use kiln_sandbox::{
+    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin,
+    Stream,
+};
 
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::report::{Reporter, Tail};
@@ -55,13 +58,29 @@ impl<'a> Place<'a> {
         reporter: &'a dyn Reporter,
         cancel: &'a CancelToken,
     ) -> Self {
-        let root = Root::Overlay { lower, upper: staging.fs(), work: staging.work() };
-        Place { sandbox, root, epoch, reporter, cancel }
+        let root = Root::Overlay {
+            lower,
+            upper: staging.fs(),
+            work: staging.work(),
+        };
+        Place {
+            sandbox,
+            root,
+            epoch,
+            reporter,
+            cancel,
+        }
     }
 
     /// The same place with somebody else listening.
     pub fn with_reporter<'b>(&'b self, reporter: &'b dyn Reporter) -> Place<'b> {
-        Place { sandbox: self.sandbox, root: self.root.clone(), epoch: self.epoch, reporter, cancel: self.cancel }
+        Place {
+            sandbox: self.sandbox,
+            root: self.root.clone(),
+            epoch: self.epoch,
+            reporter,
+            cancel: self.cancel,
+        }
     }
 
     /// Runs a program of the root. The outcome's status is 0, or any with `any_status`.
@@ -72,7 +91,12 @@ impl<'a> Place<'a> {
         let argv: Vec<String> = argv.iter().map(|&a| a.to_owned()).collect();
         let any_status = extras.any_status;
         let tail = Tail::new(self.reporter);
-        let outcome = self.run(Body::Exec { argv: argv.clone() }, extras, &tail, &mut |_| {})?;
+        let outcome = self.run(
+            Body::Exec { argv: argv.clone() },
+            extras,
+            &tail,
+            &mut |_| {},
+        )?;
         match outcome.status {
             Status::Exited(0) => Ok(outcome),
             Status::Exited(_) | Status::Signaled(_) if any_status => Ok(outcome),
@@ -93,9 +117,15 @@ impl<'a> Place<'a> {
     /// # Errors
     /// As [`Place::exec`].
     pub fn lines_with(&self, argv: &[&str], extras: Extras) -> Result<Vec<String>> {
-        let collector = Collector { inner: self.reporter, lines: std::sync::Mutex::new(Vec::new()) };
+        let collector = Collector {
+            inner: self.reporter,
+            lines: std::sync::Mutex::new(Vec::new()),
+        };
         self.with_reporter(&collector).exec(argv, extras)?;
-        Ok(collector.lines.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok(collector
+            .lines
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Calls one of Kiln's own functions in the root. `message` receives what it tells on the way.
@@ -110,12 +140,23 @@ impl<'a> Place<'a> {
         message: &mut dyn FnMut(serde_json::Value),
     ) -> Result<(serde_json::Value, Outcome)> {
         let tail = Tail::new(self.reporter);
-        let mut outcome = self.run(Body::Call { function: function.to_owned(), payload }, extras, &tail, message)?;
+        let mut outcome = self.run(
+            Body::Call {
+                function: function.to_owned(),
+                payload,
+            },
+            extras,
+            &tail,
+            message,
+        )?;
         match outcome.value.take() {
             Some(Ok(value)) => Ok((value, outcome)),
             Some(Err(error)) => Err(call_failed(error, tail.take())),
             None => {
-                let mut error = Error::new(ErrorKind::Internal, format!("Kiln's own step `{function}` ended without a result"));
+                let mut error = Error::new(
+                    ErrorKind::Internal,
+                    format!("Kiln's own step `{function}` ended without a result"),
+                );
                 error.status = Some(describe(outcome.status));
                 error.tail = tail.take();
                 explain_kill(&mut error, &outcome);
@@ -131,7 +172,11 @@ impl<'a> Place<'a> {
         tail: &Tail<'_>,
         message: &mut dyn FnMut(serde_json::Value),
     ) -> Result<Outcome> {
-        let mut mounts = if extras.bare { Vec::new() } else { standard_mounts() };
+        let mut mounts = if extras.bare {
+            Vec::new()
+        } else {
+            standard_mounts()
+        };
         mounts.extend(extras.mounts);
         let mut env = standard_env(self.epoch);
         env.extend(extras.env);
@@ -141,13 +186,28 @@ impl<'a> Place<'a> {
             body,
             env,
             cwd: "/".to_owned(),
-            network: if extras.network { Network::Host } else { Network::None },
+            network: if extras.network {
+                Network::Host
+            } else {
+                Network::None
+            },
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
         };
-        let stdin = if extras.stdin.is_empty() { Stdin::Null } else { Stdin::Bytes(extras.stdin) };
+        let stdin = if extras.stdin.is_empty() {
+            Stdin::Null
+        } else {
+            Stdin::Bytes(extras.stdin)
+        };
         let mut output = |stream, line: &str| tail.line(stream, line);
-        let io = Io { stdin, output: &mut output, message, fds: extras.fds, cancel: Some(self.cancel), terminal: None };
+        let io = Io {
+            stdin,
+            output: &mut output,
+            message,
+            fds: extras.fds,
+            cancel: Some(self.cancel),
+            terminal: None,
+        };
         let outcome = self.sandbox.run(&request, io).map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {
             return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
@@ -165,7 +225,10 @@ struct Collector<'a> {
 impl Reporter for Collector<'_> {
     fn line(&self, stream: Stream, line: &str) {
         if stream == Stream::Stdout {
-            self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+            self.lines
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(line.to_owned());
         } else {
             self.inner.line(stream, line);
         }
@@ -182,8 +245,17 @@ impl Reporter for Collector<'_> {
 
 /// Mounts of every run: the kernel's file systems, and nothing in `/run` and `/tmp` that could stay.
 pub fn standard_mounts() -> Vec<Mount> {
-    let tmpfs = |target: &str, mode| Mount::Tmpfs { target: target.to_owned(), mode };
-    vec![Mount::Proc, Mount::Sys, Mount::Dev, tmpfs("/run", 0o755), tmpfs("/tmp", 0o1777)]
+    let tmpfs = |target: &str, mode| Mount::Tmpfs {
+        target: target.to_owned(),
+        mode,
+    };
+    vec![
+        Mount::Proc,
+        Mount::Sys,
+        Mount::Dev,
+        tmpfs("/run", 0o755),
+        tmpfs("/tmp", 0o1777),
+    ]
 }
 
 /// The whole environment of a run.
@@ -211,8 +283,12 @@ fn command_failed(argv: Vec<String>, outcome: &Outcome, tail: Vec<String>) -> Er
 
 fn explain_kill(error: &mut Error, outcome: &Outcome) {
     if outcome.out_of_memory {
-        error.causes.push("the kernel killed it because memory ran out".to_owned());
-        error.hints.push("close other programs, add swap, or build on a machine with more memory".to_owned());
+        error
+            .causes
+            .push("the kernel killed it because memory ran out".to_owned());
+        error.hints.push(
+            "close other programs, add swap, or build on a machine with more memory".to_owned(),
+        );
     }
 }
 
@@ -220,7 +296,10 @@ fn explain_kill(error: &mut Error, outcome: &Outcome) {
 fn explain_tail(error: &mut Error) {
     let says = |needle: &str| error.tail.iter().any(|line| line.contains(needle));
     if says("No space left on device") {
-        error.hints.push("the disk that holds the cache is full: free some space, or move it with --cache-dir".to_owned());
+        error.hints.push(
+            "the disk that holds the cache is full: free some space, or move it with --cache-dir"
+                .to_owned(),
+        );
     }
     if says("Temporary failure in name resolution") || says("Could not resolve host") {
         error.hints.push("the name could not be looked up: check the network; package scriptlets and --offline builds have none".to_owned());
@@ -243,6 +322,7 @@ pub fn sandbox_error(error: kiln_sandbox::Error) -> Error {
         made.causes.push(cause.to_string());
         source = cause.source();
     }
-    made.hints.push("`kiln doctor` shows what this machine lacks".to_owned());
+    made.hints
+        .push("`kiln doctor` shows what this machine lacks".to_owned());
     made
 }

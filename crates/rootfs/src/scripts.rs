@@ -36,8 +36,16 @@ pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext)
         return execute(place, script, context, "/", Vec::new());
     }
     // Outside of the root means in the tools root, with the root where the installer has it: never on the host.
-    let outside = Place { root: Root::Layers { lower: context.tools.clone() }, ..place.with_reporter(place.reporter) };
-    let root = Mount::Tree { target: SYSIMAGE.to_owned(), tree: place.root.clone() };
+    let outside = Place {
+        root: Root::Layers {
+            lower: context.tools.clone(),
+        },
+        ..place.with_reporter(place.reporter)
+    };
+    let root = Mount::Tree {
+        target: SYSIMAGE.to_owned(),
+        tree: place.root.clone(),
+    };
     execute(&outside, script, context, SYSIMAGE, vec![root])
 }
 
@@ -45,12 +53,27 @@ pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext)
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_outside(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext, tmp: &Path) -> Result<()> {
-    let shared = Mount::Bind { source: tmp.to_owned(), target: "/tmp".to_owned(), writable: true };
+pub fn run_outside(
+    place: &Place<'_>,
+    script: &Located<Script>,
+    context: &ScriptContext,
+    tmp: &Path,
+) -> Result<()> {
+    let shared = Mount::Bind {
+        source: tmp.to_owned(),
+        target: "/tmp".to_owned(),
+        writable: true,
+    };
     execute(place, script, context, SYSIMAGE, vec![shared])
 }
 
-fn execute(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext, root: &str, more: Vec<Mount>) -> Result<()> {
+fn execute(
+    place: &Place<'_>,
+    script: &Located<Script>,
+    context: &ScriptContext,
+    root: &str,
+    more: Vec<Mount>,
+) -> Result<()> {
     let mut argv: Vec<&str> = script.item.interpreter.split_whitespace().collect();
     if argv.is_empty() {
         argv.push("/bin/sh");
@@ -64,7 +87,10 @@ fn execute(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext,
         ..Extras::default()
     };
     let log = Log::new(place, script.item.log.is_some());
-    let outcome = log.place().exec(&argv, extras).map_err(|error| located(error, script))?;
+    let outcome = log
+        .place()
+        .exec(&argv, extras)
+        .map_err(|error| located(error, script))?;
     if let Some(path) = &script.item.log {
         write_log(place, script, path, log.text())?;
     }
@@ -75,7 +101,11 @@ fn execute(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext,
 }
 
 fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
-    let file = |target: &str, content: &[u8], mode| Mount::File { target: target.to_owned(), content: content.to_vec(), mode };
+    let file = |target: &str, content: &[u8], mode| Mount::File {
+        target: target.to_owned(),
+        content: content.to_vec(),
+        mode,
+    };
     let mut mounts = vec![file(SCRIPT, script.item.body.as_bytes(), 0o700)];
     if context.network {
         mounts.push(file("/etc/resolv.conf", &context.resolv_conf, 0o644));
@@ -86,7 +116,11 @@ fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
 /// Both conventions for the root's place: the installer's and livemedia-creator's.
 fn environment(root: &str) -> Vec<(String, String)> {
     let pair = |name: &str| (name.to_owned(), root.to_owned());
-    let mut env = vec![pair("INSTALL_ROOT"), pair("LIVE_ROOT"), pair("ANA_INSTALL_PATH")];
+    let mut env = vec![
+        pair("INSTALL_ROOT"),
+        pair("LIVE_ROOT"),
+        pair("ANA_INSTALL_PATH"),
+    ];
     env.push(("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned()));
     env
 }
@@ -108,11 +142,21 @@ fn header(script: &Located<Script>) -> &'static str {
     }
 }
 
-fn failed(place: &Place<'_>, script: &Located<Script>, argv: &[&str], status: Status, tail: Vec<String>) -> Result<()> {
+fn failed(
+    place: &Place<'_>,
+    script: &Located<Script>,
+    argv: &[&str],
+    status: Status,
+    tail: Vec<String>,
+) -> Result<()> {
     let name = header(script);
     if !script.item.error_on_fail {
         let hint = "say --erroronfail if the image must not be made then".to_owned();
-        place.reporter.warn(format!("{name} ended with {}", describe(status)), Some(script.origin.clone()), Some(hint));
+        place.reporter.warn(
+            format!("{name} ended with {}", describe(status)),
+            Some(script.origin.clone()),
+            Some(hint),
+        );
         return Ok(());
     }
     let mut error = Error::new(ErrorKind::Step, format!("{name} failed")).at(script.origin.clone());
@@ -120,15 +164,26 @@ fn failed(place: &Place<'_>, script: &Located<Script>, argv: &[&str], status: St
     error.status = Some(describe(status));
     error.tail = tail;
     if matches!(status, Status::Exited(126 | 127)) {
-        let hint = format!("the interpreter or a command was not found in the root; `{}` needs its package in %packages", script.item.interpreter);
+        let hint = format!(
+            "the interpreter or a command was not found in the root; `{}` needs its package in %packages",
+            script.item.interpreter
+        );
         error.hints.push(hint);
     }
     Err(error)
 }
 
-fn write_log(place: &Place<'_>, script: &Located<Script>, path: &str, content: String) -> Result<()> {
+fn write_log(
+    place: &Place<'_>,
+    script: &Located<Script>,
+    path: &str,
+    content: String,
+) -> Result<()> {
     let file = json!({ "path": path, "content": content, "mode": 0o600 });
-    place.call(WRITE_FILE, file, Extras::default(), &mut |_| {}).map(|_| ()).map_err(|e| e.at(script.origin.clone()))
+    place
+        .call(WRITE_FILE, file, Extras::default(), &mut |_| {})
+        .map(|_| ())
+        .map_err(|e| e.at(script.origin.clone()))
 }
 
 /// Listens to a script's output: for `--log` and for the failure's last lines.
@@ -172,7 +227,14 @@ impl crate::Reporter for Kept<'_> {
 
 impl<'a> Log<'a> {
     fn new(place: &'a Place<'a>, all: bool) -> Self {
-        Log { inner: place, kept: Kept { reporter: place.reporter, all, text: std::sync::Mutex::default() } }
+        Log {
+            inner: place,
+            kept: Kept {
+                reporter: place.reporter,
+                all,
+                text: std::sync::Mutex::default(),
+            },
+        }
     }
 
     fn place(&self) -> Place<'_> {
@@ -180,10 +242,18 @@ impl<'a> Log<'a> {
     }
 
     fn text(&self) -> String {
-        self.kept.text.lock().map(|t| t.0.clone()).unwrap_or_default()
+        self.kept
+            .text
+            .lock()
+            .map(|t| t.0.clone())
+            .unwrap_or_default()
     }
 
     fn tail(&self) -> Vec<String> {
-        self.kept.text.lock().map(|t| t.1.clone()).unwrap_or_default()
+        self.kept
+            .text
+            .lock()
+            .map(|t| t.1.clone())
+            .unwrap_or_default()
     }
 }

@@ -75,10 +75,18 @@ impl Store {
         let tag = root.join("CACHEDIR.TAG");
         if !tag.exists() {
             let text = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache; see https://bford.info/cachedir/\n";
-            fs::write(&tag, text).map_err(|e| Error::io(format!("writing {}", tag.display()), &e))?;
+            fs::write(&tag, text)
+                .map_err(|e| Error::io(format!("writing {}", tag.display()), &e))?;
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let store = Store { root: root.to_owned(), boot, sandbox };
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        let store = Store {
+            root: root.to_owned(),
+            boot,
+            sandbox,
+        };
         store.reclaim()?;
         store.settle()?;
         Ok(store)
@@ -97,9 +105,13 @@ impl Store {
     /// The layer of this id, if it is there and whole.
     pub fn layer(&self, id: Id) -> Option<Layer> {
         let dir = self.root.join("layers").join(id.to_string());
-        let info: LayerInfo = serde_json::from_slice(&fs::read(dir.join("layer.json")).ok()?).ok()?;
+        let info: LayerInfo =
+            serde_json::from_slice(&fs::read(dir.join("layer.json")).ok()?).ok()?;
         let whole = info.id == id && (info.boot == self.boot || dir.join("durable").exists());
-        whole.then(|| Layer { info, fs: dir.join("fs") })
+        whole.then(|| Layer {
+            info,
+            fs: dir.join("fs"),
+        })
     }
 
     /// All layers, in no particular order.
@@ -108,7 +120,10 @@ impl Store {
     /// The directory cannot be read.
     pub fn layers(&self) -> Result<Vec<Layer>> {
         let names = list(&self.root.join("layers"))?;
-        Ok(names.iter().filter_map(|name| self.layer(name.parse().ok()?)).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| self.layer(name.parse().ok()?))
+            .collect())
     }
 
     /// A private directory for a layer in the making.
@@ -118,10 +133,17 @@ impl Store {
     pub fn stage(&self) -> Result<Staging> {
         let (name, lock) = self.lock_new_name()?;
         let dir = self.root.join("staging").join(&name);
-        let staging = Staging { store: self.clone(), name, dir, lock: Some(lock) };
+        let staging = Staging {
+            store: self.clone(),
+            name,
+            dir,
+            lock: Some(lock),
+        };
         make_dir(&staging.dir)?;
         for part in ["fs", "work"] {
-            self.sandbox.create_owned_dir(&staging.dir.join(part), 0o755).map_err(crate::run::sandbox_error)?;
+            self.sandbox
+                .create_owned_dir(&staging.dir.join(part), 0o755)
+                .map_err(crate::run::sandbox_error)?;
         }
         Ok(staging)
     }
@@ -139,7 +161,12 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => make_dir(&to)?,
             Err(e) => return Err(Error::io(format!("removing layer {}", from.display()), &e)),
         }
-        drop(Staging { store: self.clone(), name, dir: to, lock: Some(lock) });
+        drop(Staging {
+            store: self.clone(),
+            name,
+            dir: to,
+            lock: Some(lock),
+        });
         Ok(())
     }
 
@@ -152,8 +179,10 @@ impl Store {
 
     /// Drops the roots of earlier failures.
     pub fn forget_failed(&self) -> Result<()> {
-        let failed: Vec<PathBuf> =
-            list(&self.root.join("failed"))?.into_iter().map(|name| self.root.join("failed").join(name)).collect();
+        let failed: Vec<PathBuf> = list(&self.root.join("failed"))?
+            .into_iter()
+            .map(|name| self.root.join("failed").join(name))
+            .collect();
         self.remove_trees(&failed)
     }
 
@@ -161,10 +190,13 @@ impl Store {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         loop {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+            let clock = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |d| d.as_nanos());
             let name = format!("{clock:024x}-{}-{count}", std::process::id());
             let path = self.lock_path(&name);
-            let file = File::create(&path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))?;
+            let file = File::create(&path)
+                .map_err(|e| Error::io(format!("creating {}", path.display()), &e))?;
             let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
             // Another command may have taken the fresh file for garbage before the lock was on it.
             if locked && same_file(&file, &path) {
@@ -186,7 +218,9 @@ impl Store {
             let path = self.lock_path(&base);
             match File::open(&path) {
                 Ok(file) => {
-                    if name.ends_with(".lock") && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                    if name.ends_with(".lock")
+                        && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                    {
                         orphans.push(self.root.join("staging").join(&base));
                         locks.push((path, file));
                     }
@@ -207,7 +241,9 @@ impl Store {
         if trees.is_empty() {
             return Ok(());
         }
-        self.sandbox.remove_trees(trees).map_err(crate::run::sandbox_error)
+        self.sandbox
+            .remove_trees(trees)
+            .map_err(crate::run::sandbox_error)
     }
 
     /// Drops layers of an earlier boot that nobody saw reach the disk, and notes the others as durable.
@@ -215,7 +251,9 @@ impl Store {
         let mut fresh = Vec::new();
         for name in list(&self.root.join("layers"))? {
             let dir = self.root.join("layers").join(&name);
-            let info = fs::read(dir.join("layer.json")).ok().and_then(|b| serde_json::from_slice::<LayerInfo>(&b).ok());
+            let info = fs::read(dir.join("layer.json"))
+                .ok()
+                .and_then(|b| serde_json::from_slice::<LayerInfo>(&b).ok());
             match info {
                 _ if dir.join("durable").exists() => {}
                 Some(info) if info.boot == self.boot => fresh.push(dir),
@@ -223,11 +261,15 @@ impl Store {
             }
         }
         let old_enough = |dir: &PathBuf| {
-            let age = fs::metadata(dir.join("layer.json")).and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
+            let age = fs::metadata(dir.join("layer.json"))
+                .and_then(|m| m.modified())
+                .ok()
+                .and_then(|m| m.elapsed().ok());
             age.is_some_and(|age| age.as_secs() > WRITTEN_BACK_AFTER)
         };
         if fresh.iter().any(old_enough) {
-            let root = File::open(&self.root).map_err(|e| Error::io(format!("opening {}", self.root.display()), &e))?;
+            let root = File::open(&self.root)
+                .map_err(|e| Error::io(format!("opening {}", self.root.display()), &e))?;
             if rustix::fs::syncfs(&root).is_ok() {
                 for dir in fresh.iter().filter(|d| old_enough(d)) {
                     let _ = fs::write(dir.join("durable"), "");
@@ -272,18 +314,30 @@ impl Staging {
     /// # Errors
     /// The layer cannot be written.
     pub fn commit(self, id: Id, title: &str, facts: serde_json::Value) -> Result<Layer> {
-        let info = LayerInfo { id, title: title.to_owned(), boot: self.store.boot.clone(), facts };
+        let info = LayerInfo {
+            id,
+            title: title.to_owned(),
+            boot: self.store.boot.clone(),
+            facts,
+        };
         self.store.remove_trees(&[self.work()])?;
-        let text = serde_json::to_vec_pretty(&info).map_err(|e| Error::new(crate::ErrorKind::Internal, e.to_string()))?;
+        let text = serde_json::to_vec_pretty(&info)
+            .map_err(|e| Error::new(crate::ErrorKind::Internal, e.to_string()))?;
         let file = self.dir.join("layer.json");
         fs::write(&file, text).map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
         let to = self.store.root.join("layers").join(id.to_string());
         if let Err(error) = fs::rename(&self.dir, &to)
             && self.store.layer(id).is_none()
         {
-            return Err(Error::io(format!("committing layer {}", to.display()), &error));
+            return Err(Error::io(
+                format!("committing layer {}", to.display()),
+                &error,
+            ));
         }
-        Ok(Layer { info, fs: to.join("fs") })
+        Ok(Layer {
+            info,
+            fs: to.join("fs"),
+        })
     }
 
     /// Keeps the directory as the root of a failed step; `failed` says how to enter it again.
@@ -293,9 +347,11 @@ impl Staging {
     pub fn keep_failed(self, failed: &serde_json::Value) -> Result<PathBuf> {
         self.store.forget_failed()?;
         let file = self.dir.join("failed.json");
-        fs::write(&file, failed.to_string()).map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
+        fs::write(&file, failed.to_string())
+            .map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
         let to = self.store.root.join("failed").join(&self.name);
-        fs::rename(&self.dir, &to).map_err(|e| Error::io(format!("keeping {}", to.display()), &e))?;
+        fs::rename(&self.dir, &to)
+            .map_err(|e| Error::io(format!("keeping {}", to.display()), &e))?;
         Ok(to)
     }
 }
@@ -319,7 +375,9 @@ fn make_dir(path: &Path) -> Result<()> {
 
 fn list(dir: &Path) -> Result<Vec<String>> {
     let read = || -> io::Result<Vec<String>> {
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     };
     read().map_err(|e| Error::io(format!("reading {}", dir.display()), &e))
 }

@@ -13,9 +13,17 @@ const DEFAULT_HOME: u64 = 256 * MIB;
 
 impl Lowering<'_> {
     pub(super) fn disk(&mut self, definition: &Definition, layers: &[Layer]) -> Disk {
-        let layout = self.input.layout.as_deref().or(definition.disk.layout.as_deref()).unwrap_or("gpt");
+        let layout = self
+            .input
+            .layout
+            .as_deref()
+            .or(definition.disk.layout.as_deref())
+            .unwrap_or("gpt");
         if layout != "gpt" {
-            let problem = Problem::error(format!("disk layout `{layout}` is not one that Kiln writes")).at(self.name);
+            let problem = Problem::error(format!(
+                "disk layout `{layout}` is not one that Kiln writes"
+            ))
+            .at(self.name);
             self.problems.push(problem.hint("layouts: gpt"));
         }
         let mut home = None;
@@ -25,22 +33,33 @@ impl Lowering<'_> {
                 Some("/") => {}
                 Some("swap") => self.ignored(part, "swap", "a live system swaps to no disk"),
                 Some("/boot" | "/boot/efi" | "biosboot") => {
-                    self.ignored(part, &part.item.args[0], "Kiln lays out the boot partitions itself");
+                    self.ignored(
+                        part,
+                        &part.item.args[0],
+                        "Kiln lays out the boot partitions itself",
+                    );
                 }
                 Some(other) => {
-                    let message = format!("`part {other}`: a live image has a root and, if asked for, a /home partition");
+                    let message = format!(
+                        "`part {other}`: a live image has a root and, if asked for, a /home partition"
+                    );
                     let hint = "put the data below /home, or drop the line";
-                    self.problems.push(Problem::error(message).at(part.origin.clone()).hint(hint));
+                    self.problems
+                        .push(Problem::error(message).at(part.origin.clone()).hint(hint));
                 }
                 None => {}
             }
         }
-        Disk { layout: DiskLayout::Gpt, home }
+        Disk {
+            layout: DiskLayout::Gpt,
+            home,
+        }
     }
 
     fn ignored(&mut self, part: &Located<kiln_kickstart::Command>, what: &str, why: &str) {
         let message = format!("`part {what}` is not written: {why}");
-        self.problems.push(Problem::warning(message).at(part.origin.clone()));
+        self.problems
+            .push(Problem::warning(message).at(part.origin.clone()));
     }
 
     fn home(&mut self, part: &Located<kiln_kickstart::Command>) -> Option<Home> {
@@ -48,26 +67,46 @@ impl Lowering<'_> {
         let fstype = command.text("--fstype").unwrap_or("ext4");
         if fstype != "ext4" {
             let message = format!("`part /home --fstype={fstype}`: /home is written as ext4");
-            self.problems.push(Problem::error(message).at(part.origin.clone()).hint("use --fstype=ext4 or drop the option"));
+            self.problems.push(
+                Problem::error(message)
+                    .at(part.origin.clone())
+                    .hint("use --fstype=ext4 or drop the option"),
+            );
         }
         let label = command.text("--label").unwrap_or("home");
-        if label.len() > 16 || label.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '/') {
-            let message = format!("`part /home --label={label}`: an ext4 label has at most 16 bytes, no spaces, quotes or slashes");
-            self.problems.push(Problem::error(message).at(part.origin.clone()));
+        if label.len() > 16
+            || label.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '/')
+        {
+            let message = format!(
+                "`part /home --label={label}`: an ext4 label has at most 16 bytes, no spaces, quotes or slashes"
+            );
+            self.problems
+                .push(Problem::error(message).at(part.origin.clone()));
         }
         let size = match command.int("--size") {
             None if command.flag("--grow") => DEFAULT_HOME,
             None => {
                 let problem = Problem::error("`part /home` without a size").at(part.origin.clone());
-                self.problems.push(problem.hint("give --size=MIB, --grow, or both"));
+                self.problems
+                    .push(problem.hint("give --size=MIB, --grow, or both"));
                 return None;
             }
             Some(mib) => u64::try_from(mib).ok()?.checked_mul(MIB)?,
         };
         if size < SMALLEST_HOME {
-            let message = format!("`part /home --size={}`: the smallest /home is {} MiB", size / MIB, SMALLEST_HOME / MIB);
-            self.problems.push(Problem::error(message).at(part.origin.clone()));
+            let message = format!(
+                "`part /home --size={}`: the smallest /home is {} MiB",
+                size / MIB,
+                SMALLEST_HOME / MIB
+            );
+            self.problems
+                .push(Problem::error(message).at(part.origin.clone()));
         }
-        Some(Home { label: label.to_owned(), size, grow: command.flag("--grow"), origin: part.origin.clone() })
+        Some(Home {
+            label: label.to_owned(),
+            size,
+            grow: command.flag("--grow"),
+            origin: part.origin.clone(),
+        })
     }
 }

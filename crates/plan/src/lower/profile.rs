@@ -11,15 +11,33 @@ impl Lowering<'_> {
     /// Compression and formats of the profile that is asked for; `dev` unless said.
     pub(super) fn profile(&mut self, definition: &Definition) -> (Compression, Vec<Format>) {
         let name = self.input.profile.as_deref().unwrap_or("dev");
-        let profile = definition.profiles.get(name).cloned().or_else(|| built_in(name)).unwrap_or_else(|| {
-            let mut known: Vec<&str> = definition.profiles.keys().map(String::as_str).collect();
-            known.extend(["dev", "release"].iter().filter(|b| !definition.profiles.contains_key(**b)));
-            let message = format!("there is no profile `{name}`");
-            self.problems.push(Problem::error(message).at(self.name).hint(format!("profiles here: {}", known.join(", "))));
-            ProfileDefinition::default()
-        });
+        let profile = definition
+            .profiles
+            .get(name)
+            .cloned()
+            .or_else(|| built_in(name))
+            .unwrap_or_else(|| {
+                let mut known: Vec<&str> = definition.profiles.keys().map(String::as_str).collect();
+                known.extend(
+                    ["dev", "release"]
+                        .iter()
+                        .filter(|b| !definition.profiles.contains_key(**b)),
+                );
+                let message = format!("there is no profile `{name}`");
+                self.problems.push(
+                    Problem::error(message)
+                        .at(self.name)
+                        .hint(format!("profiles here: {}", known.join(", "))),
+                );
+                ProfileDefinition::default()
+            });
         let compression = self.compression(name, &profile);
-        let formats = self.input.formats.clone().or(profile.formats).unwrap_or_else(|| vec!["raw".into(), "tar.gz".into()]);
+        let formats = self
+            .input
+            .formats
+            .clone()
+            .or(profile.formats)
+            .unwrap_or_else(|| vec!["raw".into(), "tar.gz".into()]);
         (compression, self.formats(&formats))
     }
 
@@ -28,15 +46,22 @@ impl Lowering<'_> {
         let (codec, level) = parse_compression(text).unwrap_or_else(|reason| {
             let message = format!("compression `{text}` of profile `{name}`: {reason}");
             let hint = "for example zstd:3 (1–22), gzip:9 (1–12), xz, lz4:12 (1–12)";
-            self.problems.push(Problem::error(message).at(self.name).hint(hint));
+            self.problems
+                .push(Problem::error(message).at(self.name).hint(hint));
             (Codec::Zstd, Some(3))
         });
         let block_size = profile.block_size.unwrap_or(DEFAULT_BLOCK);
         if !block_size.is_power_of_two() || !(4 << 10..=1 << 20).contains(&block_size) {
-            let message = format!("block-size {block_size} of profile `{name}` is not a power of two from 4096 to 1048576");
+            let message = format!(
+                "block-size {block_size} of profile `{name}` is not a power of two from 4096 to 1048576"
+            );
             self.problems.push(Problem::error(message).at(self.name));
         }
-        Compression { codec, level, block_size }
+        Compression {
+            codec,
+            level,
+            block_size,
+        }
     }
 
     fn formats(&mut self, names: &[String]) -> Vec<Format> {
@@ -47,7 +72,11 @@ impl Lowering<'_> {
                 "tar.gz" => formats.push(Format::TarGz),
                 _ => {
                     let message = format!("format `{name}` is not one that Kiln writes");
-                    self.problems.push(Problem::error(message).at(self.name).hint("formats: raw, tar.gz"));
+                    self.problems.push(
+                        Problem::error(message)
+                            .at(self.name)
+                            .hint("formats: raw, tar.gz"),
+                    );
                 }
             }
         }
@@ -63,13 +92,23 @@ fn built_in(name: &str) -> Option<ProfileDefinition> {
         "release" => "zstd:19",
         _ => return None,
     };
-    Some(ProfileDefinition { compression: Some(compression.to_owned()), ..ProfileDefinition::default() })
+    Some(ProfileDefinition {
+        compression: Some(compression.to_owned()),
+        ..ProfileDefinition::default()
+    })
 }
 
 /// `zstd:3`, `xz`: codec and level in the codec's own scale.
 fn parse_compression(text: &str) -> Result<(Codec, Option<u32>), String> {
     let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level.parse::<u32>().map_err(|_| format!("`{level}` is not a level"))?)),
+        Some((name, level)) => (
+            name,
+            Some(
+                level
+                    .parse::<u32>()
+                    .map_err(|_| format!("`{level}` is not a level"))?,
+            ),
+        ),
         None => (text, None),
     };
     let (codec, range, default) = match name {
@@ -81,7 +120,11 @@ fn parse_compression(text: &str) -> Result<(Codec, Option<u32>), String> {
     };
     let level = level.unwrap_or(default);
     if !range.contains(&level) {
-        return Err(format!("level {level} is outside {} to {}", range.start(), range.end()));
+        return Err(format!(
+            "level {level} is outside {} to {}",
+            range.start(),
+            range.end()
+        ));
     }
     Ok((codec, Some(level)))
 }

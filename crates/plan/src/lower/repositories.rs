@@ -20,7 +20,11 @@ fn split_base(url: &str) -> Option<(&str, &str)> {
 
 impl Lowering<'_> {
     /// All repositories that the definition names, in order: kiln.toml first, then the kickstart files.
-    pub(super) fn repositories(&mut self, definition: &Definition, layers: &[Layer]) -> Vec<Repository> {
+    pub(super) fn repositories(
+        &mut self,
+        definition: &Definition,
+        layers: &[Layer],
+    ) -> Vec<Repository> {
         let mut all: Vec<Repository> = Vec::new();
         for repository in &definition.repositories {
             all.extend(self.defined(repository));
@@ -39,7 +43,10 @@ impl Lowering<'_> {
             Some(path) => match self.files.read(path, self.name) {
                 Ok(found) => Some(found),
                 Err(reason) => {
-                    let message = format!("the key file `{path}` of repository {} cannot be read: {reason}", definition.url);
+                    let message = format!(
+                        "the key file `{path}` of repository {} cannot be read: {reason}",
+                        definition.url
+                    );
                     self.problems.push(Problem::error(message).at(self.name));
                     return None;
                 }
@@ -55,23 +62,42 @@ impl Lowering<'_> {
         })
     }
 
-    fn kickstart_repository(&mut self, command: &Located<kiln_kickstart::Command>, option: &str) -> Option<Repository> {
+    fn kickstart_repository(
+        &mut self,
+        command: &Located<kiln_kickstart::Command>,
+        option: &str,
+    ) -> Option<Repository> {
         let Some(url) = command.item.text(option) else {
-            let message = format!("`{}` without {option} names no Debian repository", command.item.name);
-            let hint = format!("mirror lists and metalinks are for RPM repositories; give {option}=http://…/dists/SUITE");
-            self.problems.push(Problem::error(message).at(command.origin.clone()).hint(hint));
+            let message = format!(
+                "`{}` without {option} names no Debian repository",
+                command.item.name
+            );
+            let hint = format!(
+                "mirror lists and metalinks are for RPM repositories; give {option}=http://…/dists/SUITE"
+            );
+            self.problems.push(
+                Problem::error(message)
+                    .at(command.origin.clone())
+                    .hint(hint),
+            );
             return None;
         };
         let Some((base, suite)) = split_base(url) else {
             let message = format!("`{url}` is not the address of a Debian suite");
             let hint = "a Debian repository's URL ends in /dists/SUITE, for example http://deb.debian.org/debian/dists/bookworm";
-            self.problems.push(Problem::error(message).at(command.origin.clone()).hint(hint));
+            self.problems.push(
+                Problem::error(message)
+                    .at(command.origin.clone())
+                    .hint(hint),
+            );
             return None;
         };
         Some(Repository {
             url: base.to_owned(),
             suite: suite.to_owned(),
-            components: ["main", "contrib", "non-free-firmware"].map(str::to_owned).to_vec(),
+            components: ["main", "contrib", "non-free-firmware"]
+                .map(str::to_owned)
+                .to_vec(),
             keys: None,
             check_valid_until: true,
             origin: command.origin.clone(),

@@ -151,6 +151,8 @@ fn firewalld(draft: &mut Draft<'_>, ports: &[Port]) {
         argv.push(format!("--service={service}"));
     }
     draft.need("firewalld", "holds the firewall's rules");
+    // Without its /etc/protocols firewalld cannot load its own services.
+    draft.need("netbase", "names the protocols for firewalld");
     let purpose = "setting the firewall's rules".to_owned();
     draft.act(Action::Run {
         argv,
@@ -237,7 +239,7 @@ table inet firewall {
 \t\tct state established,related accept
 \t\tct state invalid drop
 \t\tiif \"lo\" accept
-\t\tmeta l4proto { icmp, ipv6-icmp } accept
+\t\tmeta l4proto { 1, 58 } accept comment \"ICMP and ICMPv6; by number, for names need /etc/protocols\"
 \t\tip6 daddr fe80::/64 udp dport 546 accept comment \"DHCPv6 answers\"
 ";
 

@@ -55,19 +55,26 @@ fn check(line: &str) -> Result<(), String> {
     let kind = words.get(index).copied().unwrap_or("");
     let body = words.get(index + 1).copied().unwrap_or("");
     let bytes = decode_base64(body).ok_or("what follows the type is not base64")?;
-    let named = bytes
-        .get(..4)
-        .and_then(|l| <[u8; 4]>::try_from(l).ok())
-        .map(u32::from_be_bytes);
-    let named = named
-        .and_then(|l| usize::try_from(l).ok())
-        .and_then(|l| bytes.get(4..4usize.checked_add(l)?));
-    if named != Some(kind.as_bytes()) {
+    let fields = fields(&bytes).unwrap_or_default();
+    if fields.first() != Some(&kind.as_bytes()) || fields.len() < 2 {
         return Err(format!(
             "the text after {kind} is not a key of that type; is it cut?"
         ));
     }
     Ok(())
+}
+
+/// The fields of a key: each a length (u32, big endian) and that many bytes, to the very end (RFC 4253 section 6.6).
+fn fields(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (field, rest) = rest.split_at_checked(length)?;
+        fields.push(field);
+        bytes = rest;
+    }
+    Some(fields)
 }
 
 /// RFC 4648 section 4, padding required.

@@ -45,14 +45,24 @@ pub struct Choice {
 pub fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choice>> {
     let mut argv = vec!["apt-get", "--simulate", "--assume-yes", "install", "--"];
     argv.extend(question.install.iter().map(String::as_str));
-    let extras = Extras { mounts: world(question), env: vec![("APT_CONFIG".to_owned(), format!("{WORLD}/apt.conf"))], ..Extras::default() };
+    let extras = Extras {
+        mounts: world(question),
+        env: vec![("APT_CONFIG".to_owned(), format!("{WORLD}/apt.conf"))],
+        ..Extras::default()
+    };
     let lines = place.lines_with(&argv, extras).map_err(no_solution)?;
     let choices: Vec<Choice> = lines.iter().filter_map(|line| parse_inst(line)).collect();
     if let Some(line) = lines.iter().find(|l| l.starts_with("Remv ")) {
-        return Err(Error::new(ErrorKind::Internal, format!("apt wants to remove a package from an empty root: {line}")));
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("apt wants to remove a package from an empty root: {line}"),
+        ));
     }
     if choices.is_empty() {
-        return Err(Error::new(ErrorKind::Internal, "apt chose no package at all"));
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "apt chose no package at all",
+        ));
     }
     Ok(choices)
 }
@@ -64,14 +74,27 @@ fn parse_inst(line: &str) -> Option<Choice> {
     let version = rest.split(' ').next()?;
     let architecture = rest.split_once('[')?.1.split_once(']')?.0;
     let name = name.split_whitespace().next()?.split(':').next()?;
-    Some(Choice { name: name.to_owned(), version: version.to_owned(), architecture: architecture.to_owned() })
+    Some(Choice {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        architecture: architecture.to_owned(),
+    })
 }
 
 fn world(question: &Question) -> Vec<Mount> {
     let mut mounts = vec![
-        file("apt.conf", configuration(&question.architecture, question.recommends)),
-        file("etc/sources.list", question.sources.iter().map(|l| format!("{l}\n")).collect()),
-        file("etc/preferences", question.exclude.iter().map(|name| pin(name)).collect()),
+        file(
+            "apt.conf",
+            configuration(&question.architecture, question.recommends),
+        ),
+        file(
+            "etc/sources.list",
+            question.sources.iter().map(|l| format!("{l}\n")).collect(),
+        ),
+        file(
+            "etc/preferences",
+            question.exclude.iter().map(|name| pin(name)).collect(),
+        ),
         file("state/status", String::new()),
         file("state/extended_states", String::new()),
         file("etc/apt.conf.d/.keep", String::new()),
@@ -90,7 +113,11 @@ fn world(question: &Question) -> Vec<Mount> {
 }
 
 fn file(name: &str, text: String) -> Mount {
-    Mount::File { target: format!("{WORLD}/{name}"), content: text.into_bytes(), mode: 0o644 }
+    Mount::File {
+        target: format!("{WORLD}/{name}"),
+        content: text.into_bytes(),
+        mode: 0o644,
+    }
 }
 
 /// apt.conf(5). The indices were verified before apt sees them, so they are trusted here.
@@ -117,7 +144,8 @@ fn pin(name: &str) -> String {
 fn no_solution(mut error: Error) -> Error {
     if error.kind == ErrorKind::Step {
         error.kind = ErrorKind::Definition;
-        error.message = "the packages that the definition asks for cannot be installed together".to_owned();
+        error.message =
+            "the packages that the definition asks for cannot be installed together".to_owned();
         error.causes.extend(unmet(&error.tail));
         // The command line lists every package; apt's explanation is what helps.
         error.command = None;
@@ -128,8 +156,17 @@ fn no_solution(mut error: Error) -> Error {
 
 /// The lines of apt's explanation: `name : Depends: other but it is not installable`.
 fn unmet(tail: &[String]) -> Vec<String> {
-    let explains = |line: &&String| line.contains(" : ") && (line.contains("Depends:") || line.contains("Conflicts:") || line.contains("Breaks:") || line.contains("but it is not"));
-    tail.iter().filter(explains).map(|line| line.trim().to_owned()).collect()
+    let explains = |line: &&String| {
+        line.contains(" : ")
+            && (line.contains("Depends:")
+                || line.contains("Conflicts:")
+                || line.contains("Breaks:")
+                || line.contains("but it is not"))
+    };
+    tail.iter()
+        .filter(explains)
+        .map(|line| line.trim().to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -138,8 +175,14 @@ mod tests {
 
     #[test]
     fn inst_lines() {
-        let choice = parse_inst("Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable, Debian-Security:12/stable-security [amd64])");
-        let expected = Choice { name: "libc6".into(), version: "2.36-9+deb12u10".into(), architecture: "amd64".into() };
+        let choice = parse_inst(
+            "Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable, Debian-Security:12/stable-security [amd64])",
+        );
+        let expected = Choice {
+            name: "libc6".into(),
+            version: "2.36-9+deb12u10".into(),
+            architecture: "amd64".into(),
+        };
         assert_eq!(choice, Some(expected));
         assert_eq!(parse_inst("Conf libc6 (2.36 Debian:12 [amd64])"), None);
     }

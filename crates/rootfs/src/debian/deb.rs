@@ -43,13 +43,24 @@ pub struct Deb {
 impl Deb {
     /// Its path inside the root.
     pub(crate) fn inside(&self) -> String {
-        format!("{DEBS}/{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+        format!(
+            "{DEBS}/{}_{}_{}.deb",
+            self.name,
+            self.version.replace(':', "%3a"),
+            self.architecture
+        )
     }
 
     fn read(package: &LockedPackage, file: PathBuf) -> Result<Deb> {
-        let control = deb::Deb::open(&file).and_then(|d| d.control()).map_err(package_error)?;
+        let control = deb::Deb::open(&file)
+            .and_then(|d| d.control())
+            .map_err(package_error)?;
         let field = |name: &str| control.field(name).unwrap_or("");
-        let names = |name: &str| relation::groups(field(name)).map(|g| g.iter().map(|r| r.name.to_owned()).collect()).collect();
+        let names = |name: &str| {
+            relation::groups(field(name))
+                .map(|g| g.iter().map(|r| r.name.to_owned()).collect())
+                .collect()
+        };
         Ok(Deb {
             name: package.name.clone(),
             version: package.version.clone(),
@@ -57,7 +68,9 @@ impl Deb {
             auto: package.auto,
             essential: field("Essential") == "yes",
             built: built(&file)?,
-            provides: relation::list(field("Provides")).map(|r| r.name.to_owned()).collect(),
+            provides: relation::list(field("Provides"))
+                .map(|r| r.name.to_owned())
+                .collect(),
             pre_depends: names("Pre-Depends"),
             depends: names("Depends"),
             file,
@@ -77,20 +90,32 @@ fn built(file: &Path) -> Result<i64> {
 ///
 /// # Errors
 /// A file is missing or damaged.
-pub fn read_debs(packages: &[&LockedPackage], path: &(dyn Fn(&LockedPackage) -> PathBuf + Sync), threads: usize) -> Result<Vec<Deb>> {
+pub fn read_debs(
+    packages: &[&LockedPackage],
+    path: &(dyn Fn(&LockedPackage) -> PathBuf + Sync),
+    threads: usize,
+) -> Result<Vec<Deb>> {
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<(usize, Result<Deb>)>> = Mutex::new(Vec::with_capacity(packages.len()));
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                while let (at, Some(package)) = { let at = next.fetch_add(1, Ordering::Relaxed); (at, packages.get(at)) } {
+                while let (at, Some(package)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    (at, packages.get(at))
+                } {
                     let deb = Deb::read(package, path(package));
-                    found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, deb));
+                    found
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push((at, deb));
                 }
             });
         }
     });
-    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut found = found
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, deb)| deb).collect()
 }
@@ -108,14 +133,27 @@ pub fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
         by_name.insert(&deb.name, index);
     }
     let mut first = BTreeSet::new();
-    let mut pending: Vec<usize> = debs.iter().enumerate().filter(|(_, d)| d.essential).map(|(i, _)| i).collect();
+    let mut pending: Vec<usize> = debs
+        .iter()
+        .enumerate()
+        .filter(|(_, d)| d.essential)
+        .map(|(i, _)| i)
+        .collect();
     while let Some(index) = pending.pop() {
         if first.insert(index) {
             let groups = debs[index].pre_depends.iter().chain(&debs[index].depends);
-            pending.extend(groups.filter_map(|group| group.iter().find_map(|name| by_name.get(name.as_str()))));
+            pending.extend(
+                groups.filter_map(|group| group.iter().find_map(|name| by_name.get(name.as_str()))),
+            );
         }
     }
-    let part = |wanted: bool| debs.iter().enumerate().filter(|(i, _)| first.contains(i) == wanted).map(|(_, d)| d.clone()).collect();
+    let part = |wanted: bool| {
+        debs.iter()
+            .enumerate()
+            .filter(|(i, _)| first.contains(i) == wanted)
+            .map(|(_, d)| d.clone())
+            .collect()
+    };
     (part(true), part(false))
 }
 
@@ -128,10 +166,18 @@ mod tests {
         let deb = |name: &str, essential, depends: &[&str]| Deb {
             name: name.into(),
             essential,
-            depends: depends.iter().map(|d| d.split('|').map(str::to_owned).collect()).collect(),
+            depends: depends
+                .iter()
+                .map(|d| d.split('|').map(str::to_owned).collect())
+                .collect(),
             ..Deb::default()
         };
-        let debs = [deb("bash", true, &["libc6"]), deb("libc6", false, &["x|libgcc"]), deb("libgcc", false, &[]), deb("vim", false, &["libc6"])];
+        let debs = [
+            deb("bash", true, &["libc6"]),
+            deb("libc6", false, &["x|libgcc"]),
+            deb("libgcc", false, &[]),
+            deb("vim", false, &["libc6"]),
+        ];
         let (first, rest) = bootstrap_split(&debs);
         assert_eq!(first.len(), 3);
         assert_eq!(rest[0].name, "vim");

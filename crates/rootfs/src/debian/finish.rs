@@ -60,7 +60,13 @@ const FORGOTTEN: &[&str] = &[
 ];
 
 /// Logs of the installation: they carry the clock and mean nothing to the image's users.
-const LOGS: &[&str] = &["/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/bootstrap.log", "/var/log/apt/history.log", "/var/log/apt/term.log"];
+const LOGS: &[&str] = &[
+    "/var/log/dpkg.log",
+    "/var/log/alternatives.log",
+    "/var/log/bootstrap.log",
+    "/var/log/apt/history.log",
+    "/var/log/apt/term.log",
+];
 
 /// Directories that are left, but emptied.
 const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives", "/var/tmp"];
@@ -70,7 +76,14 @@ const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives", "/va
 /// # Errors
 /// The root cannot be changed.
 pub fn finish(place: &Place<'_>, finish: &Finish) -> Result<()> {
-    place.call(super::FINISH, serde_json::json!(finish), Extras::default(), &mut |_| {}).map(|_| ())
+    place
+        .call(
+            super::FINISH,
+            serde_json::json!(finish),
+            Extras::default(),
+            &mut |_| {},
+        )
+        .map(|_| ())
 }
 
 pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
@@ -81,7 +94,10 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
     for path in EMPTIED {
         empty(Path::new(path)).map_err(|e| io_error(format!("emptying {path}"), &e))?;
     }
-    for cache in ["/var/cache/apt/pkgcache.bin", "/var/cache/apt/srcpkgcache.bin"] {
+    for cache in [
+        "/var/cache/apt/pkgcache.bin",
+        "/var/cache/apt/srcpkgcache.bin",
+    ] {
         absent(fs::remove_file(cache)).map_err(|e| io_error(format!("removing {cache}"), &e))?;
     }
     identity(&finish).map_err(|e| io_error("setting the machine's identity", &e))?;
@@ -89,7 +105,12 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
     sources(&finish).map_err(|e| io_error("writing apt's sources", &e))?;
     fstab(&finish).map_err(|e| io_error("writing /etc/fstab", &e))?;
     live_link().map_err(|e| io_error("making /live/filesystem.dir", &e))?;
-    to_ram().map_err(|e| io_error("writing the initramfs script that copies the root to memory", &e))?;
+    to_ram().map_err(|e| {
+        io_error(
+            "writing the initramfs script that copies the root to memory",
+            &e,
+        )
+    })?;
     Ok(Value::Null)
 }
 
@@ -105,7 +126,9 @@ fn identity(finish: &Finish) -> io::Result<()> {
     let name = fs::read_to_string("/etc/hostname")?;
     if !Path::new("/etc/hosts").exists() {
         let name = name.trim();
-        let text = format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+        let text = format!(
+            "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        );
         fs::write("/etc/hosts", text)?;
     }
     Ok(())
@@ -155,12 +178,23 @@ fn sources(finish: &Finish) -> io::Result<()> {
 fn fstab(finish: &Finish) -> io::Result<()> {
     let old = fs::read_to_string("/etc/fstab").unwrap_or_default();
     // The installer's placeholder says that there is nothing.
-    let mut text: String = old.lines().filter(|l| !l.contains("UNCONFIGURED FSTAB")).map(|l| format!("{l}\n")).collect();
+    let mut text: String = old
+        .lines()
+        .filter(|l| !l.contains("UNCONFIGURED FSTAB"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     if let Some(home) = &finish.home {
         text += "# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n";
-        text += &format!("UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s 0 2\n", home.uuid);
+        text += &format!(
+            "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s 0 2\n",
+            home.uuid
+        );
     }
-    if text != old { fs::write("/etc/fstab", text) } else { Ok(()) }
+    if text != old {
+        fs::write("/etc/fstab", text)
+    } else {
+        Ok(())
+    }
 }
 
 /// live-boot takes a partition for a live medium if it finds `/live/*.dir` on it; the link makes the partition's

@@ -24,7 +24,15 @@ pub fn initramfs(place: &Place<'_>, kernel: OwnedFd, initrd: OwnedFd) -> Result<
         error
     })?;
     let paths = json!([format!("/boot/vmlinuz-{version}"), OUTPUT]);
-    place.call(EXPORT, paths, Extras { fds: vec![kernel, initrd], ..Extras::default() }, &mut |_| {})?;
+    place.call(
+        EXPORT,
+        paths,
+        Extras {
+            fds: vec![kernel, initrd],
+            ..Extras::default()
+        },
+        &mut |_| {},
+    )?;
     Ok(version)
 }
 
@@ -39,5 +47,9 @@ fn kernel_version(place: &Place<'_>) -> Result<String> {
 }
 
 fn newer(a: String, b: String) -> String {
-    if kiln_packages::debian::version::compare(&a, &b).is_lt() { b } else { a }
+    if kiln_packages::debian::version::compare(&a, &b).is_lt() {
+        b
+    } else {
+        a
+    }
 }

@@ -47,8 +47,18 @@ pub fn install(
     options: &InstallOptions,
 ) -> Result<()> {
     let nodes: Vec<Node> = debs.iter().map(node).collect();
-    let waves = if options.bootstrap { vec![all(debs.len())] } else { waves(&nodes, present) };
-    let run = Dpkg { place, downloads, debs, options, done: Mutex::new(0) };
+    let waves = if options.bootstrap {
+        vec![all(debs.len())]
+    } else {
+        waves(&nodes, present)
+    };
+    let run = Dpkg {
+        place,
+        downloads,
+        debs,
+        options,
+        done: Mutex::new(0),
+    };
     for Wave { unpack, configure } in waves {
         run.unpack(&unpack)?;
         if !configure.is_empty() {
@@ -68,7 +78,10 @@ fn node(deb: &Deb) -> Node {
 }
 
 fn all(count: usize) -> Wave {
-    Wave { unpack: (0..count).collect(), configure: Vec::new() }
+    Wave {
+        unpack: (0..count).collect(),
+        configure: Vec::new(),
+    }
 }
 
 struct Dpkg<'a> {
@@ -103,10 +116,17 @@ impl Dpkg<'_> {
     }
 
     fn common(&self) -> Vec<String> {
-        let mut argv: Vec<String> =
-            ["dpkg", "--status-fd", "10", "--no-triggers", "--force-unsafe-io", "--force-confdef", "--force-confold"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut argv: Vec<String> = [
+            "dpkg",
+            "--status-fd",
+            "10",
+            "--no-triggers",
+            "--force-unsafe-io",
+            "--force-confdef",
+            "--force-confold",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         if self.options.bootstrap {
             argv.push("--force-depends".to_owned());
         }
@@ -116,47 +136,81 @@ impl Dpkg<'_> {
 
     fn run(&self, argv: Vec<String>, unpacked: &[usize]) -> Result<()> {
         let (read, write) = pipe()?;
-        let watcher = Watcher { inner: self.place.reporter, first: Mutex::new(None) };
+        let watcher = Watcher {
+            inner: self.place.reporter,
+            first: Mutex::new(None),
+        };
         let place = self.place.with_reporter(&watcher);
         let words: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let extras = Extras { mounts: package_mounts(self.downloads, unpacked.iter().map(|&i| &self.debs[i])), env: scriptlet_env(), fds: vec![write], ..Extras::default() };
+        let extras = Extras {
+            mounts: package_mounts(self.downloads, unpacked.iter().map(|&i| &self.debs[i])),
+            env: scriptlet_env(),
+            fds: vec![write],
+            ..Extras::default()
+        };
         let result = std::thread::scope(|scope| {
             scope.spawn(|| self.follow(read));
             place.exec(&words, extras)
         });
-        result.map(|_| ()).map_err(|error| explain(error, watcher.first.into_inner().ok().flatten()))
+        result
+            .map(|_| ())
+            .map_err(|error| explain(error, watcher.first.into_inner().ok().flatten()))
     }
 
     /// Reads dpkg's status lines (`status: NAME: STATE`, dpkg(1) `--status-fd`) and counts.
     fn follow(&self, status: OwnedFd) {
         let total = 2 * self.debs.len() as u64;
-        for line in BufReader::new(File::from(status)).lines().map_while(Result::ok) {
+        for line in BufReader::new(File::from(status))
+            .lines()
+            .map_while(Result::ok)
+        {
             let mut words = line.split(": ").map(str::trim);
             if words.next() != Some("status") {
                 continue;
             }
-            let (Some(name), Some("unpacked" | "installed")) = (words.next(), words.next()) else { continue };
+            let (Some(name), Some("unpacked" | "installed")) = (words.next(), words.next()) else {
+                continue;
+            };
             if let Ok(mut done) = self.done.lock() {
                 *done += 1;
-                self.place.reporter.progress((*done).min(total), Some(total), Some(name));
+                self.place
+                    .reporter
+                    .progress((*done).min(total), Some(total), Some(name));
             }
         }
     }
 }
 
 /// The download store, and a readable name for each package file.
-pub(crate) fn package_mounts<'a>(downloads: &Path, debs: impl Iterator<Item = &'a Deb>) -> Vec<Mount> {
-    let bind = Mount::Bind { source: downloads.to_owned(), target: DOWNLOADS.to_owned(), writable: false };
+pub(crate) fn package_mounts<'a>(
+    downloads: &Path,
+    debs: impl Iterator<Item = &'a Deb>,
+) -> Vec<Mount> {
+    let bind = Mount::Bind {
+        source: downloads.to_owned(),
+        target: DOWNLOADS.to_owned(),
+        writable: false,
+    };
     let link = |deb: &Deb| {
         let file = deb.file.strip_prefix(downloads).unwrap_or(&deb.file);
-        Mount::Symlink { target: deb.inside(), to: format!("{DOWNLOADS}/{}", file.display()) }
+        Mount::Symlink {
+            target: deb.inside(),
+            to: format!("{DOWNLOADS}/{}", file.display()),
+        }
     };
-    std::iter::once(bind).chain(debs.map(link)).chain([policy()]).collect()
+    std::iter::once(bind)
+        .chain(debs.map(link))
+        .chain([policy()])
+        .collect()
 }
 
 /// Tells `invoke-rc.d` and `deb-systemd-invoke` that no daemon is to be started (its status 101: forbidden by policy).
 fn policy() -> Mount {
-    Mount::File { target: "/usr/sbin/policy-rc.d".to_owned(), content: b"#!/bin/sh\nexit 101\n".to_vec(), mode: 0o755 }
+    Mount::File {
+        target: "/usr/sbin/policy-rc.d".to_owned(),
+        content: b"#!/bin/sh\nexit 101\n".to_vec(),
+        mode: 0o755,
+    }
 }
 
 /// What maintainer scripts find in their environment: no questions, and no initramfs (it is made once, at the end).
@@ -175,7 +229,13 @@ pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
 fn path_filters(options: &InstallOptions) -> Vec<String> {
     let mut filters = Vec::new();
     if options.exclude_docs {
-        for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc-base/*", "/usr/share/gtk-doc/*"] {
+        for path in [
+            "/usr/share/doc/*",
+            "/usr/share/man/*",
+            "/usr/share/info/*",
+            "/usr/share/doc-base/*",
+            "/usr/share/gtk-doc/*",
+        ] {
             filters.push(format!("--path-exclude={path}"));
         }
         filters.push("--path-include=/usr/share/doc/*/copyright".to_owned());
@@ -254,15 +314,28 @@ fn explain(mut error: Error, package: Option<String>) -> Error {
 /// # Errors
 /// The file cannot be written.
 pub fn mark_auto(place: &Place<'_>, debs: &[Deb]) -> Result<()> {
-    let native = debs.iter().map(|d| d.architecture.as_str()).find(|a| *a != "all").unwrap_or("all");
+    let native = debs
+        .iter()
+        .map(|d| d.architecture.as_str())
+        .find(|a| *a != "all")
+        .unwrap_or("all");
     let stanza = |deb: &Deb| {
         // apt writes the native architecture for independent packages too.
-        let architecture = if deb.architecture == "all" { native } else { &deb.architecture };
-        format!("Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n", deb.name)
+        let architecture = if deb.architecture == "all" {
+            native
+        } else {
+            &deb.architecture
+        };
+        format!(
+            "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n",
+            deb.name
+        )
     };
     let content: String = debs.iter().filter(|d| d.auto).map(stanza).collect();
     let file = json!({ "path": "/var/lib/apt/extended_states", "content": content, "mode": 0o644 });
-    place.call(WRITE_FILE, file, Extras::default(), &mut |_| {}).map(|_| ())
+    place
+        .call(WRITE_FILE, file, Extras::default(), &mut |_| {})
+        .map(|_| ())
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -276,16 +349,27 @@ mod tests {
 
     #[test]
     fn dpkg_names_the_failed_package() {
-        assert_eq!(failed_package("dpkg: error processing package man-db (--configure):").as_deref(), Some("man-db"));
-        let archive = "dpkg: error processing archive /run/kiln/debs/libc6_2.36-9_amd64.deb (--unpack):";
+        assert_eq!(
+            failed_package("dpkg: error processing package man-db (--configure):").as_deref(),
+            Some("man-db")
+        );
+        let archive =
+            "dpkg: error processing archive /run/kiln/debs/libc6_2.36-9_amd64.deb (--unpack):";
         assert_eq!(failed_package(archive).as_deref(), Some("libc6"));
-        assert_eq!(failed_package("dpkg: error processing package libx:amd64 (--install):").as_deref(), Some("libx"));
+        assert_eq!(
+            failed_package("dpkg: error processing package libx:amd64 (--install):").as_deref(),
+            Some("libx")
+        );
         assert_eq!(failed_package("Setting up man-db"), None);
     }
 
     #[test]
     fn filters_keep_licences() {
-        let options = InstallOptions { exclude_docs: true, languages: Some(vec!["de_DE".into()]), bootstrap: false };
+        let options = InstallOptions {
+            exclude_docs: true,
+            languages: Some(vec!["de_DE".into()]),
+            bootstrap: false,
+        };
         let filters = path_filters(&options);
         assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
         assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));

@@ -51,14 +51,28 @@ impl<'a> Ordering<'a> {
                 providers.entry(name).or_default().push(index);
             }
         }
-        Ordering { nodes, present, providers, unpacked: vec![false; nodes.len()], configured: vec![false; nodes.len()] }
+        Ordering {
+            nodes,
+            present,
+            providers,
+            unpacked: vec![false; nodes.len()],
+            configured: vec![false; nodes.len()],
+        }
     }
 
     fn waves(mut self) -> Vec<Wave> {
         let mut waves = Vec::new();
         while self.unpacked.contains(&false) {
-            let ready: Vec<usize> = (0..self.nodes.len()).filter(|&i| !self.unpacked[i] && self.ready(i)).collect();
-            let unpack = if ready.is_empty() { (0..self.nodes.len()).filter(|&i| !self.unpacked[i]).collect() } else { ready };
+            let ready: Vec<usize> = (0..self.nodes.len())
+                .filter(|&i| !self.unpacked[i] && self.ready(i))
+                .collect();
+            let unpack = if ready.is_empty() {
+                (0..self.nodes.len())
+                    .filter(|&i| !self.unpacked[i])
+                    .collect()
+            } else {
+                ready
+            };
             for &index in &unpack {
                 self.unpacked[index] = true;
             }
@@ -88,7 +102,9 @@ impl<'a> Ordering<'a> {
         let mut needed = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             if !self.unpacked[index] {
-                node.pre_depends.iter().for_each(|group| self.need(group, &mut needed));
+                node.pre_depends
+                    .iter()
+                    .for_each(|group| self.need(group, &mut needed));
             }
         }
         needed.into_iter().collect()
@@ -98,12 +114,20 @@ impl<'a> Ordering<'a> {
         if group.iter().any(|name| self.present.contains(name)) {
             return;
         }
-        let Some(index) = group.iter().find_map(|name| self.provided(name).find(|&p| self.unpacked[p])) else { return };
+        let Some(index) = group
+            .iter()
+            .find_map(|name| self.provided(name).find(|&p| self.unpacked[p]))
+        else {
+            return;
+        };
         if self.configured[index] || !needed.insert(index) {
             return;
         }
         let node = &self.nodes[index];
-        node.depends.iter().chain(&node.pre_depends).for_each(|group| self.need(group, needed));
+        node.depends
+            .iter()
+            .chain(&node.pre_depends)
+            .for_each(|group| self.need(group, needed));
     }
 }
 
@@ -112,8 +136,18 @@ mod tests {
     use super::*;
 
     fn node(name: &str, pre: &[&str], depends: &[&str]) -> Node {
-        let groups = |names: &[&str]| names.iter().map(|n| n.split('|').map(str::to_owned).collect()).collect();
-        Node { name: name.into(), provides: Vec::new(), pre_depends: groups(pre), depends: groups(depends) }
+        let groups = |names: &[&str]| {
+            names
+                .iter()
+                .map(|n| n.split('|').map(str::to_owned).collect())
+                .collect()
+        };
+        Node {
+            name: name.into(),
+            provides: Vec::new(),
+            pre_depends: groups(pre),
+            depends: groups(depends),
+        }
     }
 
     fn names(nodes: &[Node], indices: &[usize]) -> Vec<String> {
@@ -122,7 +156,12 @@ mod tests {
 
     #[test]
     fn pre_depends_come_first_with_what_they_depend_on() {
-        let nodes = [node("app", &["lib|other"], &[]), node("lib", &[], &["data"]), node("data", &[], &[]), node("x", &[], &[])];
+        let nodes = [
+            node("app", &["lib|other"], &[]),
+            node("lib", &[], &["data"]),
+            node("data", &[], &[]),
+            node("x", &[], &[]),
+        ];
         let waves = waves(&nodes, &HashSet::new());
         assert_eq!(names(&nodes, &waves[0].unpack), ["lib", "data", "x"]);
         assert_eq!(names(&nodes, &waves[0].configure), ["lib", "data"]);
@@ -134,12 +173,22 @@ mod tests {
     fn what_is_present_needs_no_wave() {
         let nodes = [node("app", &["libc6"], &[])];
         let waves = waves(&nodes, &HashSet::from(["libc6".to_owned()]));
-        assert_eq!(waves, [Wave { unpack: vec![0], configure: vec![] }]);
+        assert_eq!(
+            waves,
+            [Wave {
+                unpack: vec![0],
+                configure: vec![]
+            }]
+        );
     }
 
     #[test]
     fn cycles_and_missing_ones_end() {
-        let nodes = [node("a", &["b"], &[]), node("b", &["a"], &[]), node("c", &["nowhere"], &[])];
+        let nodes = [
+            node("a", &["b"], &[]),
+            node("b", &["a"], &[]),
+            node("c", &["nowhere"], &[]),
+        ];
         let waves = waves(&nodes, &HashSet::new());
         let all: Vec<usize> = waves.iter().flat_map(|w| w.unpack.clone()).collect();
         assert_eq!(all.len(), 3);

@@ -6,8 +6,8 @@ use kiln_kickstart::PackageRef;
 use kiln_packages::debian::Universe;
 use kiln_plan::{Layer, Plan, Request};
 
-use crate::configure::groups::{self, GroupMeaning, Priority};
 use crate::configure::Need;
+use crate::configure::groups::{self, GroupMeaning, Priority};
 use crate::error::{Error, Result};
 
 /// A package name that is asked for, and by whom.
@@ -40,7 +40,12 @@ pub const SYSTEM: &str = "system";
 /// # Errors
 /// A package or group is unknown: all of them are named, each with its place and the nearest names.
 pub fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
-    let mut collector = Collector { universe, requests: Requests::default(), unknown: Vec::new(), dropped: BTreeSet::new() };
+    let mut collector = Collector {
+        universe,
+        requests: Requests::default(),
+        unknown: Vec::new(),
+        dropped: BTreeSet::new(),
+    };
     collector.requests.recommends = !plan.layers.iter().any(|l| l.package_options.exclude_weak);
     collector.exclusions(plan);
     let system = collector.system(plan);
@@ -90,7 +95,11 @@ impl Collector<'_> {
 
     fn expand(&self, pattern: &str) -> Vec<String> {
         if is_glob(pattern) {
-            return self.universe.matching(pattern).map(|p| p.name().to_owned()).collect();
+            return self
+                .universe
+                .matching(pattern)
+                .map(|p| p.name().to_owned())
+                .collect();
         }
         vec![pattern.to_owned()]
     }
@@ -98,14 +107,28 @@ impl Collector<'_> {
     /// dpkg's essential set, the core group, and what Kiln adds.
     fn system(&mut self, plan: &Plan) -> Vec<Wanted> {
         let essential = self.universe.latest().filter(|p| p.is_essential());
-        let mut wanted: Vec<Wanted> =
-            essential.map(|p| Wanted { name: p.name().to_owned(), origin: "essential in Debian".to_owned() }).collect();
-        let core = !plan.layers.iter().any(|l| l.package_options.no_core) && !self.dropped.contains("core");
+        let mut wanted: Vec<Wanted> = essential
+            .map(|p| Wanted {
+                name: p.name().to_owned(),
+                origin: "essential in Debian".to_owned(),
+            })
+            .collect();
+        let core = !plan.layers.iter().any(|l| l.package_options.no_core)
+            && !self.dropped.contains("core");
         if core && let Ok(meaning) = groups::resolve("core") {
-            self.group(&meaning, "@core, which a kickstart has unless it says --nocore", &mut wanted);
+            self.group(
+                &meaning,
+                "@core, which a kickstart has unless it says --nocore",
+                &mut wanted,
+            );
         }
         for added in &plan.system.packages {
-            self.package(&added.package, &format!("added by Kiln: {}", added.why), false, &mut wanted);
+            self.package(
+                &added.package,
+                &format!("added by Kiln: {}", added.why),
+                false,
+                &mut wanted,
+            );
         }
         wanted
     }
@@ -117,7 +140,12 @@ impl Collector<'_> {
             self.request(request, lenient, &mut wanted);
         }
         for need in needs {
-            self.package(&need.package, &format!("{} ({})", need.origin, need.why), false, &mut wanted);
+            self.package(
+                &need.package,
+                &format!("{} ({})", need.origin, need.why),
+                false,
+                &mut wanted,
+            );
         }
         wanted
     }
@@ -131,12 +159,20 @@ impl Collector<'_> {
                 }
                 match self.meaning(name) {
                     Ok(meaning) => self.group(&meaning, &request.origin, wanted),
-                    Err(hint) => self.missing(format!("group `@{name}`"), &request.origin, hint, lenient),
+                    Err(hint) => {
+                        self.missing(format!("group `@{name}`"), &request.origin, hint, lenient)
+                    }
                 }
             }
             PackageRef::Module { name, stream, .. } => {
-                let hint = "modules are a thing of RPM distributions; name the package instead".to_owned();
-                self.missing(format!("module `@{name}:{stream}`"), &request.origin, hint, lenient);
+                let hint =
+                    "modules are a thing of RPM distributions; name the package instead".to_owned();
+                self.missing(
+                    format!("module `@{name}:{stream}`"),
+                    &request.origin,
+                    hint,
+                    lenient,
+                );
             }
         }
     }
@@ -149,10 +185,24 @@ impl Collector<'_> {
         };
         let metapackage = format!("task-{name}");
         if self.universe.best(&metapackage).is_some() {
-            return Ok(GroupMeaning { packages: vec![metapackage], priorities: Vec::new() });
+            return Ok(GroupMeaning {
+                packages: vec![metapackage],
+                priorities: Vec::new(),
+            });
         }
-        let members: Vec<String> = self.universe.task(name).map(|p| p.name().to_owned()).collect();
-        if members.is_empty() { Err(unknown.hint()) } else { Ok(GroupMeaning { packages: members, priorities: Vec::new() }) }
+        let members: Vec<String> = self
+            .universe
+            .task(name)
+            .map(|p| p.name().to_owned())
+            .collect();
+        if members.is_empty() {
+            Err(unknown.hint())
+        } else {
+            Ok(GroupMeaning {
+                packages: members,
+                priorities: Vec::new(),
+            })
+        }
     }
 
     fn group(&mut self, meaning: &GroupMeaning, origin: &str, wanted: &mut Vec<Wanted>) {
@@ -162,9 +212,17 @@ impl Collector<'_> {
             }
         }
         let universe = self.universe;
-        let members = universe.latest().filter(|p| meaning.priorities.iter().any(|&m| p.priority() == priority(m)));
+        let members = universe.latest().filter(|p| {
+            meaning
+                .priorities
+                .iter()
+                .any(|&m| p.priority() == priority(m))
+        });
         for package in members.filter(|p| !self.requests.exclude.contains_key(p.name())) {
-            wanted.push(Wanted { name: package.name().to_owned(), origin: origin.to_owned() });
+            wanted.push(Wanted {
+                name: package.name().to_owned(),
+                origin: origin.to_owned(),
+            });
         }
     }
 
@@ -178,8 +236,13 @@ impl Collector<'_> {
             if self.requests.exclude.contains_key(&name) {
                 continue;
             }
-            if self.universe.best(&name).is_some() || self.universe.providers(&name).next().is_some() {
-                wanted.push(Wanted { name, origin: origin.to_owned() });
+            if self.universe.best(&name).is_some()
+                || self.universe.providers(&name).next().is_some()
+            {
+                wanted.push(Wanted {
+                    name,
+                    origin: origin.to_owned(),
+                });
             } else {
                 let hint = self.hint(&name);
                 self.missing(format!("package `{name}`"), origin, hint, lenient);
@@ -197,17 +260,31 @@ impl Collector<'_> {
 
     fn missing(&mut self, what: String, origin: &str, hint: String, lenient: bool) {
         if lenient {
-            self.requests.warnings.push((origin.to_owned(), format!("{what} does not exist and is left out (--ignoremissing)")));
+            self.requests.warnings.push((
+                origin.to_owned(),
+                format!("{what} does not exist and is left out (--ignoremissing)"),
+            ));
         } else {
-            self.unknown.push(Unknown { what, origin: origin.to_owned(), hint });
+            self.unknown.push(Unknown {
+                what,
+                origin: origin.to_owned(),
+                hint,
+            });
         }
     }
 
     fn finish(self) -> Result<Requests> {
-        let Some(first) = self.unknown.first() else { return Ok(self.requests) };
-        let mut error = Error::definition(format!("{} does not exist", first.what)).at(first.origin.clone()).hint(first.hint.clone());
+        let Some(first) = self.unknown.first() else {
+            return Ok(self.requests);
+        };
+        let mut error = Error::definition(format!("{} does not exist", first.what))
+            .at(first.origin.clone())
+            .hint(first.hint.clone());
         for more in &self.unknown[1..] {
-            error.causes.push(format!("{}: {} does not exist either ({})", more.origin, more.what, more.hint));
+            error.causes.push(format!(
+                "{}: {} does not exist either ({})",
+                more.origin, more.what, more.hint
+            ));
         }
         Err(error)
     }

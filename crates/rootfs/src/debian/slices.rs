@@ -8,20 +8,20 @@ use std::collections::HashMap;
 
 /// What the cut needs to know of a package.
 #[derive(Clone, Debug, Default)]
-pub struct Links {
+pub(super) struct Links {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Names that it provides.
-    pub provides: Vec<String>,
+    pub(super) provides: Vec<String>,
     /// Or-groups of Depends and Pre-Depends.
-    pub depends: Vec<Vec<String>>,
+    pub(super) depends: Vec<Vec<String>>,
     /// Or-groups of Recommends.
-    pub recommends: Vec<Vec<String>>,
+    pub(super) recommends: Vec<Vec<String>>,
 }
 
 /// For each package the index of its layer. `requests` holds, lowest layer first, the names that each asks for. A
 /// package that no request leads to (a reverse `Provides` that apt preferred) goes into the last layer.
-pub fn cut(packages: &[Links], requests: &[Vec<String>]) -> Vec<usize> {
+pub(super) fn cut(packages: &[Links], requests: &[Vec<String>]) -> Vec<usize> {
     let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (index, package) in packages.iter().enumerate() {
@@ -50,14 +50,21 @@ pub fn cut(packages: &[Links], requests: &[Vec<String>]) -> Vec<usize> {
                 continue;
             }
             layers[index] = layer;
-            for group in packages[index].depends.iter().chain(&packages[index].recommends) {
+            for group in packages[index]
+                .depends
+                .iter()
+                .chain(&packages[index].recommends)
+            {
                 // The first alternative that is in the solution is the one that holds.
                 let _ = group.iter().any(|name| find(name, &mut pending));
             }
         }
     }
     let last = requests.len().saturating_sub(1);
-    layers.into_iter().map(|layer| if layer == usize::MAX { last } else { layer }).collect()
+    layers
+        .into_iter()
+        .map(|layer| if layer == usize::MAX { last } else { layer })
+        .collect()
 }
 
 #[cfg(test)]
@@ -68,7 +75,10 @@ mod tests {
         Links {
             name: name.into(),
             provides: provides.iter().map(|&p| p.to_owned()).collect(),
-            depends: depends.iter().map(|d| d.split('|').map(str::to_owned).collect()).collect(),
+            depends: depends
+                .iter()
+                .map(|d| d.split('|').map(str::to_owned).collect())
+                .collect(),
             recommends: Vec::new(),
         }
     }
@@ -84,7 +94,11 @@ mod tests {
             links("cron", &["exim|mta"], &[]),
             links("stray", &[], &[]),
         ];
-        let requests = [vec!["bash".to_owned()], vec!["cron".to_owned()], vec!["gcc".to_owned(), "bash".to_owned()]];
+        let requests = [
+            vec!["bash".to_owned()],
+            vec!["cron".to_owned()],
+            vec!["gcc".to_owned(), "bash".to_owned()],
+        ];
         assert_eq!(cut(&packages, &requests), [0, 0, 2, 2, 1, 1, 2]);
     }
 }

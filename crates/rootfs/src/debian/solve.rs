@@ -24,25 +24,49 @@ pub struct Solved {
 ///
 /// # Errors
 /// There is no solution: the error says which requests take part in the conflict, and where they stand.
-pub fn solve(place: &Place<'_>, universe: &Universe, metadata: &Metadata, requests: &Requests, architecture: &str) -> Result<Vec<Solved>> {
+pub fn solve(
+    place: &Place<'_>,
+    universe: &Universe,
+    metadata: &Metadata,
+    requests: &Requests,
+    architecture: &str,
+) -> Result<Vec<Solved>> {
     let question = question(metadata, requests, architecture);
     let choices = resolve(place, &question).map_err(|error| locate(error, requests))?;
-    let packages = choices.iter().map(|choice| find(universe, choice)).collect::<Result<Vec<Package>>>()?;
-    let links: Vec<Links> = packages.iter().map(|p| links(p, requests.recommends)).collect();
-    let names: Vec<Vec<String>> =
-        requests.layers.iter().map(|(_, wanted)| wanted.iter().map(|w| w.name.clone()).collect()).collect();
+    let packages = choices
+        .iter()
+        .map(|choice| find(universe, choice))
+        .collect::<Result<Vec<Package>>>()?;
+    let links: Vec<Links> = packages
+        .iter()
+        .map(|p| links(p, requests.recommends))
+        .collect();
+    let names: Vec<Vec<String>> = requests
+        .layers
+        .iter()
+        .map(|(_, wanted)| wanted.iter().map(|w| w.name.clone()).collect())
+        .collect();
     let layers = cut(&links, &names);
     let asked = |name: &str| names.iter().flatten().any(|n| n == name);
     Ok(packages
         .into_iter()
         .zip(layers)
-        .map(|(package, layer)| Solved { auto: !asked(package.name()), package, layer })
+        .map(|(package, layer)| Solved {
+            auto: !asked(package.name()),
+            package,
+            layer,
+        })
         .collect())
 }
 
 fn question(metadata: &Metadata, requests: &Requests, architecture: &str) -> Question {
     let mut question = Question {
-        install: requests.layers.iter().flat_map(|(_, wanted)| wanted).map(|w| w.name.clone()).collect(),
+        install: requests
+            .layers
+            .iter()
+            .flat_map(|(_, wanted)| wanted)
+            .map(|w| w.name.clone())
+            .collect(),
         exclude: requests.exclude.keys().cloned().collect(),
         recommends: requests.recommends,
         architecture: architecture.to_owned(),
@@ -53,31 +77,56 @@ fn question(metadata: &Metadata, requests: &Requests, architecture: &str) -> Que
     for verified in &metadata.repositories {
         let repository = &verified.repository;
         let components = repository.components.join(" ");
-        question.sources.push(format!("deb [trusted=yes arch={architecture}] {} {} {components}", repository.uri, repository.suite));
-        question.lists.extend(verified.apt_lists().into_iter().map(|(name, path)| (name, path.to_owned())));
+        question.sources.push(format!(
+            "deb [trusted=yes arch={architecture}] {} {} {components}",
+            repository.uri, repository.suite
+        ));
+        question.lists.extend(
+            verified
+                .apt_lists()
+                .into_iter()
+                .map(|(name, path)| (name, path.to_owned())),
+        );
     }
     question
 }
 
 fn find(universe: &Universe, choice: &Choice) -> Result<Package> {
-    let fits = |p: &&Package| p.version() == choice.version && p.architecture() == choice.architecture;
-    universe.versions(&choice.name).iter().find(fits).cloned().ok_or_else(|| {
-        let message = format!("apt chose {} {} {}, which no index has", choice.name, choice.version, choice.architecture);
-        Error::new(ErrorKind::Internal, message)
-    })
+    let fits =
+        |p: &&Package| p.version() == choice.version && p.architecture() == choice.architecture;
+    universe
+        .versions(&choice.name)
+        .iter()
+        .find(fits)
+        .cloned()
+        .ok_or_else(|| {
+            let message = format!(
+                "apt chose {} {} {}, which no index has",
+                choice.name, choice.version, choice.architecture
+            );
+            Error::new(ErrorKind::Internal, message)
+        })
 }
 
 fn links(package: &Package, recommends: bool) -> Links {
     let names = |text: &str| -> Vec<Vec<String>> {
-        groups(text).map(|group| group.iter().map(|r| r.name.to_owned()).collect()).collect()
+        groups(text)
+            .map(|group| group.iter().map(|r| r.name.to_owned()).collect())
+            .collect()
     };
     let mut depends = names(package.pre_depends());
     depends.extend(names(package.depends()));
     Links {
         name: package.name().to_owned(),
-        provides: list(package.field("Provides").unwrap_or("")).map(|r| r.name.to_owned()).collect(),
+        provides: list(package.field("Provides").unwrap_or(""))
+            .map(|r| r.name.to_owned())
+            .collect(),
         depends,
-        recommends: if recommends { names(package.recommends()) } else { Vec::new() },
+        recommends: if recommends {
+            names(package.recommends())
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -85,11 +134,24 @@ fn links(package: &Package, recommends: bool) -> Links {
 fn locate(mut error: Error, requests: &Requests) -> Error {
     let mut places: Vec<String> = Vec::new();
     for cause in &error.causes {
-        let words: Vec<&str> = cause.split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).collect();
+        let words: Vec<&str> = cause
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
+            .collect();
         for (layer, wanted) in &requests.layers {
-            places.extend(wanted.iter().filter(|w| words.contains(&w.name.as_str())).map(|w| format!("`{}` is asked for by layer {layer} at {}", w.name, w.origin)));
+            places.extend(
+                wanted
+                    .iter()
+                    .filter(|w| words.contains(&w.name.as_str()))
+                    .map(|w| format!("`{}` is asked for by layer {layer} at {}", w.name, w.origin)),
+            );
         }
-        places.extend(requests.exclude.iter().filter(|(name, _)| words.contains(&name.as_str())).map(|(name, origin)| format!("`{name}` is excluded at {origin}")));
+        places.extend(
+            requests
+                .exclude
+                .iter()
+                .filter(|(name, _)| words.contains(&name.as_str()))
+                .map(|(name, origin)| format!("`{name}` is excluded at {origin}")),
+        );
     }
     places.dedup();
     error.causes.extend(places);

@@ -9,7 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 const PROGRAMS: &[&str] = &["apt", "mawk"];
 
 /// Packages that only bring files: boot loaders. What they depend on is not wanted.
-const FILES: &[&str] = &["grub-pc-bin", "grub-efi-amd64-signed", "shim-signed", "shim-helpers-amd64-signed"];
+const FILES: &[&str] = &[
+    "grub-pc-bin",
+    "grub-efi-amd64-signed",
+    "shim-signed",
+    "shim-helpers-amd64-signed",
+];
 
 /// The packages of the tools root, sorted by name.
 ///
@@ -17,12 +22,22 @@ const FILES: &[&str] = &["grub-pc-bin", "grub-efi-amd64-signed", "shim-signed", 
 /// The repositories lack one of them.
 pub fn tools(universe: &Universe) -> Result<Vec<Package>> {
     let mut roots: Vec<String> = PROGRAMS.iter().map(|&p| p.to_owned()).collect();
-    roots.extend(universe.latest().filter(|p| p.is_essential()).map(|p| p.name().to_owned()));
-    let mut packages: Vec<Package> = closure(universe, &roots).map_err(package_error)?.into_iter().cloned().collect();
+    roots.extend(
+        universe
+            .latest()
+            .filter(|p| p.is_essential())
+            .map(|p| p.name().to_owned()),
+    );
+    let mut packages: Vec<Package> = closure(universe, &roots)
+        .map_err(package_error)?
+        .into_iter()
+        .cloned()
+        .collect();
     for name in FILES {
         let package = universe.best(name).ok_or_else(|| {
-            Error::definition(format!("no repository has the boot loader package {name}"))
-                .hint("the component `main` of the distribution has it; is it among the repositories?")
+            Error::definition(format!("no repository has the boot loader package {name}")).hint(
+                "the component `main` of the distribution has it; is it among the repositories?",
+            )
         })?;
         if !packages.iter().any(|p| p.name() == *name) {
             packages.push(package.clone());
@@ -48,7 +63,8 @@ pub fn package_error(error: kiln_packages::Error) -> Error {
         made.causes.push(cause.to_string());
         source = cause.source();
     }
-    made.hints.extend(error.hints().iter().map(|h| h.to_string()));
+    made.hints
+        .extend(error.hints().iter().map(|h| h.to_string()));
     made.origin = error.origin().map(str::to_owned);
     made
 }

@@ -29,20 +29,53 @@ struct Unpack {
 ///
 /// # Errors
 /// A package file is damaged, or the root cannot be written.
-pub fn unpack(place: &Place<'_>, downloads: &Path, debs: &[Deb], architecture: &str, threads: usize) -> Result<()> {
-    place.call(SKELETON, Value::Null, Extras { bare: true, ..Extras::default() }, &mut |_| {})?;
+pub fn unpack(
+    place: &Place<'_>,
+    downloads: &Path,
+    debs: &[Deb],
+    architecture: &str,
+    threads: usize,
+) -> Result<()> {
+    place.call(
+        SKELETON,
+        Value::Null,
+        Extras {
+            bare: true,
+            ..Extras::default()
+        },
+        &mut |_| {},
+    )?;
     let files = debs.iter().map(|d| d.inside().into()).collect();
-    let payload = json!(Unpack { files, architecture: architecture.to_owned(), threads });
-    let extras = Extras { mounts: package_mounts(downloads, debs.iter()), ..Extras::default() };
+    let payload = json!(Unpack {
+        files,
+        architecture: architecture.to_owned(),
+        threads
+    });
+    let extras = Extras {
+        mounts: package_mounts(downloads, debs.iter()),
+        ..Extras::default()
+    };
     let total = debs.len() as u64;
-    let mut message = |value: Value| place.reporter.progress(value.as_u64().unwrap_or(0), Some(total), None);
-    place.call(UNPACK, payload, extras, &mut message).map(|_| ())
+    let mut message = |value: Value| {
+        place
+            .reporter
+            .progress(value.as_u64().unwrap_or(0), Some(total), None)
+    };
+    place
+        .call(UNPACK, payload, extras, &mut message)
+        .map(|_| ())
 }
 
 pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
-    let Unpack { files, architecture, threads } = payload(&call)?;
+    let Unpack {
+        files,
+        architecture,
+        threads,
+    } = payload(&call)?;
     let root = Path::new("/");
-    create_merged_usr(root, &architecture).map_err(|e| CallError::new(ErrorKind::Step, "making the links of a merged /usr").because(e))?;
+    create_merged_usr(root, &architecture).map_err(|e| {
+        CallError::new(ErrorKind::Step, "making the links of a merged /usr").because(e)
+    })?;
     let mut count = 0;
     unpack_all(&files, root, Owners::FromArchive, threads, &mut |_| {
         count += 1;
@@ -59,7 +92,16 @@ pub(crate) fn skeleton_call(_: Call) -> Result<Value, CallError> {
         std::fs::create_dir_all(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
     };
-    let places = [("/dev", 0o755), ("/proc", 0o755), ("/run", 0o755), ("/sys", 0o755), ("/tmp", 0o1777)];
-    places.iter().try_for_each(make).map_err(|e| io_error("making the mount points of a root", &e))?;
+    let places = [
+        ("/dev", 0o755),
+        ("/proc", 0o755),
+        ("/run", 0o755),
+        ("/sys", 0o755),
+        ("/tmp", 0o1777),
+    ];
+    places
+        .iter()
+        .try_for_each(make)
+        .map_err(|e| io_error("making the mount points of a root", &e))?;
     Ok(Value::Null)
 }
