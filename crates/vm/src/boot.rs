@@ -12,15 +12,14 @@ use crate::disk::Disk;
 use crate::engine::{self, Attempt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Machine;
+use crate::pulse::Pulse;
 use crate::report::{AccelUsed, VmEvent};
 use crate::request::{BootRequest, Display};
-use crate::screen::Picture;
 use crate::work::WorkDir;
 
 const TICK: Duration = Duration::from_millis(500);
 /// How long KVM is watched for signs of life. Later silence is a system at rest.
 const WATCHED: Duration = Duration::from_secs(60);
-const PULSE: Duration = Duration::from_secs(4);
 /// A guest that neither asks the disk nor changes the screen for this long in its first minute hangs.
 const SILENCE: Duration = Duration::from_secs(20);
 /// What boots a system asks the disk for more than this within a minute of working KVM.
@@ -99,7 +98,7 @@ fn run(
     {
         on_event(VmEvent::Vnc { address });
     }
-    let mut pulse = Pulse::new(Instant::now());
+    let mut watch = Watch::new(Instant::now());
     loop {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::cancelled().into());
@@ -108,10 +107,10 @@ fn run(
         if let Some(status) = inputs.ended {
             return ended(attempt, status, &machine.messages());
         }
-        pulse.hear(&inputs.serial, Instant::now());
+        watch.hear(&inputs.serial, Instant::now());
         if attempt.may_fall_back
             && front.has_serial_socket()
-            && let Some(why) = pulse.missing(&mut machine, Instant::now())
+            && let Some(why) = watch.missing(&mut machine, Instant::now())
         {
             return Err(Ended::Useless(why));
         }
@@ -173,26 +172,20 @@ fn ended(attempt: &Attempt, status: ExitStatus, messages: &str) -> std::result::
     })
 }
 
-/// Signs of life under KVM: requests to the disk, changes of the screen.
-struct Pulse {
+/// Watches a machine under KVM for its first minute.
+struct Watch {
     start: Instant,
-    next: Instant,
-    alive: Instant,
-    requests: u64,
-    picture: Option<Picture>,
+    pulse: Pulse,
     lines: Lines,
     /// GRUB's menu stands and waits for the user: silence means nothing.
     menu: bool,
 }
 
-impl Pulse {
+impl Watch {
     fn new(now: Instant) -> Self {
-        Pulse {
+        Watch {
             start: now,
-            next: now + PULSE,
-            alive: now,
-            requests: 0,
-            picture: None,
+            pulse: Pulse::new(now),
             lines: Lines::default(),
             menu: false,
         }
@@ -200,7 +193,7 @@ impl Pulse {
 
     fn hear(&mut self, bytes: &[u8], now: Instant) {
         if !bytes.is_empty() {
-            self.alive = now;
+            self.pulse.heard(now);
         }
         self.menu |= self
             .lines
@@ -211,41 +204,22 @@ impl Pulse {
 
     /// Why KVM must be given up, if it must.
     fn missing(&mut self, machine: &mut Machine, now: Instant) -> Option<String> {
-        if now < self.next
-            || self.requests > BUSY
-            || now.duration_since(self.start) > WATCHED + PULSE
+        let requests = self.pulse.requests();
+        if requests > BUSY
+            || now.duration_since(self.start) > WATCHED
+            || !self.pulse.look(machine, now)
         {
             return None;
         }
-        self.next = now + PULSE;
-        self.look(machine, now);
         if machine
             .status()
             .is_ok_and(|status| status == "internal-error")
         {
             return Some("QEMU reports an internal error of KVM".to_owned());
         }
-        let silent = !self.menu && now.duration_since(self.alive) >= SILENCE;
+        self.menu &= requests == self.pulse.requests();
+        let silent = !self.menu && self.pulse.silence(now) >= SILENCE;
         silent.then(|| format!("no sign of life for {} s", SILENCE.as_secs()))
-    }
-
-    fn look(&mut self, machine: &mut Machine, now: Instant) {
-        let requests = machine.disk_requests().unwrap_or(self.requests);
-        let picture = machine
-            .screen()
-            .ok()
-            .and_then(|ppm| Picture::from_ppm(&ppm).ok());
-        let changed = match (&self.picture, &picture) {
-            (Some(last), Some(now)) => last.difference(now) > 0.0005,
-            (None, Some(_)) => true,
-            _ => false,
-        };
-        self.menu &= requests == self.requests;
-        if requests != self.requests || changed {
-            self.alive = now;
-        }
-        self.requests = requests;
-        self.picture = picture;
     }
 }
 

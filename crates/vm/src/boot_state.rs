@@ -50,7 +50,6 @@ pub(crate) struct BootState {
     pub(crate) diagnosed: bool,
     pub(crate) login_prompt: bool,
     pub(crate) script: Option<ScriptResult>,
-    pub(crate) last_heard: Instant,
     fatal: Option<Fatal>,
     bytes_of_agent: u64,
 }
@@ -89,7 +88,6 @@ impl BootState {
             diagnosed: false,
             login_prompt: false,
             script: None,
-            last_heard: start,
             fatal: None,
             bytes_of_agent: 0,
         }
@@ -146,7 +144,6 @@ impl BootState {
         if bytes.is_empty() {
             return;
         }
-        self.last_heard = now;
         self.reach(StageName::Firmware, now, None);
         for line in self.lines.feed(bytes) {
             self.console_line(&line, now);
@@ -250,7 +247,6 @@ impl BootState {
         self.bytes_of_agent += bytes.len() as u64;
         for line in self.inbox.feed(bytes) {
             if let Some((uptime, report)) = agent::parse(&line) {
-                self.last_heard = now;
                 self.report(report, uptime, now);
             }
         }

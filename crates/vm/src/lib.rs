@@ -21,6 +21,7 @@ mod disk;
 mod engine;
 mod error;
 mod machine;
+mod pulse;
 mod qmp;
 mod report;
 mod request;

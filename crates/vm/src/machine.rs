@@ -15,6 +15,7 @@ use crate::agent;
 use crate::blueprint::{self, Blueprint, Front};
 use crate::error::{Error, Result};
 use crate::qmp::{Event, Qmp, QmpError};
+use crate::screen::Picture;
 use crate::tools::{Flash, Tools};
 use crate::work::WorkDir;
 
@@ -136,11 +137,34 @@ impl Machine {
     }
 
     /// The screen as a binary PPM.
-    pub(crate) fn screen(&mut self) -> std::result::Result<Vec<u8>, QmpError> {
+    fn screen(&mut self) -> std::result::Result<Vec<u8>, QmpError> {
         self.qmp
             .command("screendump", json!({"filename": SCREEN}))?;
         std::fs::read(self.work.file(SCREEN))
             .map_err(|e| QmpError::Malformed(format!("the screen dump: {e}")))
+    }
+
+    /// The screen, if QEMU can tell.
+    pub(crate) fn picture(&mut self) -> Option<Picture> {
+        Picture::from_ppm(&self.screen().ok()?).ok()
+    }
+
+    /// How long QEMU's busiest-kept thread has waited for a processor of the host so far.
+    pub(crate) fn waited(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let waited = |task: std::fs::DirEntry| -> Option<u64> {
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split_whitespace().nth(1)?.parse().ok()
+        };
+        Duration::from_nanos(
+            tasks
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter_map(waited)
+                .max()
+                .unwrap_or(0),
+        )
     }
 
     /// Requests to the disk since power-on.

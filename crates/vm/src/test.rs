@@ -1,29 +1,29 @@
 //! `kiln test`: boots an image unseen and gives a verdict.
 
+mod conclude;
+
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::agent;
 use crate::blueprint::{Blueprint, Engine, Front};
-use crate::boot_state::{BootState, no_result, round};
+use crate::boot_state::BootState;
 use crate::disk::Disk;
 use crate::engine::{self, Attempt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Inputs, Machine};
-use crate::report::{FailedUnit, Reason, Report, StageName, Verdict, VmEvent};
+use crate::pulse::Pulse;
+use crate::report::{Reason, Report, StageName, Verdict, VmEvent};
 use crate::request::{Expect, TestRequest};
-use crate::screen::{Drawn, Picture, ScreenWatch};
+use crate::screen::{Drawn, ScreenWatch};
 use crate::work::WorkDir;
 
 /// How often the machine is looked at when nothing arrives.
 const TICK: Duration = Duration::from_millis(250);
 /// Between two looks at the screen while the desktop is being drawn.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two looks at disk and screen for signs of life.
-const PULSE: Duration = Duration::from_secs(4);
 /// A boot loader that shows no sign of life for this long does not go on.
 const DEAD: Duration = Duration::from_secs(60);
 /// The same after GRUB has reported an error.
@@ -34,10 +34,6 @@ const KVM_KERNEL: Duration = Duration::from_secs(60);
 const KVM_SILENCE: Duration = Duration::from_secs(20);
 /// Between two attempts to start the observer from the same prompt.
 const AGAIN: Duration = Duration::from_secs(20);
-/// How long start-up jobs may still run once the expected state is reached.
-const SETTLE: Duration = Duration::from_secs(90);
-/// How long the list of failed units may take.
-const COLLECT: Duration = Duration::from_secs(60);
 /// After this, a settled system without a session will have none.
 const NO_SESSION: Duration = Duration::from_secs(120);
 /// Seconds from the kernel's first line to the system's init on a quiet machine under emulation.
@@ -119,14 +115,6 @@ struct Run<'a> {
     next_look: Instant,
 }
 
-/// Signs of life besides the console.
-struct Pulse {
-    next: Instant,
-    alive: Instant,
-    requests: u64,
-    picture: Option<Picture>,
-}
-
 impl<'a> Run<'a> {
     fn start(
         request: &'a TestRequest,
@@ -177,12 +165,7 @@ impl<'a> Run<'a> {
             cancel,
             serial_log,
             start,
-            pulse: Pulse {
-                next: start + PULSE,
-                alive: start,
-                requests: 0,
-                picture: None,
-            },
+            pulse: Pulse::new(start),
             resets: 0,
             ended: None,
             broken: false,
@@ -235,6 +218,9 @@ impl<'a> Run<'a> {
                     .trim_end()
                     .to_owned(),
             );
+        }
+        if !inputs.serial.is_empty() || !inputs.agent.is_empty() {
+            self.pulse.heard(now);
         }
         self.start_observer(now);
         self.flush()
@@ -293,41 +279,11 @@ impl<'a> Run<'a> {
             .map_err(|e| Error::environment("writing the serial log").cause(e))
     }
 
-    /// Looks for signs of life besides the console: disk requests, then the screen.
+    /// Looks for signs of life until the observer, who shows that the system runs.
     fn take_pulse(&mut self, now: Instant) {
-        if now < self.pulse.next || self.boot.observed() || self.ended.is_some() {
-            return;
+        if !self.boot.observed() && self.ended.is_none() {
+            self.pulse.look(&mut self.machine, now);
         }
-        self.pulse.next = now + PULSE;
-        if now.duration_since(self.boot.last_heard) < PULSE {
-            self.pulse.alive = now;
-            return;
-        }
-        let requests = self.machine.disk_requests().unwrap_or(self.pulse.requests);
-        if requests != self.pulse.requests {
-            self.pulse.requests = requests;
-            self.pulse.alive = now;
-        } else if let Some(picture) = self.look() {
-            // A blinking cursor is no life.
-            if self
-                .pulse
-                .picture
-                .as_ref()
-                .is_none_or(|last| last.difference(&picture) > 0.0005)
-            {
-                self.pulse.alive = now;
-            }
-            self.pulse.picture = Some(picture);
-        }
-    }
-
-    fn look(&mut self) -> Option<Picture> {
-        let ppm = self.machine.screen().ok()?;
-        Picture::from_ppm(&ppm).ok()
-    }
-
-    fn silence(&self, now: Instant) -> Duration {
-        now.duration_since(self.pulse.alive.max(self.boot.last_heard))
     }
 
     /// KVM that opens may still hang or fail to emulate, in machines that are virtual themselves.
@@ -338,9 +294,9 @@ impl<'a> Run<'a> {
         let kernel = self.boot.has(StageName::Kernel);
         let why = if let Some(ended) = self.ended.as_ref().filter(|_| !kernel || self.broken) {
             ended.clone()
-        } else if self.silence(now) >= KVM_SILENCE {
+        } else if self.pulse.silence(now) >= KVM_SILENCE {
             format!("no sign of life for {} s", KVM_SILENCE.as_secs())
-        } else if !kernel && now.duration_since(self.start) >= KVM_KERNEL {
+        } else if !kernel && self.pulse.usable_since(self.start, now) >= KVM_KERNEL {
             format!("no kernel after {} s", KVM_KERNEL.as_secs())
         } else {
             return None;
@@ -364,7 +320,7 @@ impl<'a> Run<'a> {
 
     /// Without a kernel nothing happens by itself any more once everything is silent.
     fn dead_before_kernel(&self, now: Instant) -> Option<End> {
-        let silence = self.silence(now);
+        let silence = self.pulse.silence(now);
         if self.boot.has(StageName::Kernel) || silence < DEAD_AFTER_ERROR {
             return None;
         }
@@ -449,7 +405,7 @@ impl<'a> Run<'a> {
         if self.watch.is_none() || now < self.next_look {
             return None;
         }
-        let picture = self.look()?;
+        let picture = self.machine.picture()?;
         // Looking must not slow down what is looked at.
         self.next_look = Instant::now() + LOOK.max(now.elapsed() * 10);
         let drawn = self.watch.as_mut()?.look(picture, now)?;
@@ -520,225 +476,6 @@ impl<'a> Run<'a> {
             format!("{} within {seconds} s; {last}{screen}", reason.sentence()),
         )
     }
-
-    /// Asks for failed units, runs the script, takes the picture and writes the files.
-    fn conclude(
-        mut self,
-        verdict: Verdict,
-        drawn: Option<Drawn>,
-        note: Option<String>,
-    ) -> Result<Report> {
-        let seconds = round(self.start.elapsed().as_secs_f64());
-        let reached = verdict == Verdict::Passed;
-        self.gather_units(&verdict)?;
-        let picture = self.look();
-        let mut verdict = self.with_units(verdict);
-        if reached && self.request.script.is_some() {
-            verdict = self.run_script(verdict)?;
-        }
-        self.boot.finish_log(Instant::now());
-        self.flush()?;
-        let report = self.report(verdict, drawn, note, seconds, picture.as_ref());
-        self.publish(&report, picture.as_ref())?;
-        Ok(report)
-    }
-
-    fn gather_units(&mut self, verdict: &Verdict) -> Result<()> {
-        let alive = !matches!(
-            verdict,
-            Verdict::Failed {
-                reason: Reason::KernelPanic | Reason::Died,
-                ..
-            }
-        );
-        let reached = *verdict == Verdict::Passed;
-        if !self.boot.observed() || !alive {
-            if reached {
-                self.boot.warn(
-                    "the observer did not start in the guest: failed units were not looked for"
-                        .to_owned(),
-                );
-            }
-            return Ok(());
-        }
-        let (settle, collect) = (SETTLE.mul_f64(self.pace()), COLLECT.mul_f64(self.pace()));
-        if reached && !self.pump_until(settle, |boot| boot.settled_at.is_some())? {
-            self.boot
-                .warn("start-up jobs of systemd are still waiting".to_owned());
-        }
-        self.machine.tell(agent::COLLECT);
-        if !self.pump_until(collect, |boot| boot.collected)? {
-            self.boot
-                .warn("the guest did not list its failed units in time".to_owned());
-        } else if !reached {
-            self.machine.tell(agent::DIAGNOSE);
-            self.pump_until(collect, |boot| boot.diagnosed)?;
-        }
-        Ok(())
-    }
-
-    /// Pumps until `done` or for `limit`; says whether it is done.
-    fn pump_until(&mut self, limit: Duration, done: impl Fn(&BootState) -> bool) -> Result<bool> {
-        let deadline = Instant::now() + limit;
-        while !done(&self.boot) {
-            if Instant::now() >= deadline || self.ended.is_some() {
-                return Ok(false);
-            }
-            self.pump()?;
-        }
-        Ok(true)
-    }
-
-    /// A failed unit is a verdict of its own, or the likely cause of a state not reached.
-    fn with_units(&self, verdict: Verdict) -> Verdict {
-        if self.boot.failed_units.is_empty() {
-            return verdict;
-        }
-        let units = self
-            .boot
-            .failed_units
-            .iter()
-            .map(describe)
-            .collect::<Vec<_>>()
-            .join("; ");
-        match verdict {
-            Verdict::Passed if self.request.allow_failed_units => Verdict::Passed,
-            Verdict::Passed => Verdict::Failed {
-                reason: Reason::UnitFailed,
-                detail: units,
-            },
-            Verdict::Failed {
-                reason: Reason::NoDesktop | Reason::NoLogin | Reason::UnitFailed,
-                detail,
-            } => Verdict::Failed {
-                reason: Reason::UnitFailed,
-                detail: format!("{detail}; failed units: {units}"),
-            },
-            other => other,
-        }
-    }
-
-    /// Runs the caller's script. A verdict that is bad already stays.
-    fn run_script(&mut self, verdict: Verdict) -> Result<Verdict> {
-        if !self.boot.observed() {
-            return Ok(worse(
-                verdict,
-                "it could not be run: the observer did not start in the guest".to_owned(),
-            ));
-        }
-        self.boot.script = Some(no_result());
-        self.machine.tell(agent::RUN);
-        let limit = self.request.timeout;
-        let ended = self.pump_until(limit, |boot| {
-            boot.script.as_ref().is_some_and(|s| s.exit_code.is_some())
-        })?;
-        let code = self
-            .boot
-            .script
-            .as_ref()
-            .and_then(|script| script.exit_code);
-        Ok(match (ended, code) {
-            (true, Some(0)) => verdict,
-            (true, code) => worse(
-                verdict,
-                format!("it ended with exit code {}", code.unwrap_or(-1)),
-            ),
-            (false, _) => {
-                let why = self
-                    .ended
-                    .clone()
-                    .unwrap_or_else(|| format!("it did not end within {} s", limit.as_secs()));
-                worse(verdict, why)
-            }
-        })
-    }
-
-    fn report(
-        &mut self,
-        verdict: Verdict,
-        drawn: Option<Drawn>,
-        accel_note: Option<String>,
-        seconds: f64,
-        picture: Option<&Picture>,
-    ) -> Report {
-        let boot = &mut self.boot;
-        let hardware = &self.request.hardware;
-        let mut failed_units = std::mem::take(&mut boot.failed_units);
-        if failed_units.is_empty() && !boot.collected {
-            let unknown = |unit: &String| FailedUnit {
-                unit: unit.clone(),
-                result: "unknown".into(),
-                log: Vec::new(),
-            };
-            failed_units.extend(boot.console_failed.iter().map(unknown));
-        }
-        Report {
-            verdict,
-            image: self.request.image.clone(),
-            expect: self.request.expect,
-            firmware: hardware.firmware,
-            bus: hardware.bus,
-            accel: self.attempt.engine.into(),
-            accel_note,
-            memory_mib: hardware.memory_mib,
-            cpus: hardware.cpus,
-            seconds,
-            stages: std::mem::take(&mut boot.stages),
-            os: boot.os.take(),
-            kernel: boot.kernel.take(),
-            system_state: boot.state.take().map(|state| state.system),
-            session_user: boot.session.take().map(|session| session.user),
-            failed_units,
-            logs: std::mem::take(&mut boot.logs),
-            drawn,
-            screen: picture.map(Picture::figures),
-            script: boot.script.take(),
-            kernel_args: self.kernel_args.clone(),
-            warnings: std::mem::take(&mut boot.warnings),
-            console: std::mem::take(&mut boot.console).into(),
-        }
-    }
-
-    fn publish(&mut self, report: &Report, picture: Option<&Picture>) -> Result<()> {
-        let output = &self.request.output;
-        let path = output.join("serial.log");
-        let mut log = Vec::new();
-        std::io::Seek::rewind(&mut self.serial_log)
-            .and_then(|()| std::io::Read::read_to_end(&mut self.serial_log, &mut log))
-            .map_err(|e| Error::file("reading the log for", &path, e))?;
-        put(output, "serial.log", &log)?;
-        if let Some(picture) = picture {
-            let png = picture
-                .to_png()
-                .map_err(|e| Error::internal("encoding desktop.png").cause(e))?;
-            put(output, "desktop.png", &png)?;
-        } else {
-            // No picture of an earlier boot may pass for this one's.
-            let _ = std::fs::remove_file(output.join("desktop.png"));
-        }
-        let mut json = serde_json::to_vec_pretty(report)
-            .map_err(|e| Error::internal("encoding boot.json").cause(e))?;
-        json.push(b'\n');
-        put(output, "boot.json", &json)
-    }
-}
-
-fn worse(verdict: Verdict, detail: String) -> Verdict {
-    match verdict {
-        Verdict::Passed => Verdict::Failed {
-            reason: Reason::ScriptFailed,
-            detail,
-        },
-        failed => failed,
-    }
-}
-
-fn describe(unit: &FailedUnit) -> String {
-    let last = unit.log.iter().rev().find(|line| !line.trim().is_empty());
-    let log = last
-        .map(|line| format!(": {}", line.trim()))
-        .unwrap_or_default();
-    format!("{} ({}){log}", unit.unit, unit.result)
 }
 
 /// What a test boot adds to the kernel's command line: both consoles, the serial one last so that it is `/dev/console`;
@@ -761,20 +498,4 @@ fn kernel_args(request: &TestRequest, engine: Engine) -> Vec<String> {
     }
     args.extend(request.kernel_args.iter().cloned());
     args
-}
-
-/// Puts a file into its place by rename.
-fn put(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let path = dir.join(name);
-    let written = || -> std::io::Result<()> {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        let mut file = tempfile::Builder::new()
-            .prefix(".kiln-")
-            .permissions(mode)
-            .tempfile_in(dir)?;
-        file.write_all(content)?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    written().map_err(|e| Error::file("writing", &path, e))
 }
