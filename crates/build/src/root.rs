@@ -275,7 +275,16 @@ impl Roots<'_> {
 
     /// Runs `%pre` scripts in the tools root. What they leave in `/tmp` is in the staging directory's `fs`.
     pub(crate) fn pre(&self, list: &[Located<Script>], tools: &Stack) -> Result<Staging, Failure> {
-        let title = format!("running {} %pre script{}", list.len(), plural(list.len()));
+        self.outside("%pre", list, tools)
+    }
+
+    fn outside(
+        &self,
+        kind: &str,
+        list: &[Located<Script>],
+        tools: &Stack,
+    ) -> Result<Staging, Failure> {
+        let title = format!("running {} {kind} script{}", list.len(), plural(list.len()));
         self.steps.step(&title, None, Unit::Files, |step| {
             let shared = self.store.stage()?;
             let scratch = self.store.stage()?;
@@ -296,14 +305,10 @@ impl Roots<'_> {
 
     /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported.
     pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack) {
-        let wanted: Vec<Located<Script>> = list
-            .iter()
-            .filter(|s| s.item.kind != kiln_kickstart::ScriptKind::PreInstall)
-            .cloned()
-            .collect();
-        if !wanted.is_empty()
-            && let Err(failure) = self.pre(&wanted, tools)
-        {
+        if list.is_empty() {
+            return;
+        }
+        if let Err(failure) = self.outside("%onerror", list, tools) {
             self.steps.warn(failure.message, failure.origin, None);
         }
     }

@@ -45,7 +45,7 @@ pub struct Lowered {
     pub problems: Vec<Problem>,
     /// `%pre` scripts in order; they run before the kickstart files are read for good.
     pub pre_scripts: Vec<Located<Script>>,
-    /// `%pre-install`, `%onerror` and `%traceback` scripts in order.
+    /// `%onerror` and `%traceback` scripts in order.
     pub other_scripts: Vec<Located<Script>>,
 }
 
@@ -254,8 +254,13 @@ impl Lowering<'_> {
         match script.item.kind {
             ScriptKind::Pre => self.pre.push(script),
             ScriptKind::Post => layer.scripts.push(script),
-            ScriptKind::PreInstall | ScriptKind::OnError | ScriptKind::Traceback => {
-                self.other.push(script)
+            ScriptKind::OnError | ScriptKind::Traceback => self.other.push(script),
+            ScriptKind::PreInstall => {
+                let message =
+                    "%pre-install is not run: there is no mounted system before the packages";
+                let hint = "prepare files in %pre, or change the root in %post";
+                self.problems
+                    .push(Problem::warning(message).at(script.origin).hint(hint));
             }
         }
     }

@@ -84,6 +84,7 @@ pub struct Layer {
     /// Options of `%packages`.
     pub package_options: PackageOptions,
     /// Commands in source order.
+    #[serde(serialize_with = "without_secrets")]
     pub commands: Vec<Located<Command>>,
     /// Scripts in source order.
     pub scripts: Vec<Located<Script>>,
@@ -98,6 +99,44 @@ impl Layer {
                 h.id("command", command_id(&c.item))
             })
             .finish()
+    }
+}
+
+/// Commands as a plan shows them: passwords and keys stay out of what is printed, stored or sent.
+fn without_secrets<S: serde::Serializer>(
+    commands: &[Located<Command>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(commands.iter().map(|located| {
+        let mut shown = located.clone();
+        redact(&mut shown.item);
+        shown
+    }))
+}
+
+/// What replaces a secret where people or programs read.
+pub const HIDDEN: &str = "«secret»";
+
+fn redact(command: &mut Command) {
+    if matches!(command.name.as_str(), "rootpw" | "sshpw" | "autopart") {
+        command
+            .args
+            .iter_mut()
+            .for_each(|arg| *arg = HIDDEN.to_owned());
+    }
+    const SECRET: &[&str] = &[
+        "--password",
+        "--passphrase",
+        "--wpakey",
+        "--wepkey",
+        "--bindpw",
+    ];
+    for option in command
+        .options
+        .iter_mut()
+        .filter(|o| SECRET.contains(&o.name.as_str()))
+    {
+        option.value = Value::Text(HIDDEN.to_owned());
     }
 }
 
@@ -311,4 +350,33 @@ pub fn script_id(script: &Script) -> Id {
         .json("error-on-fail", &script.error_on_fail)
         .text("body", &script.body)
         .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_kickstart::{NoIncludes, Options, parse};
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let text = b"rootpw --plaintext hunter2\nuser --name=u --password=hunter2\n";
+        let parsed = parse("t.ks", text, &Options::default(), &mut NoIncludes);
+        let commands = parsed.kickstart.items.iter().filter_map(|item| match item {
+            kiln_kickstart::Item::Command(command) => Some(Located {
+                origin: "t.ks:1".to_owned(),
+                item: command.clone(),
+            }),
+            _ => None,
+        });
+        let layer = Layer {
+            name: "t".to_owned(),
+            packages: Vec::new(),
+            package_options: PackageOptions::default(),
+            commands: commands.collect(),
+            scripts: Vec::new(),
+        };
+        let shown = serde_json::to_string(&layer).unwrap();
+        assert_eq!(layer.commands.len(), 2);
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
 }
