@@ -1,0 +1,236 @@
+//! Definitions as users write them: the examples' plans, and what is said about mistakes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kiln_kickstart::Severity;
+use kiln_plan::{Definition, Files, Input, Lowered, Plan, lower, lower_text};
+
+/// Files in memory.
+struct Memory(BTreeMap<&'static str, &'static str>);
+
+impl Files for Memory {
+    fn read(&self, path: &str, _from: &str) -> Result<(String, Vec<u8>), String> {
+        let text = self
+            .0
+            .get(path)
+            .ok_or_else(|| format!("{path}: no such file"))?;
+        Ok((path.to_owned(), text.as_bytes().to_vec()))
+    }
+}
+
+/// The repository's examples.
+struct Examples;
+
+impl Files for Examples {
+    fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
+        let dir = Path::new(from).parent().unwrap_or(Path::new(""));
+        let name = dir.join(path).display().to_string();
+        let bytes = fs::read(root().join(&name)).map_err(|e| format!("{name}: {e}"))?;
+        Ok((name, bytes))
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn of(files: &[(&'static str, &'static str)], input: &Input) -> Lowered {
+    let memory = Memory(files.iter().copied().collect());
+    let text = memory
+        .0
+        .get("kiln.toml")
+        .copied()
+        .unwrap_or("layers = [\"a.ks\"]");
+    lower_text("kiln.toml", text, input, &memory)
+}
+
+fn bookworm() -> Input {
+    Input {
+        distribution: Some("debian:bookworm".to_owned()),
+        ..Input::default()
+    }
+}
+
+/// `origin: message` of every error.
+fn errors(lowered: &Lowered) -> Vec<String> {
+    let errors = lowered
+        .problems
+        .iter()
+        .filter(|p| p.severity == Severity::Error);
+    errors
+        .map(|p| format!("{}: {}", p.origin.as_deref().unwrap_or("-"), p.message))
+        .collect()
+}
+
+/// A plan in a page: enough to see in a review what a change of an example or of a default does.
+fn summary(plan: &Plan) -> String {
+    let mut out = format!("{} {:?}\n", plan.name, plan.target);
+    for added in &plan.system.packages {
+        out += &format!("+ {}\n", added.package);
+    }
+    for layer in &plan.layers {
+        let asked = layer.packages.iter().filter(|r| !r.exclude).count();
+        let out_of = layer.packages.len() - asked;
+        out += &format!(
+            "layer {}: {asked} requests, {out_of} exclusions, {:?}\n",
+            layer.name, layer.package_options
+        );
+        let commands: Vec<&str> = layer
+            .commands
+            .iter()
+            .map(|c| c.item.name.as_str())
+            .collect();
+        out += &format!(
+            "  {}; {} scripts\n",
+            commands.join(" "),
+            layer.scripts.len()
+        );
+    }
+    out + &format!(
+        "{:?}\n{:?}\n{:?}\n{:?}\n",
+        plan.boot, plan.disk, plan.compression, plan.formats
+    )
+}
+
+#[test]
+fn the_lab_has_three_layers_and_a_home() {
+    let text = fs::read_to_string(root().join("examples/lab/kiln.toml")).unwrap();
+    let lowered = lower_text(
+        "examples/lab/kiln.toml",
+        &text,
+        &Input::default(),
+        &Examples,
+    );
+    assert_eq!(errors(&lowered), Vec::<String>::new());
+    insta::assert_snapshot!("lab", summary(&lowered.plan.unwrap()));
+}
+
+#[test]
+fn the_minimal_example_is_one_layer() {
+    let definition = Definition {
+        layers: vec!["minimal.ks".to_owned()],
+        ..Definition::default()
+    };
+    let lowered = lower("examples/minimal.ks", &definition, &bookworm(), &Examples);
+    assert_eq!(errors(&lowered), Vec::<String>::new());
+    insta::assert_snapshot!("minimal", summary(&lowered.plan.unwrap()));
+}
+
+#[test]
+fn ids_do_not_depend_on_places() {
+    let a = of(
+        &[("a.ks", "lang C.UTF-8\n%packages\nnano\n%end\n")],
+        &bookworm(),
+    )
+    .plan
+    .unwrap();
+    let b = of(
+        &[("a.ks", "\n# moved\nlang C.UTF-8\n%packages\nnano\n%end\n")],
+        &bookworm(),
+    )
+    .plan
+    .unwrap();
+    let c = of(
+        &[("a.ks", "lang C.UTF-8\n%packages\nvim\n%end\n")],
+        &bookworm(),
+    )
+    .plan
+    .unwrap();
+    assert_eq!(a.id(), b.id());
+    assert_eq!(a.request_id(), b.request_id());
+    assert_ne!(a.request_id(), c.request_id());
+}
+
+#[test]
+fn a_script_changes_the_plan_but_not_what_is_asked_of_the_repositories() {
+    let a = of(
+        &[("a.ks", "%packages\nnano\n%end\n%post\ntrue\n%end\n")],
+        &bookworm(),
+    )
+    .plan
+    .unwrap();
+    let b = of(
+        &[("a.ks", "%packages\nnano\n%end\n%post\nfalse\n%end\n")],
+        &bookworm(),
+    )
+    .plan
+    .unwrap();
+    assert_ne!(a.id(), b.id());
+    assert_eq!(a.request_id(), b.request_id());
+}
+
+#[test]
+fn a_url_names_the_distribution() {
+    let text = "url --url=http://mirror.example/debian/dists/trixie\n%packages\n%end\n";
+    let plan = of(&[("a.ks", text)], &Input::default()).plan.unwrap();
+    assert_eq!(plan.target.release, "trixie");
+    assert_eq!(plan.repositories[0].url, "http://mirror.example/debian");
+    assert_eq!(plan.repositories[0].origin, "a.ks:1");
+}
+
+#[test]
+fn mistakes_have_places() {
+    let wrong = |text: &'static str| errors(&of(&[("a.ks", text)], &bookworm()));
+    assert_eq!(
+        wrong("part /home\n%packages\n%end\n"),
+        ["a.ks:1: `part /home` without a size"]
+    );
+    let srv = wrong("part /srv --size=10\n%packages\n%end\n");
+    assert_eq!(
+        srv,
+        ["a.ks:1: `part /srv`: a live image has a root and, if asked for, a /home partition"]
+    );
+    let repo = wrong("repo --name=x --baseurl=http://x.example/rpm\n%packages\n%end\n");
+    assert_eq!(
+        repo,
+        ["a.ks:1: `http://x.example/rpm` is not the address of a Debian suite"]
+    );
+}
+
+#[test]
+fn toml_mistakes_name_the_line() {
+    let lowered = of(&[("kiln.toml", "name = \"x\"\nlayerz = []\n")], &bookworm());
+    assert!(
+        errors(&lowered)[0].starts_with("kiln.toml:2: unknown field `layerz`"),
+        "{:?}",
+        errors(&lowered)
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let none = errors(&of(&[("a.ks", "%packages\n%end\n")], &Input::default()));
+    assert_eq!(none, ["kiln.toml: no distribution is named"]);
+    let profile = Input {
+        profile: Some("nightly".to_owned()),
+        ..bookworm()
+    };
+    assert_eq!(
+        errors(&of(&[("a.ks", "%packages\n%end\n")], &profile)),
+        ["kiln.toml: there is no profile `nightly`"]
+    );
+    let format = Input {
+        formats: Some(vec!["iso".to_owned()]),
+        ..bookworm()
+    };
+    assert_eq!(
+        errors(&of(&[("a.ks", "%packages\n%end\n")], &format)),
+        ["kiln.toml: format `iso` is not one that Kiln writes"]
+    );
+    let missing = errors(&of(&[], &bookworm()));
+    assert_eq!(
+        missing,
+        ["kiln.toml: layer `a.ks` cannot be read: a.ks: no such file"]
+    );
+}
+
+#[test]
+fn an_include_loop_ends() {
+    let found = errors(&of(
+        &[("a.ks", "%include b.ks\n"), ("b.ks", "%include a.ks\n")],
+        &bookworm(),
+    ));
+    assert!(!found.is_empty(), "a loop is an error");
+}
