@@ -10,7 +10,8 @@ pub(crate) fn finish(resolved: &Resolved) -> Finish {
     let plan = &resolved.plan;
     let (sources, keys) = sources(resolved);
     Finish {
-        home: plan.disk.home.as_ref().map(|_| HomeMount {
+        home: plan.disk.home.as_ref().map(|home| HomeMount {
+            grow: home.grow,
             uuid: uuid_text(home_uuid(plan)),
         }),
         sources,

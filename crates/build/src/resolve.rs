@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
+pub(crate) use kiln_packages::TOOLS;
 use kiln_packages::debian::{
     Keys, Metadata, Package, Repository, Universe, default_repositories, refresh,
 };
@@ -16,9 +17,6 @@ use kiln_rootfs::{Place, configure};
 use crate::root::{Roots, Stack};
 use crate::steps::Steps;
 use crate::{Failure, FailureKind, Unit};
-
-/// The lock's layer of the tools root.
-pub(crate) const TOOLS: &str = "tools";
 
 /// What is needed to ask the repositories.
 pub(crate) struct Resolver<'a> {

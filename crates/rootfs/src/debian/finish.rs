@@ -31,6 +31,8 @@ pub struct Finish {
 pub struct HomeMount {
     /// The file system's UUID.
     pub uuid: String,
+    /// Whether it takes the rest of the stick at the first boot.
+    pub grow: bool,
 }
 
 /// Files that record when and where an image was made, and nothing that the image needs.
@@ -178,17 +180,18 @@ fn sources(finish: &Finish) -> io::Result<()> {
 fn fstab(finish: &Finish) -> io::Result<()> {
     let old = fs::read_to_string("/etc/fstab").unwrap_or_default();
     // The installer's placeholder says that there is nothing.
-    let mut text: String = old
-        .lines()
-        .filter(|l| !l.contains("UNCONFIGURED FSTAB"))
-        .map(|l| format!("{l}\n"))
-        .collect();
+    let keep = |line: &&str| !line.contains("UNCONFIGURED FSTAB");
+    let mut text: String = old.lines().filter(keep).map(|l| format!("{l}\n")).collect();
     if let Some(home) = &finish.home {
+        let grow = if home.grow { ",x-systemd.growfs" } else { "" };
         text += "# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n";
         text += &format!(
-            "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s 0 2\n",
+            "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s{grow} 0 2\n",
             home.uuid
         );
+        if home.grow {
+            grow_home(&home.uuid)?;
+        }
     }
     if text != old {
         fs::write("/etc/fstab", text)
@@ -196,6 +199,59 @@ fn fstab(finish: &Finish) -> io::Result<()> {
         Ok(())
     }
 }
+
+/// A unit that lets the partition take what the stick has left, before it is checked and mounted; the file system follows by
+/// `x-systemd.growfs`. systemd-repart needs to be told the disk: it would look for the root's, which is an overlay.
+fn grow_home(uuid: &str) -> io::Result<()> {
+    let device = format!("dev-disk-by\\x2duuid-{}", uuid.replace('-', "\\x2d"));
+    let unit = GROW_UNIT
+        .replace("@DEVICE@", &device)
+        .replace("@UUID@", uuid);
+    for dir in [
+        "/usr/lib/kiln/repart.d",
+        "/etc/systemd/system/home.mount.wants",
+    ] {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(
+        "/usr/lib/kiln/repart.d/50-home.conf",
+        "[Partition]\nType=home\n",
+    )?;
+    fs::write("/usr/lib/kiln/grow-home", GROW_HOME)?;
+    fs::set_permissions("/usr/lib/kiln/grow-home", fs::Permissions::from_mode(0o755))?;
+    fs::write("/etc/systemd/system/kiln-grow-home.service", unit)?;
+    let link = "/etc/systemd/system/home.mount.wants/kiln-grow-home.service";
+    absent(fs::remove_file(link))?;
+    symlink("../kiln-grow-home.service", link)
+}
+
+const GROW_UNIT: &str = r"# Written by Kiln for `part /home --grow`.
+[Unit]
+Description=Let the /home partition take the rest of the stick
+DefaultDependencies=no
+Requires=@DEVICE@.device
+After=@DEVICE@.device
+Before=systemd-fsck@@DEVICE@.service home.mount
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/lib/kiln/grow-home @UUID@
+";
+
+const GROW_HOME: &str = r#"#!/bin/sh
+# Written by Kiln for `part /home --grow`: grows the last partition of the stick to its end, once.
+set -eu
+partition=$(readlink -f "/dev/disk/by-uuid/$1")
+here=/sys/class/block/${partition##*/}
+[ -e "$here/partition" ] || exit 0
+above=$(readlink -f "$here/..")
+# In sectors of 512 bytes: less than 64 MiB is not worth writing a partition table for.
+free=$(($(cat "$above/size") - $(cat "$here/start") - $(cat "$here/size")))
+[ "$free" -gt 131072 ] || exit 0
+[ "$(cat "$above/ro")" = 0 ] || exit 0
+exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
+"#;
 
 /// live-boot takes a partition for a live medium if it finds `/live/*.dir` on it; the link makes the partition's
 /// own root that directory.
