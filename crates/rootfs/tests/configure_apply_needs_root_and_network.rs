@@ -107,7 +107,7 @@ impl Root {
     }
 
     /// Applies changes with the root as `/`, then comes back.
-    fn apply(&self, changes: &[Change]) -> (Result<(), Error>, Vec<String>) {
+    fn apply(&self, changes: &[Change]) -> (Result<(), Box<Error>>, Vec<String>) {
         let host = fs::File::open("/").expect("the host's root");
         rustix::process::chroot(self.dir.path()).expect("chroot into the root");
         std::env::set_current_dir("/").expect("the root's root");
@@ -140,7 +140,7 @@ impl Root {
     }
 
     /// What goes wrong.
-    fn refusal(&self, text: &str) -> Error {
+    fn refusal(&self, text: &str) -> Box<Error> {
         self.apply(&lowered(text, &[]).changes)
             .0
             .expect_err("this cannot be applied")

@@ -33,12 +33,12 @@ pub fn apply(
     change: &Change,
     settings: &Settings,
     log: &mut dyn FnMut(&str),
-) -> std::result::Result<(), Error> {
+) -> std::result::Result<(), Box<Error>> {
     let mut executor = Executor { settings, log };
     for action in &change.actions {
         executor
             .execute(action)
-            .map_err(|fault| Error::new(change, action, fault))?;
+            .map_err(|fault| Box::new(Error::new(change, action, fault)))?;
     }
     Ok(())
 }
