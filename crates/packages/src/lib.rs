@@ -24,5 +24,5 @@ pub use debian::{Keys, Metadata, Package, Repository, Universe, closure, deb, re
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};
-pub use lock::{Lock, LockedPackage, LockedRepository, download};
+pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

@@ -25,6 +25,10 @@ use crate::fetch::url::percent_decode;
 use crate::store::{DownloadStore, Item, OnProgress};
 use crate::{Digest, Error, ErrorKind, Fetcher, Result};
 
+/// The layer of the packages that resolve and install the others. They are a root of their own, so the image may have
+/// the same packages again.
+pub const TOOLS: &str = "tools";
+
 /// The only version of the format so far.
 const FORMAT: &str = "1";
 
@@ -215,7 +219,8 @@ struct Reading {
     repositories: Vec<LockedRepository>,
     layers: Vec<String>,
     packages: Vec<LockedPackage>,
-    seen: HashSet<(String, String)>,
+    /// Root (tools or image), name and architecture.
+    seen: HashSet<(bool, String, String)>,
 }
 
 impl Reading {
@@ -275,7 +280,8 @@ impl Reading {
         if [name, version, architecture, url].contains(&"") {
             return Err("a field is empty".into());
         }
-        if !self.seen.insert((name.to_owned(), architecture.to_owned())) {
+        let key = (layer == TOOLS, name.to_owned(), architecture.to_owned());
+        if !self.seen.insert(key) {
             return Err(format!(
                 "the package {name} ({architecture}) is there twice"
             ));
@@ -398,6 +404,14 @@ mod tests {
             "{text}"
         );
         assert_eq!(Lock::parse("kiln.lock", &text).expect("own text"), lock());
+    }
+
+    #[test]
+    fn the_image_may_have_a_package_of_the_tools() {
+        let mut lock = lock();
+        lock.layers.insert(0, TOOLS.into());
+        lock.packages.insert(0, package("b", TOOLS));
+        assert_eq!(Lock::parse("kiln.lock", &lock.text()).expect("own text"), lock);
     }
 
     #[test]
