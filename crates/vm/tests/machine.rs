@@ -25,7 +25,8 @@ fn request(dir: &Path, image: PathBuf) -> TestRequest {
     request.hardware.memory_mib = 128;
     request.hardware.cpus = 1;
     request.expect = Expect::Login;
-    request.timeout = Duration::from_secs(120);
+    // Long enough for a host that is busy with much else.
+    request.timeout = Duration::from_secs(600);
     request
 }
 
@@ -217,12 +218,12 @@ fn a_boot_that_never_ends_is_given_up_in_time() {
         dir.path(),
         guest::image(dir.path(), &[b"Linux version 6\r\n", HALT]),
     );
-    request.timeout = Duration::from_secs(25);
+    request.timeout = Duration::from_secs(15);
     let (report, _) = run(&request);
     let (reason, detail) = reason(&report);
     assert_eq!(reason, Reason::NoLogin);
     assert!(
-        detail.contains("within 25 s; the last stage was Kernel"),
+        detail.starts_with("no login prompt within 15 s; the last stage was "),
         "{detail}"
     );
 }
