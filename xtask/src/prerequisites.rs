@@ -23,27 +23,55 @@ const fn package(name: &'static str, proof: &'static [&'static str]) -> Package 
 
 /// Debian packages, with what each is for.
 const PACKAGES: &[Package] = &[
-    // Virtual machines: `kiln test` under BIOS and UEFI.
+    // Virtual machines: `kiln test` and the boot tests under BIOS, UEFI and Secure Boot.
     package("qemu-system-x86", &["qemu-system-x86_64"]),
     package("qemu-utils", &["qemu-img"]),
-    package("ovmf", &["/usr/share/OVMF/OVMF_VARS_4M.fd"]),
+    package(
+        "ovmf",
+        &[
+            "/usr/share/OVMF/OVMF_VARS_4M.fd",
+            "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+        ],
+    ),
+    // Boot loaders, as a Debian root would hold them, and what they are compared with.
+    package("grub-common", &["grub-mkimage", "grub-script-check"]),
+    package("grub2-common", &["grub-bios-setup"]),
+    package("grub-pc-bin", &["/usr/lib/grub/i386-pc/boot.img"]),
+    package(
+        "grub-efi-amd64-bin",
+        &["/usr/lib/grub/x86_64-efi/moddep.lst"],
+    ),
+    package(
+        "grub-efi-amd64-signed",
+        &["/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"],
+    ),
+    package("shim-signed", &["/usr/lib/shim/shimx64.efi.signed"]),
+    package(
+        "shim-helpers-amd64-signed",
+        &["/usr/lib/shim/mmx64.efi.signed"],
+    ),
     // Judges of what Kiln writes.
     package("squashfs-tools", &["unsquashfs", "mksquashfs"]),
     package("fdisk", &["sfdisk"]),
+    package("gdisk", &["sgdisk"]),
     package("dosfstools", &["fsck.fat"]),
     package("mtools", &["mdir", "mcopy"]),
-    package("e2fsprogs", &["e2fsck", "dumpe2fs", "debugfs"]),
+    package("e2fsprogs", &["e2fsck", "mke2fs", "dumpe2fs", "debugfs"]),
     package("tar", &["tar"]),
+    package("gzip", &["gzip"]),
+    package("diffutils", &["cmp"]),
     package("attr", &["getfattr", "setfattr"]),
     package("libcap2-bin", &["setcap", "getcap"]),
     // Judges and makers of repositories.
     package("gnupg", &["gpg"]),
+    package("gpgv", &["gpgv"]),
     package("dpkg", &["dpkg", "dpkg-deb"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),
     // Ordinary users' namespaces.
     package("uidmap", &["newuidmap", "newgidmap"]),
-    // Judges of the root file system and of the clock.
+    package("util-linux", &["unshare", "setpriv"]),
+    // The judge of the root file system.
     package("mmdebstrap", &["mmdebstrap"]),
     // Shells and readers of what the command line prints.
     package("bash", &["bash"]),

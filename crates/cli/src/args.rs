@@ -93,11 +93,11 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print a kickstart with its includes expanded, in canonical order
     Flatten(FlattenArgs),
-    /// Boot an image in a virtual machine with a window
+    /// Boot an image in a virtual machine to work with
     Boot(BootArgs),
     /// Boot an image and say whether its desktop comes up
     Test(TestArgs),
-    /// Open a shell in a built or failed root
+    /// Open a shell in the root of a failed step
     Shell(ShellArgs),
     /// Check what this machine offers to builds
     Doctor(DoctorArgs),
@@ -295,14 +295,35 @@ pub(crate) enum Expect {
     Login,
 }
 
+/// Where an interactive machine shows itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Screen {
+    /// A window in a graphical session, VNC otherwise
+    #[default]
+    Auto,
+    /// A GTK window
+    Gtk,
+    /// An SDL window
+    Sdl,
+    /// The text screen in this terminal
+    Curses,
+    /// The serial console in this terminal
+    Serial,
+    /// VNC
+    Vnc,
+}
+
 /// `kiln boot`
 #[derive(Debug, Args)]
 pub(crate) struct BootArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// No window: the serial console on this terminal
-    #[arg(long)]
-    pub(crate) serial: bool,
+    /// Where the machine shows itself
+    #[arg(long, value_enum, default_value_t, value_name = "SCREEN")]
+    pub(crate) display: Screen,
+    /// Address for --display vnc
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) vnc_address: String,
 }
 
 /// `kiln test`
@@ -333,12 +354,9 @@ pub(crate) struct TestArgs {
 /// `kiln shell`
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
-    /// Enter the root of the last failed step
-    #[arg(long, required_unless_present = "layer", conflicts_with = "layer")]
+    /// Enter the root of the last failed step; there is no other choice yet, so it may be left out
+    #[arg(long)]
     pub(crate) last: bool,
-    /// Enter a layer by its id or its beginning, as `kiln cache ls` shows it
-    #[arg(value_name = "LAYER")]
-    pub(crate) layer: Option<String>,
     /// Run this instead of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

@@ -24,7 +24,10 @@ pub(crate) fn read(path: &Path) -> Result<Text, Failure> {
     let (name, bytes) = if path == Path::new(STDIN) {
         ("<stdin>".to_owned(), read_all(io::stdin().lock()))
     } else {
-        (path.display().to_string(), File::open(path).and_then(read_all))
+        (
+            path.display().to_string(),
+            File::open(path).and_then(read_all),
+        )
     };
     match bytes {
         Ok(bytes) => Ok(Text { name, bytes }),
@@ -46,7 +49,8 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
 /// An error of the system without Rust's `(os error N)`.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split_once(" (os error").map_or(text.clone(), |(words, _)| words.to_owned())
+    text.split_once(" (os error")
+        .map_or(text.clone(), |(words, _)| words.to_owned())
 }
 
 /// A version of the language by its name.
@@ -57,7 +61,10 @@ pub(crate) fn version(name: Option<&str>) -> Result<Version, Failure> {
     Version::parse(name).ok_or_else(|| {
         let known: Vec<String> = Version::ALL.iter().map(ToString::to_string).collect();
         let message = format!("no version of the kickstart language is named `{name}`");
-        Failure::new(FailureKind::Usage, message).hint(format!("versions are {} and DEVEL, the newest", known.join(", ")))
+        Failure::new(FailureKind::Usage, message).hint(format!(
+            "versions are {} and DEVEL, the newest",
+            known.join(", ")
+        ))
     })
 }
 
@@ -67,12 +74,19 @@ pub(crate) struct FileLoader;
 impl Loader for FileLoader {
     fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
         if path.contains("://") {
-            return Err(format!("`{path}` is on the network; fetch it and include the file"));
+            return Err(format!(
+                "`{path}` is on the network; fetch it and include the file"
+            ));
         }
         let mut tried = Vec::new();
         for candidate in include_candidates(path, from) {
             match read_include(Path::new(&candidate)) {
-                Ok(bytes) => return Ok(Loaded { name: candidate, bytes }),
+                Ok(bytes) => {
+                    return Ok(Loaded {
+                        name: candidate,
+                        bytes,
+                    });
+                }
                 Err(error) => tried.push(format!("{candidate}: {}", plain(&error))),
             }
         }

@@ -26,6 +26,8 @@ use crate::render::terminal::{Terminal, write_stderr};
 use crate::settings::{Environment, Settings};
 
 fn main() -> ExitCode {
+    // If this is the sandbox child, it never returns from here.
+    kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_build::FUNCTIONS].concat());
     let environment = Environment::of_process();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(&arguments, &environment) {
@@ -87,40 +89,26 @@ fn early_color(arguments: &[OsString]) -> ColorWhen {
 fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let settings = Settings::resolve(&cli.global, environment);
     let mut terminal = Terminal::new(&settings);
-    let result = Interrupt::install()
-        .map_err(|error| {
-            Failure::new(
-                FailureKind::Environment,
-                "the signal handlers could not be installed",
-            )
-            .cause(error.to_string())
-        })
-        .and_then(|interrupt| {
-            let result = commands::run(
-                cli.command,
-                &Context {
-                    settings,
-                    terminal: &terminal,
-                    interrupt: &interrupt,
-                },
-            );
-            Ok((result, interrupt.exit_code()))
-        });
+    let interrupt = Interrupt::default();
+    let result = commands::run(
+        cli.command,
+        &Context {
+            settings,
+            terminal: &terminal,
+            interrupt: &interrupt,
+        },
+    );
     match result {
-        Ok((Ok(code), _)) => {
+        Ok(code) => {
             terminal.end();
             ExitCode::from(code)
         }
-        Ok((Err(failure), signal)) => {
+        Err(failure) => {
             terminal.failure(&failure);
-            match (failure.kind, signal) {
+            match (failure.kind, interrupt.exit_code()) {
                 (FailureKind::Cancelled, Some(code)) => ExitCode::from(code),
                 _ => exit_code(&failure),
             }
-        }
-        Err(failure) => {
-            terminal.failure(&failure);
-            exit_code(&failure)
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::args::{ColorWhen, Global, LogFormat};
 const VARIABLES: &[&str] = &[
     "CLICOLOR",
     "CLICOLOR_FORCE",
+    "DISPLAY",
     "HOME",
     "HTTPS_PROXY",
     "NO_COLOR",
@@ -22,6 +23,7 @@ const VARIABLES: &[&str] = &[
     "PATH",
     "SOURCE_DATE_EPOCH",
     "TERM",
+    "WAYLAND_DISPLAY",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
@@ -151,6 +153,8 @@ pub(crate) struct Settings {
     pub(crate) path: Vec<PathBuf>,
     /// `TERM`, handed on to interactive shells.
     pub(crate) term: Option<String>,
+    /// Whether the user sits in a graphical session.
+    pub(crate) desktop_session: bool,
     /// Processors that this process may use.
     pub(crate) processors: usize,
 }
@@ -199,6 +203,9 @@ impl Settings {
                 .map(|path| std::env::split_paths(path).collect())
                 .unwrap_or_default(),
             term: environment.text("TERM").map(str::to_owned),
+            desktop_session: ["DISPLAY", "WAYLAND_DISPLAY"]
+                .iter()
+                .any(|name| environment.get(name).is_some()),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }

@@ -51,11 +51,18 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     let mut options = Options::new(version(args.version.as_deref())?);
     options.follow_includes = args.follow_includes;
     let palette = Palette::new(context.settings.stdout_color);
-    let verdicts: Vec<Verdict> = args.files.iter().map(|file| check(file, &options, &palette)).collect();
+    let verdicts: Vec<Verdict> = args
+        .files
+        .iter()
+        .map(|file| check(file, &options, &palette))
+        .collect();
     if args.json {
         output::print_json(&verdicts)?;
     } else {
-        let findings: String = verdicts.iter().map(|verdict| verdict.rendered.as_str()).collect();
+        let findings: String = verdicts
+            .iter()
+            .map(|verdict| verdict.rendered.as_str())
+            .collect();
         output::print(&findings)?;
         if context.settings.verbosity != Verbosity::Quiet {
             summarize(&verdicts, context);
@@ -78,7 +85,11 @@ fn verdict(file: String, parsed: &Parsed, palette: &Palette) -> Verdict {
     Verdict {
         file,
         ok: !parsed.diagnostics.iter().any(Diagnostic::counts),
-        findings: parsed.diagnostics.iter().map(|found| finding(parsed, found)).collect(),
+        findings: parsed
+            .diagnostics
+            .iter()
+            .map(|found| finding(parsed, found))
+            .collect(),
         rendered: diagnostic::render_all(parsed, palette),
     }
 }
@@ -101,23 +112,54 @@ fn finding(parsed: &Parsed, found: &Diagnostic) -> Finding {
 
 /// A file that is not there does not keep the others from being checked.
 fn unreadable(failure: &Failure, file: &Path, palette: &Palette) -> Verdict {
-    let message = std::iter::once(&failure.message).chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
+    let message = std::iter::once(&failure.message)
+        .chain(&failure.causes)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(": ");
     let rendered = format!("{}: {message}\n", paint(palette.error, "error[unreadable]"));
-    let findings =
-        vec![Finding { severity: Severity::Error, code: "unreadable", message, place: None, help: Vec::new() }];
-    Verdict { file: file.display().to_string(), ok: false, findings, rendered }
+    let findings = vec![Finding {
+        severity: Severity::Error,
+        code: "unreadable",
+        message,
+        place: None,
+        help: Vec::new(),
+    }];
+    Verdict {
+        file: file.display().to_string(),
+        ok: false,
+        findings,
+        rendered,
+    }
 }
 
 fn summarize(verdicts: &[Verdict], context: &Context<'_>) {
     let palette = Palette::new(context.settings.stderr_color);
     for verdict in verdicts {
-        let word = if verdict.ok { paint(palette.good, "ok") } else { paint(palette.error, "not ok") };
-        let of = |severity| verdict.findings.iter().filter(|finding| finding.severity == severity).count();
+        let word = if verdict.ok {
+            paint(palette.good, "ok")
+        } else {
+            paint(palette.error, "not ok")
+        };
+        let of = |severity| {
+            verdict
+                .findings
+                .iter()
+                .filter(|finding| finding.severity == severity)
+                .count()
+        };
         let counts = match (of(Severity::Error), of(Severity::Warning)) {
             (0, 0) => String::new(),
-            (errors, warnings) => format!(" ({}, {})", counted(errors, "error"), counted(warnings, "warning")),
+            (errors, warnings) => format!(
+                " ({}, {})",
+                counted(errors, "error"),
+                counted(warnings, "warning")
+            ),
         };
-        write_stderr(&format!("{}: {word}{counts}\n", crate::render::text::sanitize(&verdict.file)));
+        write_stderr(&format!(
+            "{}: {word}{counts}\n",
+            crate::render::text::sanitize(&verdict.file)
+        ));
     }
 }
 

@@ -15,11 +15,27 @@ use crate::render::terminal::write_stderr;
 pub(crate) fn run(args: &FlattenArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let version = version(args.version.as_deref())?;
     let text = read(&args.file)?;
-    let parsed = parse(&text.name, &text.bytes, &Options::new(version), &mut FileLoader);
-    write_stderr(&diagnostic::render_all(&parsed, &Palette::new(context.settings.stderr_color)));
-    let errors = parsed.diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
+    let parsed = parse(
+        &text.name,
+        &text.bytes,
+        &Options::new(version),
+        &mut FileLoader,
+    );
+    write_stderr(&diagnostic::render_all(
+        &parsed,
+        &Palette::new(context.settings.stderr_color),
+    ));
+    let errors = parsed
+        .diagnostics
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .count();
     if errors > 0 {
-        let message = format!("{} cannot be flattened: it has {errors} error{}", text.name, if errors == 1 { "" } else { "s" });
+        let message = format!(
+            "{} cannot be flattened: it has {errors} error{}",
+            text.name,
+            if errors == 1 { "" } else { "s" }
+        );
         return Err(Failure::new(FailureKind::Definition, message));
     }
     output::print(&flatten(&parsed, version))?;

@@ -1,11 +1,19 @@
 //! One module for each command. Each takes its arguments and a [`Context`], and returns an exit code or a failure.
 
+mod boot;
+mod build;
+mod cache;
 mod check;
 mod completions;
+mod doctor;
 mod flatten;
+mod machine;
 mod man;
+mod plan;
+mod shell;
+mod test;
 
-use kiln_build::{Failure, FailureKind};
+use kiln_build::Failure;
 
 use crate::args::Command;
 use crate::interrupt::Interrupt;
@@ -25,10 +33,17 @@ pub(crate) struct Context<'a> {
 /// Runs a command and returns the exit code.
 pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure> {
     match command {
-        Command::Completions(args) => completions::run(&args),
-        Command::Man => man::run(),
+        Command::Build(args) => build::run(&args, context),
+        Command::Plan(args) => plan::run(&args, context),
+        Command::Lock(args) => build::lock(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Flatten(args) => flatten::run(&args, context),
-        _ => Err(Failure::new(FailureKind::Internal, "this command is not connected yet")),
+        Command::Boot(args) => boot::run(&args, context),
+        Command::Test(args) => test::run(&args, context),
+        Command::Shell(args) => shell::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
+        Command::Cache(args) => cache::run(&args, context),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man => man::run(),
     }
 }

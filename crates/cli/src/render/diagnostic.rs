@@ -7,11 +7,18 @@ use super::text::sanitize;
 
 /// All findings, an empty line between them.
 pub(crate) fn render_all(parsed: &Parsed, palette: &Palette) -> String {
-    parsed.diagnostics.iter().map(|found| render(parsed, found, palette) + "\n").collect()
+    parsed
+        .diagnostics
+        .iter()
+        .map(|found| render(parsed, found, palette) + "\n")
+        .collect()
 }
 
 fn render(parsed: &Parsed, found: &Diagnostic, palette: &Palette) -> String {
-    segments(&parsed.kickstart, found).iter().map(|segment| colored(segment, palette)).collect()
+    segments(&parsed.kickstart, found)
+        .iter()
+        .map(|segment| colored(segment, palette))
+        .collect()
 }
 
 fn colored(segment: &Segment, palette: &Palette) -> String {
@@ -22,16 +29,23 @@ fn colored(segment: &Segment, palette: &Palette) -> String {
         Style::Gutter => palette.dim,
         Style::Help => palette.note,
     };
-    lines(&segment.text).map(|(text, end)| format!("{}{end}", painted(style, &text))).collect()
+    lines(&segment.text)
+        .map(|(text, end)| format!("{}{end}", painted(style, &text)))
+        .collect()
 }
 
 fn painted(style: anstyle::Style, text: &str) -> String {
-    if text.is_empty() { String::new() } else { paint(style, text) }
+    if text.is_empty() {
+        String::new()
+    } else {
+        paint(style, text)
+    }
 }
 
 /// Each line made harmless, with its end.
 fn lines(text: &str) -> impl Iterator<Item = (String, &'static str)> {
-    text.split_inclusive('\n').map(|line| (sanitize(line), if line.ends_with('\n') { "\n" } else { "" }))
+    text.split_inclusive('\n')
+        .map(|line| (sanitize(line), if line.ends_with('\n') { "\n" } else { "" }))
 }
 
 #[cfg(test)]
@@ -42,13 +56,21 @@ mod tests {
 
     #[test]
     fn pieces_are_coloured_and_text_stays() {
-        let parsed = parse("a.ks", b"lang en_US\nlnag\x1b[2J de\n", &Options::default(), &mut NoIncludes);
+        let parsed = parse(
+            "a.ks",
+            b"lang en_US\nlnag\x1b[2J de\n",
+            &Options::default(),
+            &mut NoIncludes,
+        );
         assert!(!parsed.diagnostics.is_empty());
         let plain = render_all(&parsed, &Palette::new(false));
         assert!(plain.contains("a.ks:2"), "{plain}");
         assert!(!plain.contains('\u{1b}'));
         let colored = render_all(&parsed, &Palette::new(true));
-        assert!(colored.starts_with("\u{1b}[1m\u{1b}[31merror["), "{colored:?}");
+        assert!(
+            colored.starts_with("\u{1b}[1m\u{1b}[31merror["),
+            "{colored:?}"
+        );
         assert!(!colored.contains("\u{1b}[2J"));
     }
 }

@@ -13,6 +13,7 @@ use super::text::{sanitize, shell_line};
 pub(crate) fn render(failure: &Failure, palette: &Palette) -> String {
     let mut out = String::new();
     headline(&mut out, failure, palette);
+    excerpt(&mut out, failure);
     facts(&mut out, failure, palette);
     tail(&mut out, &failure.tail, palette);
     causes(&mut out, &failure.causes, palette);
@@ -59,6 +60,18 @@ fn headline(out: &mut String, failure: &Failure, palette: &Palette) {
 /// Several lines of one message, each made harmless by itself.
 fn clean_lines(text: &str) -> Vec<String> {
     text.lines().map(sanitize).collect()
+}
+
+/// The kickstart line with a caret; its own headline says what ours has said.
+fn excerpt(out: &mut String, failure: &Failure) {
+    let lines = failure
+        .excerpt
+        .iter()
+        .flat_map(|excerpt| excerpt.lines().skip(1));
+    // Advice is among the hints.
+    for text in lines.filter(|text| !text.trim_start().starts_with("= help:")) {
+        line(out, &format!("  {}", sanitize(text)));
+    }
 }
 
 fn facts(out: &mut String, failure: &Failure, palette: &Palette) {
@@ -199,6 +212,25 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_line_is_shown_with_its_caret() {
+        let failure = Failure {
+            origin: Some("base.ks:3".into()),
+            excerpt: Some("error[unknown-option]: x\n --> base.ks:3:6\n  |\n3 | part / --siez=100\n  |        ^^^^^^\n  = help: x\n".into()),
+            ..Failure::new(FailureKind::Definition, "`part` has no option `--siez`")
+        }
+        .hint("did you mean `--size`?");
+        assert_snapshot!(plain(&failure), @r"
+        error[definition]: `part` has no option `--siez`
+           --> base.ks:3:6
+            |
+          3 | part / --siez=100
+            |        ^^^^^^
+          at       base.ks:3
+          hint: did you mean `--size`?
+        ");
+    }
+
+    #[test]
     fn causes_follow_from_the_outside_in() {
         let failure = Failure::new(
             FailureKind::Environment,
@@ -239,6 +271,7 @@ mod tests {
             tail: vec![evil.into()],
             causes: vec![evil.into()],
             hints: vec![evil.into()],
+            excerpt: Some(format!("headline\n{evil}\n")),
             reopen: Some(evil.into()),
             ..Failure::new(FailureKind::Step, evil)
         };

@@ -1,0 +1,154 @@
+//! `kiln build DEF` and `kiln lock DEF`
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_build::{BuildRequest, Cancel, Event, Failure, FailureKind, Input, Proxies};
+use kiln_packages::{DownloadStore, Lock};
+
+use super::Context;
+use crate::args::{BuildArgs, DefinitionArgs, Layout, LockArgs};
+use crate::output;
+use crate::settings::ProgressStyle;
+
+/// Builds an image and prints the paths of its artifacts.
+pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let mut request = request(&args.definition, context)?;
+    request.output.clone_from(&args.output);
+    request.input.formats = (!args.format.is_empty()).then(|| args.format.clone());
+    request.offline = args.offline;
+    request.locked = args.locked;
+    if let Some(jobs) = args.jobs {
+        request.threads = jobs as usize;
+    }
+    let report = kiln_build::build(
+        &request,
+        &|event| context.terminal.event(&event),
+        &cancel(context)?,
+    )?;
+    if context.settings.progress != ProgressStyle::Json {
+        let paths: String = report
+            .artifacts
+            .iter()
+            .map(|path| format!("{}\n", path.display()))
+            .collect();
+        output::print(&paths)?;
+    }
+    Ok(0)
+}
+
+/// Resolves, writes the lock file and prints its path.
+pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let mut request = request(&args.definition, context)?;
+    request.offline = args.offline;
+    let cancel = cancel(context)?;
+    let sink = |event: Event| context.terminal.event(&event);
+    let (path, lock) = kiln_build::lock(&request, &sink, &cancel)?;
+    if let Some(directory) = &args.vendor {
+        vendor(&lock, &request.cache, directory)?;
+    }
+    write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
+    let packages = lock.packages.len();
+    context.terminal.note(
+        "locked",
+        &format!("{packages} packages in {}", path.display()),
+    );
+    if context.settings.progress != ProgressStyle::Json {
+        output::print(&format!("{}\n", path.display()))?;
+    }
+    Ok(0)
+}
+
+/// What the command line adds to a definition.
+pub(crate) fn input(args: &DefinitionArgs) -> Input {
+    Input {
+        distribution: args.distribution.clone(),
+        profile: args.profile.clone(),
+        layout: args.layout.map(|layout| match layout {
+            Layout::Gpt => "gpt".to_owned(),
+            Layout::Mbr => "mbr".to_owned(),
+        }),
+        ..Input::default()
+    }
+}
+
+fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest, Failure> {
+    let settings = &context.settings;
+    let proxies = &settings.proxies;
+    Ok(BuildRequest {
+        definition: args.definition.clone(),
+        input: input(args),
+        output: PathBuf::from("output"),
+        cache: settings.cache_dir()?.to_path_buf(),
+        offline: false,
+        locked: false,
+        proxies: Proxies {
+            http: proxies.http.clone(),
+            https: proxies.https.clone(),
+            exceptions: proxies.exempt.clone(),
+        },
+        epoch: settings.source_date_epoch()?,
+        threads: settings.processors,
+    })
+}
+
+fn cancel(context: &Context<'_>) -> Result<Cancel, Failure> {
+    let cancel = Cancel::new().map_err(|error| {
+        Failure::new(FailureKind::Environment, "no file descriptor is left")
+            .cause(error.to_string())
+    })?;
+    let switch = cancel.clone();
+    context.interrupt.on_signal(move || switch.cancel())?;
+    Ok(cancel)
+}
+
+/// Copies every locked package that the download store has; the lock has just been resolved from it.
+fn vendor(lock: &Lock, cache: &Path, directory: &Path) -> Result<(), Failure> {
+    let store = DownloadStore::open(cache.join("downloads")).map_err(|error| {
+        Failure::new(
+            FailureKind::Environment,
+            "the download store cannot be opened",
+        )
+        .cause(error.to_string())
+    })?;
+    fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;
+    for package in &lock.packages {
+        let stored = store.verified(&package.sha256, package.size);
+        let stored =
+            stored.map_err(|error| Failure::new(FailureKind::Environment, error.to_string()))?;
+        let Some(stored) = stored else {
+            let message = format!(
+                "{} {} is not in the download store",
+                package.name, package.version
+            );
+            return Err(Failure::new(FailureKind::Step, message)
+                .hint("`kiln build` downloads it; then vendor again"));
+        };
+        let name = package.url.rsplit('/').next().unwrap_or(&package.name);
+        let target = directory.join(name);
+        let bytes = fs::read(&stored).map_err(|error| unwritable(&stored, &error))?;
+        write_whole(&target, &bytes).map_err(|error| unwritable(&target, &error))?;
+    }
+    Ok(())
+}
+
+/// Writes beside the target and renames, so that no half-written file is ever seen.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Environment,
+        format!("{} cannot be written", path.display()),
+    )
+    .cause(error.to_string())
+}

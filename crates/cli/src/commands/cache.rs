@@ -1,0 +1,245 @@
+//! `kiln cache ls|du|gc`
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kiln_build::{Failure, FailureKind};
+use kiln_packages::DownloadStore;
+use kiln_rootfs::run::sandbox_error;
+use kiln_rootfs::{Layer, Store};
+use kiln_sandbox::Sandbox;
+use serde::Serialize;
+
+use super::Context;
+use crate::args::{CacheArgs, CacheCommand};
+use crate::output;
+use crate::render::text::{bytes, duration, sanitize};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Does what was asked for.
+pub(crate) fn run(args: &CacheArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let cache = context.settings.cache_dir()?;
+    match &args.command {
+        CacheCommand::Ls { json } => list(cache, *json)?,
+        CacheCommand::Du { json } => usage(cache, *json)?,
+        CacheCommand::Gc { keep_days, dry_run } => {
+            collect(cache, DAY * *keep_days, *dry_run, context)?
+        }
+    }
+    Ok(0)
+}
+
+/// Opening the store reclaims what killed builds left, so every one of these commands does.
+fn store(cache: &Path) -> Result<Store, Failure> {
+    let sandbox = Arc::new(Sandbox::detect().map_err(sandbox_error)?);
+    Ok(Store::open(cache, sandbox)?)
+}
+
+/// A layer as `ls` shows it.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    title: String,
+    bytes: u64,
+    /// Seconds since it was made or last used.
+    idle_seconds: u64,
+}
+
+fn list(cache: &Path, json: bool) -> Result<(), Failure> {
+    let mut rows: Vec<Row> = store(cache)?.layers()?.iter().map(row).collect();
+    rows.sort_by_key(|row| row.idle_seconds);
+    if json {
+        return output::print_json(&rows);
+    }
+    let text = rows.iter().map(|row| {
+        let id: String = row.id.chars().take(12).collect();
+        let idle = duration(Duration::from_secs(row.idle_seconds));
+        format!(
+            "{id}  {:>9}  {idle:>12}  {}\n",
+            bytes(row.bytes),
+            sanitize(&row.title)
+        )
+    });
+    output::print(&text.collect::<String>())
+}
+
+fn row(layer: &Layer) -> Row {
+    Row {
+        id: layer.info.id.to_string(),
+        title: layer.info.title.clone(),
+        bytes: allocated(&layer.fs),
+        idle_seconds: idle(layer).as_secs(),
+    }
+}
+
+/// Since the layer was made, or since a build that used it touched its directory.
+fn idle(layer: &Layer) -> Duration {
+    let directory = layer.fs.parent().unwrap_or(&layer.fs);
+    age(directory).unwrap_or_default()
+}
+
+fn age(path: &Path) -> Option<Duration> {
+    SystemTime::now()
+        .duration_since(path.symlink_metadata().ok()?.modified().ok()?)
+        .ok()
+}
+
+/// Bytes that a tree takes on disk. What an ordinary user cannot look into, inside directories of mapped owners, is
+/// left out.
+fn allocated(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return 0;
+    };
+    let own = metadata.blocks() * 512;
+    if !metadata.is_dir() {
+        // Each name of a file has its share.
+        return own / metadata.nlink().max(1);
+    }
+    let children = fs::read_dir(path).into_iter().flatten().flatten();
+    own + children.map(|child| allocated(&child.path())).sum::<u64>()
+}
+
+/// One line of `du`.
+#[derive(Serialize)]
+struct Share {
+    name: String,
+    bytes: u64,
+}
+
+fn usage(cache: &Path, json: bool) -> Result<(), Failure> {
+    let entries = match fs::read_dir(cache) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return print_usage(&[], json),
+        Err(error) => return Err(unreadable(cache, &error)),
+    };
+    let mut shares = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| unreadable(cache, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        shares.push(Share {
+            name,
+            bytes: allocated(&entry.path()),
+        });
+    }
+    shares.sort_by(|a, b| a.name.cmp(&b.name));
+    print_usage(&shares, json)
+}
+
+fn print_usage(shares: &[Share], json: bool) -> Result<(), Failure> {
+    if json {
+        return output::print_json(&shares);
+    }
+    let total: u64 = shares.iter().map(|share| share.bytes).sum();
+    let mut text: String = shares
+        .iter()
+        .map(|share| format!("{:>9}  {}\n", bytes(share.bytes), sanitize(&share.name)))
+        .collect();
+    text += &format!("{:>9}  in all\n", bytes(total));
+    output::print(&text)
+}
+
+/// Removes layers and downloads that have been idle for longer than `keep`.
+fn collect(
+    cache: &Path,
+    keep: Duration,
+    dry_run: bool,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    let store = store(cache)?;
+    refuse_while_building(cache)?;
+    let mut freed = 0;
+    let layers = store.layers()?;
+    for layer in layers.iter().filter(|layer| idle(layer) >= keep) {
+        freed += allocated(&layer.fs);
+        context
+            .terminal
+            .note("removing", &format!("layer {}", layer.info.title));
+        if !dry_run {
+            store.remove(layer.info.id)?;
+        }
+    }
+    if !dry_run
+        && store
+            .last_failed()
+            .and_then(|failed| age(&failed))
+            .is_some_and(|age| age >= keep)
+    {
+        store.forget_failed()?;
+    }
+    freed += collect_downloads(cache, keep, dry_run)?;
+    let word = if dry_run { "would free" } else { "freed" };
+    output::print(&format!("{word} {}\n", bytes(freed)))
+}
+
+/// After [`Store::open`] only directories of living processes are left in `staging`; they may use any layer.
+fn refuse_while_building(cache: &Path) -> Result<(), Failure> {
+    let staging = cache.join("staging");
+    let mut entries = fs::read_dir(&staging).map_err(|error| unreadable(&staging, &error))?;
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        FailureKind::Environment,
+        format!("a build is using the cache {}", cache.display()),
+    );
+    Err(failure.hint("wait until it has ended"))
+}
+
+fn collect_downloads(cache: &Path, keep: Duration, dry_run: bool) -> Result<u64, Failure> {
+    let directory = cache.join("downloads");
+    if !directory.is_dir() {
+        return Ok(0);
+    }
+    let mut freed = 0;
+    if !dry_run {
+        let downloads =
+            DownloadStore::open(&directory).map_err(|error| download_failure(&error))?;
+        freed += downloads
+            .remove_partial(keep, SystemTime::now())
+            .map_err(|error| download_failure(&error))?;
+    }
+    let shards = directory.join("sha256");
+    for shard in fs::read_dir(&shards)
+        .map_err(|error| unreadable(&shards, &error))?
+        .flatten()
+    {
+        for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
+            let Ok(metadata) = file.metadata() else {
+                continue;
+            };
+            if unused_for(&metadata) >= keep {
+                freed += metadata.blocks() * 512;
+                if !dry_run {
+                    fs::remove_file(file.path())
+                        .map_err(|error| unreadable(&file.path(), &error))?;
+                }
+            }
+        }
+    }
+    Ok(freed)
+}
+
+/// Since a file was last read, as far as the file system keeps that (`relatime`: to the day), or written.
+fn unused_for(metadata: &Metadata) -> Duration {
+    let newest = metadata.accessed().ok().max(metadata.modified().ok());
+    newest
+        .and_then(|time| SystemTime::now().duration_since(time).ok())
+        .unwrap_or_default()
+}
+
+fn download_failure(error: &kiln_packages::Error) -> Failure {
+    Failure::new(FailureKind::Environment, error.to_string())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Environment,
+        format!("{} cannot be cleaned or read", path.display()),
+    )
+    .cause(error.to_string())
+}

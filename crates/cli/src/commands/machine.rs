@@ -1,0 +1,96 @@
+//! What `kiln boot` and `kiln test` have in common.
+
+use std::path::{Path, PathBuf};
+
+use kiln_build::{Failure, FailureKind};
+use kiln_vm::{Accel, Bus, Error, ErrorKind, Firmware, Hardware, Network, Tools};
+
+use super::Context;
+use crate::args::{self, MachineArgs};
+
+/// Names of an image in an output directory, the quickest to boot first.
+const IMAGES: &[&str] = &["disk.raw", "disk.qcow2", "disk.tar.gz"];
+
+/// The image, or the one in an output directory.
+pub(crate) fn image(args: &MachineArgs) -> Result<PathBuf, Failure> {
+    let path = &args.image;
+    if !path.is_dir() {
+        return Ok(path.clone());
+    }
+    IMAGES
+        .iter()
+        .map(|name| path.join(name))
+        .find(|image| image.is_file())
+        .ok_or_else(|| {
+            let message = format!("the directory {} has no image", path.display());
+            let failure = Failure::new(FailureKind::Definition, message);
+            failure.hint(format!(
+                "looked for {}; name the image itself, or build one with `kiln build`",
+                IMAGES.join(", ")
+            ))
+        })
+}
+
+/// The machine as it was asked for.
+pub(crate) fn hardware(args: &MachineArgs, context: &Context<'_>) -> Hardware {
+    Hardware {
+        firmware: match args.firmware {
+            args::Firmware::Bios => Firmware::Bios,
+            args::Firmware::Uefi => Firmware::Uefi,
+            args::Firmware::Secure => Firmware::Secure,
+        },
+        accel: match args.accel {
+            args::Accel::Auto => Accel::Auto,
+            args::Accel::Kvm => Accel::Kvm,
+            args::Accel::Tcg => Accel::Tcg,
+        },
+        memory_mib: args.memory,
+        cpus: args
+            .cpus
+            .unwrap_or_else(|| u32::try_from(context.settings.processors.min(2)).unwrap_or(1)),
+        bus: match args.bus {
+            args::Bus::Virtio => Bus::Virtio,
+            args::Bus::Usb => Bus::Usb,
+            args::Bus::Sata => Bus::Sata,
+        },
+        network: match args.network {
+            args::Network::None => Network::None,
+            args::Network::Isolated => Network::Isolated,
+            args::Network::Host => Network::Host,
+        },
+    }
+}
+
+/// QEMU and firmware.
+pub(crate) fn tools(context: &Context<'_>) -> Result<Tools, Failure> {
+    let path = std::env::join_paths(&context.settings.path).unwrap_or_default();
+    Tools::find(&path).map_err(|error| failure(&error))
+}
+
+/// Where sockets and temporary disks go.
+pub(crate) fn work(context: &Context<'_>) -> Result<PathBuf, Failure> {
+    Ok(context.settings.cache_dir()?.join("vm"))
+}
+
+/// An error of the `vm` crate as a failure.
+pub(crate) fn failure(error: &Error) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::Input => FailureKind::Definition,
+        ErrorKind::Environment => FailureKind::Environment,
+        ErrorKind::Internal => FailureKind::Internal,
+        ErrorKind::Cancelled => FailureKind::Cancelled,
+    };
+    let mut failure = Failure::new(kind, error.to_string());
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        failure = failure.cause(cause.to_string());
+        source = cause.source();
+    }
+    failure.hints.extend(error.hint_text().map(str::to_owned));
+    failure
+}
+
+/// A path for people.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
