@@ -221,6 +221,7 @@ impl<'a> Session<'a> {
             metadata: &self.metadata,
             steps: self.steps,
             now: self.now,
+            answers: self.store.root().join("answers"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub(crate) use kiln_packages::TOOLS;
@@ -10,7 +10,7 @@ use kiln_packages::debian::{
     Keys, Metadata, Package, Repository, Universe, default_repositories, refresh,
 };
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
-use kiln_plan::{Plan, Target};
+use kiln_plan::{Hasher, Id, Plan, Target};
 use kiln_rootfs::debian::{self, Solved, package_error};
 use kiln_rootfs::{Place, configure};
 
@@ -25,6 +25,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) metadata: &'a Path,
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) now: SystemTime,
+    /// Answers of earlier builds: one lock file for each question, named by its id.
+    pub(crate) answers: PathBuf,
 }
 
 /// The repositories as they are now.
@@ -60,7 +62,7 @@ impl Resolver<'_> {
         Ok(packages.iter().map(|p| locked(p, TOOLS, true)).collect())
     }
 
-    /// Asks apt in the tools root for the packages of all layers.
+    /// Asks apt in the tools root for the packages of all layers, unless it was asked the same before.
     pub(crate) fn solve(
         &self,
         plan: &Plan,
@@ -69,6 +71,13 @@ impl Resolver<'_> {
         roots: &Roots<'_>,
         root: &Stack,
     ) -> Result<Lock, Failure> {
+        let answer = self
+            .answers
+            .join(format!("{}.lock", question_id(plan, world, root)));
+        if let Some(lock) = remembered(&answer) {
+            self.steps.cached("resolving packages", None);
+            return Ok(lock);
+        }
         self.steps
             .step("resolving packages", None, Unit::Packages, |step| {
                 let needs = needs(plan);
@@ -98,7 +107,12 @@ impl Resolver<'_> {
                     .iter()
                     .map(|(name, _)| name.clone())
                     .collect();
-                Ok(lock(plan, world, tools, &names, &solved))
+                let lock = lock(plan, world, tools, &names, &solved);
+                // With warnings it is asked again, so that they are seen again.
+                if requests.warnings.is_empty() {
+                    remember(&answer, &lock);
+                }
+                Ok(lock)
             })
     }
 
@@ -146,6 +160,38 @@ pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
 /// Whether a lock answers this plan.
 pub(crate) fn is_current(lock: &Lock, plan: &Plan) -> bool {
     lock.inputs.as_bytes() == inputs(plan).as_bytes() && lock.target == target(&plan.target)
+}
+
+/// All that decides apt's answer: what is asked, of which repositories, and by which tools.
+fn question_id(plan: &Plan, world: &World, tools: &Stack) -> Id {
+    let hasher = Hasher::new("question.v1")
+        .id("request", plan.request_id())
+        .id("tools", tools.id);
+    let repositories = world.metadata.repositories.iter();
+    repositories
+        .fold(hasher, |h, r| {
+            h.text("uri", &r.repository.uri)
+                .bytes("release", r.release_sha256.as_bytes())
+        })
+        .finish()
+}
+
+/// An answer that cannot be read is none.
+fn remembered(path: &Path) -> Option<Lock> {
+    Lock::parse(&path.display().to_string(), &fs::read_to_string(path).ok()?).ok()
+}
+
+/// Remembering only saves time, so a failure is no error.
+fn remember(path: &Path, lock: &Lock) {
+    let staged = path.with_extension(format!("{}.tmp", std::process::id()));
+    let write = || {
+        fs::create_dir_all(path.parent()?).ok()?;
+        fs::write(&staged, lock.text()).ok()?;
+        fs::rename(&staged, path).ok()
+    };
+    if write().is_none() {
+        let _ = fs::remove_file(&staged);
+    }
 }
 
 fn inputs(plan: &Plan) -> Digest {
