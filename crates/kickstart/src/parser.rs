@@ -364,6 +364,14 @@ impl Parser<'_> {
     }
 
     fn close(&mut self, open: Open) {
+        if open.kind == Kind::Certificate && open.body.trim().is_empty() {
+            self.report.error_help(
+                "empty-certificate",
+                open.header.span,
+                "the certificate is empty".to_owned(),
+                "put it between the header and `%end`, in PEM form",
+            );
+        }
         self.kickstart.items.extend(open.close());
     }
 

@@ -250,7 +250,8 @@ impl Rules<'_> {
     }
 
     fn keyboard(&mut self) {
-        let options = self.given("--vckeymap") || self.given("--xlayouts");
+        let layouts = self.in_force("keyboard", "--xlayouts");
+        let options = layouts || self.given("--vckeymap");
         match self.command.args.len() {
             0 if !options => {
                 let message = "`keyboard` names no keyboard".to_owned();

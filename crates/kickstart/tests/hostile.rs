@@ -99,7 +99,7 @@ fn exercise(version: Version, bytes: &[u8], echo: usize) -> Parsed {
 fn mutated_cases_neither_panic_nor_hang() {
     let cases = inputs();
     let mut random = Random(0x6b69_6c6e);
-    for index in 0..6000_usize {
+    for index in 0..4000_usize {
         let (version, input) = &cases[index % cases.len()];
         let other = &cases[random.below(cases.len())].1;
         let bytes = mutate(input.as_bytes(), other.as_bytes(), &mut random);
@@ -172,15 +172,13 @@ fn ten_megabytes_of_anything_are_read_within_a_second() {
         ("", "network --bridgeslaves=a --bridgeopts=b=c\n"),
         ("network --bridgeslaves=a --bridgeopts=", "b=c,"),
     ];
-    let mut slowest = (Duration::ZERO, "");
     for (head, pattern) in patterns {
         let bytes = ten_megabytes(head, pattern);
         let start = spent();
         let parsed = exercise(Version::default(), &bytes, 200);
         let took = spent() - start;
-        slowest = slowest.max((took, pattern));
         // The tests are built with little optimisation; a release build keeps the second.
-        let allowed = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 1 });
+        let allowed = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 1 });
         assert!(took < allowed, "{took:?} for {head:?} {pattern:?}");
         assert!(parsed.diagnostics.len() <= 1001, "{head:?} {pattern:?}");
         assert!(

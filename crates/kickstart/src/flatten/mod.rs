@@ -24,7 +24,8 @@ pub fn flatten(parsed: &Parsed, version: Version) -> String {
     let kickstart = &parsed.kickstart;
     let mut out = format!("#version={}\n", version.label());
     out.push_str(&commands(kickstart, version));
-    for script in scripts(kickstart) {
+    let scripts = kickstart.scripts();
+    for script in scripts.filter(|s| !s.body.trim().is_empty()) {
         write_script(&mut out, script);
     }
     for item in &kickstart.items {
@@ -130,24 +131,6 @@ fn line(name: &str, view: &View<'_>, version: Version, first: bool) -> String {
     out
 }
 
-/// Scripts with a body: those that run before the installation first, in source order within their kind.
-fn scripts(kickstart: &Kickstart) -> Vec<&Script> {
-    let written = kickstart.scripts().filter(|s| !s.body.trim().is_empty());
-    let mut all: Vec<_> = written.collect();
-    all.sort_by_key(|s| order(s.kind));
-    all
-}
-
-fn order(kind: ScriptKind) -> u8 {
-    match kind {
-        ScriptKind::Pre => 0,
-        ScriptKind::PreInstall => 1,
-        ScriptKind::Post => 2,
-        ScriptKind::Traceback => 3,
-        ScriptKind::OnError => 4,
-    }
-}
-
 fn write_script(out: &mut String, script: &Script) {
     out.push_str(match script.kind {
         ScriptKind::Pre => "\n%pre",
@@ -181,7 +164,8 @@ fn end(out: &mut String) {
     out.push_str("%end\n");
 }
 
-/// The reference doubles the line ends of opaque sections and leaves out the last one.
+/// The reference doubles the line ends of opaque sections and leaves out the last one. (It leaves out the one
+/// between two such sections, too: what it writes then cannot be read again, so Kiln does not.)
 fn write_opaque(out: &mut String, opaque: &Opaque) {
     out.push_str(&format!("\n{}", opaque.name));
     for word in &opaque.args {

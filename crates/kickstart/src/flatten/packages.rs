@@ -12,7 +12,8 @@ struct Sum<'a> {
     environment: Option<&'a str>,
     /// Groups by name, with `--nodefaults` or `--optional`.
     groups: BTreeMap<String, &'static str>,
-    excluded_groups: BTreeSet<String>,
+    /// Every mention counts, as in the reference.
+    excluded_groups: Vec<String>,
     packages: BTreeSet<&'a str>,
     excluded: BTreeSet<&'a str>,
     /// The header of the last section: it decides about most options.
@@ -65,12 +66,10 @@ impl<'a> Sum<'a> {
                 self.excluded.remove(name.as_str());
                 self.packages.insert(name);
             }
-            PackageRef::Environment(name) if exclude => {
-                if self.environment == Some(name) {
-                    self.environment = None;
-                }
-                self.excluded_groups.insert(format!("^{name}"));
-            }
+            PackageRef::Environment(name) if exclude => match self.environment == Some(name) {
+                true => self.environment = None,
+                false => self.excluded_groups.push(format!("^{name}")),
+            },
             PackageRef::Environment(name) => self.environment = Some(name),
             group => self.add_group(group, exclude),
         }
@@ -80,9 +79,10 @@ impl<'a> Sum<'a> {
         let (name, option) = group_text(what);
         if exclude {
             self.groups.remove(&name);
-            self.excluded_groups.insert(format!("{name}{option}"));
+            self.excluded_groups.push(format!("{name}{option}"));
         } else {
-            self.groups.insert(name, option);
+            // The first mention decides about the option.
+            self.groups.entry(name).or_insert(option);
         }
     }
 
@@ -123,7 +123,9 @@ impl<'a> Sum<'a> {
         let groups = self.groups.iter().map(|(n, o)| format!("@{n}{o}\n"));
         out.extend(groups);
         out.extend(self.packages.iter().map(|p| format!("{p}\n")));
-        out.extend(self.excluded_groups.iter().map(|g| format!("-@{g}\n")));
+        let mut excluded = self.excluded_groups.clone();
+        excluded.sort_unstable();
+        out.extend(excluded.iter().map(|g| format!("-@{g}\n")));
         out.extend(self.excluded.iter().map(|p| format!("-{p}\n")));
     }
 }

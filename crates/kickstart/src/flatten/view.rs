@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::table::{Argument, ArgumentKind};
+use crate::table::{Argument, ArgumentKind, Count};
 use crate::{Command, Opt, Value};
 
 use super::layout::{IMPLIED, Part};
@@ -41,10 +41,9 @@ impl<'a> View<'a> {
             fresh.push(key);
             self.options.push((key, option));
         }
-        let optional = arguments
-            .iter()
-            .any(|a| a.names.is_empty() && a.count == crate::table::Count::Optional);
-        if !command.args.is_empty() || !optional {
+        let count = |a: &Argument| a.names.is_empty() && a.count == Count::Optional;
+        let stays = arguments.iter().any(count) || command.name == "keyboard";
+        if !command.args.is_empty() || !stays {
             self.args = &command.args;
         }
         let implied = IMPLIED.iter().filter(|(of, ..)| *of == command.name);
