@@ -190,7 +190,7 @@ fn ten_megabytes_of_anything_are_read_within_a_second() {
 
 #[test]
 fn a_thousand_typical_files_take_about_a_second() {
-    let script = "%post --log=/root/post.log\necho hello\n%end\n";
+    let script = "%post --log=/var/log/post.log\necho hello\n%end\n";
     let packages = (0..100)
         .map(|n| format!("package{n}\n"))
         .collect::<String>();
