@@ -192,7 +192,7 @@ impl Lowering<'_> {
 
     fn report(&mut self, kickstart: &Kickstart, diagnostics: &[kiln_kickstart::Diagnostic]) {
         for diagnostic in diagnostics {
-            if self.input.before_pre && diagnostic.code == "include-not-found" {
+            if self.input.before_pre && diagnostic.code == "missing-include" {
                 continue;
             }
             self.problems.push(Problem {

@@ -234,3 +234,23 @@ fn an_include_loop_ends() {
     ));
     assert!(!found.is_empty(), "a loop is an error");
 }
+
+#[test]
+fn what_pre_will_make_is_not_missed_before_it_has_run() {
+    let text =
+        "%pre\necho lang C.UTF-8 > /tmp/made.ks\n%end\n%include /tmp/made.ks\n%packages\n%end\n";
+    let before = Input {
+        before_pre: true,
+        ..bookworm()
+    };
+    let first = of(&[("a.ks", text)], &before);
+    assert_eq!(errors(&first), Vec::<String>::new());
+    assert_eq!(first.pre_scripts.len(), 1);
+    let second = of(&[("a.ks", text)], &bookworm());
+    assert_eq!(errors(&second).len(), 1, "{:?}", errors(&second));
+    let third = of(
+        &[("a.ks", text), ("/tmp/made.ks", "lang C.UTF-8\n")],
+        &bookworm(),
+    );
+    assert_eq!(third.plan.unwrap().layers[0].commands[0].item.name, "lang");
+}
