@@ -210,7 +210,8 @@ pub(crate) fn read_line(line: &str) -> Option<Sign> {
 /// Signs that a line must begin with, or that need no detail.
 fn read_start(line: &str) -> Option<Sign> {
     let text = tidy(line);
-    if text.starts_with("Linux version ") {
+    // The firmware's last words may stand on the same line.
+    if text.contains("Linux version ") {
         return Some(Sign::Kernel);
     }
     if text.starts_with("error: ") {

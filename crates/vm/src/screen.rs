@@ -144,8 +144,8 @@ const RICH: u32 = 1000;
 const PLAIN: u32 = 64;
 /// The clock, a cursor: less than this may differ between two looks at a screen at rest.
 const RESTLESS: f64 = 0.005;
-/// How long the screen must have been at rest.
-const REST: Duration = Duration::from_secs(4);
+/// How long the screen must have been at rest. Windows exist 3 to 5 seconds before the wallpaper is drawn.
+const REST: Duration = Duration::from_secs(6);
 /// How long the wallpaper may take after the windows exist, before a plain background is believed.
 const WALLPAPER: Duration = Duration::from_secs(45);
 /// After this a screen that is drawn but never at rest is taken as it is: something on it is animated.
@@ -168,14 +168,17 @@ pub(crate) struct ScreenWatch {
     since: Instant,
     last: Option<Picture>,
     still_since: Instant,
+    pace: f64,
 }
 
 impl ScreenWatch {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// `pace` says how many times slower than usual the machine is.
+    pub(crate) fn new(now: Instant, pace: f64) -> Self {
         ScreenWatch {
             since: now,
             last: None,
             still_since: now,
+            pace,
         }
     }
 
@@ -190,8 +193,8 @@ impl ScreenWatch {
         }
         let figures = picture.figures();
         self.last = Some(picture);
-        let rest = now.duration_since(self.still_since) >= REST;
-        let age = now.duration_since(self.since);
+        let rest = now.duration_since(self.still_since) >= REST.mul_f64(self.pace);
+        let age = now.duration_since(self.since).div_f64(self.pace);
         match figures {
             ScreenFigures { black: true, .. } => None,
             ScreenFigures { colours, .. } if colours > RICH && rest => Some(Drawn::AtRest),
@@ -268,7 +271,7 @@ mod tests {
     #[test]
     fn a_desktop_must_be_rich_and_at_rest() {
         let start = Instant::now();
-        let mut watch = ScreenWatch::new(start);
+        let mut watch = ScreenWatch::new(start, 1.0);
         assert_eq!(watch.look(picture(100, 100, |_| [0; 3]), start), None);
         assert_eq!(
             watch.look(wallpaper(), seconds(start, 1)),
@@ -277,7 +280,7 @@ mod tests {
         );
         assert_eq!(watch.look(wallpaper(), seconds(start, 3)), None);
         assert_eq!(
-            watch.look(wallpaper(), seconds(start, 6)),
+            watch.look(wallpaper(), seconds(start, 7)),
             Some(Drawn::AtRest)
         );
     }
@@ -286,9 +289,9 @@ mod tests {
     fn text_and_black_never_pass_plain_and_animated_pass_late() {
         let start = Instant::now();
         let text = |i: u32| [[0; 3], [170; 3]][(i % 2) as usize];
-        let mut console = ScreenWatch::new(start);
-        let mut black = ScreenWatch::new(start);
-        let mut plain = ScreenWatch::new(start);
+        let mut console = ScreenWatch::new(start, 1.0);
+        let mut black = ScreenWatch::new(start, 1.0);
+        let mut plain = ScreenWatch::new(start, 1.0);
         for second in 0..300 {
             let now = seconds(start, second);
             assert_eq!(console.look(picture(100, 100, text), now), None);
@@ -300,7 +303,7 @@ mod tests {
                 "second {second}"
             );
         }
-        let mut moving = ScreenWatch::new(start);
+        let mut moving = ScreenWatch::new(start, 1.0);
         assert_eq!(moving.look(wallpaper(), seconds(start, 10)), None);
         let other = picture(100, 100, |i| [(i >> 8) as u8, i as u8, 7]);
         assert_eq!(

@@ -400,7 +400,7 @@ impl<'a> Run<'a> {
 
     fn desktop(&mut self, now: Instant) -> Option<Drawn> {
         if self.watch.is_none() && self.windows_exist(now) {
-            self.watch = Some(ScreenWatch::new(now));
+            self.watch = Some(ScreenWatch::new(now, self.pace()));
         }
         if self.watch.is_none() || now < self.next_look {
             return None;

@@ -50,7 +50,8 @@ const CODE: [u8; 141] = [
 
 /// Writes a bootable disk that plays `script`, and returns its path.
 pub(crate) fn image(dir: &Path, script: &[&[u8]]) -> PathBuf {
-    let script = script.concat();
+    // The BIOS may leave its own last line unfinished.
+    let script = [b"\r\n", script.concat().as_slice()].concat();
     assert!(script.len() < 8192, "the boot sector reads 16 sectors");
     let mut disk = vec![0; 1 << 20];
     disk[..CODE.len()].copy_from_slice(&CODE);
