@@ -75,6 +75,7 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         files,
         input,
         problems: Vec::new(),
+        missing: Vec::new(),
         pre: Vec::new(),
         other: Vec::new(),
     };
@@ -96,6 +97,8 @@ struct Lowering<'a> {
     files: &'a dyn Files,
     input: &'a Input,
     problems: Vec<Problem>,
+    /// Includes that are not there, as long as a `%pre` may still make them.
+    missing: Vec<Problem>,
     pre: Vec<Located<Script>>,
     other: Vec<Located<Script>>,
 }
@@ -160,6 +163,9 @@ impl Lowering<'_> {
             }
             layers.push(layer);
         }
+        if self.pre.is_empty() {
+            self.problems.append(&mut self.missing);
+        }
         layers
     }
 
@@ -192,16 +198,18 @@ impl Lowering<'_> {
 
     fn report(&mut self, kickstart: &Kickstart, diagnostics: &[kiln_kickstart::Diagnostic]) {
         for diagnostic in diagnostics {
-            if self.input.before_pre && diagnostic.code == "missing-include" {
-                continue;
-            }
-            self.problems.push(Problem {
+            let problem = Problem {
                 severity: diagnostic.severity,
                 origin: diagnostic.span.map(|s| kickstart.location(s)),
                 message: diagnostic.message.clone(),
                 hints: diagnostic.help.clone(),
                 rendered: Some(kiln_kickstart::render(kickstart, diagnostic)),
-            });
+            };
+            if self.input.before_pre && diagnostic.code == "missing-include" {
+                self.missing.push(problem);
+            } else {
+                self.problems.push(problem);
+            }
         }
     }
 

@@ -248,6 +248,9 @@ fn what_pre_will_make_is_not_missed_before_it_has_run() {
     assert_eq!(first.pre_scripts.len(), 1);
     let second = of(&[("a.ks", text)], &bookworm());
     assert_eq!(errors(&second).len(), 1, "{:?}", errors(&second));
+    // Without a %pre nothing can make it any more.
+    let never = of(&[("a.ks", "%include /tmp/made.ks\n")], &before);
+    assert_eq!(errors(&never).len(), 1, "{:?}", errors(&never));
     let third = of(
         &[("a.ks", text), ("/tmp/made.ks", "lang C.UTF-8\n")],
         &bookworm(),
