@@ -34,7 +34,9 @@ fn usage() {
 fn files_that_are_not_there() {
     let turn = Turn::cold();
     let missing = turn.kiln(&["build", "nowhere.ks"]);
-    missing.assert(1).says(&["nowhere.ks", "No such file or directory"]);
+    missing
+        .assert(1)
+        .says(&["nowhere.ks", "No such file or directory"]);
     turn.assert_clean(&missing);
     turn.write("a.ks", "lang C.UTF-8\n%include absent.ks\n");
     let include = turn.kiln(&["build", "a.ks"]);
@@ -51,9 +53,17 @@ fn files_that_are_not_there() {
 fn an_unknown_package_gets_the_nearest_names() {
     let turn = Turn::warm();
     turn.minimal_with("%packages\nopenssh-sevrer\n%end\n");
-    let line = fs::read_to_string(turn.path("minimal.ks")).expect("the definition").lines().count() - 1;
+    let line = fs::read_to_string(turn.path("minimal.ks"))
+        .expect("the definition")
+        .lines()
+        .count()
+        - 1;
     let ran = build(&turn);
-    ran.assert(1).says(&["openssh-sevrer", "openssh-server", &format!("minimal.ks:{line}")]);
+    ran.assert(1).says(&[
+        "openssh-sevrer",
+        "openssh-server",
+        &format!("minimal.ks:{line}"),
+    ]);
     turn.assert_clean(&ran);
 }
 
@@ -62,9 +72,13 @@ fn layers_that_conflict() {
     let turn = Turn::warm();
     turn.write("mail.ks", "part / --size=1024\n%packages\npostfix\n%end\n");
     turn.write("more.ks", "%packages\nexim4-daemon-light\n%end\n");
-    turn.write("kiln.toml", "name = \"conflict\"\nlayers = [\"mail.ks\", \"more.ks\"]\n");
+    turn.write(
+        "kiln.toml",
+        "name = \"conflict\"\nlayers = [\"mail.ks\", \"more.ks\"]\n",
+    );
     let ran = turn.kiln(&["build", "kiln.toml"]);
-    ran.assert(1).says(&["postfix", "exim4-daemon-light", "mail.ks:3", "more.ks:2"]);
+    ran.assert(1)
+        .says(&["postfix", "exim4-daemon-light", "mail.ks:3", "more.ks:2"]);
     turn.assert_clean(&ran);
 }
 
@@ -74,8 +88,14 @@ fn an_output_that_cannot_be_written() {
     turn.write("file", "");
     let below_a_file = turn.kiln(&["build", "minimal.ks", "-o", "file/output"]);
     below_a_file.assert(3).says(&["file/output", "-o DIR"]);
-    let read_only = in_own_mounts(&turn, "mount --bind output output && mount -o remount,ro,bind output", &[]);
-    read_only.assert(3).says(&["output", "Read-only file system", "-o DIR"]);
+    let read_only = in_own_mounts(
+        &turn,
+        "mount --bind output output && mount -o remount,ro,bind output",
+        &[],
+    );
+    read_only
+        .assert(3)
+        .says(&["output", "Read-only file system", "-o DIR"]);
     turn.assert_clean(&read_only);
 }
 
@@ -89,7 +109,11 @@ fn no_space() {
     assert!(output.stdout.contains("left: \n"), "{}", output.whole());
     turn.assert_clean(&output);
     fs::create_dir(turn.path("cache")).expect("a directory");
-    let cache = in_own_mounts(&turn, "mount -t tmpfs -o size=24m none cache", &["--cache-dir", "cache"]);
+    let cache = in_own_mounts(
+        &turn,
+        "mount -t tmpfs -o size=24m none cache",
+        &["--cache-dir", "cache"],
+    );
     assert!(matches!(cache.code, Some(3 | 4)), "{}", cache.whole());
     cache.says(&["No space left on device"]);
     turn.assert_clean(&cache);
@@ -100,9 +124,17 @@ fn in_own_mounts(turn: &Turn, prepare: &str, more: &[&str]) -> Ran {
     fs::create_dir_all(turn.path("output")).expect("a directory");
     let build = turn.command(&[&["build", "minimal.ks"], more].concat());
     let mut command = Command::new("unshare");
-    let script = format!("{prepare} || exit 99; \"$@\"; code=$?; echo left: $(ls -A output); exit $code");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(build.get_program()).args(build.get_args());
-    command.env_clear().envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let script =
+        format!("{prepare} || exit 99; \"$@\"; code=$?; echo left: $(ls -A output); exit $code");
+    command
+        .args(["-m", "sh", "-c", &script, "sh"])
+        .arg(build.get_program())
+        .args(build.get_args());
+    command.env_clear().envs(
+        build
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     command.current_dir(turn.path("."));
     run(&mut command, SOON)
 }
@@ -113,7 +145,8 @@ fn a_user_without_subordinate_ids() {
     // No account has this id, so no range in /etc/subuid can be its own.
     let user = 0x3abc_def1;
     let program = turn.path("kiln");
-    fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).expect("a copy of kiln that everybody can reach");
+    fs::copy(env!("CARGO_BIN_EXE_kiln"), &program)
+        .expect("a copy of kiln that everybody can reach");
     for name in ["home", "cache", "output"] {
         fs::create_dir_all(turn.path(name)).expect("a directory");
         chown(turn.path(name), Some(user), Some(user)).expect("root may give away");
@@ -121,26 +154,50 @@ fn a_user_without_subordinate_ids() {
     let build = turn.command(&["build", "minimal.ks", "--cache-dir", "cache"]);
     let mut command = Command::new("setpriv");
     let user = user.to_string();
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(&program).args(build.get_args());
-    command.env_clear().envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .arg(&program)
+        .args(build.get_args());
+    command.env_clear().envs(
+        build
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     let ran = run(command.current_dir(turn.path(".")), SOON);
     ran.assert(3).says(&["/etc/subuid", &user, "hint:"]);
     turn.assert_clean(&ran);
-    assert!(names(&turn.path("cache/staging")).is_empty(), "{}", ran.whole());
+    assert!(
+        names(&turn.path("cache/staging")).is_empty(),
+        "{}",
+        ran.whole()
+    );
 }
 
 #[test]
 fn a_script_that_fails() {
     let turn = Turn::warm();
-    turn.minimal_with("%post --erroronfail\necho the first line\necho the last line >&2\nexit 7\n%end\n");
+    turn.minimal_with(
+        "%post --erroronfail\necho the first line\necho the last line >&2\nexit 7\n%end\n",
+    );
     let ran = build(&turn);
-    ran.assert(4).says(&["minimal.ks:", "%post failed", "status 7", "the first line", "the last line", "kiln shell --last"]);
+    ran.assert(4).says(&[
+        "minimal.ks:",
+        "%post failed",
+        "status 7",
+        "the first line",
+        "the last line",
+        "kiln shell --last",
+    ]);
     turn.assert_clean(&ran);
     assert_eq!(failed_roots().len(), 1, "{}", ran.whole());
     // It can be entered, and has what the script saw.
     let mut shell = turn.command(&["shell", "--last", "--", "cat", "/etc/issue"]);
     let entered = run(&mut shell, SOON);
-    assert!(entered.stdout.contains("Kiln minimal image"), "{}", entered.whole());
+    assert!(
+        entered.stdout.contains("Kiln minimal image"),
+        "{}",
+        entered.whole()
+    );
     turn.assert_clean(&entered);
 }
 
@@ -149,7 +206,12 @@ fn a_script_that_is_killed() {
     let turn = Turn::warm();
     turn.minimal_with("%post --erroronfail\necho before the end\nkill -9 $$\n%end\n");
     let ran = build(&turn);
-    ran.assert(4).says(&["minimal.ks:", "SIGKILL", "before the end", "kiln shell --last"]);
+    ran.assert(4).says(&[
+        "minimal.ks:",
+        "SIGKILL",
+        "before the end",
+        "kiln shell --last",
+    ]);
     turn.assert_clean(&ran);
 }
 
@@ -157,11 +219,20 @@ fn a_script_that_is_killed() {
 fn a_script_that_floods_the_log() {
     let turn = Turn::warm();
     turn.minimal_with("%post --erroronfail\nyes 'a line of the flood' | head -c 1000000000\necho >&2 after the flood\n%end\n");
-    let ran = run(&mut turn.command(&["build", "minimal.ks", "--format", "raw"]), LONGEST);
+    let ran = run(
+        &mut turn.command(&["build", "minimal.ks", "--format", "raw"]),
+        LONGEST,
+    );
     ran.assert(0);
     assert!(ran.memory < 512 << 20, "{} MiB", ran.memory >> 20);
-    assert!(ran.stderr.len() < 1 << 20, "{} bytes on standard error", ran.stderr.len());
-    let log = fs::metadata(turn.path("output/build.log")).expect("a log").len();
+    assert!(
+        ran.stderr.len() < 1 << 20,
+        "{} bytes on standard error",
+        ran.stderr.len()
+    );
+    let log = fs::metadata(turn.path("output/build.log"))
+        .expect("a log")
+        .len();
     assert!(log < 128 << 20, "a build.log of {log} bytes");
     let left = turn.before.of_the_machine();
     assert!(left.is_empty(), "{left:?}");

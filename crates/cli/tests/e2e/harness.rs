@@ -42,7 +42,10 @@ impl Turn {
     /// Waits for the turn; nothing is warm yet.
     pub(crate) fn cold() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(rustix::process::geteuid().is_root(), "these tests need root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests need root"
+        );
         // Orphans come to this process, so that none can hide.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
         let directory = tempfile::Builder::new()
@@ -51,7 +54,11 @@ impl Turn {
             .tempdir()
             .expect("a temporary directory");
         fs::create_dir(directory.path().join("home")).expect("a home");
-        Turn { directory, before: Residue::now(), _turn: turn }
+        Turn {
+            directory,
+            before: Residue::now(),
+            _turn: turn,
+        }
     }
 
     /// Waits for the turn, with the minimal image built and its lock beside the copy of its definition.
@@ -59,7 +66,11 @@ impl Turn {
         let turn = Turn::cold();
         WARM.get_or_init(|| turn.warm_up());
         fs::copy(base().join("minimal.ks"), turn.path("minimal.ks")).expect("the definition");
-        fs::copy(base().join("minimal.kiln.lock"), turn.path("minimal.kiln.lock")).expect("the lock");
+        fs::copy(
+            base().join("minimal.kiln.lock"),
+            turn.path("minimal.kiln.lock"),
+        )
+        .expect("the lock");
         turn
     }
 
@@ -70,7 +81,14 @@ impl Turn {
         fs::copy(&example, &definition).expect("the example");
         let _ = fs::remove_dir_all(image());
         self.kiln(&["lock", &text(&definition)]).assert(0);
-        self.kiln(&["build", "--locked", &text(&definition), "-o", &text(&image())]).assert(0);
+        self.kiln(&[
+            "build",
+            "--locked",
+            &text(&definition),
+            "-o",
+            &text(&image()),
+        ])
+        .assert(0);
     }
 
     /// A path in the test's directory.
@@ -95,11 +113,15 @@ impl Turn {
         if !arguments.contains(&"--cache-dir") {
             command.arg("--cache-dir").arg(cache());
         }
-        if matches!(arguments.first(), Some(&("build" | "lock" | "plan"))) && !arguments.contains(&"--distribution") {
+        if matches!(arguments.first(), Some(&("build" | "lock" | "plan")))
+            && !arguments.contains(&"--distribution")
+        {
             command.args(TARGET);
         }
         command.env_clear().current_dir(self.directory.path());
-        command.env("HOME", self.path("home")).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        command
+            .env("HOME", self.path("home"))
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
         command
     }
 
@@ -137,7 +159,11 @@ impl Ran {
     /// Fails unless standard error has all of these.
     pub(crate) fn says(&self, words: &[&str]) -> &Self {
         for word in words {
-            assert!(self.stderr.contains(word), "{word:?} is not said\n{}", self.whole());
+            assert!(
+                self.stderr.contains(word),
+                "{word:?} is not said\n{}",
+                self.whole()
+            );
         }
         self
     }
@@ -164,8 +190,15 @@ pub(crate) fn text(path: &Path) -> String {
 
 /// Runs a command to its end, or fails when it takes too long.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")), limit)
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    finish(
+        child.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        limit,
+    )
 }
 
 /// Waits for a process whose streams are pipes.
@@ -189,7 +222,13 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> Ran {
     };
     let time = began.elapsed();
     let read = |stream: thread::JoinHandle<String>| stream.join().expect("a reader");
-    Ran { code: status.code(), stdout: read(stdout), stderr: read(stderr), time, memory }
+    Ran {
+        code: status.code(),
+        stdout: read(stdout),
+        stderr: read(stderr),
+        time,
+        memory,
+    }
 }
 
 fn gather(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
@@ -205,13 +244,18 @@ fn gather(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Stri
 fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok());
     kib.unwrap_or(0) << 10
 }
 
 /// Runs a tool that judges; its output.
 pub(crate) fn tool(program: &str, arguments: &[&str]) -> Ran {
     let mut command = Command::new(program);
-    command.args(arguments).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("LC_ALL", "C");
+    command
+        .args(arguments)
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("LC_ALL", "C");
     run(&mut command, LONGEST)
 }

@@ -4,5 +4,11 @@
 //! that `xtask` installs. They run one after the other and share one warm cache below the target directory.
 
 mod bad_input;
+mod boots;
+mod disk;
+mod faults;
 mod harness;
+mod judges;
+mod kill;
 mod residue;
+mod rootless;

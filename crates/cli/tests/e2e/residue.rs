@@ -17,14 +17,25 @@ const GRACE: Duration = Duration::from_secs(10);
 
 impl Residue {
     pub(crate) fn now() -> Self {
-        Residue { mounts: mounts(), loops: loops() }
+        Residue {
+            mounts: mounts(),
+            loops: loops(),
+        }
     }
 
     /// Everything that is there beyond what was: half-made artifacts, staging, processes, mounts, loop devices.
     pub(crate) fn since(&self, output: &Path, cache: &Path) -> Vec<String> {
         let mut left = self.of_the_machine();
-        left.extend(names(output).into_iter().map(|name| format!("in the output: {name}")));
-        left.extend(names(&cache.join("staging")).into_iter().map(|name| format!("in staging: {name}")));
+        left.extend(
+            names(output)
+                .into_iter()
+                .map(|name| format!("in the output: {name}")),
+        );
+        left.extend(
+            names(&cache.join("staging"))
+                .into_iter()
+                .map(|name| format!("in staging: {name}")),
+        );
         left
     }
 
@@ -36,9 +47,20 @@ impl Residue {
             std::thread::sleep(Duration::from_millis(20));
             processes = descendants();
         }
-        let mut left: Vec<String> = processes.into_iter().map(|process| format!("process: {process}")).collect();
-        left.extend(mounts().difference(&self.mounts).map(|mount| format!("mount: {mount}")));
-        left.extend(loops().difference(&self.loops).map(|device| format!("loop device: {device}")));
+        let mut left: Vec<String> = processes
+            .into_iter()
+            .map(|process| format!("process: {process}"))
+            .collect();
+        left.extend(
+            mounts()
+                .difference(&self.mounts)
+                .map(|mount| format!("mount: {mount}")),
+        );
+        left.extend(
+            loops()
+                .difference(&self.loops)
+                .map(|device| format!("loop device: {device}")),
+        );
         left
     }
 }
@@ -46,7 +68,9 @@ impl Residue {
 /// Names in a directory; none where there is no directory.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -67,17 +91,28 @@ fn loops() -> BTreeSet<String> {
 
 /// Living processes below this one. Since it is a subreaper, orphans are among them.
 fn descendants() -> Vec<String> {
-    let all: Vec<(u32, u32, String)> = names(Path::new("/proc")).iter().filter_map(|name| process(name)).collect();
+    let all: Vec<(u32, u32, String)> = names(Path::new("/proc"))
+        .iter()
+        .filter_map(|name| process(name))
+        .collect();
     let mut family = BTreeSet::from([std::process::id()]);
     loop {
         let size = family.len();
-        family.extend(all.iter().filter(|(_, parent, _)| family.contains(parent)).map(|(pid, ..)| *pid).collect::<Vec<_>>());
+        family.extend(
+            all.iter()
+                .filter(|(_, parent, _)| family.contains(parent))
+                .map(|(pid, ..)| *pid)
+                .collect::<Vec<_>>(),
+        );
         if family.len() == size {
             break;
         }
     }
     family.remove(&std::process::id());
-    all.into_iter().filter(|(pid, ..)| family.contains(pid)).map(|(pid, _, what)| format!("{pid} {what}")).collect()
+    all.into_iter()
+        .filter(|(pid, ..)| family.contains(pid))
+        .map(|(pid, _, what)| format!("{pid} {what}"))
+        .collect()
 }
 
 /// Id, parent and command of a process that is no zombie.

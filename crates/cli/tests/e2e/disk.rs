@@ -1,0 +1,58 @@
+//! The partitions of a built image, found by a tool that Kiln did not write.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::harness::{text, tool};
+
+/// A partition.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
+const SECTOR: u64 = 512;
+
+/// The partitions as `sfdisk` sees them.
+pub(crate) fn parts(disk: &Path) -> Vec<Part> {
+    let dump = tool("sfdisk", &["--json", &text(disk)]);
+    dump.assert(0);
+    let table: serde_json::Value = serde_json::from_str(&dump.stdout).expect("JSON");
+    let parts = table["partitiontable"]["partitions"]
+        .as_array()
+        .expect("partitions")
+        .iter();
+    let bytes = |value: &serde_json::Value| value.as_u64().expect("sectors") * SECTOR;
+    let part = |part: &serde_json::Value| Part {
+        start: bytes(&part["start"]),
+        size: bytes(&part["size"]),
+    };
+    parts.map(part).collect()
+}
+
+/// Copies the partition that begins with these bytes at an offset into a file of its own.
+pub(crate) fn extract(disk: &Path, magic: (u64, &[u8]), to: PathBuf) -> PathBuf {
+    let mut image = File::open(disk).expect("the disk");
+    let found = parts(disk).into_iter().find(|part| {
+        let mut head = vec![0; magic.1.len()];
+        image
+            .seek(SeekFrom::Start(part.start + magic.0))
+            .expect("a disk that long");
+        image.read_exact(&mut head).is_ok_and(|()| head == magic.1)
+    });
+    let part =
+        found.unwrap_or_else(|| panic!("{} has no partition with {magic:?}", disk.display()));
+    image
+        .seek(SeekFrom::Start(part.start))
+        .expect("a disk that long");
+    let mut file = File::create(&to).expect("a file");
+    io::copy(&mut image.take(part.size), &mut file).expect("a copy");
+    to
+}
+
+/// How a SquashFS, a FAT and an ext4 are known.
+pub(crate) const SQUASHFS: (u64, &[u8]) = (0, b"hsqs");
+pub(crate) const FAT: (u64, &[u8]) = (82, b"FAT32");
+pub(crate) const EXT4: (u64, &[u8]) = (1080, &[0x53, 0xef]);

@@ -1,0 +1,101 @@
+//! An ordinary user without any distribution tool gets the image that root gets.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use crate::disk::{SQUASHFS, extract};
+use crate::harness::{LONGEST, Turn, cache, image, run, text, tool};
+
+const USER: &str = "kilntest";
+
+/// Has the account, with ranges of subordinate ids (useradd gives them to ordinary accounts).
+fn account() {
+    if tool("id", &[USER]).code != Some(0) {
+        tool("useradd", &["--create-home", "--shell", "/bin/sh", USER]).assert(0);
+    }
+    for (file, flag) in [
+        ("/etc/subuid", "--add-subuids"),
+        ("/etc/subgid", "--add-subgids"),
+    ] {
+        let ranges = fs::read_to_string(file).unwrap_or_default();
+        if !ranges.lines().any(|line| line.starts_with("kilntest:")) {
+            tool("usermod", &[flag, "2000000000-2000065535", USER]).assert(0);
+        }
+    }
+}
+
+#[test]
+fn a_user_builds_what_root_builds() {
+    let turn = Turn::warm();
+    account();
+    let program = turn.path("kiln");
+    fs::copy(env!("CARGO_BIN_EXE_kiln"), &program)
+        .expect("a copy of kiln that everybody can reach");
+    fs::create_dir_all(turn.path("cache")).expect("a cache");
+    tool(
+        "cp",
+        &[
+            "-a",
+            &text(&cache().join("downloads")),
+            &text(&turn.path("cache/downloads")),
+        ],
+    )
+    .assert(0);
+    fs::create_dir_all(turn.path("output")).expect("an output");
+    tool("chown", &["-R", USER, &text(&turn.path("."))]).assert(0);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
+        .arg(&program);
+    command.args([
+        "build",
+        "minimal.ks",
+        "--distribution",
+        "debian:bookworm",
+        "--cache-dir",
+        "cache",
+        "--offline",
+        "--locked",
+    ]);
+    // No path at all: newuidmap and newgidmap are not looked for there.
+    command
+        .env_clear()
+        .env("HOME", turn.path("home"))
+        .env("PATH", "/nonexistent")
+        .current_dir(turn.path("."));
+    let ran = run(&mut command, LONGEST);
+    ran.assert(0);
+    let left = turn
+        .before
+        .since(&turn.path("nowhere"), &turn.path("cache"));
+    assert!(left.is_empty(), "{left:?}");
+    let root = listing(&turn, "by-root", &image().join("disk.raw"));
+    let user = listing(&turn, "by-user", &turn.path("output/disk.raw"));
+    let differ: Vec<&String> = root.symmetric_difference(&user).collect();
+    assert!(
+        differ.is_empty(),
+        "{} lines differ: {:#?}",
+        differ.len(),
+        &differ[..differ.len().min(50)]
+    );
+}
+
+/// Everything about a root: types, modes, owners, times, sizes, targets, link counts, contents, extended attributes.
+fn listing(turn: &Turn, name: &str, disk: &std::path::Path) -> BTreeSet<String> {
+    let squash = extract(disk, SQUASHFS, turn.path(&format!("{name}.squashfs")));
+    let tree = turn.path(name);
+    tool(
+        "unsquashfs",
+        &["-q", "-n", "-d", &text(&tree), &text(&squash)],
+    )
+    .assert(0);
+    let script = "set -e; cd \"$1\"; find . -type d -printf '%P %y %m %U %G %T@\\n'; \
+        find . -not -type d -printf '%P %y %m %U %G %T@ %s %n %l\\n'; \
+        find . -type f -print0 | xargs -0 sha256sum; \
+        getfattr -R -h -d -m - -e hex . | awk '/^# file/ {f=$0; next} NF {print f, $0}'";
+    let all = tool("sh", &["-c", script, "sh", &text(&tree)]);
+    all.assert(0);
+    assert!(all.stdout.lines().count() > 10_000, "{}", all.whole());
+    all.stdout.lines().map(str::to_owned).collect()
+}
