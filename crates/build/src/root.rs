@@ -12,7 +12,7 @@ use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
 use kiln_rootfs::{Place, Store, changes};
-use kiln_sandbox::{CancelToken, Sandbox};
+use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::steps::{Step, Steps};
@@ -243,8 +243,13 @@ impl Roots<'_> {
             unit: Unit::Files,
         };
         let made = self.layer(&work, stack, |place, _| {
+            let scratch = self.store.stage()?;
+            let context = ScriptContext {
+                tools: Some(overlay(tools.lower(), &scratch)),
+                ..self.script_context()
+            };
             for script in &layer.scripts {
-                scripts::run(place, script, &self.script_context(tools))?;
+                scripts::run(place, script, &context)?;
             }
             Ok(Value::Null)
         })?;
@@ -297,7 +302,7 @@ impl Roots<'_> {
                 self.cancel,
             );
             for script in list {
-                scripts::run_outside(&place, script, &self.script_context(tools), &shared.fs())?;
+                scripts::run_outside(&place, script, &self.script_context(), &shared.fs())?;
             }
             Ok(shared)
         })
@@ -313,7 +318,7 @@ impl Roots<'_> {
         }
     }
 
-    fn script_context(&self, tools: &Stack) -> ScriptContext {
+    fn script_context(&self) -> ScriptContext {
         let resolv_conf = if self.network {
             std::fs::read("/etc/resolv.conf").unwrap_or_default()
         } else {
@@ -322,7 +327,7 @@ impl Roots<'_> {
         ScriptContext {
             network: self.network,
             resolv_conf,
-            tools: tools.lower(),
+            tools: None,
         }
     }
 
@@ -395,6 +400,15 @@ impl Roots<'_> {
                 }
             }
         })
+    }
+}
+
+/// A root over layers whose changes go to a staging directory.
+fn overlay(lower: Vec<PathBuf>, staging: &Staging) -> Root {
+    Root::Overlay {
+        lower,
+        upper: staging.fs(),
+        work: staging.work(),
     }
 }
 

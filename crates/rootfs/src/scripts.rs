@@ -1,6 +1,6 @@
 //! `%post` and the other script sections.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_kickstart::Script;
 use kiln_plan::Located;
@@ -23,8 +23,8 @@ pub struct ScriptContext {
     pub network: bool,
     /// The host's `/etc/resolv.conf`, where the network can be reached.
     pub resolv_conf: Vec<u8>,
-    /// The tools root's layers, the top one first: where `%post --nochroot` runs.
-    pub tools: Vec<PathBuf>,
+    /// The tools root, writable and thrown away: where `%post --nochroot` runs.
+    pub tools: Option<Root>,
 }
 
 /// Runs a script. A script that fails is a warning, or with `--erroronfail` an error, as in the installer.
@@ -36,10 +36,14 @@ pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext)
         return execute(place, script, context, "/", Vec::new());
     }
     // Outside of the root means in the tools root, with the root where the installer has it: never on the host.
+    let Some(tools) = &context.tools else {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "a script outside of the root has no tools root",
+        ));
+    };
     let outside = Place {
-        root: Root::Layers {
-            lower: context.tools.clone(),
-        },
+        root: tools.clone(),
         ..place.with_reporter(place.reporter)
     };
     let root = Mount::Tree {
