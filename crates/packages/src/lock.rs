@@ -411,7 +411,10 @@ mod tests {
         let mut lock = lock();
         lock.layers.insert(0, TOOLS.into());
         lock.packages.insert(0, package("b", TOOLS));
-        assert_eq!(Lock::parse("kiln.lock", &lock.text()).expect("own text"), lock);
+        assert_eq!(
+            Lock::parse("kiln.lock", &lock.text()).expect("own text"),
+            lock
+        );
     }
 
     #[test]

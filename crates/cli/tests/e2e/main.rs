@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod boots;
+mod desktop;
 mod disk;
 mod faults;
 mod harness;
