@@ -39,7 +39,7 @@ pub(crate) struct Ran {
 }
 
 impl Turn {
-    /// Waits for the turn; nothing is warm yet.
+    /// Waits for the turn, with a copy of the minimal definition; nothing is warm yet.
     pub(crate) fn cold() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(
@@ -54,6 +54,7 @@ impl Turn {
             .tempdir()
             .expect("a temporary directory");
         fs::create_dir(directory.path().join("home")).expect("a home");
+        fs::copy(example(), directory.path().join("minimal.ks")).expect("the example");
         Turn {
             directory,
             before: Residue::now(),
@@ -65,7 +66,6 @@ impl Turn {
     pub(crate) fn warm() -> Self {
         let turn = Turn::cold();
         WARM.get_or_init(|| turn.warm_up());
-        fs::copy(base().join("minimal.ks"), turn.path("minimal.ks")).expect("the definition");
         fs::copy(
             base().join("minimal.kiln.lock"),
             turn.path("minimal.kiln.lock"),
@@ -76,9 +76,8 @@ impl Turn {
 
     fn warm_up(&self) {
         fs::create_dir_all(base()).expect("a directory for what the tests share");
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/minimal.ks");
         let definition = base().join("minimal.ks");
-        fs::copy(&example, &definition).expect("the example");
+        fs::copy(example(), &definition).expect("the example");
         let _ = fs::remove_dir_all(image());
         self.kiln(&["lock", &text(&definition)]).assert(0);
         self.kiln(&[
@@ -102,7 +101,7 @@ impl Turn {
 
     /// The minimal definition with more at its end: everything below that is cached.
     pub(crate) fn minimal_with(&self, more: &str) {
-        let minimal = fs::read_to_string(base().join("minimal.ks")).expect("the definition");
+        let minimal = fs::read_to_string(example()).expect("the definition");
         self.write("minimal.ks", &format!("{minimal}\n{more}"));
     }
 
@@ -167,6 +166,11 @@ impl Ran {
         }
         self
     }
+}
+
+/// The definition that most tests build.
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/minimal.ks")
 }
 
 /// What all tests share.
