@@ -152,8 +152,12 @@ fn ssh_host_keys() -> io::Result<()> {
     }
     let dir = "/etc/systemd/system/ssh.service.d";
     fs::create_dir_all(dir)?;
-    // sshd's own unit tests its configuration in ExecStartPre, which fails without keys: so the keys go first.
-    let text = "# Written by Kiln: every boot of the stick has host keys of its own.\n[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n";
+    // sshd's own unit tests its configuration in ExecStartPre, which fails without keys: so the keys go first. No RSA
+    // key: it takes seconds on small machines, and nothing has needed one for ten years. Keys that are there stay.
+    let text = "# Written by Kiln: every boot of the stick has host keys of its own.\n[Service]\nExecStartPre=\n\
+                ExecStartPre=-/usr/bin/ssh-keygen -q -N \"\" -t ed25519 -f /etc/ssh/ssh_host_ed25519_key\n\
+                ExecStartPre=-/usr/bin/ssh-keygen -q -N \"\" -t ecdsa -f /etc/ssh/ssh_host_ecdsa_key\n\
+                ExecStartPre=/usr/sbin/sshd -t\n";
     fs::write(format!("{dir}/host-keys.conf"), text)
 }
 
