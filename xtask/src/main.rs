@@ -5,6 +5,7 @@
 
 mod bench;
 mod deny;
+mod peer;
 mod prerequisites;
 mod process;
 mod roots;
@@ -25,6 +26,7 @@ usage: cargo xtask CHORE
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
+  equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare
   equal-root A B        compare two root file systems: directories or SquashFS files
 ";
 
@@ -37,7 +39,8 @@ fn main() -> ExitCode {
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),
         ["bench", rest @ ..] => bench::run(rest),
-        ["equal-root", a, b] => roots::run(a.as_ref(), b.as_ref()),
+        ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
+        ["equal-root", rest @ ..] => roots::build::run(rest),
         ["-h" | "--help"] => {
             print!("{USAGE}");
             Ok(())

@@ -7,497 +7,199 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::measure::{Cost, measure};
 use super::table::ratio_table;
-use crate::prerequisites::search_path;
+use crate::peer::disk::{Partition, SECTOR, Squashfs, partitions};
+use crate::peer::repository::Package;
+use crate::peer::{Options, afresh, definition, link_downloads, mmdebstrap, need_root};
+use crate::peer::{build_command, repository, tool, trouble};
 use crate::{Result, process, workspace};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT: &str =
-    "[DEF] an image from a warm download store, against mmdebstrap + mksquashfs";
-
-/// The part of the lock file that the peer needs.
-struct Package {
-    name: String,
-    size: String,
-    sha256: String,
-}
+pub(super) const ABOUT: &str = "[--definition DEF] [--kiln FILE] [--warm CACHE] \
+    an image from a warm download store, against mmdebstrap + mksquashfs";
 
 /// Runs the case for a definition, by default `examples/lab`.
 pub(super) fn run(words: &[&str]) -> Result<()> {
-    let definition = match words {
-        [] => workspace::root().join("examples/lab"),
-        [definition] => PathBuf::from(definition),
-        _ => return Err("bench cold takes one definition at most".to_owned()),
-    };
-    if !rustix::process::geteuid().is_root() {
-        return Err("bench cold compares with tools that need root".to_owned());
-    }
+    need_root("bench cold")?;
+    let options = Options::parse(words)?;
+    let lab = || workspace::root().join("examples/lab");
+    let source = options.definition.clone().unwrap_or_else(lab);
     let work = workspace::target_directory()?.join("bench/cold");
-    let kiln = release_binary()?;
-    let project = copy_definition(&definition, &work)?;
-    let store = warm_store(&kiln, &project, &work)?;
-    let ours = ours(&kiln, &project, &work, &store)?;
-    let image = work.join("output/disk.raw");
-    let partitions = partitions(&image)?;
-    let packages = read_lock(&lock_of(&project)?)?;
-    let repository = repository(
-        &packages,
-        &work.join("cache/downloads"),
-        &work.join("repository"),
-    )?;
-    let peer = peer(&packages, &repository, &image, &partitions, &work)?;
-    println!("{}", steps_table(&work.join("output/manifest.json")));
-    println!("{}", peer.steps());
+    let kiln = options.kiln()?;
+    let project = definition::copy(&source, &work.join("definition"))?;
+    let warm = options.warm_cache(&kiln, &project, &work)?;
+    let packages = repository::installed(&definition::lock_of(&project)?)?;
+    let mirror = work.join("repository");
+    repository::make(&packages, &warm.join("downloads"), &mirror)?;
+
+    let ours = ours(&kiln, &project, &work, &warm)?;
+    let peer = Peer {
+        packages: &packages,
+        mirror: &mirror,
+        image: &work.join("output/disk.raw"),
+        no_docs: definition::excludes_docs(&project)?,
+        level: level(&work.join("output/manifest.json")),
+        work: &work,
+    };
+    let theirs = peer.run()?;
+    print!("{}", steps_table(&work.join("output/manifest.json"))?);
+    print!("{}", seconds("the peer's seconds", &theirs));
+    let total = theirs
+        .iter()
+        .fold(Cost::default(), |sum, (_, cost)| sum + *cost);
+    let title = format!(
+        "bench cold {}: {} packages",
+        source.display(),
+        packages.len()
+    );
     print!(
         "{}",
-        ratio_table(
-            "bench cold",
-            ("kiln", ours),
-            ("mmdebstrap + mksquashfs", peer.total())
-        )
-    );
-    println!(
-        "roots to compare: {} and {}",
-        work.join("ours.squashfs").display(),
-        work.join("peer").display()
+        ratio_table(&title, ("kiln", ours), ("mmdebstrap + mksquashfs", total))
     );
     Ok(())
 }
 
-fn release_binary() -> Result<PathBuf> {
-    process::run(workspace::cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "kiln-cli",
-    ]))?;
-    Ok(workspace::target_directory()?.join("release/kiln"))
-}
-
-fn trouble<'a>(doing: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> String + 'a {
-    move |error| format!("{doing} {}: {error}", path.display())
-}
-
-/// A copy, so that the lock of the benchmark does not appear among the sources.
-fn copy_definition(definition: &Path, work: &Path) -> Result<PathBuf> {
-    let target = work.join("definition");
-    if target.exists() {
-        fs::remove_dir_all(&target).map_err(trouble("removing", &target))?;
-    }
-    fs::create_dir_all(&target).map_err(trouble("making", &target))?;
-    let mut copy = Command::new("cp");
-    copy.arg("-R");
-    if definition.is_dir() {
-        copy.arg(definition.join("."));
-    } else {
-        copy.arg(definition);
-    }
-    process::run(copy.arg(&target))?;
-    let file = definition.file_name().filter(|_| definition.is_file());
-    Ok(file.map_or(target.clone(), |name| target.join(name)))
-}
-
-/// `kiln.lock` beside a `kiln.toml`, `NAME.kiln.lock` beside a kickstart file.
-fn lock_of(project: &Path) -> Result<PathBuf> {
-    let lock = if project.is_dir() {
-        project.join("kiln.lock")
-    } else {
-        project.with_extension("kiln.lock")
-    };
-    if lock.is_file() {
-        Ok(lock)
-    } else {
-        Err(format!("`kiln lock` wrote no {}", lock.display()))
-    }
-}
-
-/// Locks, and fills a download store by building once; returns the store.
-fn warm_store(kiln: &Path, project: &Path, work: &Path) -> Result<PathBuf> {
-    let cache = work.join("warm");
-    let output = work.join("warm-output");
-    process::run(command(kiln, &cache).arg("lock").arg(project))?;
-    process::run(
-        command(kiln, &cache)
-            .args(["build", "--locked", "-o"])
-            .arg(&output)
-            .arg(project),
-    )?;
-    fs::remove_dir_all(&output).map_err(trouble("removing", &output))?;
-    Ok(cache.join("downloads"))
-}
-
-fn command(kiln: &Path, cache: &Path) -> Command {
-    let mut command = Command::new(kiln);
-    command
-        .arg("--cache-dir")
-        .arg(cache)
-        .arg("--state-dir")
-        .arg(cache.join("state"));
-    command
-}
-
 /// Kiln's part: a new cache that holds nothing but the downloads.
-fn ours(kiln: &Path, project: &Path, work: &Path, store: &Path) -> Result<Cost> {
-    let cache = work.join("cache");
-    for stale in [&cache, &work.join("output")] {
-        if stale.exists() {
-            fs::remove_dir_all(stale).map_err(trouble("removing", stale))?;
-        }
-    }
-    fs::create_dir_all(&cache).map_err(trouble("making", &cache))?;
-    // Hard links: both caches keep the files, none is copied.
-    process::run(Command::new("cp").arg("-al").arg(store).arg(&cache))?;
-    let mut build = command(kiln, &cache);
-    measure(
-        build
-            .args(["build", "--locked", "--offline", "-o"])
-            .arg(work.join("output"))
-            .arg(project),
-    )
+fn ours(kiln: &Path, project: &Path, work: &Path, warm: &Path) -> Result<Cost> {
+    let (cache, output) = (work.join("cache"), work.join("output"));
+    afresh(&cache)?;
+    afresh(&output)?;
+    link_downloads(warm, &cache)?;
+    measure(build_command(kiln, &cache, project, &output).arg("--offline"))
 }
 
-/// `NAME VERSION ARCHITECTURE SIZE SHA256 auto|asked URL`; the other lines have a key word and fewer fields.
-fn read_lock(path: &Path) -> Result<Vec<Package>> {
-    let text = fs::read_to_string(path).map_err(trouble("reading", path))?;
-    let packages: Vec<Package> = text.lines().filter_map(lock_line).collect();
-    if packages.is_empty() {
-        Err(format!("{} names no package", path.display()))
-    } else {
-        Ok(packages)
-    }
+/// What Kiln's compression level was: gzip's and zstd's are not in the file system where they are the default.
+fn level(manifest: &Path) -> Option<String> {
+    let value: Value = serde_json::from_str(&fs::read_to_string(manifest).ok()?).ok()?;
+    Some(value["compression"]["level"].as_u64()?.to_string())
 }
 
-fn lock_line(line: &str) -> Option<Package> {
-    let fields: Vec<&str> = line.split(' ').collect();
-    let [
-        name,
-        _version,
-        _architecture,
-        size,
-        sha256,
-        "auto" | "asked",
-        _url,
-    ] = fields[..]
-    else {
-        return None;
-    };
-    Some(Package {
-        name: name.to_owned(),
-        size: size.to_owned(),
-        sha256: sha256.to_owned(),
-    })
-}
-
-/// A flat repository of links into the download store; the stanzas are the packages' own.
-fn repository(packages: &[Package], store: &Path, target: &Path) -> Result<PathBuf> {
-    if target.exists() {
-        fs::remove_dir_all(target).map_err(trouble("removing", target))?;
-    }
-    fs::create_dir_all(target).map_err(trouble("making", target))?;
-    let mut index = String::new();
-    for Package { name, size, sha256 } in packages {
-        let directory = sha256
-            .get(..2)
-            .ok_or_else(|| format!("{name} has the digest `{sha256}`"))?;
-        let file = format!("{sha256}.deb");
-        let link = target.join(&file);
-        symlink(store.join("sha256").join(directory).join(sha256), &link)
-            .map_err(trouble("linking", &link))?;
-        let control = process::output(Command::new("dpkg-deb").arg("--field").arg(&link))?;
-        let _ = write!(
-            index,
-            "{}\nFilename: ./{file}\nSize: {size}\nSHA256: {sha256}\n\n",
-            control.trim_end()
-        );
-    }
-    let path = target.join("Packages");
-    fs::write(&path, index).map_err(trouble("writing", &path))?;
-    Ok(target.to_path_buf())
-}
-
-/// A partition of Kiln's image, in sectors.
-struct Partition {
-    start: u64,
-    sectors: u64,
-    kind: String,
-}
-
-const SECTOR: u64 = 512;
-/// Partition types of the EFI system partition and of Linux file system data (UEFI 2.10, 5.3.3; Discoverable
-/// Partitions).
-const EFI_SYSTEM: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-
-fn partitions(image: &Path) -> Result<Vec<Partition>> {
-    let text = process::output(tool("sfdisk").arg("--json").arg(image))?;
-    let table: Value =
-        serde_json::from_str(&text).map_err(|error| format!("sfdisk printed no JSON: {error}"))?;
-    let list = table["partitiontable"]["partitions"]
-        .as_array()
-        .ok_or("sfdisk lists no partitions")?;
-    let partition = |value: &Value| {
-        Some(Partition {
-            start: value["start"].as_u64()?,
-            sectors: value["size"].as_u64()?,
-            kind: value["type"].as_str()?.to_owned(),
-        })
-    };
-    list.iter()
-        .map(|value| partition(value).ok_or_else(|| "sfdisk's list is incomplete".to_owned()))
-        .collect()
-}
-
-/// A system tool, also where the `PATH` of an ordinary user does not lead.
-fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    command.env(
-        "PATH",
-        std::env::join_paths(search_path()).unwrap_or_default(),
-    );
-    command
-}
-
-/// The peer's steps with their costs.
-struct Peer(Vec<(&'static str, Cost)>);
-
-impl Peer {
-    fn total(&self) -> Cost {
-        self.0
-            .iter()
-            .fold(Cost::default(), |sum, (_, cost)| sum + *cost)
-    }
-
-    fn steps(&self) -> String {
-        let mut out = "the peer's seconds:\n".to_owned();
-        for (name, cost) in &self.0 {
-            let _ = writeln!(out, "  {:>8.2}  {name}", cost.wall.as_secs_f64());
-        }
-        out
-    }
-}
-
-fn peer(
-    packages: &[Package],
-    mirror: &Path,
-    image: &Path,
-    partitions: &[Partition],
-    work: &Path,
-) -> Result<Peer> {
-    let root = work.join("peer");
-    if root.exists() {
-        fs::remove_dir_all(&root).map_err(trouble("removing", &root))?;
-    }
-    let squashfs = work.join("peer.squashfs");
-    let _ = fs::remove_file(&squashfs);
-    let like = Squashfs::of(image, partitions, &work.join("ours.squashfs"))?;
-    let mut steps = vec![(
-        "mmdebstrap",
-        measure(&mut mmdebstrap(packages, mirror, &root))?,
-    )];
-    let mut mksquashfs = tool("mksquashfs");
-    mksquashfs
-        .arg(&root)
-        .arg(&squashfs)
-        .args(["-noappend", "-no-progress", "-quiet"])
-        .args(like.options());
-    steps.push(("mksquashfs", measure(&mut mksquashfs)?));
-    let script = disk_script(image, partitions, &like, work)?;
-    steps.push((
-        "partition and file systems",
-        measure(tool("bash").args(["-euo", "pipefail", "-c", &script]))?,
-    ));
-    Ok(Peer(steps))
-}
-
-fn mmdebstrap(packages: &[Package], mirror: &Path, root: &Path) -> Command {
-    let names: Vec<&str> = packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
-    let mut command = tool("mmdebstrap");
-    command.args([
-        "--quiet",
-        "--mode=root",
-        "--variant=apt",
-        "--format=directory",
-        "--skip=check/empty",
-    ]);
-    command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount");
-    command.arg(format!("--include={}", names.join(",")));
-    // The suite's name has no meaning for a flat repository.
-    command
-        .arg("bookworm")
-        .arg(root)
-        .arg(format!("deb [trusted=yes] file://{} ./", mirror.display()));
-    command
-}
-
-/// How Kiln's SquashFS was made.
-struct Squashfs {
-    partition: usize,
-    codec: String,
+/// The same image by other means.
+struct Peer<'a> {
+    packages: &'a [Package],
+    mirror: &'a Path,
+    image: &'a Path,
+    no_docs: bool,
     level: Option<String>,
-    block: String,
+    work: &'a Path,
 }
 
-impl Squashfs {
-    /// Finds the root among the partitions, keeps a copy of it for comparisons and asks `unsquashfs` about it.
-    fn of(image: &Path, partitions: &[Partition], copy: &Path) -> Result<Squashfs> {
-        for (number, partition) in partitions.iter().enumerate() {
-            let mut ask = tool("unsquashfs");
-            ask.args(["-stat", "-offset"])
-                .arg((partition.start * SECTOR).to_string())
-                .arg(image);
-            let Ok(said) = process::output(&mut ask) else {
+impl Peer<'_> {
+    /// The steps with their costs.
+    fn run(&self) -> Result<Vec<(String, Cost)>> {
+        let (root, squashfs) = (self.work.join("peer"), self.work.join("peer.squashfs"));
+        afresh(&root)?;
+        let _ = fs::remove_file(&squashfs);
+        let partitions = partitions(self.image)?;
+        let like = Squashfs::find(self.image, &partitions)?;
+        let mut install = mmdebstrap::command(self.packages, self.mirror, &root, self.no_docs);
+        let mut compress = tool("mksquashfs");
+        compress.arg(&root).arg(&squashfs);
+        compress.args(["-noappend", "-no-progress", "-quiet", "-wildcards"]);
+        compress.args(like.options(self.level.as_deref()));
+        // Kiln leaves these out too. Whatever follows -e is a name, so it comes last.
+        compress.args(["-e", "boot/initrd.img-*", "proc/*", "sys/*", "dev/*"]);
+        let script = self.disk_script(&partitions, &like)?;
+        let mut assemble = tool("bash");
+        assemble.args(["-euo", "pipefail", "-c", &script]);
+        let steps = [
+            ("mmdebstrap", &mut install),
+            ("mksquashfs", &mut compress),
+            ("partition and file systems", &mut assemble),
+        ];
+        let cost = |(name, command): (&str, &mut _)| Ok((name.to_owned(), measure(command)?));
+        steps.into_iter().map(cost).collect()
+    }
+
+    /// The same table, a FAT with kernel and initrd, the SquashFS, and an ext4 where Kiln has one.
+    fn disk_script(&self, partitions: &[Partition], like: &Squashfs) -> Result<String> {
+        let table = self.work.join("table.sfdisk");
+        let dump = process::output(tool("sfdisk").arg("--dump").arg(self.image))?;
+        fs::write(&table, dump).map_err(trouble("writing", &table))?;
+        let metadata = fs::metadata(self.image).map_err(trouble("reading", self.image))?;
+        let quoted = |name: &str| quote(&self.work.join(name));
+        let (disk, root, part) = (quoted("peer.raw"), quoted("peer"), quoted("peer.part"));
+        let mut script = format!(
+            "rm -f {disk} {part}; truncate -s {} {disk}\nsfdisk -q {disk} < {}\n",
+            metadata.len(),
+            quote(&table)
+        );
+        for (
+            number,
+            Partition {
+                start,
+                sectors,
+                kind,
+            },
+        ) in partitions.iter().enumerate()
+        {
+            let new = format!("truncate -s {} {part}", sectors * SECTOR);
+            let source = if number == like.partition {
+                quoted("peer.squashfs")
+            } else if kind.eq_ignore_ascii_case(EFI_SYSTEM) {
+                let _ = writeln!(script, "{new}; mkfs.fat -F 32 {part} > /dev/null");
+                let _ = writeln!(
+                    script,
+                    "mcopy -i {part} {root}/boot/vmlinuz-* {root}/boot/initrd.img-* ::/"
+                );
+                part.clone()
+            } else if number > like.partition {
+                let _ = writeln!(script, "{new}; mke2fs -q -t ext4 {part}");
+                part.clone()
+            } else {
                 continue;
             };
-            process::run(&mut extract(image, partition, copy))?;
-            let word_after = |name: &str| {
-                let line = said
-                    .lines()
-                    .find_map(|line| line.trim().strip_prefix(name))?;
-                line.split_whitespace().next().map(str::to_owned)
-            };
-            return Ok(Squashfs {
-                partition: number,
-                codec: word_after("Compression ").ok_or("unsquashfs names no codec")?,
-                level: word_after("compression-level "),
-                block: word_after("Block size ").ok_or("unsquashfs names no block size")?,
-            });
+            let _ = writeln!(
+                script,
+                "dd if={source} of={disk} bs=1M seek={} oflag=seek_bytes conv=notrunc,sparse status=none; rm -f {part}",
+                start * SECTOR
+            );
         }
-        Err(format!("{} has no SquashFS partition", image.display()))
-    }
-
-    fn options(&self) -> Vec<String> {
-        let mut options = vec![
-            "-comp".to_owned(),
-            self.codec.clone(),
-            "-b".to_owned(),
-            self.block.clone(),
-        ];
-        if let Some(level) = &self.level {
-            options.extend(["-Xcompression-level".to_owned(), level.clone()]);
-        }
-        options
+        Ok(script)
     }
 }
 
-fn extract(image: &Path, partition: &Partition, target: &Path) -> Command {
-    let mut dd = tool("dd");
-    let value = |key: &str, value: &dyn std::fmt::Display| format!("{key}={value}");
-    dd.args([
-        value("if", &image.display()),
-        value("of", &target.display()),
-        value("bs", &"1M"),
-    ]);
-    dd.args([
-        value("skip", &(partition.start * SECTOR)),
-        value("count", &(partition.sectors * SECTOR)),
-    ]);
-    dd.args(["iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"]);
-    dd
-}
+/// The type of the EFI system partition (UEFI 2.10, table 5.7).
+const EFI_SYSTEM: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 
-/// The same table, a FAT with kernel and initrd, the SquashFS, and an ext4 where Kiln has one.
-fn disk_script(
-    image: &Path,
-    partitions: &[Partition],
-    like: &Squashfs,
-    work: &Path,
-) -> Result<String> {
-    let table = work.join("table.sfdisk");
-    let dump = process::output(tool("sfdisk").arg("--dump").arg(image))?;
-    fs::write(&table, dump).map_err(trouble("writing", &table))?;
-    let bytes = fs::metadata(image)
-        .map_err(trouble("reading", image))?
-        .len();
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-    let (disk, root) = (quoted(&work.join("peer.raw")), quoted(&work.join("peer")));
-    let scratch = quoted(&work.join("peer.part"));
-    let mut script = format!(
-        "rm -f {disk} {scratch}; truncate -s {bytes} {disk}\nsfdisk -q {disk} < {}\n",
-        quoted(&table)
-    );
-    let place = |source: &str, start: u64| {
-        format!(
-            "dd if={source} of={disk} bs=1M seek={} oflag=seek_bytes conv=notrunc,sparse status=none\n",
-            start * SECTOR
-        )
-    };
-    for (
-        number,
-        Partition {
-            start,
-            sectors,
-            kind,
-        },
-    ) in partitions.iter().enumerate()
-    {
-        let size = sectors * SECTOR;
-        if number == like.partition {
-            script += &place(&quoted(&work.join("peer.squashfs")), *start);
-        } else if kind.eq_ignore_ascii_case(EFI_SYSTEM) {
-            let _ = writeln!(
-                script,
-                "truncate -s {size} {scratch}; mkfs.fat -F 32 {scratch} > {scratch}.log"
-            );
-            let _ = writeln!(
-                script,
-                "mcopy -i {scratch} {root}/boot/vmlinuz-* {root}/boot/initrd.img-* ::/"
-            );
-            script += &place(&scratch, *start);
-            let _ = writeln!(script, "rm -f {scratch}");
-        } else if number > like.partition {
-            let _ = writeln!(
-                script,
-                "truncate -s {size} {scratch}; mke2fs -q -t ext4 {scratch}"
-            );
-            script += &place(&scratch, *start);
-            let _ = writeln!(script, "rm -f {scratch}");
-        }
-    }
-    Ok(script)
+/// A path as a word for a shell.
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Where Kiln's seconds went, as its manifest says.
-fn steps_table(manifest: &Path) -> String {
-    let mut out = "Kiln's seconds:\n".to_owned();
-    let text = fs::read_to_string(manifest).unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    for step in value["timings"].as_array().into_iter().flatten() {
-        let (name, seconds) = (step["step"].as_str(), step["seconds"].as_f64());
-        if let (Some(name), Some(seconds)) = (name, seconds) {
-            let _ = writeln!(out, "  {seconds:>8.2}  {name}");
-        }
+fn steps_table(manifest: &Path) -> Result<String> {
+    let text = fs::read_to_string(manifest).map_err(trouble("reading", manifest))?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| format!("{} is no JSON: {error}", manifest.display()))?;
+    let steps = value["steps"]
+        .as_array()
+        .ok_or("the manifest lists no steps")?;
+    let mut out = "Kiln's seconds (steps may overlap):\n".to_owned();
+    for step in steps {
+        let seconds = step["seconds"].as_f64().ok_or("a step has no seconds")?;
+        let name = step["step"].as_str().ok_or("a step has no name")?;
+        let peak = step["peak_memory"].as_u64();
+        let peak = peak.map_or(String::new(), |bytes| format!(", peak {} MiB", bytes >> 20));
+        let _ = writeln!(out, "  {seconds:>8.2}  {name}{peak}");
     }
-    out
+    Ok(out)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_packages_are_read_from_a_lock() {
-        assert!(lock_line("format 1").is_none());
-        assert!(lock_line("repository a b c d").is_none());
-        let found =
-            lock_line("libc6 2.36-9 amd64 2752360 abcd auto http://mirror.example/libc6.deb")
-                .unwrap();
-        assert_eq!(
-            (
-                found.name.as_str(),
-                found.size.as_str(),
-                found.sha256.as_str()
-            ),
-            ("libc6", "2752360", "abcd")
+fn seconds(title: &str, steps: &[(String, Cost)]) -> String {
+    let mut out = format!("{title}:\n");
+    for (name, cost) in steps {
+        let (wall, cpu) = (cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+        let peak = cost.peak_memory >> 20;
+        let _ = writeln!(
+            out,
+            "  {wall:>8.2}  {name}, processors {cpu:.2} s, peak {peak} MiB"
         );
     }
+    out
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::canonical::{Accounts, canonical};
 use super::scan::{Entries, Entry, Kind};
 use crate::Result;
 
@@ -52,9 +53,10 @@ pub(crate) fn compare(
     right: &Entries,
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
+    let sides = (Side::new(a), Side::new(b));
     for (path, entry) in left {
         match right.get(path) {
-            Some(other) => pair(a, b, path, entry, other, &mut differences)?,
+            Some(other) => pair(&sides, path, entry, other, &mut differences)?,
             None => differences.push(only("A", path, entry)),
         }
     }
@@ -62,6 +64,33 @@ pub(crate) fn compare(
     differences.extend(missing.map(|(path, entry)| only("B", path, entry)));
     differences.sort_by(|x, y| x.path.cmp(&y.path));
     Ok(differences)
+}
+
+/// One of the two roots.
+struct Side<'a> {
+    root: &'a Path,
+    accounts: Accounts,
+}
+
+impl<'a> Side<'a> {
+    fn new(root: &'a Path) -> Side<'a> {
+        Side {
+            root,
+            accounts: Accounts::of(root),
+        }
+    }
+
+    /// What a file says, where that is not its bytes.
+    fn says(&self, path: &Path) -> Option<Vec<String>> {
+        let text = std::fs::read_to_string(self.root.join(path)).ok()?;
+        canonical(path, &text, &self.accounts)
+    }
+}
+
+/// Whether two files that differ say the same.
+fn say_the_same((a, b): &(Side<'_>, Side<'_>), path: &Path) -> bool {
+    let left = a.says(path);
+    left.is_some() && left == b.says(path)
 }
 
 fn only(side: &str, path: &Path, entry: &Entry) -> Difference {
@@ -74,8 +103,7 @@ fn only(side: &str, path: &Path, entry: &Entry) -> Difference {
 }
 
 fn pair(
-    a: &Path,
-    b: &Path,
+    sides: &(Side<'_>, Side<'_>),
     path: &Path,
     left: &Entry,
     right: &Entry,
@@ -88,12 +116,16 @@ fn pair(
             detail,
         })
     };
+    let (a, b) = sides;
     match (&left.kind, &right.kind) {
         (Kind::File { size: x }, Kind::File { size: y }) if x != y => {
-            report(Aspect::Content, format!("{x} bytes in A, {y} bytes in B"));
+            if !say_the_same(sides, path) {
+                report(Aspect::Content, format!("{x} bytes in A, {y} bytes in B"));
+            }
         }
         (Kind::File { .. }, Kind::File { .. }) => {
-            if let Some(offset) = first_different_byte(&a.join(path), &b.join(path))? {
+            let found = first_different_byte(&a.root.join(path), &b.root.join(path))?;
+            if let Some(offset) = found.filter(|_| !say_the_same(sides, path)) {
                 report(
                     Aspect::Content,
                     format!("contents differ from byte {offset} on"),
@@ -112,8 +144,9 @@ fn pair(
             format!("mode {:04o} in A, {:04o} in B", left.mode, right.mode),
         );
     }
-    if left.owner != right.owner {
-        let ((u, g), (v, h)) = (left.owner, right.owner);
+    let owners = (a.accounts.names(left.owner), b.accounts.names(right.owner));
+    if owners.0 != owners.1 {
+        let ((u, g), (v, h)) = owners;
         report(Aspect::Owner, format!("owner {u}:{g} in A, {v}:{h} in B"));
     }
     if left.xattrs != right.xattrs {

@@ -2,9 +2,12 @@
 //!
 //! Each side is a directory, or a SquashFS file that `unsquashfs` unpacks. Compared are names, types, permission
 //! bits, owners, contents, link targets, device numbers, extended attributes and which names are one file. Times are
-//! not: two installations never share them.
+//! not: two installations never share them. Owners are compared by name, and a few files by what they say, because
+//! numbers and order of both follow the order of installation.
 
 mod allowed;
+pub(crate) mod build;
+mod canonical;
 mod compare;
 mod scan;
 

@@ -1,0 +1,129 @@
+//! A flat repository of the very package files that Kiln used: nothing else can be installed from it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{afresh, trouble};
+use crate::{Result, process};
+
+/// The lock's layer of the packages that do not go into the image.
+const TOOLS: &str = "tools";
+
+/// What the repository says it is. `mmdebstrap` looks for Essential packages of the suite it is told.
+pub(crate) const SUITE: &str = "bookworm";
+
+/// What the lock file says of a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    /// Its name.
+    pub(crate) name: String,
+    size: String,
+    sha256: String,
+    layer: String,
+}
+
+impl Package {
+    /// Its file in a download store.
+    fn file(&self, store: &Path) -> PathBuf {
+        let directory = self.sha256.get(..2).unwrap_or("");
+        store.join("sha256").join(directory).join(&self.sha256)
+    }
+
+    /// Whether a download store has it.
+    pub(crate) fn is_in(&self, store: &Path) -> bool {
+        self.file(store).is_file()
+    }
+
+    /// Whether it is part of the image.
+    fn is_installed(&self) -> bool {
+        self.layer != TOOLS
+    }
+}
+
+/// All packages of a lock file, the tools root's among them.
+pub(crate) fn read_lock(path: &Path) -> Result<Vec<Package>> {
+    let text = fs::read_to_string(path).map_err(trouble("reading", path))?;
+    let packages = parse_lock(&text);
+    if packages.is_empty() {
+        return Err(format!("{} names no package", path.display()));
+    }
+    Ok(packages)
+}
+
+/// The image's packages of a lock file.
+pub(crate) fn installed(path: &Path) -> Result<Vec<Package>> {
+    let mut packages = read_lock(path)?;
+    packages.retain(Package::is_installed);
+    Ok(packages)
+}
+
+/// `layer NAME`, and `NAME VERSION ARCHITECTURE SIZE SHA256 auto|asked URL`; other lines are of no interest.
+fn parse_lock(text: &str) -> Vec<Package> {
+    let mut layer = "";
+    let mut packages = Vec::new();
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["layer", name] => layer = name,
+            [name, _, _, size, sha256, "auto" | "asked", _] => packages.push(Package {
+                name: name.to_owned(),
+                size: size.to_owned(),
+                sha256: sha256.to_owned(),
+                layer: layer.to_owned(),
+            }),
+            _ => {}
+        }
+    }
+    packages
+}
+
+/// Makes the repository in `target`. Hard links, because symbolic ones would lead out of what a chroot sees; the index's
+/// stanzas are the packages' own.
+pub(crate) fn make(packages: &[Package], store: &Path, target: &Path) -> Result<()> {
+    afresh(target)?;
+    let mut index = String::new();
+    for package in packages {
+        let Package { size, sha256, .. } = package;
+        let file = format!("{sha256}.deb");
+        let link = target.join(&file);
+        fs::hard_link(package.file(store), &link).map_err(trouble("linking", &link))?;
+        let control = process::output(Command::new("dpkg-deb").arg("--field").arg(&link))?;
+        let control = control.trim_end();
+        let _ = write!(
+            index,
+            "{control}\nFilename: ./{file}\nSize: {size}\nSHA256: {sha256}\n\n"
+        );
+    }
+    let path = target.join("Packages");
+    fs::write(&path, &index).map_err(trouble("writing", &path))?;
+    let digest = process::output(Command::new("sha256sum").arg(&path))?;
+    let digest = digest.split_whitespace().next().unwrap_or("");
+    let release = target.join("Release");
+    let text = format!(
+        "Suite: {SUITE}\nCodename: {SUITE}\nSHA256:\n {digest} {} Packages\n",
+        index.len()
+    );
+    fs::write(&release, text).map_err(trouble("writing", &release))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_packages_are_read_from_a_lock() {
+        let text = "format 1\nrepository a b c d\n\nlayer tools\napt 2.6 amd64 1 ff auto http://mirror.example/apt.deb\n\
+                    layer base.ks\nlibc6 2.36-9 amd64 2752360 abcd asked http://mirror.example/libc6.deb\n";
+        let packages = parse_lock(text);
+        assert_eq!(packages.len(), 2);
+        assert!(!packages[0].is_installed());
+        let expected = Package {
+            name: "libc6".into(),
+            size: "2752360".into(),
+            sha256: "abcd".into(),
+            layer: "base.ks".into(),
+        };
+        assert_eq!(packages[1], expected);
+    }
+}
