@@ -35,7 +35,6 @@ const PACKAGES: &[Package] = &[
     ),
     // Boot loaders, as a Debian root would hold them, and what they are compared with.
     package("grub-common", &["grub-mkimage", "grub-script-check"]),
-    package("grub2-common", &["grub-bios-setup"]),
     package("grub-pc-bin", &["/usr/lib/grub/i386-pc/boot.img"]),
     package(
         "grub-efi-amd64-bin",

@@ -19,7 +19,7 @@ use crate::steps::{Step, Steps};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "1";
+const CODE: &str = "2";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ impl Roots<'_> {
                 &plan.target.architecture,
                 self.threads,
             )?;
+            debian::clear_filtered(place, &options)?;
             debian::install(
                 place,
                 &self.download_dir,

@@ -97,6 +97,8 @@ pub(crate) fn write(
     };
     let extras = Extras {
         fds: vec![fd],
+        // The root's own /proc and /sys go into the image, not the owners and modes of what is mounted there.
+        bare: true,
         ..Extras::default()
     };
     let (value, outcome) = place.call(WRITE, payload, extras, &mut message)?;

@@ -79,10 +79,10 @@ fn early_color(arguments: &[OsString]) -> ColorWhen {
         .windows(2)
         .filter(|pair| pair[0] == "--color")
         .map(|pair| pair[1]);
-    let given = joined
+    let mut given = joined
         .chain(apart)
         .filter_map(|value| ColorWhen::from_str(value, false).ok());
-    given.last().unwrap_or_default()
+    given.next_back().unwrap_or_default()
 }
 
 /// Runs a command; the failure, if any, is shown last of all.

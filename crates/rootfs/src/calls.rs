@@ -21,6 +21,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (crate::changes::APPLY, crate::changes::apply_call),
     (debian::SKELETON, debian::skeleton_call),
     (debian::UNPACK, debian::unpack_call),
+    (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
 ];
 

@@ -21,7 +21,7 @@ pub use install::{InstallOptions, install, mark_auto};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};
 pub use tools::{package_error, tools};
-pub use unpack::unpack;
-pub(crate) use unpack::{SKELETON, UNPACK, skeleton_call, unpack_call};
+pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpack_call};
+pub use unpack::{clear_filtered, unpack};
 
 pub(crate) const FINISH: &str = "debian.finish";

@@ -118,11 +118,12 @@ fn pair(
     };
     let (a, b) = sides;
     match (&left.kind, &right.kind) {
-        (Kind::File { size: x }, Kind::File { size: y }) if x != y => {
-            if !say_the_same(sides, path) {
-                report(Aspect::Content, format!("{x} bytes in A, {y} bytes in B"));
-            }
+        (Kind::File { size: x }, Kind::File { size: y })
+            if x != y && !say_the_same(sides, path) =>
+        {
+            report(Aspect::Content, format!("{x} bytes in A, {y} bytes in B"));
         }
+        (Kind::File { size: x }, Kind::File { size: y }) if x != y => {}
         (Kind::File { .. }, Kind::File { .. }) => {
             let found = first_different_byte(&a.root.join(path), &b.root.join(path))?;
             if let Some(offset) = found.filter(|_| !say_the_same(sides, path)) {

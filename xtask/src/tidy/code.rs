@@ -83,7 +83,7 @@ fn token_length(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with('\'') {
         return character(rest);
     }
-    if rest.starts_with('r') && !in_word || rest.starts_with("br") && !in_word {
+    if !in_word && (rest.starts_with('r') || rest.starts_with("br")) {
         return raw_string(rest);
     }
     0

@@ -132,7 +132,7 @@ fn configuration(architecture: &str, recommends: bool) -> String {
          APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n\
          APT::Install-Recommends \"{recommends}\";\nAPT::Install-Suggests \"false\";\n\
          APT::Sandbox::User \"root\";\nAPT::Get::AllowUnauthenticated \"true\";\n\
-         Acquire::Languages \"none\";\nAPT::Cmd::Disable-Script-Warning \"true\";\nquiet \"2\";\n"
+         Acquire::Languages \"none\";\nAPT::Cmd::Disable-Script-Warning \"true\";\nquiet \"1\";\n"
     )
 }
 

@@ -225,27 +225,43 @@ pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
     .to_vec()
 }
 
+/// Where documentation is.
+const DOCUMENTATION: &[&str] = &[
+    "/usr/share/doc",
+    "/usr/share/man",
+    "/usr/share/info",
+    "/usr/share/doc-base",
+    "/usr/share/gtk-doc",
+];
+/// Where translations are.
+const TRANSLATIONS: &str = "/usr/share/locale";
+
+/// Directories of which the path filters leave out at least a part.
+pub(super) fn filtered(options: &InstallOptions) -> Vec<&'static str> {
+    let docs = options.exclude_docs.then_some(DOCUMENTATION);
+    let languages = options.languages.as_ref().map(|_| TRANSLATIONS);
+    docs.into_iter()
+        .flatten()
+        .copied()
+        .chain(languages)
+        .collect()
+}
+
 /// dpkg's path filters, in order: the last match counts.
 fn path_filters(options: &InstallOptions) -> Vec<String> {
     let mut filters = Vec::new();
     if options.exclude_docs {
-        for path in [
-            "/usr/share/doc/*",
-            "/usr/share/man/*",
-            "/usr/share/info/*",
-            "/usr/share/doc-base/*",
-            "/usr/share/gtk-doc/*",
-        ] {
-            filters.push(format!("--path-exclude={path}"));
+        for path in DOCUMENTATION {
+            filters.push(format!("--path-exclude={path}/*"));
         }
         filters.push("--path-include=/usr/share/doc/*/copyright".to_owned());
     }
     if let Some(languages) = &options.languages {
-        filters.push("--path-exclude=/usr/share/locale/*/LC_MESSAGES/*".to_owned());
+        filters.push(format!("--path-exclude={TRANSLATIONS}/*/LC_MESSAGES/*"));
         for language in languages {
             let short = language.split(['_', '.', '@']).next().unwrap_or(language);
             for name in [language.as_str(), short] {
-                filters.push(format!("--path-include=/usr/share/locale/{name}/*"));
+                filters.push(format!("--path-include={TRANSLATIONS}/{name}/*"));
             }
         }
     }
@@ -371,6 +387,10 @@ mod tests {
             bootstrap: false,
         };
         let filters = path_filters(&options);
+        for filter in filters.iter().filter(|f| f.contains("exclude")) {
+            let inside = |d: &&str| filter.contains(&format!("={d}/"));
+            assert!(filtered(&options).iter().any(|d| inside(d)), "{filter}");
+        }
         assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
         assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));
     }

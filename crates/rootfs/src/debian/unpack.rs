@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::deb::Deb;
-use super::install::package_mounts;
+use super::install::{InstallOptions, filtered, package_mounts};
 use crate::calls::{io_error, payload};
 use crate::error::Result;
 use crate::run::{Extras, Place};
 
 pub(crate) const UNPACK: &str = "debian.unpack";
 pub(crate) const SKELETON: &str = "debian.skeleton";
+pub(crate) const CLEAR: &str = "debian.clear";
 
 #[derive(Serialize, Deserialize)]
 struct Unpack {
@@ -66,6 +67,46 @@ pub fn unpack(
         .map(|_| ())
 }
 
+/// Takes out of an unpacked root what `options` may not want. dpkg has to unpack the same packages afterwards: it brings
+/// back what is wanted, but leaves alone what it finds in the way of a path filter.
+///
+/// # Errors
+/// The root cannot be changed.
+pub fn clear_filtered(place: &Place<'_>, options: &InstallOptions) -> Result<()> {
+    let directories = filtered(options);
+    if directories.is_empty() {
+        return Ok(());
+    }
+    place
+        .call(CLEAR, json!(directories), Extras::default(), &mut |_| {})
+        .map(|_| ())
+}
+
+pub(crate) fn clear_call(call: Call) -> Result<Value, CallError> {
+    let directories: Vec<PathBuf> = payload(&call)?;
+    for directory in &directories {
+        clear(directory).map_err(|e| io_error(format!("clearing {}", directory.display()), &e))?;
+    }
+    Ok(Value::Null)
+}
+
+/// Removes what is in a directory.
+fn clear(directory: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
     let Unpack {
         files,
@@ -104,4 +145,27 @@ pub(crate) fn skeleton_call(_: Call) -> Result<Value, CallError> {
         .try_for_each(make)
         .map_err(|e| io_error("making the mount points of a root", &e))?;
     Ok(Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn clearing_leaves_the_directory_and_what_links_lead_to() {
+        let top = tempfile::tempdir().unwrap();
+        let (docs, other) = (top.path().join("doc"), top.path().join("other"));
+        for made in [docs.join("bash/examples"), other.clone()] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        std::fs::write(docs.join("bash/copyright"), "x").unwrap();
+        std::fs::write(other.join("kept"), "x").unwrap();
+        symlink(&other, docs.join("link")).unwrap();
+        clear(&docs).unwrap();
+        assert_eq!(docs.read_dir().unwrap().count(), 0);
+        assert!(other.join("kept").exists());
+        clear(&top.path().join("nowhere")).unwrap();
+    }
 }
