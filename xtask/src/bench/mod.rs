@@ -1,6 +1,7 @@
 //! `cargo xtask bench CASE`: Kiln against a peer, both measured in the same run on the same machine.
 
 mod cold;
+mod image;
 mod measure;
 mod table;
 
@@ -13,11 +14,23 @@ struct Case {
     run: fn(&[&str]) -> Result<()>,
 }
 
-const CASES: &[Case] = &[Case {
-    name: "cold",
-    about: cold::ABOUT,
-    run: cold::run,
-}];
+const CASES: &[Case] = &[
+    Case {
+        name: "cold",
+        about: cold::ABOUT,
+        run: cold::run,
+    },
+    Case {
+        name: "squashfs",
+        about: image::ABOUT_SQUASHFS,
+        run: image::squashfs,
+    },
+    Case {
+        name: "tar.gz",
+        about: image::ABOUT_TARGZ,
+        run: image::targz,
+    },
+];
 
 /// Runs the case named first; without one, lists them.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
