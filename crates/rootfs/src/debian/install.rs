@@ -389,7 +389,7 @@ mod tests {
         let filters = path_filters(&options);
         for filter in filters.iter().filter(|f| f.contains("exclude")) {
             let inside = |d: &&str| filter.contains(&format!("={d}/"));
-            assert!(filtered(&options).iter().any(|d| inside(d)), "{filter}");
+            assert!(filtered(&options).iter().any(inside), "{filter}");
         }
         assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
         assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));
