@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use kiln_plan::Id;
 use kiln_sandbox::Sandbox;
@@ -102,8 +103,17 @@ impl Store {
         &self.sandbox
     }
 
-    /// The layer of this id, if it is there and whole.
+    /// The layer of this id, if it is there and whole. Its directory's time becomes now: that of its last use.
     pub fn layer(&self, id: Id) -> Option<Layer> {
+        let layer = self.peek(id)?;
+        let used =
+            File::open(layer.fs.parent()?).and_then(|dir| dir.set_modified(SystemTime::now()));
+        // Without the note the layer is only collected earlier than it need be.
+        let _ = used;
+        Some(layer)
+    }
+
+    fn peek(&self, id: Id) -> Option<Layer> {
         let dir = self.root.join("layers").join(id.to_string());
         let info: LayerInfo =
             serde_json::from_slice(&fs::read(dir.join("layer.json")).ok()?).ok()?;
@@ -122,7 +132,7 @@ impl Store {
         let names = list(&self.root.join("layers"))?;
         Ok(names
             .iter()
-            .filter_map(|name| self.layer(name.parse().ok()?))
+            .filter_map(|name| self.peek(name.parse().ok()?))
             .collect())
     }
 
