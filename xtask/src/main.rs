@@ -22,6 +22,7 @@ const USAGE: &str = "\
 usage: cargo xtask CHORE
 
   test                  install what the tests need, then check and test everything
+  e2e [FILTER...]       only the end-to-end tests, all of them: some take many minutes
   tidy                  only the rules about the source tree
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test"] => test::run(),
+        ["e2e", filters @ ..] => test::end_to_end(filters),
         ["tidy"] => tidy::run(),
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),
