@@ -69,7 +69,11 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         ALL,
         "inode numbers and times",
     ),
-    allow("var/cache/man/*", CONTENT, "an index with times"),
+    allow(
+        "var/cache/man/*",
+        ALL,
+        "man-db's caches, which its postinst makes anew or not, by the order of installation",
+    ),
     allow("var/cache/fontconfig/*", ALL, "an index with times"),
     allow("var/log/*", ALL, "logs"),
     allow(
@@ -95,6 +99,21 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         "etc/ssl/certs/ssl-cert-snakeoil.pem",
         CONTENT,
         "made from a key that is drawn at random",
+    ),
+    allow(
+        "var/lib/ucf/hashfile.*",
+        ALL,
+        "the state before the last change",
+    ),
+    allow(
+        "var/lib/sgml-base/supercatalog.old",
+        ALL,
+        "the state before the last change",
+    ),
+    allow(
+        "etc/ssl/certs/*.0",
+        &[Aspect::Presence],
+        "named by the hash of a certificate, of which ssl-cert-snakeoil.pem is drawn at random",
     ),
     allow(
         "etc/ssl/certs/java/cacerts",
@@ -166,8 +185,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     ),
     allow(
         "*.pyc",
-        CONTENT,
-        "compiled Python holds the time of its source",
+        ALL,
+        "compiled Python holds a hash of its source where SOURCE_DATE_EPOCH is set, else the source's time; and only \
+         interpreters that were installed before a package compile it",
     ),
 ];
 

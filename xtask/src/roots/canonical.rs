@@ -59,7 +59,9 @@ pub(super) fn canonical(path: &Path, text: &str, accounts: &Accounts) -> Option<
         // The day of the last change of the password.
         "etc/shadow" => fields(text, |f| blank(f, 2)),
         "var/lib/dpkg/status" => text.split("\n\n").map(str::to_owned).collect(),
-        "var/lib/dpkg/statoverride" => text.lines().map(str::to_owned).collect(),
+        "var/lib/dpkg/statoverride" | "var/lib/ucf/hashfile" => {
+            text.lines().map(str::to_owned).collect()
+        }
         "var/lib/dpkg/diversions" => {
             let lines: Vec<&str> = text.lines().collect();
             lines.chunks(3).map(|three| three.join("\n")).collect()
