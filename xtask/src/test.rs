@@ -75,7 +75,8 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
 
 fn end_to_end_command(filters: &[&str]) -> Command {
     let mut command = workspace::cargo();
-    let target = ["test", "--locked", "-p", "kiln-cli", "--test", "e2e"];
+    // The whole workspace, so that dependencies have the features that they were built with before.
+    let target = ["test", "--locked", "--workspace", "--test", "e2e"];
     // The tests take turns anyway; so their lines come in order.
     command
         .args(target)
