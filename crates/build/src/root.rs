@@ -19,7 +19,7 @@ use crate::steps::{Step, Steps};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "2";
+const CODE: &str = "3";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]

@@ -106,6 +106,7 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
     ssh_host_keys().map_err(|e| io_error("removing the SSH host keys", &e))?;
     sources(&finish).map_err(|e| io_error("writing apt's sources", &e))?;
     fstab(&finish).map_err(|e| io_error("writing /etc/fstab", &e))?;
+    console_cache().map_err(|e| io_error("keeping the console's cached setup valid", &e))?;
     live_link().map_err(|e| io_error("making /live/filesystem.dir", &e))?;
     to_ram().map_err(|e| {
         io_error(
@@ -256,6 +257,35 @@ free=$(($(cat "$above/size") - $(cat "$here/start") - $(cat "$here/size")))
 [ "$(cat "$above/ro")" = 0 ] || exit 0
 exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
 "#;
+
+/// What the console's cached setup is made from.
+const CONSOLE_SOURCES: &[&str] = &["/etc/default/keyboard", "/etc/default/console-setup"];
+
+/// console-setup's boot script takes its cache only if it is newer than its sources (`test -nt`), which equal times in
+/// an image never are; it then computes the fonts anew at each boot, and that fails while the desktop takes the screen.
+/// So where the cache is the newer one here, the sources get the time of their package.
+fn console_cache() -> io::Result<()> {
+    let modified = |path: &str| fs::metadata(path).and_then(|m| m.modified());
+    let (Ok(cached), Ok(package)) = (
+        modified("/etc/console-setup/cached_setup_terminal.sh"),
+        modified("/bin/setupcon"),
+    ) else {
+        return Ok(());
+    };
+    for source in CONSOLE_SOURCES {
+        match modified(source) {
+            Ok(time) if package < time && time < cached => {
+                fs::File::options()
+                    .write(true)
+                    .open(source)?
+                    .set_modified(package)?;
+            }
+            Ok(_) => {}
+            other => absent(other.map(|_| ()))?,
+        }
+    }
+    Ok(())
+}
 
 /// live-boot takes a partition for a live medium if it finds `/live/*.dir` on it; the link makes the partition's
 /// own root that directory.

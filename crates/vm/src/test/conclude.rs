@@ -232,11 +232,37 @@ fn worse(verdict: Verdict, detail: String) -> Verdict {
 }
 
 fn describe(unit: &FailedUnit) -> String {
-    let last = unit.log.iter().rev().find(|line| !line.trim().is_empty());
-    let log = last
+    let own = |line: &&String| !line.trim().is_empty() && !is_of_the_manager(line, &unit.unit);
+    let log = unit
+        .log
+        .iter()
+        .rfind(own)
         .map(|line| format!(": {}", line.trim()))
         .unwrap_or_default();
     format!("{} ({}){log}", unit.unit, unit.result)
+}
+
+/// Whether systemd says a line about the unit: that it failed, and what it used. The unit's own words say why.
+fn is_of_the_manager(line: &str, unit: &str) -> bool {
+    let about = line
+        .trim()
+        .strip_prefix(unit)
+        .and_then(|l| l.strip_prefix(": "));
+    let about_unit = about.is_some_and(|l| {
+        [
+            "Consumed ",
+            "Deactivated ",
+            "Failed with result",
+            "Main process exited",
+            "Scheduled restart",
+        ]
+        .iter()
+        .any(|start| l.starts_with(start))
+    });
+    about_unit
+        || ["Starting ", "Failed to start ", "Stopped ", "Stopping "]
+            .iter()
+            .any(|start| line.trim().starts_with(&format!("{start}{unit}")))
 }
 
 /// Puts a file into its place by rename.
@@ -253,4 +279,30 @@ fn put(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
         Ok(())
     };
     written().map_err(|e| Error::file("writing", &path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_unit_is_described_by_its_own_words() {
+        let log = [
+            "Starting console-setup.service - Set console font and keymap...",
+            "setfont: putfont: 512,8x16: failed: -1",
+            "console-setup.service: Main process exited, code=exited, status=1/FAILURE",
+            "console-setup.service: Failed with result 'exit-code'.",
+            "Failed to start console-setup.service - Set console font and keymap.",
+            "console-setup.service: Consumed 5.793s CPU time.",
+        ];
+        let unit = FailedUnit {
+            unit: "console-setup.service".into(),
+            result: "exit-code".into(),
+            log: log.map(str::to_owned).to_vec(),
+        };
+        assert_eq!(
+            describe(&unit),
+            "console-setup.service (exit-code): setfont: putfont: 512,8x16: failed: -1"
+        );
+    }
 }
