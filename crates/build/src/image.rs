@@ -15,6 +15,7 @@ use kiln_image::targz::TarGz;
 use kiln_plan::{Format, Home, Id};
 use kiln_rootfs::debian::initramfs;
 use kiln_rootfs::{Extras, Place, Reporter};
+use kiln_sandbox::CancelToken;
 
 use crate::artifacts::Made;
 use crate::finish::{home_uuid, image_id, uuid_text};
@@ -53,9 +54,11 @@ impl Session<'_> {
             initrd: output.create("initrd")?,
         };
         // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
+        // When one fails, the other ends at once.
+        let race = self.cancel.run.child().map_err(|e| no_descriptor(&e))?;
         let (squashed, version) = std::thread::scope(|scope| {
-            let version = scope.spawn(|| self.initramfs(root, &boot));
-            let squashed = self.squashfs(resolved, root, &disk, offset);
+            let version = scope.spawn(|| ending(&race, self.initramfs(root, &boot, &race)));
+            let squashed = ending(&race, self.squashfs(resolved, root, &disk, offset, &race));
             let version = version.join().unwrap_or_else(|_| {
                 Err(Failure::new(
                     FailureKind::Internal,
@@ -64,7 +67,7 @@ impl Session<'_> {
             });
             (squashed, version)
         });
-        let (squashed, version) = (squashed?, version?);
+        let (squashed, version) = both(squashed, version)?;
         self.cancel.check()?;
         let home = resolved
             .plan
@@ -109,6 +112,7 @@ impl Session<'_> {
         root: &Stack,
         disk: &File,
         offset: Bytes,
+        cancel: &CancelToken,
     ) -> Result<Squashed, Failure> {
         self.steps
             .step("compressing the root", None, Unit::Bytes, |step| {
@@ -121,7 +125,7 @@ impl Session<'_> {
                     root: layers,
                     epoch,
                     reporter: step,
-                    cancel: &self.cancel.run,
+                    cancel,
                 };
                 let (squashed, peak) = squash::write(
                     &place,
@@ -142,7 +146,12 @@ impl Session<'_> {
             })
     }
 
-    fn initramfs(&self, root: &Stack, boot: &BootFiles) -> Result<String, Failure> {
+    fn initramfs(
+        &self,
+        root: &Stack,
+        boot: &BootFiles,
+        cancel: &CancelToken,
+    ) -> Result<String, Failure> {
         self.steps
             .step("generating the initramfs", None, Unit::Bytes, |step| {
                 let staging = self.store.stage()?;
@@ -152,7 +161,7 @@ impl Session<'_> {
                     &staging,
                     root.epoch,
                     step,
-                    &self.cancel.run,
+                    cancel,
                 );
                 let version =
                     initramfs(&place, descriptor(&boot.kernel)?, descriptor(&boot.initrd)?)?;
@@ -263,6 +272,27 @@ impl Session<'_> {
             Ok(())
         }
     }
+}
+
+/// Cancels the sibling of what failed.
+fn ending<T>(race: &CancelToken, result: Result<T, Failure>) -> Result<T, Failure> {
+    result.inspect_err(|_| race.cancel())
+}
+
+/// Both results, or the failure that was not just the other's end.
+fn both<A, B>(a: Result<A, Failure>, b: Result<B, Failure>) -> Result<(A, B), Failure> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(a), Err(b)) if a.kind == FailureKind::Cancelled => Err(b),
+        (Err(a), _) => Err(a),
+        (_, Err(b)) => Err(b),
+    }
+}
+
+fn no_descriptor(error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Environment, "no file descriptor is left")
+        .cause(error.to_string())
+        .hint("raise `ulimit -n`")
 }
 
 struct BootFiles {
@@ -537,8 +567,6 @@ fn esp_size(tree: &FatTree) -> Result<Bytes, Failure> {
 }
 
 fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
-    let fail = |e: std::io::Error| {
-        Failure::new(FailureKind::Environment, "no file descriptor is left").cause(e.to_string())
-    };
+    let fail = |e: std::io::Error| no_descriptor(&e);
     file.try_clone().map(OwnedFd::from).map_err(fail)
 }

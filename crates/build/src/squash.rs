@@ -180,5 +180,20 @@ fn scan(epoch: i64) -> Result<Tree, CallError> {
 }
 
 fn failed(error: kiln_image::Error) -> CallError {
-    CallError::new(ErrorKind::Step, "writing the SquashFS").because(error)
+    use kiln_image::ErrorKind as Image;
+    let kind = match error.kind() {
+        Image::Input => ErrorKind::Input,
+        Image::Environment => ErrorKind::Environment,
+        Image::Step | Image::Cancelled => ErrorKind::Step,
+        Image::Internal => ErrorKind::Internal,
+    };
+    let made = CallError::new(kind, error.to_string());
+    let made = match error.hint() {
+        Some(hint) => made.hint(hint),
+        None => made,
+    };
+    match std::error::Error::source(&error) {
+        Some(cause) => made.cause(cause.to_string()),
+        None => made,
+    }
 }

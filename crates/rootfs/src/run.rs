@@ -307,7 +307,13 @@ fn explain_tail(error: &mut Error) {
 }
 
 fn call_failed(error: kiln_sandbox::CallError, tail: Vec<String>) -> Error {
-    let mut made = Error::new(ErrorKind::Step, error.message);
+    let kind = match error.kind {
+        kiln_sandbox::ErrorKind::Input => ErrorKind::Definition,
+        kiln_sandbox::ErrorKind::Environment => ErrorKind::Environment,
+        kiln_sandbox::ErrorKind::Step => ErrorKind::Step,
+        kiln_sandbox::ErrorKind::Internal => ErrorKind::Internal,
+    };
+    let mut made = Error::new(kind, error.message);
     made.causes = error.causes;
     made.hints.extend(error.hint);
     made.tail = tail;

@@ -106,7 +106,7 @@ fn no_space() {
     let output = in_own_mounts(&turn, "mount -t tmpfs -o size=40m none output", &[]);
     assert!(matches!(output.code, Some(3 | 4)), "{}", output.whole());
     output.says(&["No space left on device", "free some space"]);
-    assert!(output.stdout.contains("left: \n"), "{}", output.whole());
+    assert!(output.stdout.contains("left:\n"), "{}", output.whole());
     turn.assert_clean(&output);
     fs::create_dir(turn.path("cache")).expect("a directory");
     let cache = in_own_mounts(

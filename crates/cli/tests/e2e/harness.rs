@@ -108,10 +108,12 @@ impl Turn {
     /// `kiln` with the warm cache and an environment that holds nothing of this machine.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-        command.args(arguments);
+        // Options go before the operands: what follows `--` is not Kiln's.
+        command.args(arguments.first());
         if !arguments.contains(&"--cache-dir") {
             command.arg("--cache-dir").arg(cache());
         }
+        command.args(arguments.iter().skip(1));
         if matches!(arguments.first(), Some(&("build" | "lock" | "plan")))
             && !arguments.contains(&"--distribution")
         {
