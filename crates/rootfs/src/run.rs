@@ -193,6 +193,7 @@ impl<'a> Place<'a> {
             },
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
+            watch: None,
         };
         let stdin = if extras.stdin.is_empty() {
             Stdin::Null

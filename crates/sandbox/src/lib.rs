@@ -30,6 +30,7 @@ mod seccomp;
 mod sys;
 mod terminal;
 mod trees;
+mod watch;
 mod wire;
 
 pub use call::{Call, Emitter, Function};
@@ -41,3 +42,4 @@ pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use parent::die_with_parent;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
+pub use watch::{Look, Looks};

@@ -26,6 +26,9 @@ pub struct Request {
     pub limits: Limits,
     /// Host name inside.
     pub hostname: String,
+    /// Directories in which a watched program's looks are not noted; `None`: the program is not watched.
+    /// For [`Body::Exec`] only.
+    pub watch: Option<Vec<String>>,
 }
 
 /// The root file system of a run. Paths are the host's.

@@ -19,6 +19,7 @@ use crate::child::{MARK, MAX_HANDED};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
+use crate::watch::{Looks, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory};
 
@@ -99,6 +100,8 @@ pub struct Outcome {
     pub cpu_seconds: f64,
     /// Bytes of output that were not passed on.
     pub dropped_output_bytes: u64,
+    /// What a watched program has looked at.
+    pub looks: Option<Looks>,
 }
 
 impl Sandbox {
@@ -130,23 +133,32 @@ impl Sandbox {
         validate(request, &io)?;
         let request = self.settle(request)?;
         let limits = request.limits.clone();
-        self.execute(Job::Run(Box::new(request)), &limits, io)
+        let ignored = request.watch.clone().unwrap_or_default();
+        self.execute(Job::Run(Box::new(request)), &limits, ignored, io)
     }
 
     /// Carries out a job that is no run.
     pub(crate) fn execute_job(&self, job: Job) -> Result<()> {
         let (mut output, mut message) = (|_: Stream, _: &str| {}, |_: Value| {});
         let io = Io::new(&mut output, &mut message);
-        self.execute(job, &Limits::default(), io).map(drop)
+        self.execute(job, &Limits::default(), Vec::new(), io)
+            .map(drop)
     }
 
-    fn execute(&self, job: Job, limits: &Limits, io: Io<'_>) -> Result<Outcome> {
+    fn execute(
+        &self,
+        job: Job,
+        limits: &Limits,
+        ignored: Vec<String>,
+        io: Io<'_>,
+    ) -> Result<Outcome> {
         if io.cancel.is_some_and(CancelToken::is_cancelled) {
             return Ok(outcome(Status::Cancelled, 0.0, 0));
         }
         let kills = memory::kills();
         let started = Instant::now();
         let mut run = Run::start(self, job, limits, io)?;
+        run.ignored = ignored;
         run.pump()?;
         let ended = run.finish()?;
         let unsuccessful = ended.status != Status::Exited(0);
@@ -347,6 +359,10 @@ struct Run<'a> {
     ended: Option<Outcome>,
     value: Option<Result<Value, CallError>>,
     chunk: Vec<u8>,
+    /// Where a watcher takes no notes.
+    ignored: Vec<String>,
+    watcher: Option<Watcher>,
+    looks: Option<Looks>,
 }
 
 impl<'a> Run<'a> {
@@ -406,6 +422,9 @@ impl<'a> Run<'a> {
             ended: None,
             value: None,
             chunk: vec![0; PIPE_BYTES],
+            ignored: Vec::new(),
+            watcher: None,
+            looks: None,
         })
     }
 
@@ -592,6 +611,16 @@ impl<'a> Run<'a> {
             match message {
                 FromCall::Message(value) => (self.message)(value),
                 FromCall::Result(value) => self.value = Some(value),
+                FromCall::Watch => {
+                    let listener = self.call.fd().doing("receiving the watched system calls")?;
+                    self.watcher = Some(Watcher::start(listener, self.ignored.clone())?);
+                }
+                FromCall::Unwatched(why) => {
+                    self.looks = Some(Looks {
+                        incomplete: Some(why),
+                        ..Looks::default()
+                    });
+                }
             }
         }
         Ok(())
@@ -632,9 +661,11 @@ impl<'a> Run<'a> {
             (None, None, Some(ended)) => ended,
             (None, None, None) => return Err(vanished(status)),
         };
+        let looks = self.watcher.map(Watcher::finish).or(self.looks);
         Ok(Outcome {
             value: self.value,
             dropped_output_bytes,
+            looks,
             ..base
         })
     }
@@ -658,6 +689,7 @@ fn outcome(status: Status, cpu_seconds: f64, max_rss_bytes: u64) -> Outcome {
         seconds: 0.0,
         cpu_seconds,
         dropped_output_bytes: 0,
+        looks: None,
     }
 }
 

@@ -149,6 +149,105 @@ fn section(table: &Table) -> Vec<sock_filter> {
     body
 }
 
+/// What a watched system call is about: numbers of its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Attributes, existence or the target of a link.
+    Status { at: Option<u8>, path: u8 },
+    /// Content, or a way to it.
+    Open { at: Option<u8>, path: u8 },
+    /// A program.
+    Execute { at: Option<u8>, path: u8 },
+    /// The names in the directory of the first argument.
+    List,
+}
+
+const fn status(at: Option<u8>, path: u8) -> Seen {
+    Seen::Status { at, path }
+}
+
+const fn open(at: Option<u8>, path: u8) -> Seen {
+    Seen::Open { at, path }
+}
+
+/// Every system call by which a program can learn of a path. Moving and linking give a file another name, by which it can
+/// then be read, so they count as opening.
+const WATCHED: &[(libc::c_long, Seen)] = &[
+    (libc::SYS_openat, open(Some(0), 1)),
+    (libc::SYS_openat2, open(Some(0), 1)),
+    (libc::SYS_linkat, open(Some(0), 1)),
+    (libc::SYS_renameat, open(Some(0), 1)),
+    (libc::SYS_renameat2, open(Some(0), 1)),
+    (libc::SYS_truncate, open(None, 0)),
+    (libc::SYS_execve, Seen::Execute { at: None, path: 0 }),
+    (
+        libc::SYS_execveat,
+        Seen::Execute {
+            at: Some(0),
+            path: 1,
+        },
+    ),
+    (libc::SYS_newfstatat, status(Some(0), 1)),
+    (libc::SYS_statx, status(Some(0), 1)),
+    (libc::SYS_faccessat, status(Some(0), 1)),
+    (libc::SYS_faccessat2, status(Some(0), 1)),
+    (libc::SYS_readlinkat, status(Some(0), 1)),
+    (libc::SYS_chdir, status(None, 0)),
+    (libc::SYS_getxattr, status(None, 0)),
+    (libc::SYS_lgetxattr, status(None, 0)),
+    (libc::SYS_listxattr, status(None, 0)),
+    (libc::SYS_llistxattr, status(None, 0)),
+    (libc::SYS_getdents64, Seen::List),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_link, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_stat, status(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_lstat, status(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_access, status(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_readlink, status(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_getdents, Seen::List),
+];
+
+/// `AUDIT_ARCH_*` of this program.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = ARCH_X86_64;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = ARCH_AARCH64;
+
+/// What a call that was handed over is about; `None` if that is not known.
+pub(crate) fn seen(arch: u32, number: i32) -> Option<Seen> {
+    let known = WATCHED
+        .iter()
+        .find(|(watched, _)| arch == NATIVE && *watched == libc::c_long::from(number));
+    known.map(|(_, seen)| *seen)
+}
+
+/// A program that hands over every system call that names a path, and all of foreign architectures.
+pub(crate) fn watching() -> Vec<sock_filter> {
+    let mut program = vec![
+        load(4),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, NATIVE, 1, 0),
+        answer(libc::SECCOMP_RET_USER_NOTIF),
+        load(0),
+    ];
+    for (number, _) in WATCHED {
+        program.extend([
+            unless_equal(*number as u32),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+        ]);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program
+}
+
 /// The whole program.
 pub(crate) fn program() -> Vec<sock_filter> {
     let mut program = vec![load(4)];

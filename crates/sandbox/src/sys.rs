@@ -214,6 +214,122 @@ pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     check(result as libc::c_int).map(drop)
 }
 
+/// Installs a filter that hands system calls over, and returns where they arrive. As [`install_filter`].
+pub(crate) fn install_listener(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let length =
+        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let description = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: as in `install_filter`; the result is a descriptor that nothing else owns.
+    unsafe {
+        let result = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const description,
+        );
+        let fd = check(result as libc::c_int)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A system call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notification {
+    id: u64,
+    /// The thread, as this process sees it.
+    pub(crate) process: u32,
+    pub(crate) number: i32,
+    pub(crate) arch: u32,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND` and `_SET_FLAGS` of `linux/seccomp.h`.
+const NOTIF_RECV: u64 = 0xc050_2100;
+const NOTIF_SEND: u64 = 0xc018_2101;
+const NOTIF_SET_FLAGS: u64 = 0x4008_2104;
+/// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, Linux 6.6.
+const SYNC_WAKE_UP: u64 = 1;
+
+/// Takes the next notification; fails if its process is gone meanwhile.
+pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    // SAFETY: the kernel wants the structure zeroed, fills it, and its size is that of the request's number.
+    let got = unsafe {
+        let mut got: libc::seccomp_notif = std::mem::zeroed();
+        check(libc::ioctl(
+            listener.as_raw_fd(),
+            NOTIF_RECV as _,
+            &raw mut got,
+        ))?;
+        got
+    };
+    Ok(Notification {
+        id: got.id,
+        process: got.pid,
+        number: got.data.nr,
+        arch: got.data.arch,
+        arguments: got.data.args,
+    })
+}
+
+/// Lets the kernel carry out the system call. Fails only if its process is gone, which is no failure.
+pub(crate) fn let_go_on(listener: BorrowedFd<'_>, notification: &Notification) {
+    let mut response = libc::seccomp_notif_resp {
+        id: notification.id,
+        val: 0,
+        error: 0,
+        flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    };
+    // SAFETY: the structure is live and of the size in the request's number.
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &raw mut response) };
+}
+
+/// Asks for a change of process at once with each notification. Only speed depends on it.
+pub(crate) fn wake_listener_fast(listener: BorrowedFd<'_>) {
+    // SAFETY: the argument is a plain number.
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS as _, SYNC_WAKE_UP) };
+}
+
+/// Reads the NUL-terminated string at an address of another process.
+pub(crate) fn read_path(process: u32, address: u64, limit: usize) -> io::Result<Vec<u8>> {
+    const PAGE: usize = 4096;
+    let mut bytes = vec![0u8; limit];
+    // A transfer ends before the first piece that cannot be read, so pieces end where pages do.
+    let first = (PAGE - address as usize % PAGE).min(limit);
+    let pieces = [
+        libc::iovec {
+            iov_base: address as *mut libc::c_void,
+            iov_len: first,
+        },
+        libc::iovec {
+            iov_base: (address as usize).wrapping_add(first) as *mut libc::c_void,
+            iov_len: limit - first,
+        },
+    ];
+    let local = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: limit,
+    };
+    // SAFETY: the local piece is the live buffer; the remote ones are only looked up in the other process.
+    let count = unsafe {
+        libc::process_vm_readv(
+            process as libc::pid_t,
+            &raw const local,
+            1,
+            pieces.as_ptr(),
+            pieces.len() as libc::c_ulong,
+            0,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    bytes.truncate(count);
+    let end = bytes.iter().position(|byte| *byte == 0);
+    bytes.truncate(end.ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?);
+    Ok(bytes)
+}
+
 /// Replaces the process by a program. Returns only on failure.
 pub(crate) fn exec(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {

@@ -77,6 +77,10 @@ pub(crate) enum Source {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromCall {
     Message(serde_json::Value),
+    /// Where the system calls of a watched program arrive; attached.
+    Watch,
+    /// A watched program runs unwatched; why.
+    Unwatched(String),
     Result(Result<serde_json::Value, CallError>),
 }
 

@@ -44,7 +44,7 @@ fn a_user_builds_what_root_builds() {
     .assert(0);
     fs::create_dir_all(turn.path("output")).expect("an output");
     tool("chown", &["-R", USER, &text(&turn.path("."))]).assert(0);
-    let mut command = Command::new("setpriv");
+    let mut command = Command::new("/usr/bin/setpriv");
     command
         .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
         .arg(&program);

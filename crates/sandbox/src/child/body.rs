@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 use crate::call::{Call, Emitter};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::wire::{self, FromCall};
-use crate::{Body, CallError, Function, Limits, Request, sys, trees};
+use crate::{Body, CallError, Function, Limits, Request, seccomp, sys, trees};
 
 /// Where descriptors that were handed over begin.
 pub(crate) const FIRST_HANDED: RawFd = 10;
@@ -55,7 +55,7 @@ pub(super) fn run(
 ) -> ! {
     let error = match (prepare(request, stdio, terminal, &handed), &request.body) {
         (Err(error), _) => error,
-        (Ok(()), Body::Exec { argv }) => exec(argv, &request.env),
+        (Ok(()), Body::Exec { argv }) => exec(argv, request, &call),
         (Ok(()), Body::Call { function, payload }) => match find(functions, function) {
             Ok(function) => {
                 // The init waits for the end of this pipe, and a call has no exec that would close it.
@@ -174,8 +174,22 @@ fn limit(limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+/// Has the program's looks noted from here on. It runs all the same where the kernel refuses.
+fn watch(call: &OwnedFd) -> Result<()> {
+    // The init's copy, which this still is, keeps tracers out; the caller has to read the first path.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+        .doing("opening the body to its watcher")?;
+    let (message, listener) = match sys::install_listener(&seccomp::watching()) {
+        Ok(listener) => (FromCall::Watch, Some(listener)),
+        Err(error) => (FromCall::Unwatched(error.to_string()), None),
+    };
+    let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
+    wire::send(call.as_fd(), &message, &fds).doing("handing over the watched system calls")
+}
+
 /// Executes the program. Returns only on failure.
-fn exec(argv: &[String], env: &[(String, String)]) -> Error {
+fn exec(argv: &[String], request: &Request, call: &OwnedFd) -> Error {
+    let env = &request.env;
     let Some(program) = argv.first() else {
         return Error::input("the command is empty");
     };
@@ -203,6 +217,11 @@ fn exec(argv: &[String], env: &[(String, String)]) -> Error {
         (Ok(candidates), Ok(argv), Ok(env)) => (candidates, argv, env),
         (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error,
     };
+    if request.watch.is_some()
+        && let Err(error) = watch(call)
+    {
+        return error;
+    }
     if let Err(error) = drop_capabilities() {
         return Error::system("dropping capabilities", error);
     }

@@ -131,6 +131,7 @@ impl Fixture {
                 ..Limits::default()
             },
             hostname: "kiln".into(),
+            watch: None,
         }
     }
 

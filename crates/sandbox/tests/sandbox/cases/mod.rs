@@ -5,6 +5,7 @@ mod functions;
 mod mounting;
 mod running;
 mod walls;
+mod watching;
 
 use kiln_sandbox::Function;
 
@@ -52,6 +53,9 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("syslog_and_console_are_lines", running::syslog),
     ("calls_return_values_and_messages", running::calls),
     ("calls_that_fail_or_panic_say_why", running::failing_calls),
+    ("looks_of_watched_programs", watching::looks),
+    ("programs_are_not_watched_unasked", watching::unwatched),
+    ("watched_programs_can_be_killed", watching::killed),
     ("flushing_does_nothing", walls::flushing),
     ("network_none_and_host", walls::network),
     ("host_mounts_are_untouched", walls::host_mounts),

@@ -1,0 +1,296 @@
+//! Which files of the root a run has looked at.
+//!
+//! A second filter hands every system call that names a path to a thread of the caller (seccomp_unotify(2)), which
+//! notes the path and lets the call go on. Nothing is decided by it, so it need not mind that the program could change the
+//! path meanwhile: a program that does so to deceive only deceives itself.
+//!
+//! What cannot be seen makes the record incomplete, never wrong: system calls of a foreign architecture, paths that are no
+//! UTF-8, a process that ended while it was looked at.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::seccomp::{self, Seen};
+use crate::sys::{self, Notification};
+
+/// `PATH_MAX` of `linux/limits.h`, with its NUL byte.
+const PATH_MAX: usize = 4096;
+
+/// What a run learned of a path, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Look {
+    /// Its content was read, or could have been.
+    pub content: bool,
+    /// The names in it were listed.
+    pub names: bool,
+    /// It was executed.
+    pub executed: bool,
+}
+
+/// What a run has looked at: every path whose existence, type, attributes, content or names it has asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looks {
+    /// Absolute paths in the root, as the run named them: links in them are not resolved.
+    pub paths: BTreeMap<String, Look>,
+    /// Why something may be missing here.
+    pub incomplete: Option<String>,
+}
+
+/// A note, or why it could not be taken.
+type Noted<T> = std::result::Result<T, String>;
+
+/// The thread that takes the notes.
+pub(crate) struct Watcher {
+    thread: JoinHandle<Looks>,
+    /// Closing it ends the thread: kernels before 5.9 do not tell that nobody is left who could notify.
+    stop: OwnedFd,
+}
+
+impl Watcher {
+    /// Serves `listener` until nobody is left who could notify.
+    pub(crate) fn start(listener: OwnedFd, ignored: Vec<String>) -> Result<Self> {
+        let (stopped, stop) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe")?;
+        let mut notes = Notes {
+            ignored,
+            looks: Looks::default(),
+        };
+        let serve = move || {
+            sys::wake_listener_fast(listener.as_fd());
+            while let Some(notification) = next(&listener, &stopped) {
+                notes.take(&notification);
+                sys::let_go_on(listener.as_fd(), &notification);
+            }
+            notes.looks
+        };
+        Ok(Watcher {
+            thread: std::thread::spawn(serve),
+            stop,
+        })
+    }
+
+    /// Ends it, when nobody runs any more.
+    pub(crate) fn finish(self) -> Looks {
+        drop(self.stop);
+        self.thread.join().unwrap_or_else(|_| Looks {
+            incomplete: Some("the thread that took notes panicked".to_owned()),
+            ..Looks::default()
+        })
+    }
+}
+
+fn next(listener: &OwnedFd, stopped: &OwnedFd) -> Option<Notification> {
+    loop {
+        let mut fds = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(stopped, PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+        let events = fds[0].revents();
+        if events.contains(PollFlags::IN) {
+            // A process that was killed since takes its notification along.
+            if let Ok(notification) = sys::receive_notification(listener.as_fd()) {
+                return Some(notification);
+            }
+        } else if !events.is_empty() || !fds[1].revents().is_empty() {
+            return None;
+        }
+    }
+}
+
+struct Notes {
+    ignored: Vec<String>,
+    looks: Looks,
+}
+
+impl Notes {
+    fn take(&mut self, notification: &Notification) {
+        let Some(seen) = seccomp::seen(notification.arch, notification.number) else {
+            let name = format!(
+                "system call {} of architecture {:#x}",
+                notification.number, notification.arch
+            );
+            self.incomplete(name);
+            return;
+        };
+        let look = Look {
+            content: matches!(seen, Seen::Open { .. } | Seen::Execute { .. }),
+            names: matches!(seen, Seen::List),
+            executed: matches!(seen, Seen::Execute { .. }),
+        };
+        match self.path(notification, seen) {
+            Ok(Some(path)) => self.note(path, look),
+            Ok(None) => {}
+            Err(why) => self.incomplete(why),
+        }
+    }
+
+    fn incomplete(&mut self, why: String) {
+        self.looks.incomplete.get_or_insert(why);
+    }
+
+    fn note(&mut self, path: String, look: Look) {
+        let entry = self.looks.paths.entry(path).or_default();
+        entry.content |= look.content;
+        entry.names |= look.names;
+        entry.executed |= look.executed;
+    }
+
+    /// The path that a call is about; `None` if it is none of the root's.
+    fn path(&self, of: &Notification, seen: Seen) -> Noted<Option<String>> {
+        let (directory, argument) = match seen {
+            Seen::List => (Some(of.arguments[0]), None),
+            Seen::Open { at, path } | Seen::Execute { at, path } | Seen::Status { at, path } => (
+                at.map(|index| of.arguments[usize::from(index)]),
+                Some(of.arguments[usize::from(path)]),
+            ),
+        };
+        let named = match argument {
+            None | Some(0) => String::new(),
+            Some(address) => match sys::read_path(of.process, address, PATH_MAX) {
+                Ok(bytes) => String::from_utf8(bytes).map_err(|e| {
+                    format!(
+                        "a path that is no UTF-8: {:?}",
+                        String::from_utf8_lossy(e.as_bytes())
+                    )
+                })?,
+                // The kernel will refuse the call for the same reason, or the process is gone.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EFAULT | libc::ENAMETOOLONG | libc::ESRCH)
+                    ) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => {
+                    return Err(format!("reading a path of process {}: {error}", of.process));
+                }
+            },
+        };
+        let process = PathBuf::from(format!("/proc/{}", of.process));
+        let base = if named.starts_with('/') {
+            link(&process.join("root"))?
+        } else {
+            match directory {
+                // AT_FDCWD, an `int`: the upper half of the register means nothing.
+                Some(fd) if fd as i32 != libc::AT_FDCWD => {
+                    // Statuses of descriptors (`fstat`) say nothing new: somebody has opened them.
+                    if named.is_empty() && !matches!(seen, Seen::List | Seen::Execute { .. }) {
+                        return Ok(None);
+                    }
+                    link(&process.join(format!("fd/{}", fd as i32)))?
+                }
+                _ => link(&process.join("cwd"))?,
+            }
+        };
+        Ok(self.in_root(&process, join(&base, &named)))
+    }
+
+    /// What lies in directories that are nobody's business may still be a link to something that is.
+    fn in_root(&self, process: &Path, path: String) -> Option<String> {
+        // Pipes, sockets and deleted directories are no paths.
+        if !path.starts_with('/') {
+            return None;
+        }
+        let unclear = self.is_ignored(&path) || path.split('/').any(|part| part == "..");
+        if !unclear {
+            return Some(path);
+        }
+        match resolved(process, &path) {
+            Some(real) if self.is_ignored(&real) => None,
+            Some(real) => Some(real),
+            None if self.is_ignored(&path) => None,
+            None => Some(path),
+        }
+    }
+
+    fn is_ignored(&self, path: &str) -> bool {
+        self.ignored.iter().any(|prefix| {
+            path.strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+}
+
+fn link(path: &Path) -> Noted<String> {
+    let target =
+        std::fs::read_link(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
+    target
+        .into_os_string()
+        .into_string()
+        .map_err(|name| format!("a path that is no UTF-8: {name:?}"))
+}
+
+/// Joins without resolving anything but `.` and empty parts.
+fn join(base: &str, named: &str) -> String {
+    let mut path = String::with_capacity(base.len() + named.len() + 1);
+    for part in base.split('/').chain(named.split('/')) {
+        if !part.is_empty() && part != "." {
+            path.push('/');
+            path.push_str(part);
+        }
+    }
+    if path.is_empty() && base.starts_with('/') {
+        path.push('/');
+    }
+    if base.starts_with('/') || base.is_empty() {
+        path
+    } else {
+        String::new()
+    }
+}
+
+/// The path with all links followed, as the process itself would.
+fn resolved(process: &Path, path: &str) -> Option<String> {
+    let root = File::open(process.join("root")).ok()?;
+    let inside = path.trim_start_matches('/');
+    let found = rustix::fs::openat2(
+        &root,
+        if inside.is_empty() { "." } else { inside },
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    )
+    .ok()?;
+    link(&PathBuf::from(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&found)
+    )))
+    .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_joined_but_not_resolved() {
+        assert_eq!(join("/", "/usr//bin/./sh"), "/usr/bin/sh");
+        assert_eq!(join("/usr/lib", "../bin/sh"), "/usr/lib/../bin/sh");
+        assert_eq!(join("/", ""), "/");
+        assert_eq!(join("/chroot", "/etc/passwd"), "/chroot/etc/passwd");
+        assert_eq!(join("pipe:[12]", ""), "");
+    }
+
+    #[test]
+    fn ignored_directories_end_at_a_slash() {
+        let notes = Notes {
+            ignored: vec!["/run".to_owned()],
+            looks: Looks::default(),
+        };
+        assert!(notes.is_ignored("/run") && notes.is_ignored("/run/x"));
+        assert!(!notes.is_ignored("/runs"));
+    }
+}

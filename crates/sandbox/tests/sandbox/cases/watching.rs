@@ -1,0 +1,57 @@
+//! Programs whose looks at the root are noted.
+
+use super::prelude::*;
+
+pub(super) fn looks(f: &Fixture) -> Outcome {
+    let base = f.path("base");
+    for name in ["a", "rel", "secret", "old"] {
+        fs::write(base.join("etc").join(name), name)?;
+    }
+    std::os::unix::fs::symlink("a", base.join("etc/l"))?;
+    f.give_to_root_inside(&base.join("etc"))?;
+    let mut request = f.script(
+        "cat /etc/a; [ -e /etc/missing ]; cd /etc; readlink l; cat ../etc/rel; ls /bin; \
+         ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
+    );
+    request.watch = Some(["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec());
+    let seen = f.run(&request)?;
+    equal(seen.outcome.status, Status::Exited(0))?;
+    let looks = seen.outcome.looks.ok_or("nothing was noted")?;
+    equal(&looks.incomplete, &None)?;
+    let look = |path: &str| {
+        let found = looks.paths.get(path);
+        found.ok_or_else(|| Failed::from(format!("{path} is not in {:#?}", looks.paths)))
+    };
+    for path in ["/etc/a", "/etc/rel", "/etc/secret", "/etc/old"] {
+        check(look(path)?.content, || format!("{path} was read"))?;
+    }
+    for path in ["/etc/missing", "/etc/l"] {
+        check(!look(path)?.content, || format!("{path} was not read"))?;
+    }
+    check(look("/bin")?.names, || "/bin was listed".into())?;
+    check(!look("/etc")?.names, || "/etc was not listed".into())?;
+    check(look("/bin/sh")?.executed, || "/bin/sh was executed".into())?;
+    let outside = |path: &&String| {
+        ["/tmp/", "/dev/", "/proc/"]
+            .iter()
+            .any(|p| path.starts_with(p))
+    };
+    equal(looks.paths.keys().find(outside), None)
+}
+
+pub(super) fn unwatched(f: &Fixture) -> Outcome {
+    equal(f.run(&f.script("true"))?.outcome.looks, None)
+}
+
+/// Its end is noticed, and what it notes does not keep a killed run alive.
+pub(super) fn killed(f: &Fixture) -> Outcome {
+    let mut request = f.script("while :; do cat /etc/hostname; done");
+    request.watch = Some(Vec::new());
+    request.limits.seconds = Some(2);
+    let start = Instant::now();
+    let seen = f.run(&request)?;
+    equal(seen.outcome.status, Status::TimedOut)?;
+    check(start.elapsed() < Duration::from_secs(30), || {
+        format!("{:?}", start.elapsed())
+    })
+}
