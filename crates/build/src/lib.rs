@@ -13,6 +13,7 @@ mod load;
 mod output;
 mod pipeline;
 mod plan;
+mod pools;
 mod resolve;
 mod root;
 mod squash;

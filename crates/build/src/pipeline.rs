@@ -7,15 +7,16 @@ use std::time::SystemTime;
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_rootfs::debian::package_error;
+use kiln_rootfs::debian::{self, package_error};
 use kiln_rootfs::{Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
+use crate::pools::Pools;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
-use crate::root::{Roots, Stack};
+use crate::root::{Roots, Stack, options};
 use crate::steps::{Sink, Steps};
 use crate::{Cancel, Event, Failure, FailureKind};
 
@@ -40,6 +41,8 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
+    pub dpkg_unpacks: bool,
 }
 
 /// What came out.
@@ -236,7 +239,25 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            pools: None,
         }
+    }
+
+    /// What unpacks the packages of all layers ahead.
+    fn pools(&self, plan: &Plan, lock: &Lock) -> Result<Option<Pools>, Failure> {
+        let Some(lowest) = plan.layers.first().filter(|_| !self.request.dpkg_unpacks) else {
+            return Ok(None);
+        };
+        let system = (kiln_rootfs::debian::SYSTEM, lowest);
+        let layers = plan.layers.iter().map(|layer| (layer.name.as_str(), layer));
+        let layers = std::iter::once(system).chain(layers).map(|(name, layer)| {
+            let item = |p: &LockedPackage| debian::pool_item(p, self.downloads.path(&p.sha256));
+            let items = lock.of_layer(name).map(item).collect();
+            (name.to_owned(), items, debian::filters(&options(layer)))
+        });
+        let downloads = self.request.cache.join("downloads");
+        let (threads, cancel) = (self.request.threads, &self.cancel.run);
+        Pools::new(&self.store, downloads, threads, cancel, layers.collect()).map(Some)
     }
 
     /// Finds the lock or makes one, and has all packages at hand.
@@ -360,7 +381,10 @@ impl<'a> Session<'a> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
-        let roots = self.roots();
+        let roots = Roots {
+            pools: self.pools(plan, lock)?,
+            ..self.roots()
+        };
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
         let result =
             plan.layers

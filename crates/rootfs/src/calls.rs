@@ -21,6 +21,9 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (crate::changes::APPLY, crate::changes::apply_call),
     (debian::SKELETON, debian::skeleton_call),
     (debian::UNPACK, debian::unpack_call),
+    (debian::FILL, debian::fill_call),
+    (debian::EXTRACT, debian::extract_call),
+    (debian::ADOPT, debian::adopt_call),
     (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
 ];

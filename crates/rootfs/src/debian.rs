@@ -5,6 +5,7 @@ mod deb;
 mod finish;
 mod initramfs;
 mod install;
+mod native;
 mod order;
 mod requests;
 mod slices;
@@ -13,15 +14,17 @@ mod tools;
 mod unpack;
 
 pub use apt::{Choice, Question, resolve};
-pub use deb::{Deb, bootstrap_split, read_debs};
+pub use deb::{Deb, bootstrap_split, pool_item, read_debs};
 pub(crate) use finish::finish_call;
 pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
 pub use initramfs::initramfs;
-pub use install::{InstallOptions, install, mark_auto};
+pub use install::{InstallOptions, Unpacker, filters, install, mark_auto};
+pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_call};
+pub use native::{Filter, Pool, PoolItem};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};
 pub use tools::{package_error, tools};
 pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpack_call};
-pub use unpack::{clear_filtered, unpack};
+pub use unpack::{clear_filtered, extract, unpack};
 
 pub(crate) const FINISH: &str = "debian.finish";
