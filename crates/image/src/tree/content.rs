@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::digest::BlockDigests;
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
@@ -21,6 +22,7 @@ use crate::{Error, ErrorKind, Result};
 pub struct Content {
     length: u64,
     source: Source,
+    digests: Option<BlockDigests>,
 }
 
 #[derive(Clone)]
@@ -61,6 +63,7 @@ impl Content {
         Content {
             length: bytes.len() as u64,
             source: Source::Bytes(bytes),
+            digests: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl Content {
         Content {
             length,
             source: Source::Zero,
+            digests: None,
         }
     }
 
@@ -106,6 +110,7 @@ impl Content {
         Content {
             length: stat.stx_size,
             source: Source::Disk(Arc::new(file)),
+            digests: None,
         }
     }
 
@@ -117,6 +122,26 @@ impl Content {
     /// Whether there is no byte.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// What its blocks are known to be, if they are; see [`Manifest::apply`](super::Manifest::apply).
+    pub fn digests(&self) -> Option<&BlockDigests> {
+        self.digests.as_ref()
+    }
+
+    /// Says what its blocks are. A writer goes by it without reading, and where it reads, other bytes are an error.
+    #[must_use]
+    pub fn with_digests(mut self, digests: BlockDigests) -> Self {
+        self.digests = Some(digests);
+        self
+    }
+
+    /// The time of the last change of a file on disk, in seconds and nanoseconds since 1970.
+    pub(super) fn mtime(&self) -> Option<(i64, u32)> {
+        match &self.source {
+            Source::Disk(file) => Some(file.stamp.mtime),
+            _ => None,
+        }
     }
 
     /// Opens it for reading at any place, from any thread.
