@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use kiln_image::disk::{
     Attributes, Bytes, DiskLayout, Extent, Guid, LayoutBuilder, PartitionSpec, PartitionType,
@@ -22,7 +23,7 @@ use crate::finish::{home_uuid, image_id, uuid_text};
 use crate::output::{Output, write_failure};
 use crate::pipeline::{Resolved, Session};
 use crate::root::Stack;
-use crate::squash::{self, Squashed};
+use crate::squash::{self, Sources, Squashed, Written};
 use crate::{Failure, FailureKind, Unit};
 
 pub(crate) const RAW: &str = "disk.raw";
@@ -127,17 +128,28 @@ impl Session<'_> {
                     reporter: step,
                     cancel,
                 };
-                let (squashed, peak) = squash::write(
+                let sources = Sources {
+                    store: &self.store,
+                    layers: &root.layers,
+                };
+                let written = squash::write(
                     &place,
+                    &sources,
                     disk,
                     offset.0,
                     &resolved.plan.compression,
-                    epoch,
                     self.request.threads,
                 )?;
+                let (squashed, new, peak) = match written {
+                    Written::Done(squashed, new, peak) => (squashed, new, peak),
+                    Written::Evicted(failure) => {
+                        self.evicted.store(true, Ordering::Relaxed);
+                        return Err(*failure);
+                    }
+                };
                 step.peak_memory(peak);
                 step.summarise(format!(
-                    "{} files, {} MB in {} MB",
+                    "{} files, {} MB in {} MB, {new} new blocks",
                     squashed.inodes,
                     squashed.content_bytes / 1_000_000,
                     squashed.bytes / 1_000_000

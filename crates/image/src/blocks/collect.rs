@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, unlinkat};
 
 use super::format::Entry;
 use super::pack::{PACK, Pack, USED, day, list, names};
-use super::write::{Writer, reclaim};
+use super::write::{self, Writer};
 use crate::Result;
 use crate::error::IoContext;
 use crate::squashfs::BlockKey;
@@ -69,6 +69,14 @@ pub fn usage(directory: &OwnedFd) -> Result<Usage> {
     Ok(usage)
 }
 
+/// Removes what killed processes left.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn reclaim(directory: &OwnedFd) -> Result<()> {
+    write::reclaim(directory).doing(doing)
+}
+
 /// Removes what killed processes left, what is damaged, and what the limits do not allow. Builds that use the store meanwhile go on: they
 /// have their packs open, and where not, a missing block is made again.
 ///
@@ -76,7 +84,7 @@ pub fn usage(directory: &OwnedFd) -> Result<Usage> {
 /// The directory cannot be listed, or a file cannot be written or removed.
 pub fn collect(directory: &OwnedFd, limits: &Limits) -> Result<Collected> {
     if !limits.dry_run {
-        reclaim(directory).doing(doing)?;
+        reclaim(directory)?;
     }
     let mut packs = Vec::new();
     let mut gone = Collected::default();

@@ -34,7 +34,7 @@ use crate::Result;
 use crate::error::IoContext;
 use crate::squashfs::{BlockKey, BlockStore, Stored};
 
-pub use collect::{Collected, Limits, Usage, collect, usage};
+pub use collect::{Collected, Limits, Usage, collect, reclaim, usage};
 use pack::Pack;
 use write::Writer;
 
@@ -52,6 +52,8 @@ pub struct Outcome {
     pub added: u64,
     /// Blocks that were not what they should be, and were made again.
     pub damaged: u64,
+    /// Packs that were there and packs that were made.
+    pub packs: usize,
     /// Why not everything was stored.
     pub trouble: Option<String>,
 }
@@ -99,6 +101,7 @@ impl PackStore {
     pub fn finish(&self) -> Outcome {
         let mut writer = self.writer();
         let mut outcome = writer.finish();
+        outcome.packs = self.packs.len() + writer.made().len();
         for pack in &self.packs {
             outcome.damaged += pack.damaged();
             // A lost note means that blocks are collected earlier than need be.

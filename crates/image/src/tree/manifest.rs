@@ -224,6 +224,20 @@ impl Manifest {
         out
     }
 
+    /// Whether this is the stored form of a manifest for this block size, undamaged.
+    pub fn is_whole(bytes: &[u8], block_size: u32) -> bool {
+        let head = [MAGIC.as_slice(), &block_size.to_le_bytes()].concat();
+        bytes.starts_with(&head)
+            && bytes
+                .split_last_chunk::<SUM>()
+                .is_some_and(|(body, sum)| blake3::hash(body).as_bytes() == sum)
+    }
+
+    /// The layer that a file of their overlay comes from, by its place in `layers`, the top one first.
+    pub fn provider(layers: &[Manifest], path: &[u8]) -> Option<usize> {
+        layers.iter().position(|layer| layer.contains(path))
+    }
+
     /// Reads the stored form; `None` where it is damaged, cut off or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
