@@ -1,22 +1,28 @@
 //! What is known of layers' files before an image is made of them: content manifests, and compressed blocks.
 //!
-//! Both lie in the cache, out of reach of the process in the sandbox that writes the image. It gets opened files: one for each
-//! layer, which is the layer's manifest or, where there is none yet, the layer's directory; one that receives new
-//! manifests; and the block store's directory, which belongs to the namespace's root.
+//! Both lie in the cache, out of reach of the process in the sandbox that writes the image. It gets opened files: the manifest
+//! of each layer, the top one first, and the block store's directory, which belongs to the namespace's root. A manifest is made
+//! by another process in the sandbox that has the layer as its root, so that it sees the owners that the image will have.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use kiln_image::blocks;
 use kiln_image::tree::Manifest;
-use kiln_rootfs::{Layer, Store};
-use kiln_sandbox::{CallError, ErrorKind};
+use kiln_rootfs::{Extras, Layer, Place, Store};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::{Failure, FailureKind};
+
+/// The function that records a layer.
+const RECORD: &str = "build.record";
+/// For [`kiln_sandbox::entry`].
+pub(crate) const FUNCTION: (&str, Function) = (RECORD, record_call);
 /// Layers whose files can be handed over; the sandbox takes 200, and a few are for other things.
 const MOST: usize = 190;
 /// The block store's directory in the cache.
@@ -24,55 +30,48 @@ pub(crate) const BLOCKS: &str = "blocks";
 /// Packs from which on small ones are put together after an image.
 const MANY_PACKS: usize = 96;
 
-/// One layer, for the child.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Note {
-    /// Its directory, for messages.
-    path: PathBuf,
-    /// Whether the file handed over is its manifest.
-    recorded: bool,
-}
-
 /// What the parent has at hand.
 pub(crate) struct Known<'a> {
     store: &'a Store,
     /// The top one first.
     layers: Vec<&'a Layer>,
-    block_size: u32,
-    pub(crate) notes: Vec<Note>,
-    received: File,
+    /// How many manifests were handed over: all or none.
+    pub(crate) manifests: usize,
     blocks: Option<OwnedFd>,
     /// Why there is no block store.
     pub(crate) trouble: Option<String>,
 }
 
 impl<'a> Known<'a> {
-    /// Opens everything. `layers` is the whole stack, the lowest first.
+    /// Opens everything, and records layers that are not recorded yet. `layers` is the whole stack, the lowest first.
     pub(crate) fn gather(
+        place: &Place<'_>,
         store: &'a Store,
         layers: &'a [Layer],
         block_size: u32,
-    ) -> io::Result<(Self, Vec<OwnedFd>)> {
-        let received = File::from(rustix::fs::memfd_create(
-            "kiln-manifests",
-            MemfdFlags::CLOEXEC,
-        )?);
+        threads: usize,
+    ) -> Result<(Self, Vec<OwnedFd>), Failure> {
         let mut known = Known {
             store,
             layers: layers.iter().rev().collect(),
-            block_size,
-            notes: Vec::new(),
-            received,
+            manifests: 0,
             blocks: None,
             trouble: None,
         };
-        let mut fds = vec![OwnedFd::from(known.received.try_clone()?)];
+        let mut fds = Vec::new();
         if layers.len() <= MOST {
-            known.open_layers(&mut fds)?;
+            for layer in &known.layers {
+                let file = match recorded(layer, block_size) {
+                    Some(file) => file,
+                    None => record(place, layer, block_size, threads)?,
+                };
+                fds.push(file.into());
+            }
         }
+        known.manifests = fds.len();
         match open_blocks(store) {
-            Ok(directory) => {
-                fds.push(directory.try_clone()?);
+            Ok((directory, copy)) => {
+                fds.push(copy);
                 known.blocks = Some(directory);
             }
             Err(error) => known.trouble = Some(error.to_string()),
@@ -80,43 +79,9 @@ impl<'a> Known<'a> {
         Ok((known, fds))
     }
 
-    fn open_layers(&mut self, fds: &mut Vec<OwnedFd>) -> io::Result<()> {
-        for layer in &self.layers {
-            let recorded = recorded(layer, self.block_size);
-            self.notes.push(Note {
-                path: layer.fs.clone(),
-                recorded: recorded.is_some(),
-            });
-            let file = recorded.map_or_else(|| File::open(&layer.fs), Ok)?;
-            fds.push(file.into());
-        }
-        Ok(())
-    }
-
     /// Whether a block store was handed over.
     pub(crate) fn has_blocks(&self) -> bool {
         self.blocks.is_some()
-    }
-
-    /// Puts new manifests beside their layers. One that is lost is only made again.
-    pub(crate) fn keep(&self) {
-        let mut bytes = Vec::new();
-        let Ok(length) = self.received.metadata().map(|m| m.len()) else {
-            return;
-        };
-        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
-        if self.received.read_exact_at(&mut bytes, 0).is_err() {
-            return;
-        }
-        let mut rest = bytes.as_slice();
-        while let Some((number, manifest, later)) = unframe(rest) {
-            if let Some(layer) = self.layers.get(number)
-                && Manifest::is_whole(manifest, self.block_size)
-            {
-                let _ = put(layer, self.block_size, manifest);
-            }
-            rest = later;
-        }
     }
 
     /// Puts small packs together when there are many.
@@ -145,10 +110,72 @@ fn manifest_path(layer: &Layer, block_size: u32) -> Option<PathBuf> {
 
 /// A layer's manifest, if it is whole.
 fn recorded(layer: &Layer, block_size: u32) -> Option<File> {
-    let mut file = File::open(manifest_path(layer, block_size)?).ok()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
+    let file = File::open(manifest_path(layer, block_size)?).ok()?;
+    let bytes = contents(&file).ok()?;
     Manifest::is_whole(&bytes, block_size).then_some(file)
+}
+
+/// Makes a layer's manifest and puts it beside the layer.
+fn record(
+    place: &Place<'_>,
+    layer: &Layer,
+    block_size: u32,
+    threads: usize,
+) -> Result<File, Failure> {
+    let failed = |error: io::Error| {
+        let message = format!("recording what the layer `{}` holds", layer.info.title);
+        Failure::new(FailureKind::Environment, message).cause(error.to_string())
+    };
+    let memory = rustix::fs::memfd_create("kiln-manifest", MemfdFlags::CLOEXEC);
+    let file = File::from(memory.map_err(|error| failed(error.into()))?);
+    let inside = Place {
+        root: Root::Dir {
+            path: layer.fs.clone(),
+            writable: false,
+        },
+        ..place.with_reporter(place.reporter)
+    };
+    let extras = Extras {
+        fds: vec![file.try_clone().map_err(failed)?.into()],
+        bare: true,
+        ..Extras::default()
+    };
+    let payload = json!({ "block_size": block_size, "threads": threads });
+    inside.call(RECORD, payload, extras, &mut |_| {})?;
+    let bytes = contents(&file).map_err(failed)?;
+    if !Manifest::is_whole(&bytes, block_size) {
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+    }
+    // One that is lost is only made again.
+    let _ = put(layer, block_size, &bytes);
+    Ok(file)
+}
+
+/// In the child: the manifest of the layer that is the root.
+fn record_call(mut call: Call) -> Result<Value, CallError> {
+    let number = |name: &str| {
+        call.payload[name]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+    };
+    let (Some(block_size), Some(threads)) = (number("block_size"), number("threads")) else {
+        return Err(wrong_call());
+    };
+    let out = call.fds.pop().ok_or_else(wrong_call)?;
+    let doing = || CallError::new(ErrorKind::Step, "recording what a layer holds");
+    let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
+        .map_err(|error| doing().because(error))?;
+    File::from(out)
+        .write_all(&manifest.encode())
+        .map_err(|error| doing().because(error))?;
+    Ok(Value::Null)
+}
+
+fn wrong_call() -> CallError {
+    CallError::new(
+        ErrorKind::Internal,
+        "the recorder of layers got a payload of the wrong shape",
+    )
 }
 
 fn put(layer: &Layer, block_size: u32, manifest: &[u8]) -> io::Result<()> {
@@ -158,8 +185,15 @@ fn put(layer: &Layer, block_size: u32, manifest: &[u8]) -> io::Result<()> {
     fs::rename(&private, &path)
 }
 
+fn contents(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// The directory of the block store; made by one rename, because it has to have its owner from the start.
-fn open_blocks(store: &Store) -> io::Result<OwnedFd> {
+fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
     let path = store.root().join(BLOCKS);
     if !path.is_dir() {
         let private = format!("{BLOCKS}-{}", std::process::id());
@@ -178,58 +212,18 @@ fn open_blocks(store: &Store) -> io::Result<OwnedFd> {
     }
     let directory = OwnedFd::from(File::open(&path)?);
     blocks::reclaim(&directory).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(directory)
+    let copy = directory.try_clone()?;
+    Ok((directory, copy))
 }
 
-/// A manifest on its way: `u32` layer, `u64` length, both little-endian, then its bytes.
-fn frame(layer: usize, manifest: &[u8], out: &mut impl Write) -> io::Result<()> {
-    out.write_all(&(layer as u32).to_le_bytes())?;
-    out.write_all(&(manifest.len() as u64).to_le_bytes())?;
-    out.write_all(manifest)
-}
-
-fn unframe(bytes: &[u8]) -> Option<(usize, &[u8], &[u8])> {
-    let (layer, rest) = bytes.split_first_chunk()?;
-    let (length, rest) = rest.split_first_chunk()?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-    let (manifest, later) = rest.split_at_checked(length)?;
-    Some((u32::from_le_bytes(*layer) as usize, manifest, later))
-}
-
-/// In the child: all manifests, the top layer's first; those that are missing are made and handed back. Empty where
-/// the layers were too many.
-pub(crate) fn load(
-    out: OwnedFd,
-    layers: Vec<(Note, OwnedFd)>,
-    block_size: u32,
-    threads: usize,
-) -> Result<Vec<Manifest>, CallError> {
-    let mut out = File::from(out);
-    let mut manifests = Vec::with_capacity(layers.len());
-    for (number, (note, fd)) in layers.into_iter().enumerate() {
-        if note.recorded {
-            manifests.push(read(fd, &note.path)?);
-            continue;
-        }
-        let manifest = Manifest::record(fd, &note.path, block_size, threads)
-            .map_err(|error| failed(&note.path).because(error))?;
-        frame(number, &manifest.encode(), &mut out)
-            .map_err(|error| failed(&note.path).because(error))?;
-        manifests.push(manifest);
-    }
-    Ok(manifests)
-}
-
-fn read(fd: OwnedFd, path: &Path) -> Result<Manifest, CallError> {
-    let file = File::from(fd);
-    let length = file.metadata().map_or(0, |m| m.len());
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, 0)
-        .map_err(|error| failed(path).because(error))?;
-    Manifest::decode(&bytes).ok_or_else(|| failed(path))
-}
-
-fn failed(layer: &Path) -> CallError {
-    let message = format!("recording what the layer {} holds", layer.display());
-    CallError::new(ErrorKind::Step, message)
+/// In the child: all manifests.
+pub(crate) fn load(files: Vec<OwnedFd>) -> Result<Vec<Manifest>, CallError> {
+    let damaged = || CallError::new(ErrorKind::Step, "reading a layer's manifest");
+    files
+        .into_iter()
+        .map(|file| {
+            let bytes = contents(&File::from(file)).map_err(|error| damaged().because(error))?;
+            Manifest::decode(&bytes).ok_or_else(damaged)
+        })
+        .collect()
 }

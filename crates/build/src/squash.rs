@@ -3,25 +3,25 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_image::blocks::{Outcome, PackStore};
 use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
-use kiln_image::tree::{Manifest, Pattern, ScanOptions, Tree};
+use kiln_image::tree::{Manifest, Pattern, ScanOptions, Tree, provider};
 use kiln_plan::{Codec as PlanCodec, Compression};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::known::{self, Known, Note};
+use crate::known::{self, Known};
 use crate::{Failure, FailureKind};
 
 const WRITE: &str = "build.squashfs";
 
 /// Functions of this crate for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, Function)] = &[(WRITE, write_call)];
+pub const FUNCTIONS: &[(&str, Function)] = &[(WRITE, write_call), known::FUNCTION];
 
 /// What is left out of the image: the contents of places where the running system mounts something, and initramfs
 /// images, which lie on the boot partition.
@@ -42,8 +42,8 @@ struct Write {
     block_size: u32,
     threads: usize,
     epoch: i64,
-    /// The files after the image and the receiver of manifests, in order.
-    layers: Vec<Note>,
+    /// How many of the files after the image are layers' manifests, the top one first.
+    manifests: usize,
     /// Whether the block store is the last of the files.
     blocks: bool,
 }
@@ -108,14 +108,16 @@ pub(crate) fn write(
     compression: &Compression,
     threads: usize,
 ) -> Result<Written, Failure> {
-    let (known, handed) = Known::gather(sources.store, sources.layers, compression.block_size)
-        .map_err(|e| {
-            Failure::new(FailureKind::Environment, "opening the layers of the image")
-                .cause(e.to_string())
-        })?;
+    let (known, handed) = Known::gather(
+        place,
+        sources.store,
+        sources.layers,
+        compression.block_size,
+        threads,
+    )?;
     warn_about(place.reporter, known.trouble.as_deref());
     let mut write = request(compression, offset, place.epoch, threads);
-    write.layers.clone_from(&known.notes);
+    write.manifests = known.manifests;
     write.blocks = known.has_blocks();
     let fd: OwnedFd = disk
         .try_clone()
@@ -145,7 +147,6 @@ pub(crate) fn write(
         )
         .cause(e.to_string())
     })?;
-    known.keep();
     match answer {
         Answer::Written {
             squashed,
@@ -187,7 +188,7 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         block_size: compression.block_size,
         threads,
         epoch,
-        layers: Vec::new(),
+        manifests: 0,
         blocks: false,
     }
 }
@@ -234,26 +235,14 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
     let mut handed = std::mem::take(&mut call.fds);
     let blocks = request.blocks.then(|| handed.pop()).flatten();
     let mut handed = handed.into_iter();
-    let (Some(disk), Some(manifests)) = (handed.next(), handed.next()) else {
-        return Err(CallError::new(
+    let disk = handed.next().ok_or_else(|| {
+        CallError::new(
             ErrorKind::Internal,
             "the SquashFS writer got no file to write to",
-        ));
-    };
-    let layers: Vec<(Note, OwnedFd)> = request.layers.iter().cloned().zip(handed).collect();
-    let (mut tree, layers) = std::thread::scope(|scope| {
-        let (block_size, threads) = (request.block_size, request.threads);
-        let layers = scope.spawn(move || known::load(manifests, layers, block_size, threads));
-        let tree = scan(request.epoch);
-        let layers = layers.join().unwrap_or_else(|_| {
-            Err(CallError::new(
-                ErrorKind::Internal,
-                "recording the layers' contents panicked",
-            ))
-        });
-        Ok::<_, CallError>((tree?, layers?))
+        )
     })?;
-    Manifest::apply(&layers, &mut tree);
+    let layers = known::load(handed.take(request.manifests).collect())?;
+    let tree = tree(&layers, request.epoch)?;
     for lost in tree.skipped() {
         call.emit(json!(format!(
             "{}: SquashFS has no room for the attribute {}",
@@ -267,7 +256,7 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
         Err(error) => match error.damaged_path() {
             Some(path) => Ok(json!(Answer::Damaged {
                 message: format!("/{error}"),
-                layer: Manifest::provider(&layers, path),
+                layer: provider(&layers, path),
             })),
             None => Err(failed(error)),
         },
@@ -323,7 +312,8 @@ impl Answer {
     }
 }
 
-fn scan(epoch: i64) -> Result<Tree, CallError> {
+/// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
+fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
     let exclude = EXCLUDED
         .iter()
         .map(Pattern::new)
@@ -334,7 +324,10 @@ fn scan(epoch: i64) -> Result<Tree, CallError> {
         clamp_mtime: Some(epoch),
         ..ScanOptions::default()
     };
-    Tree::scan(Path::new("/"), &options).map_err(failed)
+    // Files are opened through the overlay, which shows the topmost of each name.
+    let roots = vec![PathBuf::from("/"); layers.len()];
+    let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
+    stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
 }
 
 fn failed(error: kiln_image::Error) -> CallError {

@@ -110,10 +110,13 @@ impl BlockStore for Memory {
             raw: *raw,
         })
     }
-    fn read(&self, wanted: &[Stored], out: &mut Vec<u8>) -> Vec<bool> {
+    fn read(&self, wanted: &[Stored], out: &mut [u8]) -> Vec<bool> {
         let blocks = self.blocks.lock().unwrap();
+        let mut at = 0;
         for block in wanted {
-            out.extend_from_slice(&blocks[&block.key].1);
+            let bytes = &blocks[&block.key].1;
+            out[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
         }
         vec![true; wanted.len()]
     }

@@ -152,20 +152,18 @@ impl BlockStore for PackStore {
         })
     }
 
-    fn read(&self, blocks: &[Stored], out: &mut Vec<u8>) -> Vec<bool> {
+    fn read(&self, blocks: &[Stored], out: &mut [u8]) -> Vec<bool> {
         let mut sound = Vec::with_capacity(blocks.len());
-        let mut rest = blocks;
+        let (mut rest, mut out) = (blocks, out);
         while !rest.is_empty() {
             let (run, later) = rest.split_at(self.run(rest).max(1));
-            let start = out.len();
             let length: usize = run.iter().map(|block| block.length as usize).sum();
-            out.resize(start + length, 0);
-            let bytes = out.get_mut(start..).unwrap_or_default();
+            let (bytes, behind) = out.split_at_mut(length.min(out.len()));
             match run.first().and_then(|block| self.pack(block.place)) {
                 Some((pack, first)) => pack.read(first, run.len(), bytes, &mut sound),
                 None => sound.extend(run.iter().map(|_| false)),
             }
-            rest = later;
+            (rest, out) = (later, behind);
         }
         sound
     }

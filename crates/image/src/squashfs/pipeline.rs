@@ -54,12 +54,19 @@ impl Block {
 }
 
 /// Finished blocks, in this order: the data blocks of each file, then the fragment blocks.
-#[derive(Default)]
 pub(super) struct Finished {
-    /// What goes to the image.
-    pub(super) bytes: Vec<u8>,
+    /// What goes to the image, and maybe more.
+    buffer: Vec<u8>,
     /// What it is.
     pub(super) blocks: Vec<Block>,
+}
+
+impl Finished {
+    /// What goes to the image.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let length: usize = self.blocks.iter().map(Block::stored).sum();
+        self.buffer.get(..length).unwrap_or(&self.buffer)
+    }
 }
 
 /// Makes everything that the layout plans and gives it to `take` in order, on the calling thread.
@@ -68,7 +75,7 @@ pub(super) fn run(
     contents: &Contents,
     layout: &Layout,
     options: &Options,
-    mut take: impl FnMut(Finished) -> Result<()>,
+    mut take: impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
     let queue = Queue::new(files, contents, layout, options)?;
     let (sender, receiver) = channel();
@@ -87,16 +94,16 @@ pub(super) fn run(
 fn deliver(
     queue: &Queue<'_>,
     receiver: &Receiver<(u64, Result<Finished>)>,
-    take: &mut impl FnMut(Finished) -> Result<()>,
+    take: &mut impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
     let mut early = BTreeMap::new();
     let mut next = 0;
     for (sequence, finished) in receiver {
         early.insert(sequence, finished?);
         while let Some(finished) = early.remove(&next) {
-            take(finished)?;
+            take(&finished)?;
             next += 1;
-            queue.written(next);
+            queue.written(next, finished.buffer);
         }
     }
     if queue.is_done(next) {
@@ -146,12 +153,16 @@ impl Worker<'_, '_> {
         if nothing_else {
             let blocks = job.iter().map(Item::reused).collect();
             return Ok(Finished {
-                bytes: copied,
+                buffer: copied,
                 blocks,
             });
         }
         let (mut copies, mut at) = (sound.into_iter(), 0);
-        let mut finished = Finished::default();
+        let mut finished = Finished {
+            buffer: self.queue.buffer(),
+            blocks: Vec::with_capacity(job.len()),
+        };
+        finished.buffer.clear();
         for item in job {
             if item.hole {
                 finished.blocks.push(item.reused());
@@ -161,28 +172,31 @@ impl Worker<'_, '_> {
                 let bytes = copied.get(at..at + known.length as usize);
                 at += known.length as usize;
                 if let (Some(true), Some(bytes)) = (copies.next(), bytes) {
-                    finished.bytes.extend_from_slice(bytes);
+                    finished.buffer.extend_from_slice(bytes);
                     finished.blocks.push(item.reused());
                     continue;
                 }
             }
             self.make(item, &mut finished)?;
         }
+        self.queue.give_back(copied);
         Ok(finished)
     }
 
     /// The bytes of all blocks that the store has, and which of them are sound.
     fn copy(&self, job: &[Item]) -> (Vec<u8>, Vec<bool>) {
         let wanted: Vec<Stored> = job.iter().filter_map(|item| item.known).collect();
-        let mut bytes = Vec::new();
-        let sound = match &self.queue.store {
-            Some((store, _)) if !wanted.is_empty() => {
-                bytes.reserve_exact(wanted.iter().map(|known| known.length as usize).sum());
-                store.read(&wanted, &mut bytes)
-            }
-            _ => Vec::new(),
+        let Some((store, _)) = self.queue.store.as_ref().filter(|_| !wanted.is_empty()) else {
+            return (Vec::new(), Vec::new());
         };
-        (bytes, sound)
+        let length: usize = wanted.iter().map(|known| known.length as usize).sum();
+        let mut buffer = self.queue.buffer();
+        if buffer.len() < length {
+            // All at once, so that a buffer is filled with zeros once and not for every job.
+            buffer.resize(length.max(COPY as usize), 0);
+        }
+        let sound = store.read(&wanted, buffer.get_mut(..length).unwrap_or_default());
+        (buffer, sound)
     }
 
     /// Reads and compresses a block.
@@ -197,7 +211,7 @@ impl Worker<'_, '_> {
             }
             Place::Fragment(group) => self.fragment(group)?,
         }
-        let size = self.pack(&mut finished.bytes)?;
+        let size = self.pack(&mut finished.buffer)?;
         finished.blocks.push(Block {
             part: item.place.part(),
             size,
@@ -350,6 +364,8 @@ struct Queue<'a> {
     window: u64,
     state: Mutex<State>,
     moved: Condvar,
+    /// Buffers to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -386,6 +402,7 @@ impl<'a> Queue<'a> {
             window: (AHEAD / run).clamp(4, 16) * options.threads.max(1) as u64,
             state: Mutex::default(),
             moved: Condvar::new(),
+            spare: Mutex::default(),
         })
     }
 
@@ -514,9 +531,21 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn written(&self, count: u64) {
+    fn written(&self, count: u64, buffer: Vec<u8>) {
+        self.give_back(buffer);
         self.lock().written = count;
         self.moved.notify_all();
+    }
+
+    /// A buffer of any length.
+    fn buffer(&self) -> Vec<u8> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(buffer);
     }
 
     fn is_done(&self, written: u64) -> bool {

@@ -76,9 +76,9 @@ pub struct Stored {
 pub trait BlockStore: Send + Sync {
     /// Whether the block is there. This must be quick: it is asked for every block of an image.
     fn find(&self, key: &BlockKey) -> Option<Stored>;
-    /// Appends the bytes of the blocks, one behind the other, to `out`, and says of each whether they are what was put. Of
-    /// those that are not, any bytes are appended, `length` of them.
-    fn read(&self, blocks: &[Stored], out: &mut Vec<u8>) -> Vec<bool>;
+    /// Reads the blocks, one behind the other, to the start of `out`, which has room for all, and says of each whether it is
+    /// what was put. Those that are not leave any bytes.
+    fn read(&self, blocks: &[Stored], out: &mut [u8]) -> Vec<bool>;
     /// Takes note of a block. Failing to is not an error of the image.
     fn put(&self, key: &BlockKey, raw: bool, bytes: &[u8]);
 }

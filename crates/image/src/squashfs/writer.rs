@@ -45,7 +45,7 @@ pub fn write<W: Write + Seek>(
     let mut data = Data::new(&numbering.files, representatives, progress);
     let store = options.block_store.as_deref();
     pipeline::run(&numbering.files, &contents, &layout, options, |finished| {
-        data.take(&finished, store, &mut output)
+        data.take(finished, store, &mut output)
     })?;
     let metadata = Metadata {
         tree,
@@ -58,6 +58,7 @@ pub fn write<W: Write + Seek>(
         ids: Ids::default(),
         places: vec![Reference::default(); numbering.order.len()],
     };
+    let xattr_sets = metadata.xattrs.len();
     let superblock = metadata.write(&data.fragments, &mut output)?;
     let padded_bytes = output.finish(&superblock.encode(options))?;
     Ok(Summary {
@@ -65,6 +66,7 @@ pub fn write<W: Write + Seek>(
         padded_bytes,
         inodes: superblock.inodes,
         ids: u32::from(superblock.ids),
+        xattr_sets,
         ..data.summary
     })
 }
@@ -128,13 +130,13 @@ impl<'a> Data<'a> {
             self.place(block, start + at as u64);
             // Here, and not on the threads, so that the store has blocks in the order in which they are read again.
             if let (Some(store), Some(key)) = (store, &block.new)
-                && let Some(bytes) = finished.bytes.get(at..end)
+                && let Some(bytes) = finished.bytes().get(at..end)
             {
                 store.put(key, block.size & BLOCK_RAW != 0, bytes);
             }
             at = end;
         }
-        output.write(&finished.bytes)?;
+        output.write(finished.bytes())?;
         finished.blocks.iter().for_each(|block| self.count(block));
         (self.progress)(self.done, self.total);
         Ok(())

@@ -53,7 +53,9 @@ pub(super) struct Base {
 struct Stamp {
     size: u64,
     mtime: (i64, u32),
-    ctime: (i64, u32),
+    /// Not known of a file whose manifest was recorded: a hard link made since changes it, and a backup that was restored. Its
+    /// blocks are compared instead.
+    ctime: Option<(i64, u32)>,
 }
 
 impl Content {
@@ -114,6 +116,32 @@ impl Content {
         }
     }
 
+    /// A file on disk that was seen earlier, in some run of this program.
+    pub(super) fn recorded(
+        base: Arc<Base>,
+        relative: PathBuf,
+        size: u64,
+        mtime: (i64, u32),
+    ) -> Self {
+        let stamp = Stamp {
+            size,
+            mtime,
+            ctime: None,
+        };
+        let file = OnDisk {
+            base,
+            relative,
+            stamp,
+            // Holes are known from the digests.
+            sparse: false,
+        };
+        Content {
+            length: size,
+            source: Source::Disk(Arc::new(file)),
+            digests: None,
+        }
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> u64 {
         self.length
@@ -124,7 +152,7 @@ impl Content {
         self.length == 0
     }
 
-    /// What its blocks are known to be, if they are; see [`Manifest::apply`](super::Manifest::apply).
+    /// What its blocks are known to be, if they are; see [`Tree::stack`](super::Tree::stack).
     pub fn digests(&self) -> Option<&BlockDigests> {
         self.digests.as_ref()
     }
@@ -240,7 +268,7 @@ impl OnDisk {
     fn check(&self, file: &File) -> Result<()> {
         let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
             .doing(|| format!("reading {self}"))?;
-        if Stamp::of(&stat) == self.stamp {
+        if self.stamp.allows(&Stamp::of(&stat)) {
             Ok(())
         } else {
             Err(self.changed())
@@ -257,11 +285,16 @@ impl OnDisk {
 }
 
 impl Stamp {
+    fn allows(&self, now: &Stamp) -> bool {
+        let ctime = self.ctime.is_none() || self.ctime == now.ctime;
+        self.size == now.size && self.mtime == now.mtime && ctime
+    }
+
     fn of(stat: &Statx) -> Self {
         Stamp {
             size: stat.stx_size,
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            ctime: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+            ctime: Some((stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec)),
         }
     }
 }

@@ -13,6 +13,7 @@ mod exclude;
 mod manifest;
 mod node;
 mod scan;
+mod stack;
 mod walk;
 mod xattr;
 
@@ -23,6 +24,7 @@ pub use exclude::Pattern;
 pub use manifest::Manifest;
 pub use node::{Device, Directory, Inode, Kind, Meta};
 pub use scan::ScanOptions;
+pub use stack::provider;
 pub use walk::{Entry, Walk};
 pub use xattr::Xattr;
 
