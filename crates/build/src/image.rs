@@ -14,7 +14,6 @@ use kiln_image::fat::{FatImage, FatSpec, FatTree, Source};
 use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EFI_PREFIX, EfiFiles, Entry, Menu};
 use kiln_image::targz::TarGz;
 use kiln_plan::{Format, Home, Id};
-use kiln_rootfs::debian::initramfs;
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
@@ -158,31 +157,6 @@ impl Session<'_> {
             })
     }
 
-    fn initramfs(
-        &self,
-        root: &Stack,
-        boot: &BootFiles,
-        cancel: &CancelToken,
-    ) -> Result<String, Failure> {
-        self.steps
-            .step("generating the initramfs", None, Unit::Bytes, |step| {
-                let staging = self.store.stage()?;
-                let place = Place::over(
-                    &self.sandbox,
-                    root.lower(),
-                    &staging,
-                    root.epoch,
-                    step,
-                    cancel,
-                );
-                let version =
-                    initramfs(&place, descriptor(&boot.kernel)?, descriptor(&boot.initrd)?)?;
-                let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
-                step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
-                Ok(version)
-            })
-    }
-
     /// The `/home` file system, made by the root's own mke2fs.
     fn home(
         &self,
@@ -307,9 +281,10 @@ fn no_descriptor(error: &std::io::Error) -> Failure {
         .hint("raise `ulimit -n`")
 }
 
-struct BootFiles {
-    kernel: File,
-    initrd: File,
+/// Kernel and initramfs, for the boot partition.
+pub(crate) struct BootFiles {
+    pub(crate) kernel: File,
+    pub(crate) initrd: File,
 }
 
 /// Everything that names the disk and its partitions, derived from what the image is made of.
@@ -578,7 +553,7 @@ fn esp_size(tree: &FatTree) -> Result<Bytes, Failure> {
     Ok(FatImage::size_for(tree, ESP_FREE)?.max(ESP))
 }
 
-fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
+pub(crate) fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
     let fail = |e: std::io::Error| no_descriptor(&e);
     file.try_clone().map(OwnedFd::from).map_err(fail)
 }

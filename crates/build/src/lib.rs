@@ -9,6 +9,7 @@ mod event;
 mod failure;
 mod finish;
 mod image;
+mod initramfs;
 mod known;
 mod load;
 mod output;

@@ -16,7 +16,8 @@ pub use apt::{Choice, Question, resolve};
 pub use deb::{Deb, bootstrap_split, read_debs};
 pub(crate) use finish::finish_call;
 pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
-pub use initramfs::initramfs;
+pub(crate) use initramfs::keep_boot_call;
+pub use initramfs::{Initramfs, export, initramfs};
 pub use install::{InstallOptions, install, mark_auto};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};
@@ -25,3 +26,4 @@ pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpa
 pub use unpack::{clear_filtered, unpack};
 
 pub(crate) const FINISH: &str = "debian.finish";
+pub(crate) const KEEP_BOOT: &str = "debian.keep-boot";
