@@ -87,6 +87,13 @@ impl PackStore {
         })
     }
 
+    /// Leaves this much free on the disk instead of 1 GiB, in bytes. What is left is the image's.
+    #[must_use]
+    pub fn with_reserve(self, bytes: u64) -> Self {
+        self.writer().set_reserve(bytes);
+        self
+    }
+
     /// The number of blocks that can be found.
     pub fn len(&self) -> usize {
         self.index.len()

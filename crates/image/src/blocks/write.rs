@@ -68,8 +68,12 @@ impl Writer {
     /// A writer for blocks that are in the store already: in the end they take less.
     pub(super) fn for_old_blocks(directory: OwnedFd) -> Self {
         let mut writer = Writer::new(directory);
-        writer.reserve = 0;
+        writer.set_reserve(0);
         writer
+    }
+
+    pub(super) fn set_reserve(&mut self, bytes: u64) {
+        self.reserve = bytes;
     }
 
     /// The names of the packs that were closed.
