@@ -5,6 +5,7 @@
 mod artifacts;
 mod cancel;
 mod convert;
+mod current;
 mod event;
 mod failure;
 mod finish;

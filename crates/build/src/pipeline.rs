@@ -92,8 +92,15 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         name: resolved.plan.name.clone(),
         plan_id: resolved.plan.id().to_string(),
     });
-    let made = session.root_and_image(&resolved, &output)?;
-    session.publish(&resolved, &made, &output)
+    let root = session.root(&resolved)?;
+    let key = session.key(&resolved, &root);
+    if let Some(report) = session.current(key, &request.output) {
+        return Ok(report);
+    }
+    let made = session.image_or_again(&resolved, &root, &output)?;
+    let report = session.publish(&resolved, &made, &output)?;
+    session.remember(key, &report);
+    Ok(report)
 }
 
 /// Resolves a definition and gives the lock's text and the place where it belongs.
@@ -359,9 +366,13 @@ impl<'a> Session<'a> {
     }
 
     /// Makes root and image, and both once more where a stored layer turned out to be damaged.
-    fn root_and_image(&self, resolved: &Resolved, output: &Output) -> Result<Made, Failure> {
-        let root = self.root(resolved)?;
-        let failure = match self.image(resolved, &root, output) {
+    fn image_or_again(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        output: &Output,
+    ) -> Result<Made, Failure> {
+        let failure = match self.image(resolved, root, output) {
             Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
             other => return other,
         };
