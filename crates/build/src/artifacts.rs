@@ -64,6 +64,7 @@ pub(crate) fn publish(
                 path: path.clone(),
                 bytes: artifact.bytes,
                 allocated: artifact.allocated,
+                kept: false,
             });
         }
         artifacts.push(path);
@@ -80,6 +81,11 @@ fn file_name(format: Format) -> &'static str {
         Format::Raw => RAW,
         Format::TarGz => TAR_GZ,
     }
+}
+
+/// Whether a file of the output directory is a disk image.
+pub(crate) fn is_image(name: &std::ffi::OsStr) -> bool {
+    [RAW, TAR_GZ].iter().any(|image| name == *image)
 }
 
 /// Name, version and architecture of every package of the image, sorted, as `dpkg-query` shows them.

@@ -92,6 +92,8 @@ pub enum Event {
         bytes: u64,
         /// Bytes it takes on disk (sparse files).
         allocated: u64,
+        /// Whether it was there already, made by an earlier build of the same inputs.
+        kept: bool,
     },
     /// The build is done.
     BuildFinished {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use kiln_image::disk::{
     Attributes, Bytes, DiskLayout, Extent, Guid, LayoutBuilder, PartitionSpec, PartitionType,
@@ -13,7 +14,6 @@ use kiln_image::fat::{FatImage, FatSpec, FatTree, Source};
 use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EFI_PREFIX, EfiFiles, Entry, Menu};
 use kiln_image::targz::TarGz;
 use kiln_plan::{Format, Home, Id};
-use kiln_rootfs::debian::initramfs;
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
@@ -22,7 +22,7 @@ use crate::finish::{home_uuid, image_id, uuid_text};
 use crate::output::{Output, write_failure};
 use crate::pipeline::{Resolved, Session};
 use crate::root::Stack;
-use crate::squash::{self, Squashed};
+use crate::squash::{self, Sources, Squashed, Written};
 use crate::{Failure, FailureKind, Unit};
 
 pub(crate) const RAW: &str = "disk.raw";
@@ -127,47 +127,33 @@ impl Session<'_> {
                     reporter: step,
                     cancel,
                 };
-                let (squashed, peak) = squash::write(
+                let sources = Sources {
+                    store: &self.store,
+                    layers: &root.layers,
+                };
+                let written = squash::write(
                     &place,
+                    &sources,
                     disk,
                     offset.0,
                     &resolved.plan.compression,
-                    epoch,
                     self.request.threads,
                 )?;
+                let (squashed, new, peak) = match written {
+                    Written::Done(squashed, new, peak) => (squashed, new, peak),
+                    Written::Evicted(failure) => {
+                        self.evicted.store(true, Ordering::Relaxed);
+                        return Err(*failure);
+                    }
+                };
                 step.peak_memory(peak);
                 step.summarise(format!(
-                    "{} files, {} MB in {} MB",
+                    "{} files, {} MB in {} MB, {new} new blocks",
                     squashed.inodes,
                     squashed.content_bytes / 1_000_000,
                     squashed.bytes / 1_000_000
                 ));
                 Ok(squashed)
-            })
-    }
-
-    fn initramfs(
-        &self,
-        root: &Stack,
-        boot: &BootFiles,
-        cancel: &CancelToken,
-    ) -> Result<String, Failure> {
-        self.steps
-            .step("generating the initramfs", None, Unit::Bytes, |step| {
-                let staging = self.store.stage()?;
-                let place = Place::over(
-                    &self.sandbox,
-                    root.lower(),
-                    &staging,
-                    root.epoch,
-                    step,
-                    cancel,
-                );
-                let version =
-                    initramfs(&place, descriptor(&boot.kernel)?, descriptor(&boot.initrd)?)?;
-                let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
-                step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
-                Ok(version)
             })
     }
 
@@ -295,9 +281,10 @@ fn no_descriptor(error: &std::io::Error) -> Failure {
         .hint("raise `ulimit -n`")
 }
 
-struct BootFiles {
-    kernel: File,
-    initrd: File,
+/// Kernel and initramfs, for the boot partition.
+pub(crate) struct BootFiles {
+    pub(crate) kernel: File,
+    pub(crate) initrd: File,
 }
 
 /// Everything that names the disk and its partitions, derived from what the image is made of.
@@ -566,7 +553,7 @@ fn esp_size(tree: &FatTree) -> Result<Bytes, Failure> {
     Ok(FatImage::size_for(tree, ESP_FREE)?.max(ESP))
 }
 
-fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
+pub(crate) fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
     let fail = |e: std::io::Error| no_descriptor(&e);
     file.try_clone().map(OwnedFd::from).map_err(fail)
 }

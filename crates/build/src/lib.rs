@@ -5,10 +5,13 @@
 mod artifacts;
 mod cancel;
 mod convert;
+mod current;
 mod event;
 mod failure;
 mod finish;
 mod image;
+mod initramfs;
+mod known;
 mod load;
 mod output;
 mod pipeline;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
@@ -95,8 +96,14 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         plan_id: resolved.plan.id().to_string(),
     });
     let root = session.root(&resolved)?;
-    let made = session.image(&resolved, &root, &output)?;
-    session.publish(&resolved, &made, &output)
+    let key = session.key(&resolved, &root);
+    if let Some(report) = session.current(key, &request.output) {
+        return Ok(report);
+    }
+    let made = session.image_or_again(&resolved, &root, &output)?;
+    let report = session.publish(&resolved, &made, &output)?;
+    session.remember(key, &report);
+    Ok(report)
 }
 
 /// Resolves a definition and gives the lock's text and the place where it belongs.
@@ -188,6 +195,8 @@ pub(crate) struct Session<'a> {
     pub(crate) metadata: PathBuf,
     pub(crate) fetcher: Fetcher,
     pub(crate) now: SystemTime,
+    /// Whether the image found a damaged layer and took it out of the store.
+    pub(crate) evicted: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -214,6 +223,7 @@ impl<'a> Session<'a> {
             metadata: request.cache.join("metadata"),
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
+            evicted: AtomicBool::new(false),
         })
     }
 
@@ -374,6 +384,27 @@ impl<'a> Session<'a> {
                     .warn(notice.message, Some(notice.origin), notice.hint);
             }
         }
+    }
+
+    /// Makes root and image, and both once more where a stored layer turned out to be damaged.
+    fn image_or_again(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        output: &Output,
+    ) -> Result<Made, Failure> {
+        let failure = match self.image(resolved, root, output) {
+            Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
+            other => return other,
+        };
+        let cause = failure.causes.first().cloned();
+        self.steps.warn(
+            failure.message,
+            None,
+            Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
+        );
+        let root = self.root(resolved)?;
+        self.image(resolved, &root, output)
     }
 
     /// Makes all layers.

@@ -3,22 +3,25 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kiln_image::squashfs::{self, Codec, Options};
-use kiln_image::tree::{Pattern, ScanOptions, Tree};
+use kiln_image::blocks::{Outcome, PackStore};
+use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
+use kiln_image::tree::{Manifest, Pattern, ScanOptions, Tree, provider};
 use kiln_plan::{Codec as PlanCodec, Compression};
-use kiln_rootfs::{Extras, Place};
+use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::known::{self, Known};
 use crate::{Failure, FailureKind};
 
 const WRITE: &str = "build.squashfs";
 
 /// Functions of this crate for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, Function)] = &[(WRITE, write_call)];
+pub const FUNCTIONS: &[(&str, Function)] = &[(WRITE, write_call), known::FUNCTION];
 
 /// What is left out of the image: the contents of places where the running system mounts something, and initramfs
 /// images, which lie on the boot partition.
@@ -39,6 +42,48 @@ struct Write {
     block_size: u32,
     threads: usize,
     epoch: i64,
+    /// How many of the files after the image are layers' manifests, the top one first.
+    manifests: usize,
+    /// Whether the block store is the last of the files.
+    blocks: bool,
+}
+
+/// What the child answers.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// The image is there.
+    Written {
+        squashed: Squashed,
+        /// Blocks that had to be compressed.
+        new: u64,
+        /// Packs of the block store.
+        packs: usize,
+        /// Blocks of the store that were not what they should be.
+        damaged_blocks: u64,
+        /// Why not everything was stored.
+        trouble: Option<String>,
+    },
+    /// A layer's file is not what was recorded.
+    Damaged {
+        message: String,
+        /// The layer, counted from the top one.
+        layer: Option<usize>,
+    },
+}
+
+/// Where an image's layers and what is known of them are.
+pub(crate) struct Sources<'a> {
+    pub(crate) store: &'a Store,
+    /// The whole stack, the lowest first.
+    pub(crate) layers: &'a [Layer],
+}
+
+/// How it went.
+pub(crate) enum Written {
+    /// The image is there: its figures, how many blocks were compressed, and the peak memory in bytes.
+    Done(Squashed, u64, u64),
+    /// A layer was damaged and is gone now, with those above it.
+    Evicted(Box<Failure>),
 }
 
 /// What was written.
@@ -57,30 +102,23 @@ pub(crate) struct Squashed {
 /// Writes the root at `place` to `disk` from byte `offset` on.
 pub(crate) fn write(
     place: &Place<'_>,
+    sources: &Sources<'_>,
     disk: &File,
     offset: u64,
     compression: &Compression,
-    epoch: i64,
     threads: usize,
-) -> Result<(Squashed, u64), Failure> {
-    let codec = match compression.codec {
-        PlanCodec::Gzip => "gzip",
-        PlanCodec::Zstd => "zstd",
-        PlanCodec::Xz => "xz",
-        PlanCodec::Lz4 => "lz4",
-    };
-    let level = compression
-        .level
-        .and_then(|l| i32::try_from(l).ok())
-        .unwrap_or_else(|| named(codec).default_level());
-    let payload = json!(Write {
-        offset,
-        codec: codec.to_owned(),
-        level,
-        block_size: compression.block_size,
+) -> Result<Written, Failure> {
+    let (known, handed) = Known::gather(
+        place,
+        sources.store,
+        sources.layers,
+        compression.block_size,
         threads,
-        epoch
-    });
+    )?;
+    warn_about(place.reporter, known.trouble.as_deref());
+    let mut write = request(compression, offset, place.epoch, threads);
+    write.manifests = known.manifests;
+    write.blocks = known.has_blocks();
     let fd: OwnedFd = disk
         .try_clone()
         .map_err(|e| crate::output::write_failure(Path::new("disk.raw"), &e))?
@@ -96,20 +134,85 @@ pub(crate) fn write(
         }
     };
     let extras = Extras {
-        fds: vec![fd],
+        fds: std::iter::once(fd).chain(handed).collect(),
         // The root's own /proc and /sys go into the image, not the owners and modes of what is mounted there.
         bare: true,
         ..Extras::default()
     };
-    let (value, outcome) = place.call(WRITE, payload, extras, &mut message)?;
-    let squashed = serde_json::from_value(value).map_err(|e| {
+    let (value, outcome) = place.call(WRITE, json!(write), extras, &mut message)?;
+    let answer = serde_json::from_value(value).map_err(|e| {
         Failure::new(
             FailureKind::Internal,
             "the SquashFS writer gave an unknown answer",
         )
         .cause(e.to_string())
     })?;
-    Ok((squashed, outcome.max_rss_bytes))
+    match answer {
+        Answer::Written {
+            squashed,
+            new,
+            packs,
+            damaged_blocks,
+            trouble,
+        } => {
+            if damaged_blocks > 0 {
+                place.reporter.warn(
+                    format!("{damaged_blocks} compressed blocks in the cache were damaged; they were made again"),
+                    None,
+                    Some("check the disk that holds the cache".to_owned()),
+                );
+            }
+            warn_about(place.reporter, trouble.as_deref());
+            known.tidy(packs);
+            Ok(Written::Done(squashed, new, outcome.max_rss_bytes))
+        }
+        Answer::Damaged { message, layer } => evict(&known, message, layer),
+    }
+}
+
+fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -> Write {
+    let codec = match compression.codec {
+        PlanCodec::Gzip => "gzip",
+        PlanCodec::Zstd => "zstd",
+        PlanCodec::Xz => "xz",
+        PlanCodec::Lz4 => "lz4",
+    };
+    let level = compression
+        .level
+        .and_then(|l| i32::try_from(l).ok())
+        .unwrap_or_else(|| named(codec).default_level());
+    Write {
+        offset,
+        codec: codec.to_owned(),
+        level,
+        block_size: compression.block_size,
+        threads,
+        epoch,
+        manifests: 0,
+        blocks: false,
+    }
+}
+
+fn warn_about(reporter: &dyn Reporter, trouble: Option<&str>) {
+    if let Some(trouble) = trouble {
+        reporter.warn(
+            format!("compressed blocks are not kept for the next image: {trouble}"),
+            None,
+            Some("the image is complete; `kiln cache gc` makes room".to_owned()),
+        );
+    }
+}
+
+fn evict(known: &Known<'_>, message: String, layer: Option<usize>) -> Result<Written, Failure> {
+    let failure = Failure::new(FailureKind::Step, message);
+    let Some(layer) = layer else {
+        return Err(failure);
+    };
+    known.evict(layer)?;
+    let title = known.title(layer);
+    let cause =
+        format!("the stored layer `{title}` is damaged; it and those above it are made again");
+    Ok(Written::Evicted(Box::new(failure.cause(cause))))
 }
 
 fn named(codec: &str) -> Codec {
@@ -129,13 +232,17 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
         )
         .because(e)
     })?;
-    let fd = call.fds.pop().ok_or_else(|| {
+    let mut handed = std::mem::take(&mut call.fds);
+    let blocks = request.blocks.then(|| handed.pop()).flatten();
+    let mut handed = handed.into_iter();
+    let disk = handed.next().ok_or_else(|| {
         CallError::new(
             ErrorKind::Internal,
             "the SquashFS writer got no file to write to",
         )
     })?;
-    let tree = scan(request.epoch)?;
+    let layers = known::load(handed.take(request.manifests).collect())?;
+    let tree = tree(&layers, request.epoch)?;
     for lost in tree.skipped() {
         call.emit(json!(format!(
             "{}: SquashFS has no room for the attribute {}",
@@ -143,29 +250,70 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
             String::from_utf8_lossy(&lost.attribute)
         )));
     }
+    let (result, outcome) = write_tree(&call, &request, &tree, disk, blocks)?;
+    match result {
+        Ok(summary) => Ok(json!(Answer::written(&summary, outcome))),
+        Err(error) => match error.damaged_path() {
+            Some(path) => Ok(json!(Answer::Damaged {
+                message: format!("/{error}"),
+                layer: provider(&layers, path),
+            })),
+            None => Err(failed(error)),
+        },
+    }
+}
+
+fn write_tree(
+    call: &Call,
+    request: &Write,
+    tree: &Tree,
+    disk: OwnedFd,
+    blocks: Option<OwnedFd>,
+) -> Result<(kiln_image::Result<Summary>, Outcome), CallError> {
+    let packs = match blocks {
+        Some(directory) => Some(Arc::new(PackStore::open(directory).map_err(failed)?)),
+        None => None,
+    };
     let options = Options {
         level: request.level,
         block_size: request.block_size,
         threads: request.threads,
         mtime: request.epoch,
+        block_store: packs.clone().map(|packs| packs as Arc<dyn BlockStore>),
         ..Options::new(named(&request.codec))
     };
     let emitter = call.emitter.clone();
     let progress = |done: u64, total: u64| emitter.emit(json!([done, total]));
-    let mut disk = File::from(fd);
+    let mut disk = File::from(disk);
     disk.seek(SeekFrom::Start(request.offset)).map_err(|e| {
         CallError::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
     })?;
-    let summary = squashfs::write(&tree, disk, &options, &progress).map_err(failed)?;
-    Ok(json!(Squashed {
-        bytes: summary.padded_bytes,
-        inodes: summary.inodes,
-        content_bytes: summary.content_bytes,
-        blocks: summary.blocks,
-    }))
+    let result = squashfs::write(tree, disk, &options, &progress);
+    // Also after a failure: what was compressed need not be compressed again.
+    let outcome = packs.map_or_else(Outcome::default, |packs| packs.finish());
+    Ok((result, outcome))
 }
 
-fn scan(epoch: i64) -> Result<Tree, CallError> {
+impl Answer {
+    fn written(summary: &Summary, outcome: Outcome) -> Self {
+        Answer::Written {
+            squashed: Squashed {
+                bytes: summary.padded_bytes,
+                inodes: summary.inodes,
+                content_bytes: summary.content_bytes,
+                blocks: summary.blocks,
+            },
+            new: (summary.blocks + u64::from(summary.fragments))
+                .saturating_sub(summary.reused_blocks),
+            packs: outcome.packs,
+            damaged_blocks: outcome.damaged,
+            trouble: outcome.trouble,
+        }
+    }
+}
+
+/// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
+fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
     let exclude = EXCLUDED
         .iter()
         .map(Pattern::new)
@@ -176,7 +324,10 @@ fn scan(epoch: i64) -> Result<Tree, CallError> {
         clamp_mtime: Some(epoch),
         ..ScanOptions::default()
     };
-    Tree::scan(Path::new("/"), &options).map_err(failed)
+    // Files are opened through the overlay, which shows the topmost of each name.
+    let roots = vec![PathBuf::from("/"); layers.len()];
+    let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
+    stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
 }
 
 fn failed(error: kiln_image::Error) -> CallError {

@@ -1,8 +1,12 @@
 //! Compares the SquashFS writer with `mksquashfs` on one tree: seconds, bytes, peak memory, and their ratios.
 //!
 //! ```text
-//! cargo run --release -p kiln-image --example squashfs_peer -- /usr zstd:3 [--block 131072] [--threads 2] [--no-peer] [--tail-ends] [--keep DIR]
+//! cargo run --release -p kiln-image --example squashfs_peer -- /usr zstd:3 [--block 131072] [--threads 2] [--no-peer] [--tail-ends] [--keep DIR] [--store DIR [--upper DIR]]
 //! ```
+//!
+//! With `--store`, compressed blocks and manifests are kept in a directory, as a build does. The first run fills it; a later
+//! run believes it, so the tree must not change. Changes lie in the directory `--upper`, as an overlay has them; its
+//! manifest is made once, too.
 //!
 //! The peer is `mksquashfs` from `PATH`. Both get the same codec, level, block size and number of threads; Kiln's run is a
 //! process of its own so that its peak memory can be told.
@@ -12,10 +16,12 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
-use kiln_image::squashfs::{self, Codec, Options};
-use kiln_image::tree::{ScanOptions, Tree};
+use kiln_image::blocks::PackStore;
+use kiln_image::squashfs::{self, BlockStore, Codec, Options};
+use kiln_image::tree::{Manifest, ScanOptions, Tree};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -30,6 +36,8 @@ struct Job {
     tail_ends: bool,
     keep: PathBuf,
     child: bool,
+    store: Option<PathBuf>,
+    upper: Option<PathBuf>,
 }
 
 /// One run.
@@ -76,6 +84,8 @@ impl Job {
             tail_ends: false,
             keep: std::env::temp_dir(),
             child: false,
+            store: None,
+            upper: None,
         };
         let mut words = Vec::new();
         let mut arguments = std::env::args().skip(1);
@@ -85,6 +95,8 @@ impl Job {
                 "--block" => job.block = value()?.parse()?,
                 "--threads" => job.threads = value()?.parse()?,
                 "--keep" => job.keep = value()?.into(),
+                "--store" => job.store = Some(value()?.into()),
+                "--upper" => job.upper = Some(value()?.into()),
                 "--no-peer" => job.peer = false,
                 "--tail-ends" => job.tail_ends = true,
                 "--child" => job.child = true,
@@ -103,8 +115,15 @@ impl Job {
 
     fn write(&self) -> Outcome<()> {
         let start = Instant::now();
-        let tree = Tree::scan(&self.source, &ScanOptions::default())?;
-        println!("  scan {:.2} s", start.elapsed().as_secs_f64());
+        let tree = match &self.store {
+            Some(store) => self.stacked(store)?,
+            None => Tree::scan(&self.source, &ScanOptions::default())?,
+        };
+        println!("  tree {:.2} s", start.elapsed().as_secs_f64());
+        let packs = match &self.store {
+            Some(store) => Some(open_store(&store.join("blocks"))?),
+            None => None,
+        };
         let codec = match self.codec.as_str() {
             "gzip" => Codec::Gzip,
             "xz" => Codec::Xz,
@@ -116,12 +135,42 @@ impl Job {
             block_size: self.block,
             threads: self.threads,
             tail_ends: self.tail_ends,
+            block_store: packs.clone().map(|packs| packs as Arc<dyn BlockStore>),
             ..Options::new(codec)
         };
         let out = File::create(self.keep.join("kiln.squashfs"))?;
         let summary = squashfs::write(&tree, out, &options, &|_, _| {})?;
         println!("  {summary:?}");
+        println!("  written {:.2} s", start.elapsed().as_secs_f64());
+        if let Some(packs) = packs {
+            println!("  {:?}", packs.finish());
+        }
         Ok(())
+    }
+
+    /// The tree, by itself or below the changes in `--upper`, from manifests; they are made where they are missing.
+    fn stacked(&self, store: &Path) -> Outcome<Tree> {
+        let mut layers = Vec::new();
+        let mut roots = Vec::new();
+        for (root, name) in self
+            .upper
+            .iter()
+            .map(|upper| (upper, "upper"))
+            .chain([(&self.source, "source")])
+        {
+            let known = store.join(format!("manifest-{name}"));
+            layers.push(match std::fs::read(&known) {
+                Ok(bytes) => Manifest::decode(&bytes).ok_or("the manifest is damaged")?,
+                Err(_) => {
+                    let made = Manifest::record(root, self.block, self.threads)?;
+                    std::fs::write(&known, made.encode())?;
+                    made
+                }
+            });
+            roots.push(root.clone());
+        }
+        let tree = Tree::stack(&layers, &roots, &ScanOptions::default())?;
+        Ok(tree.ok_or("the tree has marks of another overlay")?)
     }
 
     fn again(&self) -> Outcome<Command> {
@@ -147,6 +196,11 @@ impl Job {
         }
         command
     }
+}
+
+fn open_store(blocks: &Path) -> Outcome<Arc<PackStore>> {
+    std::fs::create_dir_all(blocks)?;
+    Ok(Arc::new(PackStore::open(File::open(blocks)?.into())?))
 }
 
 fn measure(command: &mut Command, target: &Path) -> Outcome<Cost> {

@@ -25,6 +25,7 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     source: Option<io::Error>,
+    damaged: Option<Vec<u8>>,
 }
 
 /// The result of everything in this crate that can fail.
@@ -38,6 +39,7 @@ impl Error {
             message: message.into(),
             hint: None,
             source: None,
+            damaged: None,
         }
     }
 
@@ -55,7 +57,25 @@ impl Error {
             message: doing.into(),
             hint: hint_of(&source),
             source: Some(source),
+            damaged: None,
         }
+    }
+
+    /// A file of a tree does not hold what it is known to hold.
+    pub(crate) fn damaged(path: &[u8]) -> Self {
+        let message = format!(
+            "{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
+            crate::tree::show(path)
+        );
+        Error {
+            damaged: Some(path.to_owned()),
+            ..Error::new(ErrorKind::Step, message)
+        }
+    }
+
+    /// The path in the tree, without a leading slash, of a file that is not what it is known to be.
+    pub fn damaged_path(&self) -> Option<&[u8]> {
+        self.damaged.as_deref()
     }
 
     /// The caller's wish to stop.

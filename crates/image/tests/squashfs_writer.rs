@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kiln_image::ErrorKind;
-use kiln_image::squashfs::{self, BlockKey, BlockStore, Codec, Options, Packed, Summary};
+use kiln_image::squashfs::{self, BlockKey, BlockStore, Codec, Options, Stored, Summary};
 use kiln_image::tree::{Content, Device, Inode, Kind, Meta, ScanOptions, Tree, Xattr};
 use nasty::noise;
 
@@ -96,17 +96,34 @@ fn progress_rises_to_the_sum() {
 
 #[derive(Default)]
 struct Memory {
-    blocks: Mutex<HashMap<BlockKey, Packed>>,
+    blocks: Mutex<HashMap<BlockKey, (bool, Vec<u8>)>>,
     puts: Mutex<usize>,
 }
 
 impl BlockStore for Memory {
-    fn get(&self, key: &BlockKey) -> Option<Packed> {
-        self.blocks.lock().unwrap().get(key).cloned()
+    fn find(&self, key: &BlockKey) -> Option<Stored> {
+        let blocks = self.blocks.lock().unwrap();
+        blocks.get(key).map(|(raw, bytes)| Stored {
+            key: *key,
+            place: 0,
+            length: bytes.len() as u32,
+            raw: *raw,
+        })
     }
-    fn put(&self, key: &BlockKey, block: &Packed) {
+    fn read(&self, wanted: &[Stored], out: &mut [u8]) -> Vec<bool> {
+        let blocks = self.blocks.lock().unwrap();
+        let mut at = 0;
+        for block in wanted {
+            let bytes = &blocks[&block.key].1;
+            out[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        }
+        vec![true; wanted.len()]
+    }
+    fn put(&self, key: &BlockKey, raw: bool, bytes: &[u8]) {
         *self.puts.lock().unwrap() += 1;
-        self.blocks.lock().unwrap().insert(*key, block.clone());
+        let block = (raw, bytes.to_vec());
+        self.blocks.lock().unwrap().insert(*key, block);
     }
 }
 

@@ -18,6 +18,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (WRITE_FILE, write_file),
     (EXPORT, export),
     (EXPORT_SPARSE, export_sparse),
+    (crate::looks::STATES, crate::looks::states_call),
     (crate::changes::APPLY, crate::changes::apply_call),
     (debian::SKELETON, debian::skeleton_call),
     (debian::UNPACK, debian::unpack_call),
@@ -26,6 +27,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (debian::ADOPT, debian::adopt_call),
     (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
+    (debian::KEEP_BOOT, debian::keep_boot_call),
 ];
 
 pub(crate) const WRITE_FILE: &str = "rootfs.write-file";

@@ -17,7 +17,8 @@ pub use apt::{Choice, Question, resolve};
 pub use deb::{Deb, bootstrap_split, pool_item, read_debs};
 pub(crate) use finish::finish_call;
 pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
-pub use initramfs::initramfs;
+pub(crate) use initramfs::keep_boot_call;
+pub use initramfs::{Initramfs, export, initramfs};
 pub use install::{InstallOptions, Unpacker, filters, install, mark_auto};
 pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_call};
 pub use native::{Filter, Pool, PoolItem};
@@ -28,3 +29,4 @@ pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpa
 pub use unpack::{clear_filtered, extract, unpack};
 
 pub(crate) const FINISH: &str = "debian.finish";
+pub(crate) const KEEP_BOOT: &str = "debian.keep-boot";

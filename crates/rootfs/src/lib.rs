@@ -5,6 +5,7 @@ pub mod changes;
 pub mod configure;
 pub mod debian;
 mod error;
+pub mod looks;
 mod report;
 pub mod run;
 pub mod scripts;

@@ -46,6 +46,8 @@ pub struct Extras {
     pub bare: bool,
     /// Whether a status other than 0 is an answer rather than a failure.
     pub any_status: bool,
+    /// Directories where a program's looks are not noted; `None`: it is not watched.
+    pub watch: Option<Vec<String>>,
 }
 
 impl<'a> Place<'a> {
@@ -179,6 +181,8 @@ impl<'a> Place<'a> {
         };
         mounts.extend(extras.mounts);
         let mut env = standard_env(self.epoch);
+        // Of two variables of one name most programs take the first.
+        env.retain(|(name, _)| extras.env.iter().all(|(given, _)| given != name));
         env.extend(extras.env);
         let request = Request {
             root: self.root.clone(),
@@ -193,7 +197,7 @@ impl<'a> Place<'a> {
             },
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
-            watch: None,
+            watch: extras.watch,
         };
         let stdin = if extras.stdin.is_empty() {
             Stdin::Null

@@ -64,6 +64,13 @@ pub struct Layer {
     pub fs: PathBuf,
 }
 
+impl Layer {
+    /// Where a file lies that was put beside the layer's directory.
+    pub fn attachment(&self, name: &str) -> Option<PathBuf> {
+        Some(self.fs.parent()?.join(name))
+    }
+}
+
 impl Store {
     /// Opens the store below `root`, makes it where there is none, and removes what killed processes left.
     ///
@@ -325,6 +332,15 @@ impl Staging {
     /// The kernel's overlay work directory.
     pub fn work(&self) -> PathBuf {
         self.dir.join("work")
+    }
+
+    /// Puts a file beside the layer's directory.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn attach(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::write(&path, content).map_err(|e| Error::io(format!("writing {}", path.display()), &e))
     }
 
     /// Makes the layer findable under its id. If another build was faster its layer is taken.

@@ -99,8 +99,9 @@ impl Board {
                 path,
                 bytes: size,
                 allocated,
+                kept,
             } if normal => {
-                vec![self.artifact(&path.to_string_lossy(), *size, *allocated)]
+                vec![self.artifact(&path.to_string_lossy(), *size, *allocated, *kept)]
             }
             Event::BuildFinished {
                 seconds: time,
@@ -255,7 +256,7 @@ impl Board {
         vec![self.verb_line(self.palette.error, "failed", &format!("{title} {time}"))]
     }
 
-    fn artifact(&self, path: &str, size: u64, allocated: u64) -> String {
+    fn artifact(&self, path: &str, size: u64, allocated: u64, kept: bool) -> String {
         let sparse = if allocated < size {
             format!(", {} on disk", bytes(allocated))
         } else {
@@ -264,7 +265,7 @@ impl Board {
         let size = paint(self.palette.dim, &format!("({}{sparse})", bytes(size)));
         self.verb_line(
             self.palette.good,
-            "wrote",
+            if kept { "kept" } else { "wrote" },
             &format!("{} {size}", sanitize(path)),
         )
     }
@@ -483,6 +484,7 @@ mod tests {
                 path: "output/disk.raw".into(),
                 bytes: 8_000_000_000,
                 allocated: 1_200_000_000,
+                kept: false,
             },
             Event::BuildFinished {
                 seconds: 75.0,

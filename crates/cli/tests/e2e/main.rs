@@ -13,3 +13,4 @@ mod judges;
 mod kill;
 mod residue;
 mod rootless;
+mod warm;

@@ -5,8 +5,16 @@ use lz4::block::CompressionMode;
 
 use super::format::METADATA_BLOCK;
 use super::options::{Codec, Options};
-use super::store::{BlockKey, BlockStore, Packed};
 use crate::{Error, ErrorKind, Result};
+
+/// What a block became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Packed {
+    /// Shorter than the block, to be stored in its place.
+    Compressed(Vec<u8>),
+    /// The block does not get shorter: store it as it is.
+    Raw,
+}
 
 /// Compresses single blocks; each is independent of those before.
 pub(super) trait Compressor {
@@ -26,7 +34,7 @@ pub(super) fn compressor(options: &Options) -> Result<Box<dyn Compressor>> {
 
 /// What identifies an encoder's output, beside its input: codec, level, block size, the library's version where it tells
 /// one, and what it makes of a sample, so that another encoder is noticed that calls itself the same.
-fn fingerprint(options: &Options) -> Result<[u8; 32]> {
+pub(super) fn fingerprint(options: &Options) -> Result<[u8; 32]> {
     let library = match options.codec {
         // These two do not tell; the sample does.
         Codec::Gzip | Codec::Xz => 0,
@@ -34,7 +42,7 @@ fn fingerprint(options: &Options) -> Result<[u8; 32]> {
         Codec::Zstd => zstd::zstd_safe::version_number(),
     };
     let (codec, level) = (options.codec, options.level);
-    let mut text = format!("1/{codec}/{library}/{level}/{}/", options.block_size).into_bytes();
+    let mut text = format!("2/{codec}/{library}/{level}/{}/", options.block_size).into_bytes();
     if let Packed::Compressed(sample) = compressor(options)?.pack(&sample())? {
         text.extend_from_slice(&sample);
     }
@@ -60,45 +68,6 @@ fn sample() -> Vec<u8> {
         }
     }
     out
-}
-
-/// A compressor with the block store in front of it.
-pub(super) struct Packer<'a> {
-    compressor: Box<dyn Compressor>,
-    store: Option<(&'a dyn BlockStore, [u8; 32])>,
-}
-
-impl<'a> Packer<'a> {
-    pub(super) fn new(options: &'a Options) -> Result<Self> {
-        let store = match options.block_store.as_deref() {
-            Some(store) => Some((store, fingerprint(options)?)),
-            None => None,
-        };
-        Ok(Packer {
-            compressor: compressor(options)?,
-            store,
-        })
-    }
-
-    /// The packed block, and whether it came from the store.
-    pub(super) fn pack(&mut self, block: &[u8]) -> Result<(Packed, bool)> {
-        let Some((store, encoder)) = &self.store else {
-            return Ok((self.compressor.pack(block)?, false));
-        };
-        let key = BlockKey::new(encoder, block);
-        match store.get(&key) {
-            Some(Packed::Raw) => Ok((Packed::Raw, true)),
-            // A form that is not shorter was never put: do not believe it.
-            Some(Packed::Compressed(bytes)) if bytes.len() < block.len() && !bytes.is_empty() => {
-                Ok((Packed::Compressed(bytes), true))
-            }
-            _ => {
-                let packed = self.compressor.pack(block)?;
-                store.put(&key, &packed);
-                Ok((packed, false))
-            }
-        }
-    }
 }
 
 struct Gzip {

@@ -1,30 +1,77 @@
-//! Whole-file duplicates.
+//! What is known of contents before the data pass, and whole-file duplicates.
 
 use std::collections::HashMap;
 
 use super::numbering::File;
-use super::parallel;
-use crate::Result;
-use crate::tree::ContentReader;
+use super::options::Options;
+use crate::tree::{BlockDigests, Digest};
+use crate::{Result, parallel};
 
-/// Files are read in pieces of this size, which is also the grain in which zeros are skipped.
-const PIECE: u64 = 128 << 10;
+/// Files digested by a thread at a time.
+const BATCH: usize = 16;
 
-/// For each file the index of the first file with the same bytes, which is its own where there is none before.
-///
-/// Only files that share their length with another one are read.
-pub(super) fn representatives(files: &[File<'_>], threads: usize) -> Result<Vec<usize>> {
-    let candidates = same_length(files);
-    let digests = parallel::map(candidates.len(), threads, |i| {
-        let content = files[candidates[i]].content;
-        digest(&content.open()?, content.len())
-    })?;
-    let mut result: Vec<usize> = (0..files.len()).collect();
-    let mut first = HashMap::with_capacity(candidates.len());
-    for (index, digest) in candidates.into_iter().zip(digests) {
-        result[index] = *first.entry(digest).or_insert(index);
+/// By file: the digests of its blocks, where they are known or were needed.
+pub(super) struct Contents {
+    digests: Vec<Option<BlockDigests>>,
+    /// The first file with the same bytes, which is the file itself where there is none before.
+    pub(super) representatives: Vec<usize>,
+}
+
+impl Contents {
+    /// Digests every file with a block store, since blocks are found by them; otherwise only files that share their length
+    /// with another one are read.
+    pub(super) fn new(files: &[File<'_>], options: &Options) -> Result<Self> {
+        let known = |file: &File<'_>| {
+            let digests = file.content.digests()?;
+            let fits = digests.block_size() == options.block_size
+                && digests.blocks().len() as u64
+                    == file.content.len().div_ceil(u64::from(options.block_size));
+            fits.then(|| digests.clone())
+        };
+        let mut digests: Vec<Option<BlockDigests>> = files.iter().map(known).collect();
+        let mut wanted = if options.block_store.is_some() {
+            (0..files.len()).collect()
+        } else {
+            same_length(files)
+        };
+        wanted.retain(|index| digests[*index].is_none());
+        let batches = parallel::map(wanted.len().div_ceil(BATCH), options.threads, |batch| {
+            let batch = wanted.iter().skip(batch * BATCH).take(BATCH);
+            batch
+                .map(|index| BlockDigests::of(files[*index].content, options.block_size))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        for (index, found) in wanted.iter().zip(batches.into_iter().flatten()) {
+            digests[*index] = Some(found);
+        }
+        let representatives = representatives(files, &digests);
+        Ok(Contents {
+            digests,
+            representatives,
+        })
     }
-    Ok(result)
+
+    /// The digest of one block, if it is known.
+    pub(super) fn digest(&self, file: usize, block: usize) -> Option<&Digest> {
+        self.digests.get(file)?.as_ref()?.blocks().get(block)
+    }
+}
+
+/// Files of one length are equal when their blocks' digests are. A hole and written zeros are the same.
+fn representatives(files: &[File<'_>], digests: &[Option<BlockDigests>]) -> Vec<usize> {
+    let mut first: HashMap<(u64, &[Digest]), usize> = HashMap::with_capacity(files.len());
+    files
+        .iter()
+        .zip(digests)
+        .enumerate()
+        .map(|(index, (file, digests))| match digests {
+            Some(digests) if !file.content.is_empty() => {
+                let key = (file.content.len(), digests.blocks());
+                *first.entry(key).or_insert(index)
+            }
+            _ => index,
+        })
+        .collect()
 }
 
 fn same_length(files: &[File<'_>]) -> Vec<usize> {
@@ -37,36 +84,4 @@ fn same_length(files: &[File<'_>]) -> Vec<usize> {
         length > 0 && lengths.get(&length).is_some_and(|count| *count > 1)
     };
     (0..files.len()).filter(|i| shared(&files[*i])).collect()
-}
-
-/// A collision-resistant digest of length and bytes. A piece of zeros counts as one byte, so that the holes of large sparse
-/// files cost nothing; a hole and written zeros are the same.
-fn digest(reader: &ContentReader, length: u64) -> Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&length.to_le_bytes());
-    let mut buffer = vec![0; PIECE.min(length) as usize];
-    let mut offset = 0;
-    while offset < length {
-        let piece = PIECE.min(length - offset);
-        let bytes = &mut buffer[..piece as usize];
-        if reader.is_hole(offset, piece) {
-            hasher.update(&[0]);
-        } else {
-            reader.read_exact_at(bytes, offset)?;
-            if is_zero(bytes) {
-                hasher.update(&[0]);
-            } else {
-                hasher.update(&[1]).update(bytes);
-            }
-        }
-        offset += piece;
-    }
-    Ok(*hasher.finalize().as_bytes())
-}
-
-/// Whether all bytes are zero; most blocks are told by their first bytes.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    let mut chunks = bytes.chunks_exact(64);
-    chunks.all(|chunk| chunk.iter().fold(0, |sum, byte| sum | byte) == 0)
-        && chunks.remainder().iter().all(|byte| *byte == 0)
 }

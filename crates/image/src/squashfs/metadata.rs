@@ -1,9 +1,9 @@
 //! Tables made of compressed metadata blocks.
 
-use super::codec::{Compressor, compressor};
+use super::codec::{Compressor, Packed, compressor};
 use super::format::{METADATA_BLOCK, METADATA_RAW, Put, Reference};
 use super::options::Options;
-use super::store::Packed;
+use crate::parallel::panicked;
 use crate::{Error, ErrorKind, Result};
 
 /// A table under way. Every block but the last holds 8 KiB; a place is known as soon as the blocks before it are packed.
@@ -126,11 +126,4 @@ fn pack_blocks(bytes: &[u8], options: &Options) -> Result<Vec<Vec<u8>>> {
         .chunks(METADATA_BLOCK)
         .map(|block| pack_block(compressor.as_mut(), block))
         .collect()
-}
-
-pub(super) fn panicked() -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        "a thread of the SquashFS writer panicked",
-    )
 }

@@ -17,10 +17,12 @@
 //!
 //! Written in passes, so that the result depends on the tree and the options only, never on threads or time:
 //!
-//! 1. [`dedup`] hashes files that share a length and finds whole-file duplicates.
+//! 1. [`dedup`] digests the blocks of files that share a length, and with a block store those of all files, as far as they are
+//!    not known already, and finds whole-file duplicates.
 //! 2. [`layout`] decides from names and lengths which tails share a fragment block. The groups are content-defined: an edit changes
 //!    the group of the edited file and seldom a neighbour, so the blocks of two similar trees are mostly the same.
-//! 3. [`pipeline`] reads and compresses on all threads and writes in order, within a bounded window.
+//! 3. [`pipeline`] copies the blocks that the store has, reads and compresses the others on all threads, and writes in order,
+//!    within a bounded window.
 //! 4. [`inodes`], [`directories`] and [`tables`] write the metadata.
 //!
 //! Specification: the kernel's `fs/squashfs/squashfs_fs.h` and <https://dr-emann.github.io/squashfs/>.
@@ -37,7 +39,6 @@ mod metadata;
 mod numbering;
 mod options;
 mod output;
-mod parallel;
 mod pipeline;
 mod store;
 mod tables;
@@ -45,5 +46,5 @@ mod writer;
 mod xattrs;
 
 pub use options::{Codec, Options, Summary};
-pub use store::{BlockKey, BlockStore, Packed};
+pub use store::{BlockKey, BlockStore, Stored};
 pub use writer::write;

@@ -1,53 +1,83 @@
-//! Reads, compresses on all threads, and hands the blocks over in order.
+//! Copies what is known, reads and compresses the rest on all threads, and hands everything over in order.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::codec::Packer;
-use super::dedup::is_zero;
+use super::codec::{Compressor, Packed, compressor, fingerprint};
+use super::dedup::Contents;
 use super::format::BLOCK_RAW;
 use super::layout::Layout;
 use super::numbering::File;
 use super::options::Options;
-use super::store::Packed;
-use crate::tree::ContentReader;
+use super::store::{BlockKey, BlockStore, Stored};
+use crate::tree::{ContentReader, Digest, ZEROS, digest, is_zero};
 use crate::{Error, ErrorKind, Result};
 
-/// Blocks that are smaller than this are handled several at a time.
+/// Content that one job compresses, in bytes; one block may be more.
 const RUN: u64 = 128 << 10;
+/// Bytes that one job copies from the block store.
+const COPY: u64 = 1 << 20;
+/// Blocks that one job has at most, holes included.
+const JOB_BLOCKS: usize = 1024;
 /// How far a thread may be ahead of what is written, in bytes, where that is 4 to 16 jobs: far enough that a slow block or
 /// a busy writer holds nobody up, near enough that memory stays small.
 const AHEAD: u64 = 4 << 20;
 
+/// What a block is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Of a file, by its index: some block of it, in order.
+    Data { file: usize },
+    /// A fragment block, by its index.
+    Fragment,
+}
+
 /// A finished block.
 pub(super) struct Block {
-    /// What goes to the image; nothing for a hole.
-    pub(super) bytes: Vec<u8>,
+    pub(super) part: Part,
     /// Its length with [`BLOCK_RAW`], as tables hold it; 0 for a hole.
     pub(super) size: u32,
     /// The uncompressed length.
     pub(super) length: u32,
     /// Whether it came from the block store.
     pub(super) reused: bool,
+    /// Its name in the block store, where it has to be put there.
+    pub(super) new: Option<BlockKey>,
 }
 
-/// Finished work, in this order: the data blocks of each file, then the fragment blocks.
-pub(super) enum Finished {
-    /// Some blocks of a file, in order.
-    Data { file: usize, blocks: Vec<Block> },
-    /// One fragment block.
-    Fragment(Block),
+impl Block {
+    /// Its bytes in the image.
+    pub(super) fn stored(&self) -> usize {
+        (self.size & !BLOCK_RAW) as usize
+    }
 }
 
-/// Compresses everything that the layout plans and gives it to `take` in order, on the calling thread.
+/// Finished blocks, in this order: the data blocks of each file, then the fragment blocks.
+pub(super) struct Finished {
+    /// What goes to the image, and maybe more.
+    buffer: Vec<u8>,
+    /// What it is.
+    pub(super) blocks: Vec<Block>,
+}
+
+impl Finished {
+    /// What goes to the image.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let length: usize = self.blocks.iter().map(Block::stored).sum();
+        self.buffer.get(..length).unwrap_or(&self.buffer)
+    }
+}
+
+/// Makes everything that the layout plans and gives it to `take` in order, on the calling thread.
 pub(super) fn run(
     files: &[File<'_>],
+    contents: &Contents,
     layout: &Layout,
     options: &Options,
-    mut take: impl FnMut(Finished) -> Result<()>,
+    mut take: impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
-    let queue = Queue::new(files, layout, options);
+    let queue = Queue::new(files, contents, layout, options)?;
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
@@ -64,16 +94,16 @@ pub(super) fn run(
 fn deliver(
     queue: &Queue<'_>,
     receiver: &Receiver<(u64, Result<Finished>)>,
-    take: &mut impl FnMut(Finished) -> Result<()>,
+    take: &mut impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
     let mut early = BTreeMap::new();
     let mut next = 0;
     for (sequence, finished) in receiver {
         early.insert(sequence, finished?);
         while let Some(finished) = early.remove(&next) {
-            take(finished)?;
+            take(&finished)?;
             next += 1;
-            queue.written(next);
+            queue.written(next, finished.buffer);
         }
     }
     if queue.is_done(next) {
@@ -87,9 +117,9 @@ fn deliver(
 
 fn work(queue: &Queue<'_>, options: &Options, sender: &Sender<(u64, Result<Finished>)>) {
     let _stop = StopOnPanic(queue);
-    let mut worker = match Packer::new(options) {
-        Ok(packer) => Worker {
-            packer,
+    let mut worker = match compressor(options) {
+        Ok(compressor) => Worker {
+            compressor,
             queue,
             buffer: Vec::new(),
         },
@@ -108,55 +138,110 @@ fn work(queue: &Queue<'_>, options: &Options, sender: &Sender<(u64, Result<Finis
 
 /// One thread's state.
 struct Worker<'q, 'a> {
-    packer: Packer<'a>,
+    compressor: Box<dyn Compressor>,
     queue: &'q Queue<'a>,
     buffer: Vec<u8>,
 }
 
 impl Worker<'_, '_> {
-    fn finish(&mut self, job: &Job) -> Result<Finished> {
-        match job {
-            Job::Data {
-                file,
-                handle,
-                offset,
-                length,
-            } => {
-                let file = *file;
-                let reader = handle.get(self.queue.files, file)?;
-                let blocks = self.data(reader, *offset, *length)?;
-                Ok(Finished::Data { file, blocks })
+    fn finish(&mut self, job: &[Item]) -> Result<Finished> {
+        let (copied, sound) = self.copy(job);
+        let mut copies = sound.iter();
+        let nothing_else = job
+            .iter()
+            .all(|item| item.hole || (item.known.is_some() && copies.next() == Some(&true)));
+        if nothing_else {
+            let blocks = job.iter().map(Item::reused).collect();
+            return Ok(Finished {
+                buffer: copied,
+                blocks,
+            });
+        }
+        let (mut copies, mut at) = (sound.into_iter(), 0);
+        let mut finished = Finished {
+            buffer: self.queue.buffer(),
+            blocks: Vec::with_capacity(job.len()),
+        };
+        finished.buffer.clear();
+        for item in job {
+            if item.hole {
+                finished.blocks.push(item.reused());
+                continue;
             }
-            Job::Fragment(group) => Ok(Finished::Fragment(self.fragment(*group)?)),
+            if let Some(known) = &item.known {
+                let bytes = copied.get(at..at + known.length as usize);
+                at += known.length as usize;
+                if let (Some(true), Some(bytes)) = (copies.next(), bytes) {
+                    finished.buffer.extend_from_slice(bytes);
+                    finished.blocks.push(item.reused());
+                    continue;
+                }
+            }
+            self.make(item, &mut finished)?;
         }
+        self.queue.give_back(copied);
+        Ok(finished)
     }
 
-    fn data(&mut self, reader: &ContentReader, offset: u64, length: u64) -> Result<Vec<Block>> {
-        let step = u64::from(self.queue.layout.block_size);
-        let end = offset + length;
-        let mut blocks = Vec::with_capacity(length.div_ceil(step) as usize);
-        let mut at = offset;
-        while at < end {
-            let length = step.min(end - at) as u32;
-            blocks.push(self.block(reader, at, length)?);
-            at += u64::from(length);
+    /// The bytes of all blocks that the store has, and which of them are sound.
+    fn copy(&self, job: &[Item]) -> (Vec<u8>, Vec<bool>) {
+        let wanted: Vec<Stored> = job.iter().filter_map(|item| item.known).collect();
+        let Some((store, _)) = self.queue.store.as_ref().filter(|_| !wanted.is_empty()) else {
+            return (Vec::new(), Vec::new());
+        };
+        let length: usize = wanted.iter().map(|known| known.length as usize).sum();
+        let mut buffer = self.queue.buffer();
+        if buffer.len() < length {
+            // All at once, so that a buffer is filled with zeros once and not for every job.
+            buffer.resize(length.max(COPY as usize), 0);
         }
-        Ok(blocks)
+        let sound = store.read(&wanted, buffer.get_mut(..length).unwrap_or_default());
+        (buffer, sound)
     }
 
-    fn block(&mut self, reader: &ContentReader, offset: u64, length: u32) -> Result<Block> {
-        if reader.is_hole(offset, u64::from(length)) {
-            return Ok(Block::hole(length));
+    /// Reads and compresses a block.
+    fn make(&mut self, item: &Item, finished: &mut Finished) -> Result<()> {
+        match item.place {
+            Place::Data { file, offset } => {
+                let reader = item.handle.get(self.queue.files, file)?;
+                if !self.read(reader, file, offset, item.length)? {
+                    finished.blocks.push(item.zeros());
+                    return Ok(());
+                }
+            }
+            Place::Fragment(group) => self.fragment(group)?,
+        }
+        let size = self.pack(&mut finished.buffer)?;
+        finished.blocks.push(Block {
+            part: item.place.part(),
+            size,
+            length: item.length,
+            reused: false,
+            new: item.key,
+        });
+        Ok(())
+    }
+
+    /// Fills the buffer; gives `false` for a hole or zeros.
+    fn read(
+        &mut self,
+        reader: &ContentReader,
+        file: usize,
+        offset: u64,
+        length: u32,
+    ) -> Result<bool> {
+        let block = (offset / u64::from(self.queue.layout.block_size)) as usize;
+        let known = self.queue.contents.digest(file, block);
+        if known.is_none() && reader.is_hole(offset, u64::from(length)) {
+            return Ok(false);
         }
         self.buffer.resize(length as usize, 0);
         reader.read_exact_at(&mut self.buffer, offset)?;
-        if is_zero(&self.buffer) {
-            return Ok(Block::hole(length));
-        }
-        self.pack()
+        self.queue.check(file, known, &self.buffer)?;
+        Ok(!is_zero(&self.buffer))
     }
 
-    fn fragment(&mut self, group: usize) -> Result<Block> {
+    fn fragment(&mut self, group: usize) -> Result<()> {
         let layout = self.queue.layout;
         let mut filled = 0;
         self.buffer.resize(layout.groups[group].length as usize, 0);
@@ -165,49 +250,93 @@ impl Worker<'_, '_> {
             let length = layout.tail_length(content.len());
             let end = filled + length as usize;
             let place = &mut self.buffer[filled..end];
-            content
-                .open()?
-                .read_exact_at(place, content.len() - u64::from(length))?;
+            let offset = content.len() - u64::from(length);
+            content.open()?.read_exact_at(place, offset)?;
+            let block = (offset / u64::from(layout.block_size)) as usize;
+            let known = self.queue.contents.digest(file, block);
+            self.queue.check(file, known, place)?;
             filled = end;
         }
-        self.pack()
+        Ok(())
     }
 
-    fn pack(&mut self) -> Result<Block> {
-        let length = self.buffer.len() as u32;
-        let (packed, reused) = self.packer.pack(&self.buffer)?;
-        let (bytes, flag) = match packed {
-            Packed::Compressed(bytes) => (bytes, 0),
-            Packed::Raw => (self.buffer.clone(), BLOCK_RAW),
-        };
-        Ok(Block {
-            size: bytes.len() as u32 | flag,
-            bytes,
-            length,
-            reused,
-        })
-    }
-}
-
-impl Block {
-    fn hole(length: u32) -> Self {
-        Block {
-            bytes: Vec::new(),
-            size: 0,
-            length,
-            reused: false,
+    /// Compresses the buffer to the end of `out`; gives the size as tables hold it.
+    fn pack(&mut self, out: &mut Vec<u8>) -> Result<u32> {
+        match self.compressor.pack(&self.buffer)? {
+            Packed::Compressed(bytes) => {
+                out.extend_from_slice(&bytes);
+                Ok(bytes.len() as u32)
+            }
+            Packed::Raw => {
+                out.extend_from_slice(&self.buffer);
+                Ok(self.buffer.len() as u32 | BLOCK_RAW)
+            }
         }
     }
 }
 
-enum Job {
-    Data {
-        file: usize,
-        handle: Arc<Handle>,
-        offset: u64,
-        length: u64,
-    },
+/// One block to be made.
+struct Item {
+    place: Place,
+    /// Uncompressed bytes.
+    length: u32,
+    /// Known to be zeros.
+    hole: bool,
+    /// Its name in the block store, where there is one.
+    key: Option<BlockKey>,
+    /// What the store has of it.
+    known: Option<Stored>,
+    handle: Arc<Handle>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Data { file: usize, offset: u64 },
     Fragment(usize),
+}
+
+impl Place {
+    fn part(self) -> Part {
+        match self {
+            Place::Data { file, .. } => Part::Data { file },
+            Place::Fragment(_) => Part::Fragment,
+        }
+    }
+}
+
+impl Item {
+    /// The block as the store has it, or a hole.
+    fn reused(&self) -> Block {
+        let size = |known: &Stored| known.length | if known.raw { BLOCK_RAW } else { 0 };
+        let known = self.known.as_ref();
+        Block {
+            part: self.place.part(),
+            size: known.map_or(0, size),
+            length: self.length,
+            reused: known.is_some(),
+            new: None,
+        }
+    }
+
+    /// The block as it is where its bytes turn out to be zeros.
+    fn zeros(&self) -> Block {
+        Block {
+            part: self.place.part(),
+            size: 0,
+            length: self.length,
+            reused: false,
+            new: None,
+        }
+    }
+
+    /// What it adds to its job, as a part of what a job can have.
+    fn weight(&self) -> f64 {
+        match (&self.known, self.hole) {
+            (_, true) => 0.0,
+            (Some(known), _) => f64::from(known.length) / COPY as f64,
+            (None, _) => f64::from(self.length) / RUN as f64,
+        }
+    }
 }
 
 /// A file that the first job opens and the last one closes.
@@ -228,11 +357,15 @@ impl Handle {
 /// Jobs in output order, given out within a window ahead of what is written.
 struct Queue<'a> {
     files: &'a [File<'a>],
+    contents: &'a Contents,
     layout: &'a Layout,
-    run: u64,
+    /// The block store and what identifies the encoder in its keys.
+    store: Option<(&'a dyn BlockStore, [u8; 32])>,
     window: u64,
     state: Mutex<State>,
     moved: Condvar,
+    /// Buffers to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -245,22 +378,35 @@ struct State {
     offset: u64,
     handle: Arc<Handle>,
     group: usize,
+    /// Looked at, but too much for the job before.
+    pending: Option<Item>,
 }
 
 impl<'a> Queue<'a> {
-    fn new(files: &'a [File<'a>], layout: &'a Layout, options: &Options) -> Self {
+    fn new(
+        files: &'a [File<'a>],
+        contents: &'a Contents,
+        layout: &'a Layout,
+        options: &'a Options,
+    ) -> Result<Self> {
+        let store = match options.block_store.as_deref() {
+            Some(store) => Some((store, fingerprint(options)?)),
+            None => None,
+        };
         let run = RUN.max(u64::from(layout.block_size));
-        Queue {
+        Ok(Queue {
             files,
+            contents,
             layout,
-            run,
+            store,
             window: (AHEAD / run).clamp(4, 16) * options.threads.max(1) as u64,
             state: Mutex::default(),
             moved: Condvar::new(),
-        }
+            spare: Mutex::default(),
+        })
     }
 
-    fn next(&self) -> Option<(u64, Job)> {
+    fn next(&self) -> Option<(u64, Vec<Item>)> {
         let mut state = self.lock();
         while !state.stop && state.taken - state.written >= self.window {
             state = self
@@ -271,28 +417,44 @@ impl<'a> Queue<'a> {
         if state.stop {
             return None;
         }
-        let Some(job) = self.advance(&mut state) else {
+        let job = self.job(&mut state);
+        if job.is_empty() {
             state.done = true;
             return None;
-        };
+        }
         let sequence = state.taken;
         state.taken += 1;
         Some((sequence, job))
     }
 
-    fn advance(&self, state: &mut State) -> Option<Job> {
+    fn job(&self, state: &mut State) -> Vec<Item> {
+        let mut job = Vec::new();
+        let mut weight = 0.0;
+        while job.len() < JOB_BLOCKS {
+            let Some(item) = state.pending.take().or_else(|| self.advance(state)) else {
+                break;
+            };
+            weight += item.weight();
+            if weight > 1.0 && !job.is_empty() {
+                state.pending = Some(item);
+                break;
+            }
+            job.push(item);
+        }
+        job
+    }
+
+    fn advance(&self, state: &mut State) -> Option<Item> {
+        let block_size = u64::from(self.layout.block_size);
         while let Some(placement) = self.layout.placements.get(state.file) {
             let length = self.files[state.file].content.len();
-            let end = length.min(placement.blocks * u64::from(self.layout.block_size));
+            let end = length.min(placement.blocks * block_size);
             if state.offset < end {
-                let job = Job::Data {
-                    file: state.file,
-                    handle: Arc::clone(&state.handle),
-                    offset: state.offset,
-                    length: self.run.min(end - state.offset),
-                };
-                state.offset += self.run;
-                return Some(job);
+                let (file, offset) = (state.file, state.offset);
+                state.offset += block_size;
+                let length = block_size.min(end - offset) as u32;
+                let handle = Arc::clone(&state.handle);
+                return Some(self.data(file, offset, length, handle));
             }
             state.file += 1;
             state.offset = 0;
@@ -300,12 +462,90 @@ impl<'a> Queue<'a> {
         }
         let group = state.group;
         state.group += 1;
-        (group < self.layout.groups.len()).then_some(Job::Fragment(group))
+        (group < self.layout.groups.len()).then(|| self.fragment(group))
     }
 
-    fn written(&self, count: u64) {
+    fn data(&self, file: usize, offset: u64, length: u32, handle: Arc<Handle>) -> Item {
+        let block = (offset / u64::from(self.layout.block_size)) as usize;
+        let digest = self.contents.digest(file, block);
+        let hole = digest == Some(&ZEROS);
+        let key = digest.filter(|_| !hole).and_then(|digest| {
+            let (_, encoder) = self.store.as_ref()?;
+            Some(BlockKey::new(encoder, std::iter::once((digest, length))))
+        });
+        Item {
+            place: Place::Data { file, offset },
+            length,
+            hole,
+            key,
+            known: self.find(key, length),
+            handle,
+        }
+    }
+
+    fn fragment(&self, group: usize) -> Item {
+        let length = self.layout.groups[group].length;
+        let key = self.fragment_key(group);
+        Item {
+            place: Place::Fragment(group),
+            length,
+            hole: false,
+            key,
+            known: self.find(key, length),
+            handle: Arc::default(),
+        }
+    }
+
+    fn fragment_key(&self, group: usize) -> Option<BlockKey> {
+        let (_, encoder) = self.store.as_ref()?;
+        let members = &self.layout.groups[group].members;
+        let pieces: Option<Vec<(&Digest, u32)>> = members
+            .iter()
+            .map(|&file| {
+                let length = self.files[file].content.len();
+                let block = (length / u64::from(self.layout.block_size)) as usize;
+                let digest = self.contents.digest(file, block)?;
+                Some((digest, self.layout.tail_length(length)))
+            })
+            .collect();
+        Some(BlockKey::new(encoder, pieces?.into_iter()))
+    }
+
+    /// What the store has, where that can be: no block gets longer.
+    fn find(&self, key: Option<BlockKey>, length: u32) -> Option<Stored> {
+        let (store, _) = self.store.as_ref()?;
+        let found = store.find(&key?)?;
+        let possible = if found.raw {
+            found.length == length
+        } else {
+            found.length > 0 && found.length < length
+        };
+        possible.then_some(found)
+    }
+
+    /// Bytes that are not what they are known to be must not get into an image.
+    fn check(&self, file: usize, known: Option<&Digest>, bytes: &[u8]) -> Result<()> {
+        match known {
+            Some(known) if *known != digest(bytes) => Err(Error::damaged(&self.files[file].path)),
+            _ => Ok(()),
+        }
+    }
+
+    fn written(&self, count: u64, buffer: Vec<u8>) {
+        self.give_back(buffer);
         self.lock().written = count;
         self.moved.notify_all();
+    }
+
+    /// A buffer of any length.
+    fn buffer(&self) -> Vec<u8> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(buffer);
     }
 
     fn is_done(&self, written: u64) -> bool {

@@ -2,17 +2,21 @@
 
 use std::io::{Seek, Write};
 
-use super::format::{METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options};
+use super::dedup::Contents;
+use super::format::{
+    BLOCK_RAW, METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options,
+};
 use super::inodes::{self, DirectoryFacts, Header, Ids, Stored};
 use super::layout::{Layout, Placement};
 use super::metadata::Table;
 use super::numbering::{File, Numbering};
 use super::options::{Options, Summary};
 use super::output::Output;
-use super::pipeline::{Block, Finished};
+use super::pipeline::{Block, Finished, Part};
+use super::store::BlockStore;
 use super::tables::write_lookup;
 use super::xattrs::Sets;
-use super::{dedup, directories, pipeline};
+use super::{directories, pipeline};
 use crate::tree::{InodeId, Kind, Tree};
 use crate::{Error, Result};
 
@@ -33,25 +37,28 @@ pub fn write<W: Write + Seek>(
 ) -> Result<Summary> {
     options.check()?;
     let numbering = Numbering::new(tree)?;
-    let representatives = dedup::representatives(&numbering.files, options.threads)?;
-    let layout = Layout::new(&numbering.files, &representatives, options);
+    let contents = Contents::new(&numbering.files, options)?;
+    let representatives = &contents.representatives;
+    let layout = Layout::new(&numbering.files, representatives, options);
     let mut output = Output::new(out)?;
     write_head(&mut output, options)?;
-    let mut data = Data::new(&numbering.files, &representatives, progress);
-    pipeline::run(&numbering.files, &layout, options, |finished| {
-        data.take(finished, &mut output)
+    let mut data = Data::new(&numbering.files, representatives, progress);
+    let store = options.block_store.as_deref();
+    pipeline::run(&numbering.files, &contents, &layout, options, |finished| {
+        data.take(finished, store, &mut output)
     })?;
     let metadata = Metadata {
         tree,
         options,
         numbering: &numbering,
-        representatives: &representatives,
+        representatives,
         placements: &layout.placements,
         stored: &data.stored,
         xattrs: Sets::new(tree, &numbering.order),
         ids: Ids::default(),
         places: vec![Reference::default(); numbering.order.len()],
     };
+    let xattr_sets = metadata.xattrs.len();
     let superblock = metadata.write(&data.fragments, &mut output)?;
     let padded_bytes = output.finish(&superblock.encode(options))?;
     Ok(Summary {
@@ -59,6 +66,7 @@ pub fn write<W: Write + Seek>(
         padded_bytes,
         inodes: superblock.inodes,
         ids: u32::from(superblock.ids),
+        xattr_sets,
         ..data.summary
     })
 }
@@ -110,36 +118,49 @@ impl<'a> Data<'a> {
         }
     }
 
-    fn take<W: Write + Seek>(&mut self, finished: Finished, output: &mut Output<W>) -> Result<()> {
-        match finished {
-            Finished::Data { file, blocks } => {
-                let Some(stored) = self.stored.get_mut(file) else {
-                    return Ok(());
-                };
-                for block in &blocks {
-                    // Also a hole sets the start: a reader then never sees data before the data.
-                    if stored.sizes.is_empty() {
-                        stored.start = output.position();
-                    }
-                    stored.sizes.push(block.size);
-                    if block.size == 0 {
-                        stored.sparse += u64::from(block.length);
-                    } else {
-                        self.summary.blocks += 1;
-                    }
-                    output.write(&block.bytes)?;
-                }
-                blocks.iter().for_each(|block| self.count(block));
+    fn take<W: Write + Seek>(
+        &mut self,
+        finished: &Finished,
+        store: Option<&dyn BlockStore>,
+        output: &mut Output<W>,
+    ) -> Result<()> {
+        let (mut at, start) = (0, output.position());
+        for block in &finished.blocks {
+            let end = at + block.stored();
+            self.place(block, start + at as u64);
+            // Here, and not on the threads, so that the store has blocks in the order in which they are read again.
+            if let (Some(store), Some(key)) = (store, &block.new)
+                && let Some(bytes) = finished.bytes().get(at..end)
+            {
+                store.put(key, block.size & BLOCK_RAW != 0, bytes);
             }
-            Finished::Fragment(block) => {
-                self.fragments.push((output.position(), block.size));
-                self.summary.fragments += 1;
-                output.write(&block.bytes)?;
-                self.count(&block);
-            }
+            at = end;
         }
+        output.write(finished.bytes())?;
+        finished.blocks.iter().for_each(|block| self.count(block));
         (self.progress)(self.done, self.total);
         Ok(())
+    }
+
+    fn place(&mut self, block: &Block, position: u64) {
+        let Part::Data { file } = block.part else {
+            self.fragments.push((position, block.size));
+            self.summary.fragments += 1;
+            return;
+        };
+        let Some(stored) = self.stored.get_mut(file) else {
+            return;
+        };
+        // Also a hole sets the start: a reader then never sees data before the data.
+        if stored.sizes.is_empty() {
+            stored.start = position;
+        }
+        stored.sizes.push(block.size);
+        if block.size == 0 {
+            stored.sparse += u64::from(block.length);
+        } else {
+            self.summary.blocks += 1;
+        }
     }
 
     fn count(&mut self, block: &Block) {

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::digest::BlockDigests;
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
@@ -21,6 +22,7 @@ use crate::{Error, ErrorKind, Result};
 pub struct Content {
     length: u64,
     source: Source,
+    digests: Option<BlockDigests>,
 }
 
 #[derive(Clone)]
@@ -51,7 +53,9 @@ pub(super) struct Base {
 struct Stamp {
     size: u64,
     mtime: (i64, u32),
-    ctime: (i64, u32),
+    /// Not known of a file whose manifest was recorded: a hard link made since changes it, and a backup that was restored. Its
+    /// blocks are compared instead.
+    ctime: Option<(i64, u32)>,
 }
 
 impl Content {
@@ -61,6 +65,7 @@ impl Content {
         Content {
             length: bytes.len() as u64,
             source: Source::Bytes(bytes),
+            digests: None,
         }
     }
 
@@ -69,6 +74,7 @@ impl Content {
         Content {
             length,
             source: Source::Zero,
+            digests: None,
         }
     }
 
@@ -106,6 +112,33 @@ impl Content {
         Content {
             length: stat.stx_size,
             source: Source::Disk(Arc::new(file)),
+            digests: None,
+        }
+    }
+
+    /// A file on disk that was seen earlier, in some run of this program.
+    pub(super) fn recorded(
+        base: Arc<Base>,
+        relative: PathBuf,
+        size: u64,
+        mtime: (i64, u32),
+    ) -> Self {
+        let stamp = Stamp {
+            size,
+            mtime,
+            ctime: None,
+        };
+        let file = OnDisk {
+            base,
+            relative,
+            stamp,
+            // Holes are known from the digests.
+            sparse: false,
+        };
+        Content {
+            length: size,
+            source: Source::Disk(Arc::new(file)),
+            digests: None,
         }
     }
 
@@ -117,6 +150,26 @@ impl Content {
     /// Whether there is no byte.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// What its blocks are known to be, if they are; see [`Tree::stack`](super::Tree::stack).
+    pub fn digests(&self) -> Option<&BlockDigests> {
+        self.digests.as_ref()
+    }
+
+    /// Says what its blocks are. A writer goes by it without reading, and where it reads, other bytes are an error.
+    #[must_use]
+    pub fn with_digests(mut self, digests: BlockDigests) -> Self {
+        self.digests = Some(digests);
+        self
+    }
+
+    /// The time of the last change of a file on disk, in seconds and nanoseconds since 1970.
+    pub(super) fn mtime(&self) -> Option<(i64, u32)> {
+        match &self.source {
+            Source::Disk(file) => Some(file.stamp.mtime),
+            _ => None,
+        }
     }
 
     /// Opens it for reading at any place, from any thread.
@@ -215,7 +268,7 @@ impl OnDisk {
     fn check(&self, file: &File) -> Result<()> {
         let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
             .doing(|| format!("reading {self}"))?;
-        if Stamp::of(&stat) == self.stamp {
+        if self.stamp.allows(&Stamp::of(&stat)) {
             Ok(())
         } else {
             Err(self.changed())
@@ -232,11 +285,16 @@ impl OnDisk {
 }
 
 impl Stamp {
+    fn allows(&self, now: &Stamp) -> bool {
+        let ctime = self.ctime.is_none() || self.ctime == now.ctime;
+        self.size == now.size && self.mtime == now.mtime && ctime
+    }
+
     fn of(stat: &Statx) -> Self {
         Stamp {
             size: stat.stx_size,
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            ctime: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+            ctime: Some((stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec)),
         }
     }
 }

@@ -8,16 +8,23 @@
 //! [`Content`].
 
 mod content;
+mod digest;
 mod exclude;
+mod manifest;
 mod node;
 mod scan;
+mod stack;
 mod walk;
 mod xattr;
 
 pub use content::{Content, ContentReader};
+pub use digest::{BlockDigests, Digest, ZEROS};
+pub(crate) use digest::{digest, is_zero};
 pub use exclude::Pattern;
+pub use manifest::Manifest;
 pub use node::{Device, Directory, Inode, Kind, Meta};
 pub use scan::ScanOptions;
+pub use stack::provider;
 pub use walk::{Entry, Walk};
 pub use xattr::Xattr;
 

@@ -28,6 +28,8 @@ pub struct ScanOptions {
     /// Extended attributes whose names start with one of these are left out, besides overlayfs's own; for example
     /// `security.selinux` where the labels are the host's.
     pub drop_xattrs: Vec<Vec<u8>>,
+    /// Keeps overlayfs's own attributes, to record a layer.
+    pub overlay_marks: bool,
     /// Also enters what is mounted inside the directory. Otherwise a mounted directory (`/proc`) becomes an empty one,
     /// with the owner and mode of what is mounted there, and a mounted file is an error: what it hides cannot be seen.
     pub cross_mounts: bool,
@@ -46,7 +48,7 @@ impl Tree {
         let mut scan = Scan {
             base,
             options,
-            xattrs: Reader::new(),
+            xattrs: Reader::new(options.overlay_marks),
             links: HashMap::new(),
             tree: Tree::new(Meta::default()),
         };

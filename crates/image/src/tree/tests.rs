@@ -112,7 +112,7 @@ fn a_scan_excludes_clamps_and_drops_what_is_overlayfs_own() {
         exclude: vec![Pattern::new("var/cache/*").unwrap()],
         clamp_mtime: Some(1000),
         drop_xattrs: vec![b"user.host".to_vec()],
-        cross_mounts: false,
+        ..ScanOptions::default()
     };
     // The root itself may be named by a link.
     let alias = tempfile::tempdir().unwrap();

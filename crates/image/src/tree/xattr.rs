@@ -49,11 +49,14 @@ pub(super) struct Found {
 pub(super) struct Reader {
     names: Vec<u8>,
     value: Vec<u8>,
+    /// Reads overlayfs's own, too.
+    overlay_marks: bool,
 }
 
 impl Reader {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(overlay_marks: bool) -> Self {
         Reader {
+            overlay_marks,
             names: vec![0; LIST_MAX],
             value: vec![0; VALUE_MAX],
         }
@@ -72,7 +75,7 @@ impl Reader {
                 continue;
             };
             let bytes = name.to_bytes();
-            if starts_with_any(bytes, &OVERLAY_PRIVATE) || starts_with_any(bytes, drop) {
+            if (!self.overlay_marks && is_overlay_private(bytes)) || starts_with_any(bytes, drop) {
                 continue;
             }
             if !starts_with_any(bytes, &STORABLE) {
@@ -89,6 +92,10 @@ impl Reader {
         found.kept.sort();
         Ok(found)
     }
+}
+
+pub(super) fn is_overlay_private(name: &[u8]) -> bool {
+    starts_with_any(name, &OVERLAY_PRIVATE)
 }
 
 fn starts_with_any(name: &[u8], prefixes: &[impl AsRef<[u8]>]) -> bool {

@@ -1,39 +1,101 @@
 //! The initramfs: generated once, from the finished root, and never into it.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
-use serde_json::json;
+use kiln_sandbox::{Call, CallError, Look};
+use serde_json::{Value, json};
 
-use crate::calls::EXPORT;
+use crate::calls::{EXPORT, io_error, payload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
 
-/// Where the generator writes, in the throw-away layer above the root.
-const OUTPUT: &str = "/var/tmp/kiln-initrd.img";
+/// Where the generator writes, in the layer above the root.
+const INITRD: &str = "/var/tmp/kiln-initrd.img";
+/// The kernel's copy beside it.
+const KERNEL: &str = "/var/tmp/kiln-vmlinuz";
+/// Places whose content is this run's own.
+const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 
-/// Generates the initramfs of the newest kernel in the root and copies kernel and initramfs to `kernel` and
-/// `initrd`. `place` is over the finished root with a staging directory that is thrown away. Returns the kernel's version.
+/// What was generated.
+#[derive(Clone, Debug)]
+pub struct Initramfs {
+    /// The kernel's version.
+    pub version: String,
+    /// All that the generator looked at; `None` where that could not be told.
+    pub looks: Option<BTreeMap<String, Look>>,
+}
+
+/// Generates the initramfs of the newest kernel in the root and leaves it and the kernel in `place`, for [`export`].
+/// `place` is over the finished root with a staging directory of its own.
 ///
 /// # Errors
 /// There is no kernel or no generator in the root, or the generator failed.
-pub fn initramfs(place: &Place<'_>, kernel: OwnedFd, initrd: OwnedFd) -> Result<String> {
+pub fn initramfs(place: &Place<'_>) -> Result<Initramfs> {
     let version = kernel_version(place)?;
-    let argv = ["mkinitramfs", "-o", OUTPUT, &version];
-    place.exec(&argv, Extras::default()).map_err(|mut error| {
+    let argv = ["mkinitramfs", "-o", INITRD, &version];
+    let extras = Extras {
+        // It starts some 20,000 processes, each of which would read the 28 files of C.UTF-8; both locales sort by bytes.
+        env: vec![("LC_ALL".to_owned(), "C".to_owned())],
+        watch: Some(PRIVATE.iter().map(|&path| path.to_owned()).collect()),
+        ..Extras::default()
+    };
+    let outcome = place.exec(&argv, extras).map_err(|mut error| {
         error.message = format!("the initramfs of kernel {version} could not be generated");
         error
     })?;
-    let paths = json!([format!("/boot/vmlinuz-{version}"), OUTPUT]);
+    let kernel = format!("/boot/vmlinuz-{version}");
     place.call(
-        EXPORT,
-        paths,
-        Extras {
-            fds: vec![kernel, initrd],
-            ..Extras::default()
-        },
+        super::KEEP_BOOT,
+        json!(kernel),
+        Extras::default(),
         &mut |_| {},
     )?;
-    Ok(version)
+    let looks = outcome.looks.filter(|looks| looks.incomplete.is_none());
+    Ok(Initramfs {
+        version,
+        looks: looks.map(|looks| with_kernel(looks.paths, kernel)),
+    })
+}
+
+/// Which kernels there are, and the one that was taken.
+fn with_kernel(mut paths: BTreeMap<String, Look>, kernel: String) -> BTreeMap<String, Look> {
+    paths.entry("/boot".to_owned()).or_default().names = true;
+    paths.entry(kernel).or_default().content = true;
+    paths
+}
+
+pub(crate) fn keep_boot_call(call: Call) -> std::result::Result<Value, CallError> {
+    let kernel: String = payload(&call)?;
+    let keep = || -> io::Result<()> {
+        fs::copy(&kernel, KERNEL)?;
+        for path in [KERNEL, INITRD] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+        }
+        Ok(())
+    };
+    keep().map_err(|e| io_error(format!("copying {kernel} of the root"), &e))?;
+    Ok(Value::Null)
+}
+
+/// Copies kernel and initramfs out of the layer at `layer`. `place` lends its sandbox; its root is not used.
+///
+/// # Errors
+/// They cannot be read.
+pub fn export(place: &Place<'_>, layer: PathBuf, kernel: OwnedFd, initrd: OwnedFd) -> Result<()> {
+    let mut place = place.with_reporter(place.reporter);
+    place.root = kiln_sandbox::Root::Layers { lower: vec![layer] };
+    let extras = Extras {
+        fds: vec![kernel, initrd],
+        bare: true,
+        ..Extras::default()
+    };
+    let paths = json!([KERNEL, INITRD]);
+    place.call(EXPORT, paths, extras, &mut |_| {}).map(|_| ())
 }
 
 /// The newest kernel's version, as dpkg orders versions.

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::metadata::panicked;
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
 /// Calls `work` for 0..`count`, on `threads` threads; the results are in order. The first failure ends it.
-pub(super) fn map<T: Send>(
+pub(crate) fn map<T: Send>(
     count: usize,
     threads: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
@@ -35,4 +34,8 @@ pub(super) fn map<T: Send>(
     let mut all: Vec<(usize, T)> = shares.into_iter().flatten().collect();
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, result)| result).collect())
+}
+
+pub(crate) fn panicked() -> Error {
+    Error::new(ErrorKind::Internal, "a thread of the image writer panicked")
 }

@@ -1,0 +1,302 @@
+//! The initramfs as a step of its own, keyed by what its generator really read.
+//!
+//! What will be read is known only afterwards, so the key has two parts. The first is what is known before: this code and the
+//! clock. Under it stand the results that were made so far, each with every path its generator looked at and the
+//! state of that path ([`kiln_rootfs::looks`]); the first whose states are all as they were is the result again.
+//!
+//! ```text
+//! <cache>/initramfs/<first part>/<layer id>   an empty file: a result to try; its time is that of the last use
+//! <cache>/layers/<layer id>/                  the result: an ordinary layer
+//!   fs/var/tmp/kiln-initrd.img, kiln-vmlinuz
+//!   looks.json                                paths, what was asked of them, and their states
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use kiln_plan::{Hasher, Id};
+use kiln_rootfs::debian::{export, initramfs};
+use kiln_rootfs::looks::{Sight, states};
+use kiln_rootfs::{Layer, Place, Reporter};
+use kiln_sandbox::{CancelToken, Look, Root};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::image::{BootFiles, descriptor};
+use crate::pipeline::Session;
+use crate::root::Stack;
+use crate::steps::Step;
+use crate::{Failure, Unit};
+
+/// To be raised when results of an older Kiln must not be taken.
+const CODE: &str = "1";
+/// Results that are kept for one key; each is about as large as a kernel and its initramfs.
+const KEPT: usize = 8;
+const LOOKS: &str = "looks.json";
+
+/// What was asked of paths, and the answers.
+type Now = BTreeMap<String, (Look, String)>;
+
+/// What a result says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Facts {
+    version: String,
+    /// The root for which it was made or last found right.
+    root: Id,
+    /// SHA-256 of both files, hexadecimal.
+    kernel: String,
+    initrd: String,
+}
+
+impl Session<'_> {
+    /// Fills `boot` with the kernel and its initramfs; returns the kernel's version.
+    pub(crate) fn initramfs(
+        &self,
+        root: &Stack,
+        boot: &BootFiles,
+        cancel: &CancelToken,
+    ) -> Result<String, Failure> {
+        const TITLE: &str = "generating the initramfs";
+        let results = self.results(root);
+        if let Some(version) = self.reuse(&results, root, boot, cancel)? {
+            self.steps.cached(TITLE, None);
+            return Ok(version);
+        }
+        self.steps.step(TITLE, None, Unit::Bytes, |step| {
+            let version = self.generate(&results, root, boot, step, cancel)?;
+            let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
+            step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
+            Ok(version)
+        })
+    }
+
+    /// Where results for this root's key are named.
+    fn results(&self, root: &Stack) -> PathBuf {
+        let key = Hasher::new("initramfs.v1")
+            .text("code", CODE)
+            .json("epoch", &root.epoch)
+            .finish();
+        self.store.root().join("initramfs").join(key.to_string())
+    }
+
+    fn reuse(
+        &self,
+        results: &std::path::Path,
+        root: &Stack,
+        boot: &BootFiles,
+        cancel: &CancelToken,
+    ) -> Result<Option<String>, Failure> {
+        let quiet = Quiet;
+        let place = Place {
+            sandbox: &self.sandbox,
+            root: Root::Layers {
+                lower: root.lower(),
+            },
+            epoch: root.epoch,
+            reporter: &quiet,
+            cancel,
+        };
+        let candidates: Vec<(PathBuf, Layer, Facts)> = newest_first(results)
+            .into_iter()
+            .filter_map(|path| {
+                let id: Id = path.file_name()?.to_str()?.parse().ok()?;
+                let layer = self.store.layer(id)?;
+                let facts = serde_json::from_value(layer.info.facts.clone()).ok()?;
+                Some((path, layer, facts))
+            })
+            .collect();
+        let mut fitting = candidates
+            .iter()
+            .find(|(_, _, facts)| facts.root == root.id);
+        if fitting.is_none() && !candidates.is_empty() {
+            let sights: Vec<Vec<Sight>> =
+                candidates.iter().map(|(_, layer, _)| read(layer)).collect();
+            let now = self.now(&place, &sights)?;
+            let same = |sight: &Sight| {
+                now.get(&sight.path)
+                    .is_some_and(|(look, state)| *look == sight.look && *state == sight.state)
+            };
+            fitting = candidates
+                .iter()
+                .zip(&sights)
+                .find_map(|(candidate, sights)| {
+                    (!sights.is_empty() && sights.iter().all(same)).then_some(candidate)
+                });
+        }
+        let Some((path, layer, facts)) = fitting else {
+            return Ok(None);
+        };
+        export(
+            &place,
+            layer.fs.clone(),
+            descriptor(&boot.kernel)?,
+            descriptor(&boot.initrd)?,
+        )?;
+        if digest(&boot.kernel)? != facts.kernel || digest(&boot.initrd)? != facts.initrd {
+            self.steps.warn(
+                "the stored initramfs is damaged: generating it anew".to_owned(),
+                Some(layer.fs.display().to_string()),
+                Some("a disk that changes what is stored on it should be replaced".to_owned()),
+            );
+            self.store.remove(layer.info.id)?;
+            for file in [&boot.kernel, &boot.initrd] {
+                empty(file)?;
+            }
+            return Ok(None);
+        }
+        touch(path);
+        Ok(Some(facts.version.clone()))
+    }
+
+    /// The states, in this root, of all paths that matter to a candidate. Where candidates asked different things of a
+    /// path, the newest counts, and the others do not fit.
+    fn now(&self, place: &Place<'_>, sights: &[Vec<Sight>]) -> Result<Now, Failure> {
+        let mut asked: BTreeMap<String, Look> = BTreeMap::new();
+        for sight in sights.iter().flatten() {
+            asked.entry(sight.path.clone()).or_insert(sight.look);
+        }
+        let found = states(place, &asked)?.into_iter();
+        Ok(found
+            .map(|sight| (sight.path, (sight.look, sight.state)))
+            .collect())
+    }
+
+    fn generate(
+        &self,
+        results: &std::path::Path,
+        root: &Stack,
+        boot: &BootFiles,
+        step: &Step<'_, '_>,
+        cancel: &CancelToken,
+    ) -> Result<String, Failure> {
+        let staging = self.store.stage()?;
+        let place = Place::over(
+            &self.sandbox,
+            root.lower(),
+            &staging,
+            root.epoch,
+            step,
+            cancel,
+        );
+        let made = initramfs(&place)?;
+        export(
+            &place,
+            staging.fs(),
+            descriptor(&boot.kernel)?,
+            descriptor(&boot.initrd)?,
+        )?;
+        let Some(looks) = made.looks else {
+            step.line(
+                kiln_sandbox::Stream::Stdout,
+                "the generator could not be watched, so its result is not kept",
+            );
+            return Ok(made.version);
+        };
+        let untouched = Place {
+            root: Root::Layers {
+                lower: root.lower(),
+            },
+            ..place
+        };
+        let sights = states(&untouched, &looks)?;
+        let facts = Facts {
+            version: made.version.clone(),
+            root: root.id,
+            kernel: digest(&boot.kernel)?,
+            initrd: digest(&boot.initrd)?,
+        };
+        let text = serde_json::to_vec(&sights).map_err(|e| internal(&e))?;
+        let id = Hasher::new("initramfs.v1")
+            .text("code", CODE)
+            .id("root", root.id)
+            .json("epoch", &root.epoch)
+            .finish();
+        staging.attach(LOOKS, &text)?;
+        let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
+        staging.commit(id, "initramfs", facts)?;
+        self.name_result(results, id);
+        Ok(made.version)
+    }
+
+    /// A result that is not named is not found again; nothing else depends on it.
+    fn name_result(&self, results: &std::path::Path, id: Id) {
+        let path = results.join(id.to_string());
+        let _ = fs::create_dir_all(results).and_then(|()| File::create(&path));
+        for old in newest_first(results).into_iter().skip(KEPT) {
+            let id = old
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.parse().ok());
+            if let Some(id) = id {
+                let _ = self.store.remove(id);
+            }
+            let _ = fs::remove_file(old);
+        }
+    }
+}
+
+/// Looking for a result is not worth a line.
+struct Quiet;
+
+impl Reporter for Quiet {
+    fn line(&self, _: kiln_sandbox::Stream, _: &str) {}
+    fn progress(&self, _: u64, _: Option<u64>, _: Option<&str>) {}
+    fn warn(&self, _: String, _: Option<String>, _: Option<String>) {}
+}
+
+/// Names in a directory, the last used first. Those whose layer is gone cost a look each, until they are too many.
+fn newest_first(results: &std::path::Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(results).into_iter().flatten().flatten();
+    let mut found: Vec<(SystemTime, PathBuf)> = entries
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+/// Unreadable notes are none: the result is not taken.
+fn read(layer: &Layer) -> Vec<Sight> {
+    let text = layer.attachment(LOOKS).and_then(|path| fs::read(path).ok());
+    text.and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
+}
+
+fn touch(path: &std::path::Path) {
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+fn digest(file: &File) -> Result<String, Failure> {
+    use std::os::unix::fs::FileExt;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut buffer, at).map_err(|e| unreadable(&e))?;
+        if count == 0 {
+            return Ok(hex::encode(hash.finalize()));
+        }
+        hash.update(buffer.get(..count).unwrap_or_default());
+        at += count as u64;
+    }
+}
+
+fn empty(mut file: &File) -> Result<(), Failure> {
+    use std::io::Seek;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .map_err(|e| unreadable(&e))
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    crate::output::write_failure(std::path::Path::new("initrd"), error)
+}
+
+fn internal(error: &serde_json::Error) -> Failure {
+    Failure::new(
+        crate::FailureKind::Internal,
+        "the notes of the initramfs cannot be written",
+    )
+    .cause(error.to_string())
+}

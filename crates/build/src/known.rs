@@ -1,0 +1,229 @@
+//! What is known of layers' files before an image is made of them: content manifests, and compressed blocks.
+//!
+//! Both lie in the cache, out of reach of the process in the sandbox that writes the image. It gets opened files: the manifest
+//! of each layer, the top one first, and the block store's directory, which belongs to the namespace's root. A manifest is made
+//! by another process in the sandbox that has the layer as its root, so that it sees the owners that the image will have.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use kiln_image::blocks;
+use kiln_image::tree::Manifest;
+use kiln_rootfs::{Extras, Layer, Place, Store};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
+use rustix::fs::MemfdFlags;
+use serde_json::{Value, json};
+
+use crate::{Failure, FailureKind};
+
+/// The function that records a layer.
+const RECORD: &str = "build.record";
+/// For [`kiln_sandbox::entry`].
+pub(crate) const FUNCTION: (&str, Function) = (RECORD, record_call);
+/// Layers whose files can be handed over; the sandbox takes 200, and a few are for other things.
+const MOST: usize = 190;
+/// The block store's directory in the cache.
+pub(crate) const BLOCKS: &str = "blocks";
+/// Packs from which on small ones are put together after an image.
+const MANY_PACKS: usize = 96;
+
+/// What the parent has at hand.
+pub(crate) struct Known<'a> {
+    store: &'a Store,
+    /// The top one first.
+    layers: Vec<&'a Layer>,
+    /// How many manifests were handed over: all or none.
+    pub(crate) manifests: usize,
+    blocks: Option<OwnedFd>,
+    /// Why there is no block store.
+    pub(crate) trouble: Option<String>,
+}
+
+impl<'a> Known<'a> {
+    /// Opens everything, and records layers that are not recorded yet. `layers` is the whole stack, the lowest first.
+    pub(crate) fn gather(
+        place: &Place<'_>,
+        store: &'a Store,
+        layers: &'a [Layer],
+        block_size: u32,
+        threads: usize,
+    ) -> Result<(Self, Vec<OwnedFd>), Failure> {
+        let mut known = Known {
+            store,
+            layers: layers.iter().rev().collect(),
+            manifests: 0,
+            blocks: None,
+            trouble: None,
+        };
+        let mut fds = Vec::new();
+        if layers.len() <= MOST {
+            for layer in &known.layers {
+                let file = match recorded(layer, block_size) {
+                    Some(file) => file,
+                    None => record(place, layer, block_size, threads)?,
+                };
+                fds.push(file.into());
+            }
+        }
+        known.manifests = fds.len();
+        match open_blocks(store) {
+            Ok((directory, copy)) => {
+                fds.push(copy);
+                known.blocks = Some(directory);
+            }
+            Err(error) => known.trouble = Some(error.to_string()),
+        }
+        Ok((known, fds))
+    }
+
+    /// Whether a block store was handed over.
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.blocks.is_some()
+    }
+
+    /// Puts small packs together when there are many.
+    pub(crate) fn tidy(&self, packs: usize) {
+        if let Some(directory) = self.blocks.as_ref().filter(|_| packs > MANY_PACKS) {
+            // It costs time only when it fails.
+            let _ = blocks::collect(directory, &blocks::Limits::default());
+        }
+    }
+
+    /// Takes a damaged layer out of the store, and those above it: they were made on top of it.
+    pub(crate) fn evict(&self, damaged: usize) -> kiln_rootfs::Result<()> {
+        let mut upper = self.layers.iter().take(damaged + 1);
+        upper.try_for_each(|layer| self.store.remove(layer.info.id))
+    }
+
+    /// What a layer is called.
+    pub(crate) fn title(&self, layer: usize) -> &str {
+        self.layers.get(layer).map_or("", |l| &l.info.title)
+    }
+}
+
+fn manifest_path(layer: &Layer, block_size: u32) -> Option<PathBuf> {
+    Some(layer.fs.parent()?.join(format!("content-{block_size}")))
+}
+
+/// A layer's manifest, if it is whole.
+fn recorded(layer: &Layer, block_size: u32) -> Option<File> {
+    let file = File::open(manifest_path(layer, block_size)?).ok()?;
+    let bytes = contents(&file).ok()?;
+    Manifest::is_whole(&bytes, block_size).then_some(file)
+}
+
+/// Makes a layer's manifest and puts it beside the layer.
+fn record(
+    place: &Place<'_>,
+    layer: &Layer,
+    block_size: u32,
+    threads: usize,
+) -> Result<File, Failure> {
+    let failed = |error: io::Error| {
+        let message = format!("recording what the layer `{}` holds", layer.info.title);
+        Failure::new(FailureKind::Environment, message).cause(error.to_string())
+    };
+    let memory = rustix::fs::memfd_create("kiln-manifest", MemfdFlags::CLOEXEC);
+    let file = File::from(memory.map_err(|error| failed(error.into()))?);
+    let inside = Place {
+        root: Root::Dir {
+            path: layer.fs.clone(),
+            writable: false,
+        },
+        ..place.with_reporter(place.reporter)
+    };
+    let extras = Extras {
+        fds: vec![file.try_clone().map_err(failed)?.into()],
+        bare: true,
+        ..Extras::default()
+    };
+    let payload = json!({ "block_size": block_size, "threads": threads });
+    inside.call(RECORD, payload, extras, &mut |_| {})?;
+    let bytes = contents(&file).map_err(failed)?;
+    if !Manifest::is_whole(&bytes, block_size) {
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+    }
+    // One that is lost is only made again.
+    let _ = put(layer, block_size, &bytes);
+    Ok(file)
+}
+
+/// In the child: the manifest of the layer that is the root.
+fn record_call(mut call: Call) -> Result<Value, CallError> {
+    let number = |name: &str| {
+        call.payload[name]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+    };
+    let (Some(block_size), Some(threads)) = (number("block_size"), number("threads")) else {
+        return Err(wrong_call());
+    };
+    let out = call.fds.pop().ok_or_else(wrong_call)?;
+    let doing = || CallError::new(ErrorKind::Step, "recording what a layer holds");
+    let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
+        .map_err(|error| doing().because(error))?;
+    File::from(out)
+        .write_all(&manifest.encode())
+        .map_err(|error| doing().because(error))?;
+    Ok(Value::Null)
+}
+
+fn wrong_call() -> CallError {
+    CallError::new(
+        ErrorKind::Internal,
+        "the recorder of layers got a payload of the wrong shape",
+    )
+}
+
+fn put(layer: &Layer, block_size: u32, manifest: &[u8]) -> io::Result<()> {
+    let path = manifest_path(layer, block_size).ok_or(io::ErrorKind::NotFound)?;
+    let private = path.with_extension(format!("{}.new", std::process::id()));
+    fs::write(&private, manifest)?;
+    fs::rename(&private, &path)
+}
+
+fn contents(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// The directory of the block store; made by one rename, because it has to have its owner from the start.
+fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
+    let path = store.root().join(BLOCKS);
+    if !path.is_dir() {
+        let private = format!("{BLOCKS}-{}", std::process::id());
+        let private = store.root().join("staging").join(private);
+        store
+            .sandbox()
+            .create_owned_dir(&private, 0o755)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        if let Err(error) = fs::rename(&private, &path) {
+            let _ = fs::remove_dir(&private);
+            // Another build was faster.
+            if !path.is_dir() {
+                return Err(error);
+            }
+        }
+    }
+    let directory = OwnedFd::from(File::open(&path)?);
+    blocks::reclaim(&directory).map_err(|error| io::Error::other(error.to_string()))?;
+    let copy = directory.try_clone()?;
+    Ok((directory, copy))
+}
+
+/// In the child: all manifests.
+pub(crate) fn load(files: Vec<OwnedFd>) -> Result<Vec<Manifest>, CallError> {
+    let damaged = || CallError::new(ErrorKind::Step, "reading a layer's manifest");
+    files
+        .into_iter()
+        .map(|file| {
+            let bytes = contents(&File::from(file)).map_err(|error| damaged().because(error))?;
+            Manifest::decode(&bytes).ok_or_else(damaged)
+        })
+        .collect()
+}

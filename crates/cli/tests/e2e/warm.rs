@@ -1,0 +1,87 @@
+//! Builds over a warm cache: what is reused, and that it is never the wrong thing.
+
+use std::fs;
+use std::path::Path;
+
+use crate::disk::{FAT, extract};
+use crate::harness::{Ran, Turn, cache, text, tool};
+
+fn build(turn: &Turn, output: &str) -> Ran {
+    let ran = turn.kiln(&["build", "minimal.ks", "-o", output, "--format", "raw"]);
+    ran.assert(0);
+    ran
+}
+
+fn digest(path: &Path) -> String {
+    let sum = tool("sha256sum", &[&text(path)]);
+    sum.assert(0)
+        .stdout
+        .split_whitespace()
+        .next()
+        .expect("a digest")
+        .to_owned()
+}
+
+#[test]
+fn an_edit_reuses_what_it_does_not_touch_and_gives_what_a_cold_image_step_gives() {
+    let turn = Turn::warm();
+    turn.minimal_with("%post\necho warm > /etc/motd\n%end\n");
+    let warm = build(&turn, "warm");
+    warm.says(&[
+        "cached system: installing",
+        "cached generating the initramfs",
+    ]);
+    // Nothing changed: nothing is made.
+    build(&turn, "warm").says(&["cached making the image", "kept"]);
+    // A file that was changed afterwards is made again.
+    let disk = turn.path("warm/disk.raw");
+    let right = digest(&disk);
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&disk)
+        .and_then(|file| file.set_len(4096))
+        .expect("a truncated image");
+    build(&turn, "warm").says(&["wrote"]);
+    assert_eq!(digest(&disk), right, "a rebuilt image differs");
+    // Without any compressed block, and without any initramfs.
+    for name in ["blocks", "initramfs"] {
+        fs::rename(cache().join(name), turn.path(name)).expect("out of the way");
+    }
+    let cold = build(&turn, "cold");
+    for name in ["blocks", "initramfs"] {
+        let _ = fs::remove_dir_all(cache().join(name));
+        fs::rename(turn.path(name), cache().join(name)).expect("back in its place");
+    }
+    cold.says(&["done generating the initramfs"]);
+    assert_eq!(
+        digest(&turn.path("cold/disk.raw")),
+        right,
+        "warm and cold differ"
+    );
+    let left = turn.before.of_the_machine();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_the_generator_reads_makes_a_new_initramfs() {
+    let turn = Turn::warm();
+    turn.minimal_with(
+        "%post\nprintf '#!/bin/sh\\n: > \"$DESTDIR/kiln-was-here\"\\n' > /etc/initramfs-tools/hooks/marker\n\
+         chmod 755 /etc/initramfs-tools/hooks/marker\n%end\n",
+    );
+    build(&turn, "output").says(&["done generating the initramfs"]);
+    let esp = extract(&turn.path("output/disk.raw"), FAT, turn.path("esp"));
+    let listed = tool("mdir", &["-/", "-b", "-i", &text(&esp), "::"]);
+    let initrd = listed
+        .stdout
+        .lines()
+        .find(|line| line.to_ascii_lowercase().contains("initrd"));
+    let initrd = initrd.unwrap_or_else(|| panic!("no initrd\n{}", listed.whole()));
+    tool(
+        "mcopy",
+        &["-i", &text(&esp), initrd, &text(&turn.path("initrd"))],
+    )
+    .assert(0);
+    let script = "{ zstd -qdc \"$1\" || gzip -dc \"$1\"; } | grep -c kiln-was-here";
+    tool("sh", &["-c", script, "sh", &text(&turn.path("initrd"))]).assert(0);
+}

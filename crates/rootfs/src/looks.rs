@@ -1,0 +1,302 @@
+//! What a watched program has looked at, and whether it would see the same in another root.
+//!
+//! The state of a path is a digest of what can be learned of it: that it is missing and why; type, mode, owner, size and time; the
+//! target of a link and what is behind it; its content or the names in it, where they were read. A directory's
+//! size and time are left out: they change with names that nobody asked for. Times after `SOURCE_DATE_EPOCH` count as
+//! that, as they do for the program and for the image: they are only the clock of the build that wrote the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kiln_sandbox::{Call, CallError, ErrorKind, Look};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::calls::payload;
+use crate::error::{Error, Result};
+use crate::run::{Extras, Place};
+
+pub(crate) const STATES: &str = "rootfs.states";
+
+/// What the kernel itself opens to run a program (`PT_INTERP` of the System V ABI), on all of Debian's architectures of PCs and
+/// their 64-bit ARM kin. No system call names it.
+const LOADERS: &[&str] = &[
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+];
+
+#[derive(Serialize, Deserialize)]
+struct Question {
+    paths: BTreeMap<String, Look>,
+    epoch: i64,
+}
+
+/// A path, what was asked of it, and the digest of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// Absolute in the root.
+    pub path: String,
+    /// What was asked.
+    pub look: Look,
+    /// SHA-256 of the answer, hexadecimal.
+    pub state: String,
+}
+
+/// The answers that the root at `place` gives. Programs bring their interpreters along.
+///
+/// # Errors
+/// The sandbox cannot be made.
+pub fn states(place: &Place<'_>, paths: &BTreeMap<String, Look>) -> Result<Vec<Sight>> {
+    let extras = Extras {
+        bare: true,
+        ..Extras::default()
+    };
+    let question = Question {
+        paths: paths.clone(),
+        epoch: place.epoch,
+    };
+    let (value, _) = place.call(STATES, serde_json::json!(question), extras, &mut |_| {})?;
+    serde_json::from_value(value).map_err(|e| {
+        Error::new(
+            crate::ErrorKind::Internal,
+            "the states of a root are unreadable",
+        )
+        .cause(e.to_string())
+    })
+}
+
+pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
+    let Question { mut paths, epoch } = payload(&call)?;
+    if paths.values().any(|look| look.executed) {
+        let read = Look {
+            content: true,
+            ..Look::default()
+        };
+        for loader in LOADERS {
+            paths.entry((*loader).to_owned()).or_insert(read);
+        }
+    }
+    add_interpreters(&mut paths);
+    let sights = all(paths.into_iter().collect(), epoch);
+    serde_json::to_value(sights).map_err(|e| {
+        CallError::new(ErrorKind::Internal, "the states of a root cannot be told").because(e)
+    })
+}
+
+/// Scripts name what runs them in their first line (execve(2)); the kernel opens it without a system call.
+fn add_interpreters(paths: &mut BTreeMap<String, Look>) {
+    let mut fresh: BTreeSet<String> = paths
+        .iter()
+        .filter(|(_, look)| look.executed)
+        .map(|(path, _)| path.clone())
+        .collect();
+    while let Some(path) = fresh.pop_first() {
+        let Some(interpreter) = interpreter(Path::new(&path)) else {
+            continue;
+        };
+        let look = paths.entry(interpreter.clone()).or_default();
+        if !look.executed {
+            fresh.insert(interpreter);
+        }
+        look.executed = true;
+        look.content = true;
+    }
+}
+
+fn interpreter(path: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    let regular = fs::metadata(path).ok()?.is_file();
+    File::open(path)
+        .ok()
+        .filter(|_| regular)?
+        .take(256)
+        .read_to_end(&mut head)
+        .ok()?;
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let name = std::str::from_utf8(line).ok()?.split_whitespace().next()?;
+    name.starts_with('/').then(|| name.to_owned())
+}
+
+/// Hashing is what takes time, so it is shared out.
+fn all(paths: Vec<(String, Look)>, epoch: i64) -> Vec<Sight> {
+    let next = AtomicUsize::new(0);
+    let states: Vec<Mutex<String>> = paths.iter().map(|_| Mutex::default()).collect();
+    let work = || {
+        while let Some(((path, look), state)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            paths.get(index).zip(states.get(index))
+        } {
+            let found = state_of(Path::new(path), *look, epoch);
+            if let Ok(mut state) = state.lock() {
+                *state = found;
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let states = states
+        .into_iter()
+        .map(|s| s.into_inner().unwrap_or_default());
+    paths
+        .into_iter()
+        .zip(states)
+        .map(|((path, look), state)| Sight { path, look, state })
+        .collect()
+}
+
+fn state_of(path: &Path, look: Look, epoch: i64) -> String {
+    let mut hash = Sha256::new();
+    // A path that cannot be read has a state too: the error.
+    if let Err(error) = feed(&mut hash, path, look, epoch) {
+        hash.update(format!("error {:?}", error.raw_os_error()));
+    }
+    hex::encode(hash.finalize())
+}
+
+fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()> {
+    let own = fs::symlink_metadata(path)?;
+    attributes(hash, &own, epoch);
+    let behind = if own.is_symlink() {
+        hash.update(fs::read_link(path)?.as_os_str().as_encoded_bytes());
+        let behind = fs::metadata(path)?;
+        attributes(hash, &behind, epoch);
+        behind
+    } else {
+        own
+    };
+    if look.content && behind.is_file() {
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                count => hash.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+    if look.names && behind.is_dir() {
+        let mut names = fs::read_dir(path)?
+            .map(|entry| {
+                Ok((
+                    entry.as_ref().map(|e| e.file_name()).map_err(copy)?,
+                    entry?.file_type()?,
+                ))
+            })
+            .map(|entry| entry.map(|(name, kind)| format!("{name:?} {kind:?}\n")))
+            .collect::<io::Result<Vec<String>>>()?;
+        names.sort();
+        names.iter().for_each(|name| hash.update(name));
+    }
+    Ok(())
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+fn attributes(hash: &mut Sha256, of: &Metadata, epoch: i64) {
+    hash.update(format!("{:o} {} {} ", of.mode(), of.uid(), of.gid()));
+    if !of.is_dir() {
+        let time = (of.mtime(), of.mtime_nsec()).min((epoch, 0));
+        hash.update(format!("{} {} {time:?} ", of.rdev(), of.size()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Look = Look {
+        content: true,
+        names: false,
+        executed: false,
+    };
+    const LISTED: Look = Look {
+        content: false,
+        names: true,
+        executed: false,
+    };
+
+    #[test]
+    fn a_state_changes_with_what_was_asked_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "one").expect("a file");
+        std::os::unix::fs::symlink("file", &link).expect("a link");
+        let time = fs::metadata(&file)
+            .and_then(|m| m.modified())
+            .expect("a time");
+        let ask = |path: &Path, look| state_of(path, look, i64::MAX);
+        let before = [
+            ask(&file, Look::default()),
+            ask(&link, READ),
+            ask(dir.path(), Look::default()),
+        ];
+        // The same length and time, another content.
+        fs::write(&file, "two").expect("a file");
+        File::options()
+            .write(true)
+            .open(&file)
+            .and_then(|f| f.set_modified(time))
+            .expect("a time");
+        assert_eq!(before[0], ask(&file, Look::default()));
+        assert_ne!(before[1], ask(&link, READ));
+        let listed = ask(dir.path(), LISTED);
+        fs::write(dir.path().join("new"), "").expect("a file");
+        assert_eq!(before[2], ask(dir.path(), Look::default()));
+        assert_ne!(listed, ask(dir.path(), LISTED));
+        // Times after the epoch are all the same.
+        let early = |path: &Path| state_of(path, Look::default(), 1_000);
+        let clamped = early(&file);
+        let later = time + std::time::Duration::from_secs(5);
+        File::options()
+            .write(true)
+            .open(&file)
+            .and_then(|f| f.set_modified(later))
+            .expect("a time");
+        assert_eq!(clamped, early(&file));
+        assert_ne!(before[0], ask(&file, Look::default()));
+        let missing = dir.path().join("missing");
+        let absent = ask(&missing, READ);
+        assert_ne!(absent, ask(&file.join("below"), READ));
+        fs::write(&missing, "").expect("a file");
+        assert_ne!(absent, ask(&missing, READ));
+    }
+
+    #[test]
+    fn scripts_bring_their_interpreters() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = |name: &str, first: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, format!("{first}\nexit\n")).expect("a script");
+            path.to_string_lossy().into_owned()
+        };
+        let inner = script("inner", "#! /bin/sh -e");
+        let outer = script("outer", &format!("#!{inner}"));
+        let ran = Look {
+            content: true,
+            names: false,
+            executed: true,
+        };
+        let mut paths = BTreeMap::from([(outer, ran)]);
+        add_interpreters(&mut paths);
+        assert_eq!(paths.get(&inner), Some(&ran));
+        assert_eq!(paths.get("/bin/sh"), Some(&ran));
+    }
+}
