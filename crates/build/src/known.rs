@@ -9,14 +9,18 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use kiln_image::blocks;
 use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
+use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
 
+use crate::initramfs::Quiet;
+use crate::pipeline::Session;
+use crate::root::Stack;
 use crate::{Failure, FailureKind};
 
 /// The function that records a layer.
@@ -94,8 +98,7 @@ impl<'a> Known<'a> {
 
     /// Takes a damaged layer out of the store, and those above it: they were made on top of it.
     pub(crate) fn evict(&self, damaged: usize) -> kiln_rootfs::Result<()> {
-        let mut upper = self.layers.iter().take(damaged + 1);
-        upper.try_for_each(|layer| self.store.remove(layer.info.id))
+        evict(self.store, self.layers.iter().take(damaged + 1).copied())
     }
 
     /// What a layer is called.
@@ -115,6 +118,81 @@ fn recorded(layer: &Layer, block_size: u32) -> Option<File> {
     Manifest::is_whole(&bytes, block_size).then_some(file)
 }
 
+fn evict<'l>(
+    store: &Store,
+    mut layers: impl Iterator<Item = &'l Layer>,
+) -> kiln_rootfs::Result<()> {
+    layers.try_for_each(|layer| store.remove(layer.info.id))
+}
+
+impl Session<'_> {
+    /// Compares the layers of a stack with their manifests, as far as they have one. A damaged one is taken out of the store.
+    pub(crate) fn check_layers(&self, root: &Stack, cancel: &CancelToken) -> Result<(), Failure> {
+        let place = Place {
+            sandbox: &self.sandbox,
+            root: Root::Layers {
+                lower: root.lower(),
+            },
+            epoch: root.epoch,
+            reporter: &Quiet,
+            cancel,
+        };
+        for (number, layer) in root.layers.iter().enumerate() {
+            let damaged = differences(&place, layer, 1)?;
+            if let Some(path) = damaged.first() {
+                evict(&self.store, root.layers.iter().skip(number))?;
+                self.evicted.store(true, Ordering::Relaxed);
+                let message = format!(
+                    "/{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
+                    String::from_utf8_lossy(path)
+                );
+                return Err(
+                    Failure::new(FailureKind::Step, message).cause(again(&layer.info.title))
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What happens with a damaged layer.
+pub(crate) fn again(title: &str) -> String {
+    format!("the stored layer `{title}` is damaged; it and those above it are made again")
+}
+
+pub(crate) fn panicked() -> Failure {
+    Failure::new(FailureKind::Internal, "comparing layers panicked")
+}
+
+/// Paths of a layer, without a leading slash, that are not what its manifest says. None where it has none.
+pub(crate) fn differences(
+    place: &Place<'_>,
+    layer: &Layer,
+    threads: usize,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    let Some((block_size, earlier)) = any_manifest(layer) else {
+        return Ok(Vec::new());
+    };
+    let now = contents(&look(place, layer, block_size, threads)?)
+        .map_err(|error| unrecorded(layer, &error))?;
+    let now = Manifest::decode(&now)
+        .ok_or_else(|| unrecorded(layer, &io::ErrorKind::InvalidData.into()))?;
+    Ok(now.differences(&earlier))
+}
+
+/// A layer's manifest for whatever block size.
+fn any_manifest(layer: &Layer) -> Option<(u32, Manifest)> {
+    let names = fs::read_dir(layer.fs.parent()?).ok()?.flatten();
+    let mut sizes = names.filter_map(|entry| {
+        let name = entry.file_name();
+        name.to_str()?.strip_prefix("content-")?.parse::<u32>().ok()
+    });
+    sizes.find_map(|size| {
+        let bytes = contents(&recorded(layer, size)?).ok()?;
+        Some((size, Manifest::decode(&bytes)?))
+    })
+}
+
 /// Makes a layer's manifest and puts it beside the layer.
 fn record(
     place: &Place<'_>,
@@ -122,10 +200,29 @@ fn record(
     block_size: u32,
     threads: usize,
 ) -> Result<File, Failure> {
-    let failed = |error: io::Error| {
-        let message = format!("recording what the layer `{}` holds", layer.info.title);
-        Failure::new(FailureKind::Environment, message).cause(error.to_string())
-    };
+    let file = look(place, layer, block_size, threads)?;
+    let bytes = contents(&file).map_err(|error| unrecorded(layer, &error))?;
+    if !Manifest::is_whole(&bytes, block_size) {
+        return Err(unrecorded(layer, &io::ErrorKind::UnexpectedEof.into()));
+    }
+    // One that is lost is only made again.
+    let _ = put(layer, block_size, &bytes);
+    Ok(file)
+}
+
+fn unrecorded(layer: &Layer, error: &io::Error) -> Failure {
+    let message = format!("recording what the layer `{}` holds", layer.info.title);
+    Failure::new(FailureKind::Environment, message).cause(error.to_string())
+}
+
+/// Makes a layer's manifest.
+fn look(
+    place: &Place<'_>,
+    layer: &Layer,
+    block_size: u32,
+    threads: usize,
+) -> Result<File, Failure> {
+    let failed = |error: io::Error| unrecorded(layer, &error);
     let memory = rustix::fs::memfd_create("kiln-manifest", MemfdFlags::CLOEXEC);
     let file = File::from(memory.map_err(|error| failed(error.into()))?);
     let inside = Place {
@@ -142,12 +239,6 @@ fn record(
     };
     let payload = json!({ "block_size": block_size, "threads": threads });
     inside.call(RECORD, payload, extras, &mut |_| {})?;
-    let bytes = contents(&file).map_err(failed)?;
-    if !Manifest::is_whole(&bytes, block_size) {
-        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-    }
-    // One that is lost is only made again.
-    let _ = put(layer, block_size, &bytes);
     Ok(file)
 }
 

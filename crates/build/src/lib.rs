@@ -3,6 +3,7 @@
 //! [`build`] is the list of a build's verbs; read `pipeline.rs` first.
 
 mod artifacts;
+pub mod cache;
 mod cancel;
 mod convert;
 mod current;

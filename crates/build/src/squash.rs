@@ -210,9 +210,9 @@ fn evict(known: &Known<'_>, message: String, layer: Option<usize>) -> Result<Wri
     };
     known.evict(layer)?;
     let title = known.title(layer);
-    let cause =
-        format!("the stored layer `{title}` is damaged; it and those above it are made again");
-    Ok(Written::Evicted(Box::new(failure.cause(cause))))
+    Ok(Written::Evicted(Box::new(
+        failure.cause(known::again(title)),
+    )))
 }
 
 fn named(codec: &str) -> Codec {

@@ -383,7 +383,7 @@ pub(crate) struct CacheArgs {
 /// What to do with the caches.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// List layers and downloads
+    /// List layers, and blocks of earlier images
     Ls {
         /// Print as JSON
         #[arg(long)]
@@ -394,10 +394,15 @@ pub(crate) enum CacheCommand {
         /// Keep what was used in the last so many days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Of compressed blocks keep so many MiB at most, those that were used last
+        #[arg(long, value_name = "MIB")]
+        max_blocks: Option<u64>,
         /// Only say what would go
         #[arg(long)]
         dry_run: bool,
     },
+    /// Compare stored layers with what was recorded of them, and remove damaged ones
+    Verify,
     /// Show how much space the caches take
     Du {
         /// Print as JSON

@@ -1,4 +1,4 @@
-//! `kiln cache ls|du|gc`
+//! `kiln cache ls|du|gc|verify`
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use kiln_build::cache::{Limits, blocks_usage, collect_blocks};
 use kiln_build::{Failure, FailureKind};
 use kiln_packages::DownloadStore;
 use kiln_rootfs::run::sandbox_error;
@@ -27,9 +28,19 @@ pub(crate) fn run(args: &CacheArgs, context: &Context<'_>) -> Result<u8, Failure
     match &args.command {
         CacheCommand::Ls { json } => list(cache, *json)?,
         CacheCommand::Du { json } => usage(cache, *json)?,
-        CacheCommand::Gc { keep_days, dry_run } => {
-            collect(cache, DAY * *keep_days, *dry_run, context)?
+        CacheCommand::Gc {
+            keep_days,
+            max_blocks,
+            dry_run,
+        } => {
+            let limits = Limits {
+                age: Some(DAY * *keep_days),
+                bytes: max_blocks.map(|mib| mib.saturating_mul(1 << 20)),
+                dry_run: *dry_run,
+            };
+            collect(cache, DAY * *keep_days, &limits, context)?;
         }
+        CacheCommand::Verify => return verify(cache, context),
     }
     Ok(0)
 }
@@ -53,6 +64,7 @@ struct Row {
 fn list(cache: &Path, json: bool) -> Result<(), Failure> {
     let mut rows: Vec<Row> = store(cache)?.layers()?.iter().map(row).collect();
     rows.sort_by_key(|row| row.idle_seconds);
+    rows.extend(blocks_row(cache)?);
     if json {
         return output::print_json(&rows);
     }
@@ -75,6 +87,39 @@ fn row(layer: &Layer) -> Row {
         bytes: allocated(&layer.fs),
         idle_seconds: idle(layer).as_secs(),
     }
+}
+
+/// The blocks of earlier images, all in one.
+fn blocks_row(cache: &Path) -> Result<Option<Row>, Failure> {
+    let usage = blocks_usage(cache)?;
+    let row = Row {
+        id: "blocks".to_owned(),
+        title: format!("{} compressed blocks of earlier images", usage.blocks),
+        bytes: usage.bytes,
+        idle_seconds: age(&cache.join("blocks")).unwrap_or_default().as_secs(),
+    };
+    Ok((usage.blocks > 0).then_some(row))
+}
+
+/// Compares layers with their manifests; the status is 4 where one was damaged.
+fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
+    let store = store(cache)?;
+    refuse_while_building(cache)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let damaged = kiln_build::cache::verify(&store, threads)?;
+    for damage in &damaged {
+        let what = match damage.paths.first() {
+            Some(path) => format!(
+                "layer {}: {} files changed, /{path} among them",
+                damage.title,
+                damage.paths.len()
+            ),
+            None => format!("layer {}: made after a damaged one", damage.title),
+        };
+        context.terminal.note("removing", &what);
+    }
+    output::print(&format!("{} layers removed\n", damaged.len()))?;
+    Ok(if damaged.is_empty() { 0 } else { 4 })
 }
 
 /// Since the layer was made, or since a build that used it touched its directory.
@@ -143,13 +188,14 @@ fn print_usage(shares: &[Share], json: bool) -> Result<(), Failure> {
     output::print(&text)
 }
 
-/// Removes layers and downloads that have been idle for longer than `keep`.
+/// Removes layers, downloads and blocks that have been idle for longer than `keep`.
 fn collect(
     cache: &Path,
     keep: Duration,
-    dry_run: bool,
+    limits: &Limits,
     context: &Context<'_>,
 ) -> Result<(), Failure> {
+    let dry_run = limits.dry_run;
     let store = store(cache)?;
     refuse_while_building(cache)?;
     let mut freed = 0;
@@ -172,6 +218,7 @@ fn collect(
         store.forget_failed()?;
     }
     freed += collect_downloads(cache, keep, dry_run)?;
+    freed += collect_blocks(cache, limits)?.bytes;
     let word = if dry_run { "would free" } else { "freed" };
     output::print(&format!("{word} {}\n", bytes(freed)))
 }

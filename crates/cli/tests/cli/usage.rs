@@ -18,6 +18,7 @@ const COMMANDS: &[&[&str]] = &[
     &["cache"],
     &["cache", "ls"],
     &["cache", "gc"],
+    &["cache", "verify"],
     &["cache", "du"],
     &["completions"],
     &["man"],
