@@ -30,7 +30,7 @@ pub(crate) fn publish(
     output: &Output,
 ) -> Result<BuildReport, Failure> {
     output.write(PACKAGES, packages(resolved).as_bytes())?;
-    let images: Vec<&str> = resolved
+    let images: Vec<&'static str> = resolved
         .plan
         .formats
         .iter()
@@ -39,11 +39,18 @@ pub(crate) fn publish(
     let described = session
         .steps
         .step("hashing the artifacts", None, Unit::Bytes, |_| {
-            images
-                .iter()
-                .chain(&[PACKAGES])
-                .map(|name| output.describe(name))
-                .collect::<Result<Vec<Artifact>, Failure>>()
+            let describe = |name: &&'static str| output.describe(name);
+            std::thread::scope(|scope| {
+                let hashers: Vec<_> = images
+                    .iter()
+                    .chain(&[PACKAGES])
+                    .map(|name| scope.spawn(move || describe(name)))
+                    .collect();
+                hashers
+                    .into_iter()
+                    .map(|hasher| hasher.join().unwrap_or_else(|_| Err(panicked())))
+                    .collect::<Result<Vec<Artifact>, Failure>>()
+            })
         })?;
     let text = serde_json::to_string_pretty(&manifest(session, resolved, made, &described))
         .map_err(|e| {
@@ -74,6 +81,10 @@ pub(crate) fn publish(
         artifacts,
         seconds: session.steps.seconds(),
     })
+}
+
+fn panicked() -> Failure {
+    Failure::new(FailureKind::Internal, "hashing an artifact panicked")
 }
 
 fn file_name(format: Format) -> &'static str {

@@ -8,11 +8,11 @@
 //! The manifest is renamed last: when it is there, it describes the files beside it.
 
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -108,21 +108,14 @@ impl Output {
     pub(crate) fn describe(&self, name: &str) -> Result<Artifact, Failure> {
         let path = self.path(name);
         let describe = || -> std::io::Result<Artifact> {
-            let mut file = File::open(&path)?;
+            let file = File::open(&path)?;
             let metadata = file.metadata()?;
-            let mut hash = Sha256::new();
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => break,
-                    n => hash.update(&buffer[..n]),
-                }
-            }
+            let sha256 = digest(&file, metadata.len())?;
             Ok(Artifact {
                 name: name.to_owned(),
                 bytes: metadata.len(),
                 allocated: metadata.blocks() * 512,
-                sha256: hex::encode(hash.finalize()),
+                sha256,
             })
         };
         describe().map_err(|e| {
@@ -133,6 +126,43 @@ impl Output {
             .cause(plain(&e))
         })
     }
+}
+
+/// SHA-256 of a file. Holes are not read.
+fn digest(file: &File, size: u64) -> std::io::Result<String> {
+    const PIECE: usize = 1 << 20;
+    let mut hash = Sha256::new();
+    let zeros = vec![0; PIECE];
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < size {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => size,
+            Err(error) => return Err(error.into()),
+        };
+        while at < data {
+            let piece = zeros.get(..piece(data - at, PIECE)).unwrap_or_default();
+            hash.update(piece);
+            at += piece.len() as u64;
+        }
+        if at == size {
+            break;
+        }
+        let end = seek(file, SeekFrom::Hole(at))?.min(size);
+        while at < end {
+            let wanted = buffer.get_mut(..piece(end - at, PIECE)).unwrap_or_default();
+            file.read_exact_at(wanted, at)?;
+            hash.update(&*wanted);
+            at += wanted.len() as u64;
+        }
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+fn piece(left: u64, most: usize) -> usize {
+    usize::try_from(left).unwrap_or(most).min(most)
 }
 
 impl Drop for Output {
@@ -178,5 +208,36 @@ fn reclaim(dir: &Path) {
         if free {
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_count_as_zeros() {
+        let sparse = tempfile::tempfile().expect("a file");
+        let size = 5 << 20;
+        let mut whole = vec![0; size];
+        sparse.set_len(size as u64).expect("a long file");
+        for at in [0, 1 << 20, (3 << 20) - 7, size - 1] {
+            whole[at] = 7;
+            sparse.write_all_at(&[7], at as u64).expect("a byte");
+        }
+        let expected = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+        assert_eq!(
+            digest(&sparse, size as u64).expect("a digest"),
+            expected(&whole)
+        );
+        sparse
+            .set_len((size + 3) as u64)
+            .expect("a hole at the end");
+        whole.extend([0, 0, 0]);
+        assert_eq!(
+            digest(&sparse, (size + 3) as u64).expect("a digest"),
+            expected(&whole)
+        );
+        assert_eq!(digest(&sparse, 0).expect("a digest"), expected(&[]));
     }
 }
