@@ -194,6 +194,8 @@ pub(crate) struct Session<'a> {
     pub(crate) now: SystemTime,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
+    /// Whether the packages are at hand.
+    fetched: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -221,6 +223,7 @@ impl<'a> Session<'a> {
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
+            fetched: AtomicBool::new(false),
         })
     }
 
@@ -246,10 +249,21 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            fetch: None,
         }
     }
 
-    /// Finds the lock or makes one, and has all packages at hand.
+    /// Has all packages at hand, checked once in a build.
+    fn fetch(&self, lock: &Lock) -> Result<(), Failure> {
+        if self.fetched.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let packages: Vec<&LockedPackage> =
+            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
+        self.resolver().download(&packages)
+    }
+
+    /// Finds the lock or makes one.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
         let path = source.lock_path();
         let found = read_lock(&path)?;
@@ -292,9 +306,6 @@ impl<'a> Session<'a> {
                     .solve(&plan, &world, &tools, &self.roots(), &stack)?
             }
         };
-        let packages: Vec<&LockedPackage> =
-            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)?;
         Ok(Resolved {
             plan,
             lock,
@@ -391,7 +402,11 @@ impl<'a> Session<'a> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
-        let roots = self.roots();
+        let fetch = || self.fetch(lock);
+        let roots = Roots {
+            fetch: Some(&fetch),
+            ..self.roots()
+        };
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
         let result =
             plan.layers

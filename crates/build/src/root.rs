@@ -53,7 +53,12 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
+    /// Has all packages at hand; called before the first step that installs some.
+    pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
 }
+
+/// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
+const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
@@ -61,6 +66,8 @@ struct Work<'w> {
     title: String,
     layer: &'w str,
     unit: Unit,
+    /// Packages that it installs.
+    debs: &'w [Deb],
 }
 
 impl Roots<'_> {
@@ -78,6 +85,7 @@ impl Roots<'_> {
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
+            debs: &[],
         };
         let layer = self.layer(&work, &stack, |place, _| {
             debian::unpack(
@@ -102,13 +110,14 @@ impl Roots<'_> {
         let options = options(&plan.layers[0]);
         let id = package_id(self.hasher("system", plan), packages, &options).finish();
         let mut stack = self.empty(id);
+        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
+            debs: &debs,
         };
-        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(&stack, &debs);
         let layer = self.layer(&work, &stack, |place, step| {
             let (first, rest) = debian::bootstrap_split(&debs);
@@ -173,13 +182,14 @@ impl Roots<'_> {
             &options,
         )
         .finish();
+        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
+            debs: &debs,
         };
-        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step| {
             debian::install(place, &self.download_dir, &debs, &stack.present, &options)?;
@@ -209,6 +219,7 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _| {
             changes::execute(place, list)?;
@@ -242,6 +253,7 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _| {
             let scratch = self.store.stage()?;
@@ -270,6 +282,7 @@ impl Roots<'_> {
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _| {
             debian::finish(place, finish)?;
@@ -365,6 +378,22 @@ impl Roots<'_> {
             .unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
     }
 
+    /// What the packages of a step say: as noted when it was done, or from the packages.
+    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+        let noted = self
+            .store
+            .layer(id)
+            .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
+            .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
+        if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
+            return Ok(debs);
+        }
+        if let Some(fetch) = self.fetch {
+            fetch()?;
+        }
+        self.debs(packages)
+    }
+
     fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
         Ok(debian::read_debs(
             packages,
@@ -389,7 +418,13 @@ impl Roots<'_> {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step) {
-                Ok(facts) => Ok(staging.commit(work.id, &work.title, facts)?),
+                Ok(facts) => {
+                    if !work.debs.is_empty() {
+                        let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
+                        staging.attach(DEBS, &text)?;
+                    }
+                    Ok(staging.commit(work.id, &work.title, facts)?)
+                }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
                         let kept = json!({ "lower": stack.lower(), "title": work.title, "layer": name, "epoch": stack.epoch, "origin": failure.origin });
@@ -419,6 +454,11 @@ fn options(layer: &kiln_plan::Layer) -> InstallOptions {
         languages: layer.package_options.languages.clone(),
         bootstrap: false,
     }
+}
+
+fn unwritable(error: &serde_json::Error) -> Failure {
+    Failure::new(FailureKind::Internal, "what packages say cannot be noted")
+        .cause(error.to_string())
 }
 
 fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
