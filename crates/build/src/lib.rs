@@ -17,6 +17,7 @@ mod load;
 mod output;
 mod pipeline;
 mod plan;
+mod pools;
 mod resolve;
 mod root;
 mod squash;

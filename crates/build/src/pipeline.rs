@@ -8,15 +8,16 @@ use std::time::SystemTime;
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_rootfs::debian::package_error;
+use kiln_rootfs::debian::{self, package_error};
 use kiln_rootfs::{Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
+use crate::pools::Pools;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
-use crate::root::{Roots, Stack};
+use crate::root::{Roots, Stack, options};
 use crate::steps::{Sink, Steps};
 use crate::{Cancel, Event, Failure, FailureKind};
 
@@ -41,6 +42,8 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
+    pub dpkg_unpacks: bool,
 }
 
 /// What came out.
@@ -194,8 +197,6 @@ pub(crate) struct Session<'a> {
     pub(crate) now: SystemTime,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
-    /// Whether the packages are at hand.
-    fetched: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -223,7 +224,6 @@ impl<'a> Session<'a> {
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
-            fetched: AtomicBool::new(false),
         })
     }
 
@@ -249,21 +249,28 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
-            fetch: None,
+            pools: None,
         }
     }
 
-    /// Has all packages at hand, checked once in a build.
-    fn fetch(&self, lock: &Lock) -> Result<(), Failure> {
-        if self.fetched.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let packages: Vec<&LockedPackage> =
-            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)
+    /// What unpacks the packages of all layers ahead.
+    fn pools(&self, plan: &Plan, lock: &Lock) -> Result<Option<Pools>, Failure> {
+        let Some(lowest) = plan.layers.first().filter(|_| !self.request.dpkg_unpacks) else {
+            return Ok(None);
+        };
+        let system = (kiln_rootfs::debian::SYSTEM, lowest);
+        let layers = plan.layers.iter().map(|layer| (layer.name.as_str(), layer));
+        let layers = std::iter::once(system).chain(layers).map(|(name, layer)| {
+            let item = |p: &LockedPackage| debian::pool_item(p, self.downloads.path(&p.sha256));
+            let items = lock.of_layer(name).map(item).collect();
+            (name.to_owned(), items, debian::filters(&options(layer)))
+        });
+        let downloads = self.request.cache.join("downloads");
+        let (threads, cancel) = (self.request.threads, &self.cancel.run);
+        Pools::new(&self.store, downloads, threads, cancel, layers.collect()).map(Some)
     }
 
-    /// Finds the lock or makes one.
+    /// Finds the lock or makes one, and has all packages at hand.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
         let path = source.lock_path();
         let found = read_lock(&path)?;
@@ -306,6 +313,9 @@ impl<'a> Session<'a> {
                     .solve(&plan, &world, &tools, &self.roots(), &stack)?
             }
         };
+        let packages: Vec<&LockedPackage> =
+            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
+        self.resolver().download(&packages)?;
         Ok(Resolved {
             plan,
             lock,
@@ -402,9 +412,8 @@ impl<'a> Session<'a> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
-        let fetch = || self.fetch(lock);
         let roots = Roots {
-            fetch: Some(&fetch),
+            pools: self.pools(plan, lock)?,
             ..self.roots()
         };
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;

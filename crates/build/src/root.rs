@@ -8,18 +8,19 @@ use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
 use kiln_plan::{Hasher, Id, Located, Plan, script_id};
 use kiln_rootfs::configure::Change;
-use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions};
+use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions, Pool, Unpacker};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
 use kiln_rootfs::{Place, Store, changes};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
+use crate::pools::Pools;
 use crate::steps::{Step, Steps};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "3";
+const CODE: &str = "4";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]
@@ -53,12 +54,9 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
-    /// Has all packages at hand; called before the first step that installs some.
-    pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
+    /// Packages unpacked ahead; without them dpkg unpacks.
+    pub(crate) pools: Option<Pools>,
 }
-
-/// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
-const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
@@ -66,8 +64,6 @@ struct Work<'w> {
     title: String,
     layer: &'w str,
     unit: Unit,
-    /// Packages that it installs.
-    debs: &'w [Deb],
 }
 
 impl Roots<'_> {
@@ -85,9 +81,8 @@ impl Roots<'_> {
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
-            debs: &[],
         };
-        let layer = self.layer(&work, &stack, |place, _| {
+        let layer = self.layer(&work, &stack, |place, _, _| {
             debian::unpack(
                 place,
                 &self.download_dir,
@@ -110,42 +105,98 @@ impl Roots<'_> {
         let options = options(&plan.layers[0]);
         let id = package_id(self.hasher("system", plan), packages, &options).finish();
         let mut stack = self.empty(id);
-        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
-            debs: &debs,
         };
+        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(&stack, &debs);
-        let layer = self.layer(&work, &stack, |place, step| {
-            let (first, rest) = debian::bootstrap_split(&debs);
-            debian::unpack(
-                place,
-                &self.download_dir,
-                &first,
-                &plan.target.architecture,
-                self.threads,
-            )?;
-            debian::clear_filtered(place, &options)?;
-            debian::install(
-                place,
-                &self.download_dir,
-                &first,
-                &HashSet::new(),
-                &InstallOptions {
-                    bootstrap: true,
-                    ..options.clone()
-                },
-            )?;
-            debian::install(place, &self.download_dir, &rest, &names(&first), &options)?;
+        let layer = self.layer(&work, &stack, |place, step, staging| {
+            let pool = self.pool(debian::SYSTEM, step)?;
+            self.with_pool(pool, staging, |unpacker| {
+                self.essential(place, plan, &debs, &options, unpacker)
+            })?;
             debian::mark_auto(place, &debs)?;
             step.summarise(packages_summary(packages));
             Ok(Value::Null)
         })?;
         self.grow(&mut stack, layer, id, debs);
         Ok(stack)
+    }
+
+    /// The essential packages first, which have to be there before any of their scripts can run; then the rest.
+    fn essential(
+        &self,
+        place: &Place<'_>,
+        plan: &Plan,
+        debs: &[Deb],
+        options: &InstallOptions,
+        unpacker: Unpacker,
+    ) -> Result<(), Failure> {
+        let (first, rest) = debian::bootstrap_split(debs);
+        let architecture = &plan.target.architecture;
+        match unpacker {
+            Unpacker::Pool => debian::extract(place, &first, architecture)?,
+            Unpacker::Dpkg => {
+                debian::unpack(
+                    place,
+                    &self.download_dir,
+                    &first,
+                    architecture,
+                    self.threads,
+                )?;
+                debian::clear_filtered(place, options)?;
+            }
+        }
+        let bootstrap = InstallOptions {
+            bootstrap: true,
+            ..options.clone()
+        };
+        let none = HashSet::new();
+        debian::install(
+            place,
+            &self.download_dir,
+            &first,
+            &none,
+            &bootstrap,
+            unpacker,
+        )?;
+        let present = names(&first);
+        debian::install(
+            place,
+            &self.download_dir,
+            &rest,
+            &present,
+            options,
+            unpacker,
+        )?;
+        Ok(())
+    }
+
+    fn pool(&self, layer: &str, step: &Step<'_, '_>) -> Result<Option<Pool>, Failure> {
+        match &self.pools {
+            Some(pools) => pools.take(layer, step),
+            None => Ok(None),
+        }
+    }
+
+    /// Has a layer's pool in its root while packages are installed.
+    fn with_pool(
+        &self,
+        pool: Option<Pool>,
+        staging: &Staging,
+        install: impl FnOnce(Unpacker) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(pool) = pool else {
+            return install(Unpacker::Dpkg);
+        };
+        pool.attach(staging)?;
+        let result = install(Unpacker::Pool);
+        let detached = pool.detach(staging);
+        result?;
+        Ok(detached?)
     }
 
     /// A kickstart layer's packages, commands and scripts.
@@ -182,17 +233,22 @@ impl Roots<'_> {
             &options,
         )
         .finish();
-        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
-            debs: &debs,
         };
+        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(stack, &debs);
-        let made = self.layer(&work, stack, |place, step| {
-            debian::install(place, &self.download_dir, &debs, &stack.present, &options)?;
+        let made = self.layer(&work, stack, |place, step, staging| {
+            let pool = self.pool(&layer.name, step)?;
+            self.with_pool(pool, staging, |unpacker| {
+                let (downloads, present) = (&self.download_dir, &stack.present);
+                Ok(debian::install(
+                    place, downloads, &debs, present, &options, unpacker,
+                )?)
+            })?;
             let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();
             debian::mark_auto(place, &all)?;
             step.summarise(packages_summary(packages));
@@ -219,9 +275,8 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
-            debs: &[],
         };
-        let made = self.layer(&work, stack, |place, _| {
+        let made = self.layer(&work, stack, |place, _, _| {
             changes::execute(place, list)?;
             Ok(Value::Null)
         })?;
@@ -253,9 +308,8 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
-            debs: &[],
         };
-        let made = self.layer(&work, stack, |place, _| {
+        let made = self.layer(&work, stack, |place, _, _| {
             let scratch = self.store.stage()?;
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
@@ -282,9 +336,8 @@ impl Roots<'_> {
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
-            debs: &[],
         };
-        let made = self.layer(&work, stack, |place, _| {
+        let made = self.layer(&work, stack, |place, _, _| {
             debian::finish(place, finish)?;
             Ok(Value::Null)
         })?;
@@ -378,22 +431,6 @@ impl Roots<'_> {
             .unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
     }
 
-    /// What the packages of a step say: as noted when it was done, or from the packages.
-    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
-        let noted = self
-            .store
-            .layer(id)
-            .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
-            .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
-        if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
-            return Ok(debs);
-        }
-        if let Some(fetch) = self.fetch {
-            fetch()?;
-        }
-        self.debs(packages)
-    }
-
     fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
         Ok(debian::read_debs(
             packages,
@@ -407,7 +444,7 @@ impl Roots<'_> {
         &self,
         work: &Work<'_>,
         stack: &Stack,
-        make: impl FnOnce(&Place<'_>, &Step<'_, '_>) -> Result<Value, Failure>,
+        make: impl FnOnce(&Place<'_>, &Step<'_, '_>, &Staging) -> Result<Value, Failure>,
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
         if let Some(layer) = self.store.layer(work.id) {
@@ -417,14 +454,8 @@ impl Roots<'_> {
         self.steps.step(&work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
-            match make(&place, step) {
-                Ok(facts) => {
-                    if !work.debs.is_empty() {
-                        let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
-                        staging.attach(DEBS, &text)?;
-                    }
-                    Ok(staging.commit(work.id, &work.title, facts)?)
-                }
+            match make(&place, step, &staging) {
+                Ok(facts) => Ok(staging.commit(work.id, &work.title, facts)?),
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
                         let kept = json!({ "lower": stack.lower(), "title": work.title, "layer": name, "epoch": stack.epoch, "origin": failure.origin });
@@ -448,17 +479,13 @@ fn overlay(lower: Vec<PathBuf>, staging: &Staging) -> Root {
     }
 }
 
-fn options(layer: &kiln_plan::Layer) -> InstallOptions {
+/// How a layer's packages are unpacked.
+pub(crate) fn options(layer: &kiln_plan::Layer) -> InstallOptions {
     InstallOptions {
         exclude_docs: layer.package_options.exclude_docs,
         languages: layer.package_options.languages.clone(),
         bootstrap: false,
     }
-}
-
-fn unwritable(error: &serde_json::Error) -> Failure {
-    Failure::new(FailureKind::Internal, "what packages say cannot be noted")
-        .cause(error.to_string())
 }
 
 fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {

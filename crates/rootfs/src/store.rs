@@ -321,6 +321,14 @@ impl Staging {
         self.dir.join("fs")
     }
 
+    /// Removes a directory inside the layer. No run may be going on there.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, inside: &Path) -> Result<()> {
+        self.store.remove_trees(&[inside.to_owned()])
+    }
+
     /// The kernel's overlay work directory.
     pub fn work(&self) -> PathBuf {
         self.dir.join("work")

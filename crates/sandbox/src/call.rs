@@ -24,6 +24,18 @@ pub struct Call {
 }
 
 impl Call {
+    /// Gives up for good what programs of the root do not have either: for functions that start such programs. To be
+    /// called before any thread is.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renounce(&self) -> Result<(), CallError> {
+        crate::child::drop_capabilities().map_err(|error| {
+            CallError::new(crate::ErrorKind::Internal, "dropping capabilities")
+                .because(std::io::Error::from(error))
+        })
+    }
+
     /// Sends a progress message to [`crate::Io::message`].
     pub fn emit(&self, message: Value) {
         self.emitter.emit(message);

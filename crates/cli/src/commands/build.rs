@@ -19,6 +19,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     request.input.formats = (!args.format.is_empty()).then(|| args.format.clone());
     request.offline = args.offline;
     request.locked = args.locked;
+    request.dpkg_unpacks = args.dpkg_unpacks;
     if let Some(jobs) = args.jobs {
         request.threads = jobs as usize;
     }
@@ -90,6 +91,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         },
         epoch: settings.source_date_epoch()?,
         threads: settings.processors,
+        dpkg_unpacks: false,
     })
 }
 

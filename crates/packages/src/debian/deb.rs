@@ -21,6 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::contents::{self, Entry};
 use super::control::field;
 use super::decompress::Compression;
 pub use super::unpack::{Owners, Skipped, Unpacked, create_merged_usr, unpack_all};
@@ -55,6 +56,8 @@ pub struct Control {
     pub stanza: String,
     /// All other files: `preinst`, `postinst`, `conffiles`, `md5sums`, `triggers`, `templates`, ….
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Permission bits, and seconds since 1970, of all files, `control` included.
+    pub looks: BTreeMap<String, (u32, i64)>,
 }
 
 impl Control {
@@ -136,6 +139,10 @@ impl Deb {
                     continue;
                 }
                 let name = name.to_owned();
+                let header = entry.header();
+                let mtime = i64::try_from(header.mtime()?).unwrap_or_default();
+                let look = (header.mode()? & 0o7777, mtime);
+                control.looks.insert(name.clone(), look);
                 let mut bytes = Vec::new();
                 entry.take(MAX_CONTROL_FILE).read_to_end(&mut bytes)?;
                 control.files.insert(name, bytes);
@@ -170,6 +177,15 @@ impl Deb {
     /// [`ErrorKind::DiskFull`].
     pub fn unpack(&self, root: &Path, owners: Owners) -> Result<Unpacked> {
         super::unpack::unpack(&self.name, self.data()?, root, owners)
+    }
+
+    /// Shows every entry of the data archive, and the content of files, in the archive's order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for an archive that is broken or holds a name that no root can have; whatever `visit`
+    /// fails with.
+    pub fn entries(&self, visit: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>) -> Result<()> {
+        contents::entries(&self.name, self.data()?, visit)
     }
 
     fn member(&self, member: &Member) -> std::io::Result<Box<dyn Read + Send>> {

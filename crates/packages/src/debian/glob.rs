@@ -5,8 +5,8 @@ pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// Matches `*`, `?`, `[abc]`, `[a-z]`, `[!a]` over the whole name.
-pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
+/// Matches `*`, `?`, `[abc]`, `[a-z]`, `[!a]` over the whole text; `*` matches `/` too, as dpkg's path filters want.
+pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     // Where to go on when the text after the last `*` does not fit: one byte more for the star.
     let mut star: Option<(usize, usize)> = None;

@@ -1,6 +1,7 @@
 //! Debian repositories: metadata, the package universe, the bootstrap closure, `.deb` files.
 
 pub mod closure;
+pub mod contents;
 pub mod control;
 pub mod deb;
 mod decompress;
@@ -16,6 +17,7 @@ mod unpack;
 pub mod version;
 
 pub use closure::closure;
+pub use glob::matches as glob_matches;
 pub use refresh::{Index, Metadata, VerifiedRepository, load_cached, refresh};
 pub use release::Release;
 pub use repository::{Keys, Repository, default_repositories};

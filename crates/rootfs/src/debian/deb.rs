@@ -12,6 +12,7 @@ use kiln_packages::debian::{deb, relation};
 use serde::{Deserialize, Serialize};
 
 use super::install::DEBS;
+use super::native::PoolItem;
 use super::tools::package_error;
 use crate::error::{Error, Result};
 
@@ -43,12 +44,12 @@ pub struct Deb {
 impl Deb {
     /// Its path inside the root.
     pub(crate) fn inside(&self) -> String {
-        format!(
-            "{DEBS}/{}_{}_{}.deb",
-            self.name,
-            self.version.replace(':', "%3a"),
-            self.architecture
-        )
+        format!("{DEBS}/{}.deb", self.key())
+    }
+
+    /// Its name in a pool.
+    pub(crate) fn key(&self) -> String {
+        key(&self.name, &self.version, &self.architecture)
     }
 
     fn read(package: &LockedPackage, file: PathBuf) -> Result<Deb> {
@@ -75,6 +76,19 @@ impl Deb {
             depends: names("Depends"),
             file,
         })
+    }
+}
+
+/// `NAME_VERSION_ARCHITECTURE` as apt names package files.
+fn key(name: &str, version: &str, architecture: &str) -> String {
+    format!("{name}_{}_{architecture}", version.replace(':', "%3a"))
+}
+
+/// A package that is to be unpacked ahead of time. `file` is its verified file.
+pub fn pool_item(package: &LockedPackage, file: PathBuf) -> PoolItem {
+    PoolItem {
+        key: key(&package.name, &package.version, &package.architecture),
+        file,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Packages into a root: the real dpkg, inside the root.
+//! Packages into a root: unpacked by Kiln or by dpkg, configured by the real dpkg inside the root.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -6,17 +6,19 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_sandbox::{Mount, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::deb::Deb;
+use super::native::{Adopted, Batch, Filter};
 use super::order::{Node, Wave, waves};
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Reporter;
-use crate::run::{Extras, Place};
+use crate::run::{Extras, Place, standard_env};
 
 /// Where packages are seen inside the root.
 pub(super) const DEBS: &str = "/run/kiln/debs";
@@ -35,16 +37,26 @@ pub struct InstallOptions {
     pub bootstrap: bool,
 }
 
-/// Installs packages with the root's own dpkg. `present` are names that are installed already.
+/// Who unpacks packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpacker {
+    /// Kiln, out of the pool in the root, and dpkg wherever Kiln would not do exactly the same.
+    Pool,
+    /// dpkg.
+    Dpkg,
+}
+
+/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already.
 ///
 /// # Errors
-/// dpkg failed; the error names the package.
+/// A package cannot be unpacked or configured; the error names it.
 pub fn install(
     place: &Place<'_>,
     downloads: &Path,
     debs: &[Deb],
     present: &HashSet<String>,
     options: &InstallOptions,
+    unpacker: Unpacker,
 ) -> Result<()> {
     let nodes: Vec<Node> = debs.iter().map(node).collect();
     let waves = if options.bootstrap {
@@ -58,6 +70,7 @@ pub fn install(
         debs,
         options,
         done: Mutex::new(0),
+        native: AtomicBool::new(unpacker == Unpacker::Pool),
     };
     for Wave { unpack, configure } in waves {
         run.unpack(&unpack)?;
@@ -91,10 +104,74 @@ struct Dpkg<'a> {
     options: &'a InstallOptions,
     /// Packages unpacked plus packages configured.
     done: Mutex<u64>,
+    /// Whether Kiln unpacks what it can.
+    native: AtomicBool,
 }
 
 impl Dpkg<'_> {
+    /// Unpacks packages, as many as possible without dpkg.
     fn unpack(&self, indices: &[usize]) -> Result<()> {
+        let mut rest = indices;
+        while self.native.load(Ordering::Relaxed) && !rest.is_empty() {
+            let adopted = self.adopt(rest)?;
+            rest = &rest[adopted.done.min(rest.len())..];
+            let (Some(why), Some(&next)) = (adopted.stopped, rest.first()) else {
+                break;
+            };
+            let what = if adopted.for_good {
+                self.native.store(false, Ordering::Relaxed);
+                "everything"
+            } else {
+                &self.debs[next].name
+            };
+            let line = format!("dpkg unpacks {what}: {why}");
+            self.place.reporter.line(Stream::Stdout, &line);
+            if !adopted.for_good {
+                self.unpack_by_dpkg(&rest[..1])?;
+                rest = &rest[1..];
+            }
+        }
+        if rest.is_empty() || self.native.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.unpack_by_dpkg(rest)
+    }
+
+    fn adopt(&self, indices: &[usize]) -> Result<Adopted> {
+        let dpkg = self.debs.iter().find(|d| d.name == "dpkg");
+        let batch = Batch {
+            keys: indices.iter().map(|&i| self.debs[i].key()).collect(),
+            bootstrap: self.options.bootstrap,
+            dpkg: dpkg.map(|d| (d.version.as_str(), d.architecture.as_str())),
+            env: self.script_env(),
+        };
+        let extras = Extras {
+            mounts: package_mounts(self.downloads, std::iter::empty()),
+            ..Extras::default()
+        };
+        batch.adopt(self.place, extras, &mut |name| self.count(name))
+    }
+
+    /// The environment that dpkg would give to a maintainer script, but for what the script's package says.
+    fn script_env(&self) -> Vec<(String, String)> {
+        let depends = if self.options.bootstrap {
+            ",depends"
+        } else {
+            ""
+        };
+        let force = format!("security-mac,downgrade,unsafe-io,confold,confdef{depends}");
+        let mut env = standard_env(self.place.epoch);
+        env.extend(scriptlet_env());
+        let own = [
+            ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+            ("DPKG_ROOT", ""),
+            ("DPKG_FORCE", &force),
+        ];
+        env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        env
+    }
+
+    fn unpack_by_dpkg(&self, indices: &[usize]) -> Result<()> {
         let mut argv = self.common();
         argv.push("--unpack".to_owned());
         argv.extend(indices.iter().map(|&i| self.debs[i].inside()));
@@ -159,7 +236,6 @@ impl Dpkg<'_> {
 
     /// Reads dpkg's status lines (`status: NAME: STATE`, dpkg(1) `--status-fd`) and counts.
     fn follow(&self, status: OwnedFd) {
-        let total = 2 * self.debs.len() as u64;
         for line in BufReader::new(File::from(status))
             .lines()
             .map_while(Result::ok)
@@ -171,12 +247,17 @@ impl Dpkg<'_> {
             let (Some(name), Some("unpacked" | "installed")) = (words.next(), words.next()) else {
                 continue;
             };
-            if let Ok(mut done) = self.done.lock() {
-                *done += 1;
-                self.place
-                    .reporter
-                    .progress((*done).min(total), Some(total), Some(name));
-            }
+            self.count(name);
+        }
+    }
+
+    /// A package got one state further.
+    fn count(&self, name: &str) {
+        let total = 2 * self.debs.len() as u64;
+        if let Ok(mut done) = self.done.lock() {
+            *done += 1;
+            let done = (*done).min(total);
+            self.place.reporter.progress(done, Some(total), Some(name));
         }
     }
 }
@@ -247,21 +328,31 @@ pub(super) fn filtered(options: &InstallOptions) -> Vec<&'static str> {
         .collect()
 }
 
-/// dpkg's path filters, in order: the last match counts.
+/// dpkg's path filters as its arguments.
 fn path_filters(options: &InstallOptions) -> Vec<String> {
+    let argument = |filter: Filter| {
+        let kind = if filter.include { "include" } else { "exclude" };
+        format!("--path-{kind}={}", filter.pattern)
+    };
+    filters(options).into_iter().map(argument).collect()
+}
+
+/// What `%packages` leaves out, in dpkg's terms and in order: the last match counts.
+pub fn filters(options: &InstallOptions) -> Vec<Filter> {
     let mut filters = Vec::new();
+    let mut add = |include, pattern: String| filters.push(Filter { include, pattern });
     if options.exclude_docs {
         for path in DOCUMENTATION {
-            filters.push(format!("--path-exclude={path}/*"));
+            add(false, format!("{path}/*"));
         }
-        filters.push("--path-include=/usr/share/doc/*/copyright".to_owned());
+        add(true, "/usr/share/doc/*/copyright".to_owned());
     }
     if let Some(languages) = &options.languages {
-        filters.push(format!("--path-exclude={TRANSLATIONS}/*/LC_MESSAGES/*"));
+        add(false, format!("{TRANSLATIONS}/*/LC_MESSAGES/*"));
         for language in languages {
             let short = language.split(['_', '.', '@']).next().unwrap_or(language);
             for name in [language.as_str(), short] {
-                filters.push(format!("--path-include={TRANSLATIONS}/{name}/*"));
+                add(true, format!("{TRANSLATIONS}/{name}/*"));
             }
         }
     }

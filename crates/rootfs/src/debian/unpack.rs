@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::deb::Deb;
 use super::install::{InstallOptions, filtered, package_mounts};
+use super::native::extract_all;
 use crate::calls::{io_error, payload};
 use crate::error::Result;
 use crate::run::{Extras, Place};
@@ -67,6 +68,21 @@ pub fn unpack(
         .map(|_| ())
 }
 
+/// Puts package files of the pool into an empty root as they are, without taking them out of the pool. As [`unpack`],
+/// but what the path filters leave out is left out at once.
+///
+/// # Errors
+/// The root cannot be written.
+pub fn extract(place: &Place<'_>, debs: &[Deb], architecture: &str) -> Result<()> {
+    let bare = Extras {
+        bare: true,
+        ..Extras::default()
+    };
+    place.call(SKELETON, json!(architecture), bare, &mut |_| {})?;
+    let keys: Vec<String> = debs.iter().map(Deb::key).collect();
+    extract_all(place, &keys, Extras::default())
+}
+
 /// Takes out of an unpacked root what `options` may not want. dpkg has to unpack the same packages afterwards: it brings
 /// back what is wanted, but leaves alone what it finds in the way of a path filter.
 ///
@@ -114,9 +130,7 @@ pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
         threads,
     } = payload(&call)?;
     let root = Path::new("/");
-    create_merged_usr(root, &architecture).map_err(|e| {
-        CallError::new(ErrorKind::Step, "making the links of a merged /usr").because(e)
-    })?;
+    merged_usr(&architecture)?;
     let mut count = 0;
     unpack_all(&files, root, Owners::FromArchive, threads, &mut |_| {
         count += 1;
@@ -126,9 +140,18 @@ pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
+fn merged_usr(architecture: &str) -> Result<(), CallError> {
+    create_merged_usr(Path::new("/"), architecture).map_err(|e| {
+        CallError::new(ErrorKind::Step, "making the links of a merged /usr").because(e)
+    })
+}
+
 /// The places where runs mount something have to be there before the first run that does: what a run makes for its
 /// mounts goes away with it. Owners and modes are those of Debian's base-files.
-pub(crate) fn skeleton_call(_: Call) -> Result<Value, CallError> {
+pub(crate) fn skeleton_call(call: Call) -> Result<Value, CallError> {
+    if let Some(architecture) = call.payload.as_str() {
+        merged_usr(architecture)?;
+    }
     let make = |(path, mode): &(&str, u32)| -> std::io::Result<()> {
         std::fs::create_dir_all(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))

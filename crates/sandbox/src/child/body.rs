@@ -274,7 +274,8 @@ fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
     texts.iter().map(c_string).collect()
 }
 
-fn drop_capabilities() -> rustix::io::Result<()> {
+/// Takes what a build's programs never need from this thread and all that it starts.
+pub(crate) fn drop_capabilities() -> rustix::io::Result<()> {
     let dropped = DROPPED
         .into_iter()
         .fold(CapabilitySet::empty(), CapabilitySet::union);

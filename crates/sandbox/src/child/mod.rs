@@ -32,7 +32,7 @@ use crate::wire::{self, FromChild, Job, Receiver, Start, ToChild};
 use crate::{Function, Network, Request, trees};
 use sources::Sources;
 
-pub(crate) use body::MAX_HANDED;
+pub(crate) use body::{MAX_HANDED, drop_capabilities};
 
 /// `argv[0]` of the sandbox child.
 pub(crate) const MARK: &str = "kiln: sandbox";
