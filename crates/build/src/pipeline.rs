@@ -197,6 +197,8 @@ pub(crate) struct Session<'a> {
     pub(crate) now: SystemTime,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
+    /// Whether the packages are at hand.
+    fetched: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -224,6 +226,7 @@ impl<'a> Session<'a> {
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
+            fetched: AtomicBool::new(false),
         })
     }
 
@@ -249,8 +252,19 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            fetch: None,
             pools: None,
         }
+    }
+
+    /// Has all packages at hand, checked once in a build.
+    fn fetch(&self, lock: &Lock) -> Result<(), Failure> {
+        if self.fetched.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let packages: Vec<&LockedPackage> =
+            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
+        self.resolver().download(&packages)
     }
 
     /// What unpacks the packages of all layers ahead.
@@ -270,7 +284,7 @@ impl<'a> Session<'a> {
         Pools::new(&self.store, downloads, threads, cancel, layers.collect()).map(Some)
     }
 
-    /// Finds the lock or makes one, and has all packages at hand.
+    /// Finds the lock or makes one.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
         let path = source.lock_path();
         let found = read_lock(&path)?;
@@ -313,9 +327,6 @@ impl<'a> Session<'a> {
                     .solve(&plan, &world, &tools, &self.roots(), &stack)?
             }
         };
-        let packages: Vec<&LockedPackage> =
-            lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)?;
         Ok(Resolved {
             plan,
             lock,
@@ -412,7 +423,9 @@ impl<'a> Session<'a> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
+        let fetch = || self.fetch(lock);
         let roots = Roots {
+            fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
             ..self.roots()
         };

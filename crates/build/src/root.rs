@@ -54,9 +54,14 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
+    /// Has all packages at hand; called before the first step that installs some.
+    pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
     pub(crate) pools: Option<Pools>,
 }
+
+/// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
+const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
@@ -64,6 +69,8 @@ struct Work<'w> {
     title: String,
     layer: &'w str,
     unit: Unit,
+    /// Packages that it installs.
+    debs: &'w [Deb],
 }
 
 impl Roots<'_> {
@@ -81,6 +88,7 @@ impl Roots<'_> {
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
+            debs: &[],
         };
         let layer = self.layer(&work, &stack, |place, _, _| {
             debian::unpack(
@@ -105,13 +113,14 @@ impl Roots<'_> {
         let options = options(&plan.layers[0]);
         let id = package_id(self.hasher("system", plan), packages, &options).finish();
         let mut stack = self.empty(id);
+        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
+            debs: &debs,
         };
-        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(&stack, &debs);
         let layer = self.layer(&work, &stack, |place, step, staging| {
             let pool = self.pool(debian::SYSTEM, step)?;
@@ -233,13 +242,14 @@ impl Roots<'_> {
             &options,
         )
         .finish();
+        let debs = self.debs_of(id, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
+            debs: &debs,
         };
-        let debs = self.debs(packages)?;
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
             let pool = self.pool(&layer.name, step)?;
@@ -275,6 +285,7 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _, _| {
             changes::execute(place, list)?;
@@ -308,6 +319,7 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _, _| {
             let scratch = self.store.stage()?;
@@ -336,6 +348,7 @@ impl Roots<'_> {
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
+            debs: &[],
         };
         let made = self.layer(&work, stack, |place, _, _| {
             debian::finish(place, finish)?;
@@ -431,6 +444,22 @@ impl Roots<'_> {
             .unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
     }
 
+    /// What the packages of a step say: as noted when it was done, or from the packages.
+    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+        let noted = self
+            .store
+            .layer(id)
+            .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
+            .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
+        if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
+            return Ok(debs);
+        }
+        if let Some(fetch) = self.fetch {
+            fetch()?;
+        }
+        self.debs(packages)
+    }
+
     fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
         Ok(debian::read_debs(
             packages,
@@ -455,7 +484,13 @@ impl Roots<'_> {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
-                Ok(facts) => Ok(staging.commit(work.id, &work.title, facts)?),
+                Ok(facts) => {
+                    if !work.debs.is_empty() {
+                        let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
+                        staging.attach(DEBS, &text)?;
+                    }
+                    Ok(staging.commit(work.id, &work.title, facts)?)
+                }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
                         let kept = json!({ "lower": stack.lower(), "title": work.title, "layer": name, "epoch": stack.epoch, "origin": failure.origin });
@@ -486,6 +521,11 @@ pub(crate) fn options(layer: &kiln_plan::Layer) -> InstallOptions {
         languages: layer.package_options.languages.clone(),
         bootstrap: false,
     }
+}
+
+fn unwritable(error: &serde_json::Error) -> Failure {
+    Failure::new(FailureKind::Internal, "what packages say cannot be noted")
+        .cause(error.to_string())
 }
 
 fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
