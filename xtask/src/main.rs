@@ -28,6 +28,7 @@ usage: cargo xtask CHORE
   prerequisites         only install what the tests need
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare
+  equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte
   equal-root A B        compare two root file systems: directories or SquashFS files
 ";
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),
+        ["equal-unpack", rest @ ..] => roots::unpack::run(rest),
         ["-h" | "--help"] => {
             print!("{USAGE}");
             Ok(())

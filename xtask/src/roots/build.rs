@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{compare, report, scan};
+use super::{ALLOWED, Allowed, Closeness, compare, report, scan};
 use crate::peer::disk::{Squashfs, partitions};
 use crate::peer::{Options, afresh, build_command, definition, mmdebstrap, need_root, repository};
 use crate::{Result, process, workspace};
@@ -43,11 +43,21 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     process::run(&mut mmdebstrap::command(
         &packages, &mirror, &theirs, no_docs,
     ))?;
-    judge(&ours, &theirs)
+    judge(
+        ("Kiln", &ours),
+        ("mmdebstrap", &theirs),
+        Closeness::Meaning,
+        ALLOWED,
+    )
 }
 
-/// dpkg's own view first, then every file. A is Kiln's root, B is the peer's.
-fn judge(ours: &Path, theirs: &Path) -> Result<()> {
+/// dpkg's own view first, then every file. A is the first root, B the second; each has the name of who made it.
+pub(crate) fn judge(
+    (our_name, ours): (&str, &Path),
+    (their_name, theirs): (&str, &Path),
+    closeness: Closeness,
+    list: &[Allowed],
+) -> Result<()> {
     let (left, right) = (installed(ours)?, installed(theirs)?);
     let only = |a: &str, b: &str| -> Vec<String> {
         let there: std::collections::BTreeSet<&str> = b.lines().collect();
@@ -86,11 +96,11 @@ fn judge(ours: &Path, theirs: &Path) -> Result<()> {
     }
     let (left, right) = (scan(ours)?, scan(theirs)?);
     println!(
-        "A (Kiln) has {} entries, B (mmdebstrap) has {}",
+        "A ({our_name}) has {} entries, B ({their_name}) has {}",
         left.len(),
         right.len()
     );
-    report(&compare(ours, &left, theirs, &right)?)
+    report(&compare(ours, &left, theirs, &right, closeness)?, list)
 }
 
 fn dpkg(root: &Path) -> Command {

@@ -26,6 +26,17 @@ pub(crate) enum Aspect {
     Xattrs,
     /// Which names are one file.
     Links,
+    /// The time of the last change.
+    Time,
+}
+
+/// How closely files are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closeness {
+    /// For two installers: a few files by what they say, and no times.
+    Meaning,
+    /// For two ways of one installer: every byte, and times.
+    Bytes,
 }
 
 /// One difference.
@@ -51,9 +62,10 @@ pub(crate) fn compare(
     left: &Entries,
     b: &Path,
     right: &Entries,
+    closeness: Closeness,
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
-    let sides = (Side::new(a), Side::new(b));
+    let sides = (Side::new(a, closeness), Side::new(b, closeness));
     for (path, entry) in left {
         match right.get(path) {
             Some(other) => pair(&sides, path, entry, other, &mut differences)?,
@@ -70,18 +82,23 @@ pub(crate) fn compare(
 struct Side<'a> {
     root: &'a Path,
     accounts: Accounts,
+    closeness: Closeness,
 }
 
 impl<'a> Side<'a> {
-    fn new(root: &'a Path) -> Side<'a> {
+    fn new(root: &'a Path, closeness: Closeness) -> Side<'a> {
         Side {
             root,
+            closeness,
             accounts: Accounts::of(root),
         }
     }
 
     /// What a file says, where that is not its bytes.
     fn says(&self, path: &Path) -> Option<Vec<String>> {
+        if self.closeness == Closeness::Bytes {
+            return None;
+        }
         let text = std::fs::read_to_string(self.root.join(path)).ok()?;
         canonical(path, &text, &self.accounts)
     }
@@ -166,6 +183,10 @@ fn pair(
                 names(right)
             ),
         );
+    }
+    if a.closeness == Closeness::Bytes && left.mtime != right.mtime {
+        let (x, y) = (left.mtime, right.mtime);
+        report(Aspect::Time, format!("time {x} in A, {y} in B"));
     }
     if left.first_name != right.first_name {
         report(
@@ -256,7 +277,7 @@ mod tests {
 
     fn differences(a: &TempDir, b: &TempDir) -> Vec<String> {
         let (left, right) = (scan(a.path()).unwrap(), scan(b.path()).unwrap());
-        compare(a.path(), &left, b.path(), &right)
+        compare(a.path(), &left, b.path(), &right, Closeness::Meaning)
             .unwrap()
             .iter()
             .map(ToString::to_string)

@@ -10,6 +10,7 @@ pub(crate) mod build;
 mod canonical;
 mod compare;
 mod scan;
+pub(crate) mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,8 @@ use tempfile::TempDir;
 use crate::prerequisites::search_path;
 use crate::{Result, process};
 
-pub(crate) use compare::{Aspect, Difference, compare};
+pub(crate) use allowed::{ALLOWED, Allowed};
+pub(crate) use compare::{Aspect, Closeness, Difference, compare};
 pub(crate) use scan::scan;
 
 /// Compares two roots, prints what differs and what of it is explained, and fails if anything is left.
@@ -27,16 +29,16 @@ pub(crate) fn run(a: &Path, b: &Path) -> Result<()> {
     let (a, b) = (Root::open(a)?, Root::open(b)?);
     let (left, right) = (scan(a.path())?, scan(b.path())?);
     println!("A has {} entries, B has {}", left.len(), right.len());
-    let differences = compare(a.path(), &left, b.path(), &right)?;
-    report(&differences)
+    let differences = compare(a.path(), &left, b.path(), &right, Closeness::Meaning)?;
+    report(&differences, allowed::ALLOWED)
 }
 
 /// Prints differences, explained ones by their reason only; fails if any is unexplained.
-pub(crate) fn report(differences: &[Difference]) -> Result<()> {
-    let mut explained = vec![0_usize; allowed::ALLOWED.len()];
+pub(crate) fn report(differences: &[Difference], list: &[Allowed]) -> Result<()> {
+    let mut explained = vec![0_usize; list.len()];
     let mut unexplained = 0;
     for difference in differences {
-        match allowed::explain(difference) {
+        match allowed::explain(difference, list) {
             Some(entry) => explained[entry] += 1,
             None => {
                 unexplained += 1;
@@ -44,11 +46,7 @@ pub(crate) fn report(differences: &[Difference]) -> Result<()> {
             }
         }
     }
-    for (entry, count) in allowed::ALLOWED
-        .iter()
-        .zip(&explained)
-        .filter(|(_, count)| **count > 0)
-    {
+    for (entry, count) in list.iter().zip(&explained).filter(|(_, count)| **count > 0) {
         println!(
             "  explained, {count} under {}: {}",
             entry.pattern, entry.reason

@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) mode: u32,
     /// Owner and group.
     pub(crate) owner: (u32, u32),
+    /// Seconds since 1970.
+    pub(crate) mtime: i64,
     /// Extended attributes by name.
     pub(crate) xattrs: BTreeMap<OsString, Vec<u8>>,
     /// The first path, in order, of the same file; its own path unless it is a hard link of an earlier one.
@@ -129,6 +131,7 @@ fn entry(full: &Path, path: &Path, metadata: &Metadata) -> Result<Entry> {
         kind,
         mode: metadata.mode() & 0o7777,
         owner: (metadata.uid(), metadata.gid()),
+        mtime: metadata.mtime(),
         xattrs: xattrs(full)?,
         first_name: path.to_path_buf(),
     })

@@ -7,10 +7,12 @@
 //! package does beyond the usual is noticed beforehand ([`facts`]), and the root's own dpkg unpacks that package.
 
 mod adopt;
+mod extract;
 mod facts;
 mod index;
 mod paths;
 mod place;
+mod placing;
 mod pool;
 mod stanza;
 mod status;
@@ -23,7 +25,8 @@ use std::path::Path;
 use kiln_sandbox::{Call, CallError};
 use serde_json::{Value, json};
 
-use adopt::{Adopt, Outcome, Said, adopt, extract};
+use adopt::{Adopt, Outcome, Said, adopt};
+use extract::extract;
 use pool::POOL;
 pub(crate) use pool::{FILL, fill_call};
 pub use pool::{Filter, Pool, PoolItem};
@@ -146,8 +149,8 @@ fn follow(
 
 /// Names the package at fault, as a failure of dpkg does.
 fn named(mut error: Error, package: Option<String>) -> Error {
-    if error.kind == ErrorKind::Step
-        && let Some(name) = package
+    if let Some(name) = package
+        && error.kind != ErrorKind::Cancelled
     {
         error.causes.insert(0, std::mem::take(&mut error.message));
         error.message = format!("package {name} could not be installed");

@@ -36,6 +36,8 @@ use crate::store::{Staging, Store};
 
 /// Where the pool is while it is in a root.
 pub(super) const POOL: &str = ".kiln-pool";
+/// How the message of a package's failure begins; its name follows.
+const AT_FAULT: &str = "package ";
 /// Where package files are seen while a pool is filled.
 const DOWNLOADS: &str = "/downloads";
 
@@ -119,7 +121,12 @@ impl Pool {
             ..Extras::default()
         };
         let mut message = |value: Value| done(value.as_str().unwrap_or(""));
-        place.call(FILL, json!(fill), extras, &mut message)?;
+        let filled = place.call(FILL, json!(fill), extras, &mut message);
+        filled.map_err(|mut error| {
+            let words = error.message.strip_prefix(AT_FAULT);
+            error.package = words.and_then(|w| w.split(' ').next()).map(str::to_owned);
+            error
+        })?;
         Ok(Pool { staging })
     }
 
@@ -202,7 +209,8 @@ fn explain(item: &PoolItem, error: PackageError) -> CallError {
         _ => ErrorKind::Step,
     };
     let full = error.kind() == PackageErrorKind::DiskFull;
-    let made = CallError::new(kind, format!("package {name} could not be unpacked")).because(error);
+    let message = format!("{AT_FAULT}{name} could not be unpacked");
+    let made = CallError::new(kind, message).because(error);
     if full {
         made.hint(
             "the disk that holds the cache is full: free some space, or move it with --cache-dir",

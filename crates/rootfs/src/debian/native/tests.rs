@@ -11,7 +11,8 @@ use kiln_testkit::package::Entry;
 use tar::EntryType;
 use tempfile::TempDir;
 
-use super::adopt::{Adopt, Outcome, Said, adopt, extract};
+use super::adopt::{Adopt, Outcome, Said, adopt};
+use super::extract::extract;
 use super::pool::{Filter, PoolItem, unpack};
 
 const FORCED: [&str; 7] = [
