@@ -3,6 +3,7 @@
 mod cold;
 mod image;
 mod measure;
+mod squashfs;
 mod table;
 
 use crate::Result;
@@ -22,8 +23,8 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "squashfs",
-        about: image::ABOUT_SQUASHFS,
-        run: image::squashfs,
+        about: squashfs::ABOUT,
+        run: squashfs::run,
     },
     Case {
         name: "tar.gz",

@@ -1,7 +1,7 @@
 //! Which bytes of which file become data blocks, and which tails share a fragment block.
 //!
 //! Decided from names and lengths alone, before anything is read. Tails are put in an order that brings similar files
-//! together, and the order is cut into groups of five eighths of a block to a whole block, each behind the tail with the
+//! together, and the order is cut into groups of three quarters of a block to a whole block, each behind the tail with the
 //! least hash. Two trees that differ before some place soon choose the same cut behind it, and from there on everything is the
 //! same: a file that is added, removed or resized changes its own group and seldom more than the next one (between one
 //! and two groups on average, simulated over edits of a tree of 35,000 files).
@@ -85,7 +85,7 @@ impl Layout {
     }
 
     /// How many of the tails, at least one, make the next group: where the block is full at the latest; of the places
-    /// where it is five eighths full or more, behind the tail whose hash is least for its length.
+    /// where it is three quarters full or more, behind the tail whose hash is least for its length.
     fn cut(&self, files: &[File<'_>], tails: &[usize]) -> usize {
         let mut filled = 0;
         let mut best = (u64::MAX, 0);
@@ -94,7 +94,7 @@ impl Layout {
             let length = u64::from(self.tail_length(file.content.len()));
             filled += length;
             if filled > u64::from(self.block_size) {
-                // Five eighths may have been skipped by one long tail.
+                // Three quarters may have been skipped by one long tail.
                 return if best.1 > 0 {
                     best.1
                 } else {
@@ -102,7 +102,7 @@ impl Layout {
                 };
             }
             let key = (hash(&file.path) >> 1) / length.max(1);
-            if filled >= u64::from(self.block_size / 8 * 5) && key < best.0 {
+            if filled >= u64::from(self.block_size / 4 * 3) && key < best.0 {
                 best = (key, count);
             }
         }

@@ -545,7 +545,10 @@ impl<'a> Queue<'a> {
 
     fn give_back(&self, buffer: Vec<u8>) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        spare.push(buffer);
+        // One for every job that can be under way; an empty one saves nothing.
+        if buffer.capacity() > 0 && (spare.len() as u64) < self.window {
+            spare.push(buffer);
+        }
     }
 
     fn is_done(&self, written: u64) -> bool {
