@@ -67,6 +67,12 @@ const DRAWN: &[Allowed] = &[
     ),
     allow("var/log/*", RANDOM, "logs"),
     allow(
+        "usr/share/man",
+        &[Aspect::Time],
+        "with --excludedocs: where dpkg unpacks, it was filled and emptied before dpkg's turn",
+    ),
+    allow("usr/share/doc-base", &[Aspect::Time], "as usr/share/man"),
+    allow(
         "*.pypy39.pyc",
         RANDOM,
         "PyPy orders constants by their addresses in memory",
