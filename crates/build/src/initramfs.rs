@@ -11,7 +11,7 @@
 //!   looks.json                                paths, what was asked of them, and their states
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -38,7 +38,7 @@ const KEPT: usize = 8;
 const LOOKS: &str = "looks.json";
 
 /// What was asked of paths, and the answers.
-type Now = BTreeMap<String, (Look, String)>;
+type Now = BTreeMap<(String, Look), String>;
 
 /// What a result says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,10 +115,8 @@ impl Session<'_> {
             let sights: Vec<Vec<Sight>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
             let now = self.now(&place, &sights)?;
-            let same = |sight: &Sight| {
-                now.get(&sight.path)
-                    .is_some_and(|(look, state)| *look == sight.look && *state == sight.state)
-            };
+            let same =
+                |sight: &Sight| now.get(&(sight.path.clone(), sight.look)) == Some(&sight.state);
             fitting = candidates
                 .iter()
                 .zip(&sights)
@@ -151,16 +149,16 @@ impl Session<'_> {
         Ok(Some(facts.version.clone()))
     }
 
-    /// The states, in this root, of all paths that matter to a candidate. Where candidates asked different things of a
-    /// path, the newest counts, and the others do not fit.
+    /// What this root answers to everything that any candidate asked.
     fn now(&self, place: &Place<'_>, sights: &[Vec<Sight>]) -> Result<Now, Failure> {
-        let mut asked: BTreeMap<String, Look> = BTreeMap::new();
-        for sight in sights.iter().flatten() {
-            asked.entry(sight.path.clone()).or_insert(sight.look);
-        }
+        let asked: BTreeSet<(String, Look)> = sights
+            .iter()
+            .flatten()
+            .map(|sight| (sight.path.clone(), sight.look))
+            .collect();
         let found = states(place, &asked)?.into_iter();
         Ok(found
-            .map(|sight| (sight.path, (sight.look, sight.state)))
+            .map(|sight| ((sight.path, sight.look), sight.state))
             .collect())
     }
 
@@ -207,7 +205,7 @@ impl Session<'_> {
             },
             ..place
         };
-        let sights = states(&untouched, &looks)?;
+        let sights = states(&untouched, &looks.into_iter().collect())?;
         let facts = Facts {
             version: made.version.clone(),
             root: root.id,

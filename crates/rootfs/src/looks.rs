@@ -5,7 +5,7 @@
 //! size and time are left out: they change with names that nobody asked for. Times after `SOURCE_DATE_EPOCH` count as
 //! that, as they do for the program and for the image: they are only the clock of the build that wrote the file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +34,7 @@ const LOADERS: &[&str] = &[
 
 #[derive(Serialize, Deserialize)]
 struct Question {
-    paths: BTreeMap<String, Look>,
+    paths: BTreeSet<(String, Look)>,
     epoch: i64,
 }
 
@@ -53,7 +53,7 @@ pub struct Sight {
 ///
 /// # Errors
 /// The sandbox cannot be made.
-pub fn states(place: &Place<'_>, paths: &BTreeMap<String, Look>) -> Result<Vec<Sight>> {
+pub fn states(place: &Place<'_>, paths: &BTreeSet<(String, Look)>) -> Result<Vec<Sight>> {
     let extras = Extras {
         bare: true,
         ..Extras::default()
@@ -74,13 +74,13 @@ pub fn states(place: &Place<'_>, paths: &BTreeMap<String, Look>) -> Result<Vec<S
 
 pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
     let Question { mut paths, epoch } = payload(&call)?;
-    if paths.values().any(|look| look.executed) {
+    if paths.iter().any(|(_, look)| look.executed) {
         let read = Look {
             content: true,
             ..Look::default()
         };
         for loader in LOADERS {
-            paths.entry((*loader).to_owned()).or_insert(read);
+            paths.insert(((*loader).to_owned(), read));
         }
     }
     add_interpreters(&mut paths);
@@ -91,7 +91,7 @@ pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
 }
 
 /// Scripts name what runs them in their first line (execve(2)); the kernel opens it without a system call.
-fn add_interpreters(paths: &mut BTreeMap<String, Look>) {
+fn add_interpreters(paths: &mut BTreeSet<(String, Look)>) {
     let mut fresh: BTreeSet<String> = paths
         .iter()
         .filter(|(_, look)| look.executed)
@@ -101,12 +101,14 @@ fn add_interpreters(paths: &mut BTreeMap<String, Look>) {
         let Some(interpreter) = interpreter(Path::new(&path)) else {
             continue;
         };
-        let look = paths.entry(interpreter.clone()).or_default();
-        if !look.executed {
+        let ran = Look {
+            content: true,
+            names: false,
+            executed: true,
+        };
+        if paths.insert((interpreter.clone(), ran)) {
             fresh.insert(interpreter);
         }
-        look.executed = true;
-        look.content = true;
     }
 }
 
@@ -294,9 +296,9 @@ mod tests {
             names: false,
             executed: true,
         };
-        let mut paths = BTreeMap::from([(outer, ran)]);
+        let mut paths = BTreeSet::from([(outer, ran)]);
         add_interpreters(&mut paths);
-        assert_eq!(paths.get(&inner), Some(&ran));
-        assert_eq!(paths.get("/bin/sh"), Some(&ran));
+        assert!(paths.contains(&(inner, ran)));
+        assert!(paths.contains(&("/bin/sh".to_owned(), ran)));
     }
 }
