@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_image::blocks::{self, Limits, Outcome, PackStore};
 use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
@@ -17,6 +17,10 @@ use kiln_image::tree::{Content, Inode, Meta, Tree};
 use nasty::{need_root, noise};
 
 const BLOCK: u32 = 8 << 10;
+/// Tells a process that a test starts from this binary where it is to work.
+const STORE: &str = "KILN_TEST_STORE";
+/// And in which round it is.
+const ROUND: &str = "KILN_TEST_ROUND";
 
 fn options() -> Options {
     Options {
@@ -138,36 +142,61 @@ fn packs_that_are_cut_off_empty_or_no_packs_are_misses() {
     assert!(!store.path().join("00.pack").exists());
 }
 
-#[test]
-#[ignore = "the process that a_kill_at_any_instant_leaves_a_good_store kills"]
-fn writes_images_until_it_is_killed() {
-    let directory = PathBuf::from(std::env::var_os("KILN_TEST_STORE").unwrap());
-    for seed in 0.. {
-        warm(&tree(60, seed * 1000), &directory);
+/// This test's binary again, to run the named test alone as a process that works on `store`.
+fn again(test: &str, store: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--test-threads=1"]);
+    command.env(STORE, store);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Where the process that a test started is to work.
+fn given_store() -> Option<PathBuf> {
+    std::env::var_os(STORE).map(PathBuf::from)
+}
+
+/// Waits for what another process makes.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn writes_images_until_it_is_killed(directory: &Path) {
+    // Trees that no earlier round stored, so that there is something to write at once.
+    let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
+    for tree_of_it in 0.. {
+        warm(&tree(60, round * 100_000 + tree_of_it * 1000), directory);
     }
 }
 
 #[test]
 fn a_kill_at_any_instant_leaves_a_good_store() {
+    if let Some(directory) = given_store() {
+        return writes_images_until_it_is_killed(&directory);
+    }
     let store = tempfile::tempdir().unwrap();
+    let packs = || files(store.path(), ".pack").len();
     let (mut in_the_making, mut entries) = (0, 0);
     for round in 0..100u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--ignored",
-                "--exact",
-                "writes_images_until_it_is_killed",
-                "--test-threads=1",
-            ])
-            .env("KILN_TEST_STORE", store.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(15 + round * 7 % 60));
+        let test = "a_kill_at_any_instant_leaves_a_good_store";
+        let before = packs();
+        let mut child = again(test, store.path());
+        let mut child = child.env(ROUND, round.to_string()).spawn().unwrap();
+        // Around a commit, and while a pack is written: what it does says when, not a clock that fits one machine.
+        match round % 4 {
+            0 => until("pack", || packs() > before),
+            _ => until("pack in the making", || {
+                files(store.path(), "").len() > packs()
+            }),
+        }
+        std::thread::sleep(Duration::from_micros(round * 37 % 400 * 10));
         child.kill().unwrap();
         child.wait().unwrap();
-        in_the_making += files(store.path(), "").len() - files(store.path(), ".pack").len();
+        in_the_making += files(store.path(), "").len() - packs();
         entries += open(store.path()).len();
         // No lock is left: the next command cleans up.
         blocks::reclaim(&handle(store.path())).unwrap();
@@ -181,8 +210,8 @@ fn a_kill_at_any_instant_leaves_a_good_store() {
         in_the_making > 5 && entries > 0,
         "{in_the_making} {entries}"
     );
-    for seed in 0..5 {
-        let tree = tree(60, seed * 1000);
+    for round in 0..8 {
+        let tree = tree(60, round * 100_000);
         assert!(warm(&tree, store.path()).0 == cold(&tree));
     }
 }
@@ -278,12 +307,9 @@ fn a_collection_goes_by_age_and_size_and_puts_small_packs_together() {
     assert!(files(store.path(), "").is_empty());
 }
 
-#[test]
-#[ignore = "the process that a_full_disk_ends_the_storing_and_not_the_image_needs_root runs in a small tmpfs"]
-fn stores_on_a_full_disk() {
-    let directory = PathBuf::from(std::env::var_os("KILN_TEST_STORE").unwrap());
+fn stores_on_a_full_disk(directory: &Path) {
     let tree = tree(400, 5);
-    let packs = Arc::new(PackStore::open(handle(&directory)).unwrap());
+    let packs = Arc::new(PackStore::open(handle(directory)).unwrap());
     let options = Options {
         block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
         ..options()
@@ -296,7 +322,7 @@ fn stores_on_a_full_disk() {
     // Without a reserve the disk runs full in the middle: the file check at the start needs 64 MiB.
     let filler = File::create(directory.join("filler")).unwrap();
     let (image, _, outcome) = {
-        let packs = Arc::new(open(&directory));
+        let packs = Arc::new(open(directory));
         let options = Options {
             block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
             ..options.clone()
@@ -319,17 +345,32 @@ fn stores_on_a_full_disk() {
     assert!(image == cold(&tree));
     let trouble = outcome.trouble.unwrap();
     assert!(trouble.contains("No space left"), "{trouble}");
-    assert!(files(&directory, ".pack").is_empty());
-    assert!(files(&directory, "").iter().all(|f| f.ends_with("filler")));
+    assert!(files(directory, ".pack").is_empty());
+    assert!(files(directory, "").iter().all(|f| f.ends_with("filler")));
 }
 
 #[test]
 fn a_full_disk_ends_the_storing_and_not_the_image_needs_root() {
+    if let Some(directory) = given_store() {
+        return stores_on_a_full_disk(&directory);
+    }
     need_root();
     let work = tempfile::tempdir().unwrap();
-    let script = r#"mount -t tmpfs -o size=80m tmpfs "$KILN_TEST_STORE" && exec "$0" --ignored --exact stores_on_a_full_disk"#;
+    let script = format!(r#"mount -t tmpfs -o size=80m tmpfs "${STORE}" && exec "$@""#);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        &script,
+        "sh",
+    ]);
     command.arg(std::env::current_exe().unwrap());
-    nasty::run(command.env("KILN_TEST_STORE", work.path()));
+    command.args([
+        "--exact",
+        "a_full_disk_ends_the_storing_and_not_the_image_needs_root",
+    ]);
+    nasty::run(command.env(STORE, work.path()));
 }
