@@ -20,6 +20,7 @@ mod plan;
 mod pools;
 mod resolve;
 mod root;
+mod shared;
 mod squash;
 mod steps;
 
@@ -28,8 +29,10 @@ pub use event::*;
 pub use failure::*;
 pub use kiln_packages::Proxies;
 pub use kiln_plan::Input;
+pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use output::Artifact;
 pub use pipeline::{BuildReport, BuildRequest, build, lock};
 pub use plan::plan;
+pub use shared::SharedCache;
 pub use squash::FUNCTIONS;
 pub use steps::{Sink, Timing};

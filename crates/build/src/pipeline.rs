@@ -18,6 +18,7 @@ use crate::output::Output;
 use crate::pools::Pools;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{Roots, Stack, options};
+use crate::shared::{Means, Shared, SharedCache};
 use crate::steps::{Sink, Steps};
 use crate::{Cancel, Event, Failure, FailureKind};
 
@@ -42,6 +43,8 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// A cache that other machines use too.
+    pub shared: Option<SharedCache>,
     /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
     pub dpkg_unpacks: bool,
 }
@@ -98,11 +101,13 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
     let root = session.root(&resolved)?;
     let key = session.key(&resolved, &root);
     if let Some(report) = session.current(key, &request.output) {
+        session.finish_sharing();
         return Ok(report);
     }
     let made = session.image_or_again(&resolved, &root, &output)?;
     let report = session.publish(&resolved, &made, &output)?;
     session.remember(key, &report);
+    session.finish_sharing();
     Ok(report)
 }
 
@@ -195,6 +200,7 @@ pub(crate) struct Session<'a> {
     pub(crate) metadata: PathBuf,
     pub(crate) fetcher: Fetcher,
     pub(crate) now: SystemTime,
+    pub(crate) shared: Option<Shared>,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
@@ -214,7 +220,13 @@ impl<'a> Session<'a> {
             offline: request.offline,
             ..FetchOptions::default()
         };
+        let means = Means {
+            store: store.clone(),
+        };
+        let offline = request.offline;
+        let shared = Shared::open(request.shared.as_ref(), offline, steps, &cancel.run, means)?;
         Ok(Session {
+            shared,
             request,
             steps,
             cancel,
@@ -254,6 +266,14 @@ impl<'a> Session<'a> {
             threads: self.request.threads,
             fetch: None,
             pools: None,
+            shared: self.shared.as_ref(),
+        }
+    }
+
+    /// What was made reaches the shared cache before the build says that it is done.
+    fn finish_sharing(&self) {
+        if let Some(shared) = &self.shared {
+            shared.finish(self.steps);
         }
     }
 
@@ -360,8 +380,12 @@ impl<'a> Session<'a> {
             }
         };
         let wanted: Vec<&LockedPackage> = tools.iter().collect();
-        self.resolver().download(&wanted)?;
-        let stack = self.roots().tools(&plan, &wanted)?;
+        let fetch = || self.resolver().download(&wanted);
+        let roots = Roots {
+            fetch: Some(&fetch),
+            ..self.roots()
+        };
+        let stack = roots.tools(&plan, &wanted)?;
         let made_by_pre = if has_pre {
             Some(self.roots().pre(&first.pre_scripts, &stack)?)
         } else {

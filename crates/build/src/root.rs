@@ -16,6 +16,7 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::pools::Pools;
+use crate::shared::Shared;
 use crate::steps::{Step, Steps};
 use crate::{Failure, FailureKind, Unit};
 
@@ -58,6 +59,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
     pub(crate) pools: Option<Pools>,
+    /// Where other machines' layers are.
+    pub(crate) shared: Option<&'a Shared>,
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
@@ -91,6 +94,9 @@ impl Roots<'_> {
             debs: &[],
         };
         let layer = self.layer(&work, &stack, |place, _, _| {
+            if let Some(fetch) = self.fetch {
+                fetch()?;
+            }
             debian::unpack(
                 place,
                 &self.download_dir,
@@ -113,7 +119,7 @@ impl Roots<'_> {
         let options = options(&plan.layers[0]);
         let id = package_id(self.hasher("system", plan), packages, &options).finish();
         let mut stack = self.empty(id);
-        let debs = self.debs_of(id, packages)?;
+        let debs = self.debs_of(id, debian::SYSTEM, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
@@ -242,7 +248,7 @@ impl Roots<'_> {
             &options,
         )
         .finish();
-        let debs = self.debs_of(id, packages)?;
+        let debs = self.debs_of(id, &layer.name, packages)?;
         let work = Work {
             id,
             title: packages_title(packages),
@@ -445,10 +451,14 @@ impl Roots<'_> {
     }
 
     /// What the packages of a step say: as noted when it was done, or from the packages.
-    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+    fn debs_of(
+        &self,
+        id: Id,
+        layer: &str,
+        packages: &[&LockedPackage],
+    ) -> Result<Vec<Deb>, Failure> {
         let noted = self
-            .store
-            .layer(id)
+            .find(id, Some(layer))
             .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
             .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
         if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
@@ -476,11 +486,14 @@ impl Roots<'_> {
         make: impl FnOnce(&Place<'_>, &Step<'_, '_>, &Staging) -> Result<Value, Failure>,
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
-        if let Some(layer) = self.store.layer(work.id) {
-            self.steps.cached(&work.title, name);
+        if let Some(layer) = self.find(work.id, name) {
+            let pulled = self.shared.is_some_and(|s| s.has_pulled(work.id));
+            self.steps.cached_here(&work.title, name, pulled);
+            self.push(&layer);
             return Ok(layer);
         }
-        self.steps.step(&work.title, name, work.unit, |step| {
+        self.cancelled()?;
+        let made = self.steps.step(&work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
@@ -501,7 +514,32 @@ impl Roots<'_> {
                     Err(failure)
                 }
             }
-        })
+        })?;
+        self.push(&made);
+        Ok(made)
+    }
+
+    /// A layer that is here, or comes from the shared cache.
+    fn find(&self, id: Id, layer: Option<&str>) -> Option<Layer> {
+        let pull = || self.shared?.pull(self.store, self.steps, id, layer);
+        self.store.layer(id).or_else(pull)
+    }
+
+    fn push(&self, layer: &Layer) {
+        if let Some(shared) = self.shared {
+            shared.push(layer);
+        }
+    }
+
+    /// A transfer that was stopped is a miss, and no reason to begin a step.
+    fn cancelled(&self) -> Result<(), Failure> {
+        match self.cancel.is_cancelled() {
+            true => Err(Failure::new(
+                FailureKind::Cancelled,
+                "the build was stopped",
+            )),
+            false => Ok(()),
+        }
     }
 }
 

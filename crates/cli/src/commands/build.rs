@@ -20,6 +20,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     request.offline = args.offline;
     request.locked = args.locked;
     request.dpkg_unpacks = args.dpkg_unpacks;
+    request.shared = super::shared::resolve(&args.shared, &context.settings)?;
     if let Some(jobs) = args.jobs {
         request.threads = jobs as usize;
     }
@@ -91,6 +92,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         },
         epoch: settings.source_date_epoch()?,
         threads: settings.processors,
+        shared: None,
         dpkg_unpacks: false,
     })
 }

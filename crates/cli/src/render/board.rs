@@ -65,12 +65,17 @@ impl Board {
             Event::StepStarted { step, title, layer } => {
                 self.step_started(*step, title, layer.as_deref(), now)
             }
-            Event::StepCached { title, layer, .. } if normal => {
-                vec![self.verb_line(
-                    self.palette.good,
-                    "cached",
-                    &full_title(title, layer.as_deref()),
-                )]
+            Event::StepCached {
+                title,
+                layer,
+                shared,
+                ..
+            } if normal => {
+                let mut text = full_title(title, layer.as_deref());
+                if *shared {
+                    text += " (from the shared cache)";
+                }
+                vec![self.verb_line(self.palette.good, "cached", &text)]
             }
             Event::Progress {
                 step,
@@ -456,6 +461,7 @@ mod tests {
                 step: 0,
                 title: "tools root".into(),
                 layer: None,
+                shared: false,
             },
             start(1, "downloading 312 packages", None),
             progress(1, 100_000_000, Some(882_000_000), Unit::Bytes, "libc6"),
