@@ -23,6 +23,7 @@ mod root;
 mod shared;
 mod squash;
 mod steps;
+mod vendor;
 
 pub use cancel::Cancel;
 pub use event::*;

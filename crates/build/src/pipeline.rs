@@ -1,6 +1,6 @@
 //! A build, as a list of verbs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -20,6 +20,7 @@ use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lo
 use crate::root::{Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::steps::{Sink, Steps};
+use crate::vendor::Vendored;
 use crate::{Cancel, Event, Failure, FailureKind};
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
@@ -43,6 +44,8 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// A directory that [`lock`] made, from which everything comes; [`BuildRequest::offline`] goes with it.
+    pub vendor: Option<PathBuf>,
     /// A cache that other machines use too.
     pub shared: Option<SharedCache>,
     /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
@@ -111,12 +114,14 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
     Ok(report)
 }
 
-/// Resolves a definition and gives the lock's text and the place where it belongs.
+/// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
+/// is put into that directory.
 ///
 /// # Errors
 /// As [`build`].
 pub fn lock(
     request: &BuildRequest,
+    vendor: Option<&Path>,
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
@@ -133,6 +138,9 @@ pub fn lock(
     let lock = session
         .resolver()
         .solve(&plan, &world, &tools, &session.roots(), &stack)?;
+    if let Some(directory) = vendor {
+        session.vendor(directory, &lock, &world)?;
+    }
     Ok((path, lock))
 }
 
@@ -201,6 +209,7 @@ pub(crate) struct Session<'a> {
     pub(crate) fetcher: Fetcher,
     pub(crate) now: SystemTime,
     pub(crate) shared: Option<Shared>,
+    vendored: Option<Vendored>,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
@@ -225,8 +234,14 @@ impl<'a> Session<'a> {
         };
         let offline = request.offline;
         let shared = Shared::open(request.shared.as_ref(), offline, steps, &cancel.run, means)?;
+        let vendored = request.vendor.as_deref().map(Vendored::open).transpose()?;
+        let metadata = match &vendored {
+            Some(vendored) => vendored.metadata(&request.cache)?,
+            None => request.cache.join("metadata"),
+        };
         Ok(Session {
             shared,
+            vendored,
             request,
             steps,
             cancel,
@@ -234,7 +249,7 @@ impl<'a> Session<'a> {
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
                 .map_err(package_error)?,
-            metadata: request.cache.join("metadata"),
+            metadata,
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
@@ -242,7 +257,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             fetcher: &self.fetcher,
             downloads: &self.downloads,
@@ -284,7 +299,18 @@ impl<'a> Session<'a> {
         }
         let packages: Vec<&LockedPackage> =
             lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)
+        self.download(&packages)
+    }
+
+    /// Has packages in the store, from the network or from the vendored directory.
+    fn download(&self, packages: &[&LockedPackage]) -> Result<(), Failure> {
+        let Some(vendored) = &self.vendored else {
+            return self.resolver().download(packages);
+        };
+        let local: Vec<LockedPackage> = packages.iter().map(|p| vendored.localised(p)).collect();
+        let local: Vec<&LockedPackage> = local.iter().collect();
+        let done = self.resolver().download(&local);
+        done.map_err(|failure| failure.hint(crate::vendor::AGAIN))
     }
 
     /// What unpacks the packages of all layers ahead.
@@ -306,9 +332,13 @@ impl<'a> Session<'a> {
 
     /// Finds the lock or makes one.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
-        let path = source.lock_path();
+        let path = match &self.vendored {
+            Some(vendored) => vendored.lock_path(),
+            None => source.lock_path(),
+        };
+        let locked = self.request.locked || self.vendored.is_some();
         let found = read_lock(&path)?;
-        if found.is_none() && self.request.locked {
+        if found.is_none() && locked {
             let failure = Failure::new(
                 FailureKind::Definition,
                 format!("there is no {}", path.display()),
@@ -319,8 +349,13 @@ impl<'a> Session<'a> {
         }
         let (lowered, plan, world, tools, stack) = self.prepare(source, first, found.as_ref())?;
         let lock = match found {
-            Some(lock) if is_current(&lock, &plan) => lock,
-            Some(_) if self.request.locked => {
+            Some(lock) if is_current(&lock, &plan) => {
+                if let Some(vendored) = &self.vendored {
+                    vendored.check(&lock, &self.resolver().world(&plan)?)?;
+                }
+                lock
+            }
+            Some(_) if locked => {
                 let failure = Failure::new(
                     FailureKind::Definition,
                     format!(
@@ -328,7 +363,11 @@ impl<'a> Session<'a> {
                         path.display()
                     ),
                 );
-                return Err(failure.hint("run `kiln lock` and commit the file"));
+                let hint = match &self.vendored {
+                    Some(_) => crate::vendor::AGAIN,
+                    None => "run `kiln lock` and commit the file",
+                };
+                return Err(failure.hint(hint));
             }
             stale => {
                 if stale.is_some() {
@@ -380,7 +419,7 @@ impl<'a> Session<'a> {
             }
         };
         let wanted: Vec<&LockedPackage> = tools.iter().collect();
-        let fetch = || self.resolver().download(&wanted);
+        let fetch = || self.download(&wanted);
         let roots = Roots {
             fetch: Some(&fetch),
             ..self.roots()

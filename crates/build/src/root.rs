@@ -93,10 +93,12 @@ impl Roots<'_> {
             unit: Unit::Packages,
             debs: &[],
         };
+        if let Some(fetch) = self.fetch
+            && self.find(id, Some(work.layer)).is_none()
+        {
+            fetch()?;
+        }
         let layer = self.layer(&work, &stack, |place, _, _| {
-            if let Some(fetch) = self.fetch {
-                fetch()?;
-            }
             debian::unpack(
                 place,
                 &self.download_dir,

@@ -152,6 +152,9 @@ pub(crate) struct BuildArgs {
     /// Fail unless kiln.lock is there and fits the definition
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Build without a network from a directory that `kiln lock --vendor` made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vendor: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shared: SharedArgs,
     /// Steps and compression threads at once [default: processors]
@@ -202,7 +205,8 @@ pub(crate) struct PlanArgs {
 pub(crate) struct LockArgs {
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
-    /// Also copy every locked package into this directory
+    /// Also put everything that a build needs from the network into this
+    /// directory, for `kiln build --vendor`
     #[arg(long, value_name = "DIR")]
     pub(crate) vendor: Option<PathBuf>,
     /// No network: metadata must be in the download store
