@@ -72,6 +72,7 @@ const MODULES: &[&str] = &[
     "judges::",
     "kill::",
     "rootless::",
+    "shared::",
     "warm::",
 ];
 

@@ -84,7 +84,7 @@ impl Shared {
                 break;
             }
             let Some(record) = &found else { break };
-            match self.part(record, name, &wanted) {
+            match self.part(steps, record, name, &wanted) {
                 Ok(None) => {}
                 Ok(Some(pack)) => match adopt(place, store, pack) {
                     Ok(count) => adopted += count,
@@ -106,6 +106,7 @@ impl Shared {
     /// A pack with those of its chunks that have wanted blocks; none where it has no such block.
     fn part(
         &self,
+        steps: &Steps<'_>,
         record: &Record,
         name: &str,
         wanted: &HashSet<BlockKey>,
@@ -128,8 +129,12 @@ impl Shared {
         let ends = [(0, 8), (size.saturating_sub(1), 1)];
         let needed = needed(pack, places.iter().chain(&ends));
         for (offset, chunk) in needed {
-            let bytes = self.share.fetch_whole(std::slice::from_ref(chunk))?;
-            file.write_all_at(&bytes, offset).map_err(|e| local(&e))?;
+            match self.share.fetch_whole(std::slice::from_ref(chunk)) {
+                Ok(bytes) => file.write_all_at(&bytes, offset).map_err(|e| local(&e))?,
+                // A gap: only its blocks are missed.
+                Err(error) if !self.share.is_given_up() => self.trouble(steps, &error),
+                Err(error) => return Err(error),
+            }
         }
         let at = size.saturating_sub(index.len() as u64);
         file.write_all_at(&index, at).map_err(|e| local(&e))?;

@@ -13,4 +13,5 @@ mod judges;
 mod kill;
 mod residue;
 mod rootless;
+mod shared;
 mod warm;

@@ -1,0 +1,384 @@
+//! Caches that machines share, and directories that are carried to machines without a network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{LONGEST, Ran, Turn, run, text, tool};
+use crate::residue::names;
+
+const COMMANDS: &str = "executing";
+const SCRIPT: &str = "running 1 script";
+const FINISH: &str = "finishing";
+
+/// A shared cache in a directory, and the machines that use it: their caches are directories of the turn.
+struct Setting {
+    turn: Turn,
+}
+
+impl Setting {
+    /// The machine whose cache is warm has filled the shared cache; gives its image's digest.
+    fn filled() -> (Setting, String) {
+        let setting = Setting { turn: Turn::warm() };
+        let key = "a secret of the test, long enough\n";
+        setting.turn.write("key", key);
+        let ran = setting.turn.kiln(&setting.arguments(&["-o", "a"]));
+        ran.assert(0).says(&["sharing results with file://"]);
+        no_warning(&ran);
+        let digest = setting.digest("a");
+        (setting, digest)
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}", text(&self.turn.path("share")))
+    }
+
+    fn arguments<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
+        let url: &'static str = Box::leak(self.url().into_boxed_str());
+        let common = [
+            "build",
+            "--format",
+            "raw",
+            "--shared-cache",
+            url,
+            "--shared-cache-key",
+            "key",
+            "minimal.ks",
+        ];
+        [&common, more].concat()
+    }
+
+    /// A build of the machine with this cache, which has nothing but the lock.
+    fn build(&self, cache: &str, more: &[&str]) -> Ran {
+        let cache = text(&self.turn.path(cache));
+        let output = ["--locked", "-o", "b", "--cache-dir", &cache];
+        let ran = self.turn.kiln(&self.arguments(&[&output, more].concat()));
+        ran.assert(0);
+        ran
+    }
+
+    fn digest(&self, output: &str) -> String {
+        digest(&self.turn.path(output).join("disk.raw"))
+    }
+
+    fn share(&self, object: &str) -> PathBuf {
+        self.turn.path("share/kiln1").join(object)
+    }
+
+    /// The layer of a machine's cache whose title begins so.
+    fn layer(&self, cache: &str, title: &str) -> String {
+        let layers = self.turn.path(cache).join("layers");
+        let found = names(&layers).into_iter().find(|id| {
+            let note = fs::read(layers.join(id).join("layer.json")).expect("a layer");
+            let note: Value = serde_json::from_slice(&note).expect("JSON");
+            note["title"].as_str().is_some_and(|t| t.starts_with(title))
+        });
+        found.unwrap_or_else(|| panic!("no layer {title}"))
+    }
+
+    fn record(&self, layer: &str) -> PathBuf {
+        self.share(&format!("layers/{layer}"))
+    }
+
+    /// The first chunk of a layer's archive.
+    fn chunk(&self, layer: &str) -> PathBuf {
+        let chunk = &body(&self.record(layer))["files"]["fs.tar.zst"][0]["sha256"];
+        let chunk = chunk.as_str().expect("a chunk");
+        self.share(&format!("chunks/{}/{chunk}", &chunk[..2]))
+    }
+
+    /// Takes layers from a machine's cache and damages objects of the shared one; the build makes the same image, and
+    /// says of each object, but those that are just missing, that there is something wrong with it.
+    fn survives(&self, right: &str, damages: &[(&str, PathBuf, Damage)]) {
+        for (title, ..) in damages {
+            let layer = self.layer("b", title);
+            fs::remove_dir_all(self.turn.path("b/layers").join(layer)).expect("a layer");
+        }
+        for (_, object, damage) in damages {
+            damage.inflict(object);
+        }
+        let ran = self.build("b", &[]);
+        assert_eq!(self.digest("b"), right, "{}", ran.whole());
+        for (title, object, damage) in damages {
+            let name = object.file_name().expect("a name").to_string_lossy();
+            let warned = ran.stderr.lines().any(|line| line.contains(&*name));
+            let record = object.parent().is_some_and(|dir| dir.ends_with("layers"));
+            let quiet = record && matches!(damage, Damage::Delete);
+            assert_eq!(warned, !quiet, "{title}: {damage:?}\n{}", ran.whole());
+            assert!(
+                ran.stderr.contains(&format!("done minimal: {title}"))
+                    || ran.stderr.contains(&format!("done {title}")),
+                "{title} was not made anew\n{}",
+                ran.whole()
+            );
+        }
+    }
+}
+
+/// What can become of an object.
+#[derive(Debug)]
+enum Damage {
+    Flip,
+    Truncate,
+    Replace(PathBuf),
+    Delete,
+}
+
+impl Damage {
+    fn inflict(&self, object: &Path) {
+        let mut bytes = fs::read(object).unwrap_or_else(|e| panic!("{}: {e}", object.display()));
+        match self {
+            Damage::Flip => bytes[90] ^= 1,
+            Damage::Truncate => bytes.truncate(bytes.len() / 2),
+            Damage::Replace(other) => bytes = fs::read(other).expect("another object"),
+            Damage::Delete => return fs::remove_file(object).expect("an object"),
+        }
+        fs::write(object, bytes).expect("an object");
+    }
+}
+
+/// A record without its seal.
+fn body(record: &Path) -> Value {
+    let text = fs::read(record).unwrap_or_else(|e| panic!("{}: {e}", record.display()));
+    let start = text.iter().position(|b| *b == b'\n').expect("a seal") + 1;
+    serde_json::from_slice(&text[start..]).expect("JSON")
+}
+
+fn digest(path: &Path) -> String {
+    let sum = tool("sha256sum", &[&text(path)]);
+    let digest = sum.assert(0).stdout.split_whitespace().next();
+    digest.expect("a digest").to_owned()
+}
+
+fn no_warning(ran: &Ran) {
+    assert!(!ran.stderr.contains("warning"), "{}", ran.whole());
+}
+
+#[test]
+fn a_second_machine_starts_warm_and_survives_every_damage() {
+    let (setting, right) = Setting::filled();
+    let ran = setting.build("b", &[]);
+    no_warning(&ran);
+    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+    ran.says(&[
+        "cached tools: unpacking the build tools (from the shared cache)",
+        "cached generating the initramfs (from the shared cache)",
+        " 0 new blocks",
+    ]);
+    let fetched = names(&setting.turn.path("b/downloads/sha256"));
+    assert!(fetched.is_empty(), "packages were fetched\n{}", ran.whole());
+    // What names chunks are is what they hold: an outsider's tool says so.
+    for shard in names(&setting.share("chunks")) {
+        for name in names(&setting.share(&format!("chunks/{shard}"))) {
+            let object = setting.share(&format!("chunks/{shard}/{name}"));
+            assert_eq!(digest(&object), name);
+        }
+    }
+
+    let [commands, script, finish] =
+        [COMMANDS, SCRIPT, FINISH].map(|title| setting.layer("b", title));
+    let other = setting.record(&setting.layer("b", "installing"));
+    setting.survives(
+        &right,
+        &[
+            (COMMANDS, setting.record(&commands), Damage::Flip),
+            (SCRIPT, setting.record(&script), Damage::Truncate),
+            (FINISH, setting.record(&finish), Damage::Replace(other)),
+        ],
+    );
+    // They were replaced, so the next damages are to sound objects again.
+    let foreign = setting.chunk(&setting.layer("b", "installing"));
+    setting.survives(
+        &right,
+        &[
+            (COMMANDS, setting.chunk(&commands), Damage::Flip),
+            (SCRIPT, setting.chunk(&script), Damage::Replace(foreign)),
+            (FINISH, setting.record(&finish), Damage::Delete),
+        ],
+    );
+    setting.survives(
+        &right,
+        &[
+            (COMMANDS, setting.chunk(&commands), Damage::Truncate),
+            (SCRIPT, setting.chunk(&script), Damage::Delete),
+        ],
+    );
+    blocks_survive(&setting, &right);
+    let left = setting.turn.before.of_the_machine();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A flipped bit in compressed blocks: some are made anew, and a wrong secret means that nothing is taken.
+fn blocks_survive(setting: &Setting, right: &str) {
+    let directory = setting.share("blocks");
+    let record = body(&directory.join(&names(&directory)[0]));
+    let files = record["files"].as_object().expect("files");
+    let pack = files.iter().find(|(name, _)| name.ends_with(".pack"));
+    let chunk = pack.and_then(|(_, chunks)| chunks[0]["sha256"].as_str());
+    let chunk = chunk.expect("a chunk");
+    Damage::Flip.inflict(&setting.share(&format!("chunks/{}/{chunk}", &chunk[..2])));
+    fs::remove_dir_all(setting.turn.path("b/blocks")).expect("blocks");
+    let ran = setting.build("b", &["--shared-cache-mode", "read"]);
+    ran.says(&[chunk]);
+    assert!(!ran.stderr.contains(" 0 new blocks"), "{}", ran.whole());
+    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+
+    setting
+        .turn
+        .write("key", "another secret, also long enough\n");
+    let finish = setting.layer("b", FINISH);
+    fs::remove_dir_all(setting.turn.path("b/layers").join(&finish)).expect("a layer");
+    let ran = setting.build("b", &["--shared-cache-mode", "read"]);
+    ran.says(&[&finish, "another key", "done finishing"]);
+    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_what_is_absent_is_not_missed() {
+    let turn = Turn::warm();
+    let build =
+        |more: &[&str]| turn.kiln(&[&["build", "minimal.ks", "--format", "raw"], more].concat());
+    build(&["--shared-cache", "s3://bucket/x"])
+        .assert(2)
+        .says(&["s3://bucket/x", "key", "docs/shared-cache.md"]);
+    build(&["--shared-cache", "ftp://x.example/"])
+        .assert(2)
+        .says(&["ftp://x.example/", "s3://"]);
+    build(&[
+        "--shared-cache",
+        "file:///tmp",
+        "--shared-cache-key",
+        "no-key",
+    ])
+    .assert(3)
+    .says(&["no-key", "openssl rand"]);
+    let absent = format!("file://{}", text(&turn.path("absent")));
+    let ran = build(&["--shared-cache", &absent, "--shared-cache-mode", "read"]);
+    ran.assert(0).says(&["warning", &absent]);
+}
+
+/// The same command where there is no network at all, not even one that refuses.
+fn without_network(command: &Command) -> Command {
+    let mut inside = Command::new("unshare");
+    inside.arg("--net").arg(command.get_program());
+    inside.args(command.get_args()).env_clear();
+    inside.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    inside.current_dir(command.get_current_dir().expect("a directory"));
+    inside
+}
+
+#[test]
+fn a_vendored_directory_builds_without_a_network() {
+    let (setting, right) = Setting::filled();
+    let turn = &setting.turn;
+    let directory = turn.path("carried");
+    let vendor = ["lock", "--offline", "--vendor", "carried", "minimal.ks"];
+    interrupted(turn, &vendor, &directory);
+    turn.kiln(&vendor).assert(0);
+    // Once more over what is there: it is replaced as a whole.
+    turn.kiln(&vendor).assert(0);
+    assert!(!turn.path(".carried.kiln-part").exists());
+    let sums = Command::new("sha256sum")
+        .args(["--check", "--strict", "--quiet", "SHA256SUMS"])
+        .current_dir(&directory)
+        .status();
+    assert!(sums.expect("sha256sum").success());
+
+    // Packages are installed here; the initramfs and the blocks, which would take a minute, come from the other machine.
+    let layers = setting.share("layers");
+    for id in names(&layers) {
+        if body(&layers.join(&id))["facts"]["title"] != "initramfs" {
+            fs::remove_file(layers.join(&id)).expect("a record");
+        }
+    }
+    fs::remove_file(turn.path("minimal.kiln.lock")).expect("a lock");
+    let cache = text(&turn.path("c"));
+    let more = [
+        "-o",
+        "c",
+        "--cache-dir",
+        &cache,
+        "--vendor",
+        "carried",
+        "--shared-cache-mode",
+        "read",
+    ];
+    let build = || {
+        run(
+            &mut without_network(&turn.command(&setting.arguments(&more))),
+            LONGEST,
+        )
+    };
+
+    let package = turn.path("carried/packages").join(
+        names(&turn.path("carried/packages"))
+            .into_iter()
+            .find(|name| name.contains("-apt_"))
+            .expect("apt"),
+    );
+    let name = package
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    let whole = fs::read(&package).expect("a package");
+    Damage::Flip.inflict(&package);
+    let ran = build();
+    assert_ne!(ran.code, Some(0), "{}", ran.whole());
+    ran.says(&[&name, "SHA-256", "kiln lock --vendor"]);
+    fs::remove_file(&package).expect("a package");
+    let ran = build();
+    assert_ne!(ran.code, Some(0), "{}", ran.whole());
+    ran.says(&[&name, "kiln lock --vendor"]);
+    fs::write(&package, whole).expect("a package");
+    for (file, words) in [("metadata", "was changed"), ("keys", "was changed")] {
+        let file = first_file(&turn.path("carried").join(file));
+        let whole = fs::read(&file).expect("a file");
+        Damage::Flip.inflict(&file);
+        let ran = build();
+        ran.assert(1).says(&[&text(&file), words]);
+        fs::write(&file, whole).expect("a file");
+    }
+
+    let ran = build();
+    ran.assert(0).says(&["done system: installing"]);
+    assert_eq!(setting.digest("c"), right, "{}", ran.whole());
+}
+
+/// The first file, depth first, that is longer than a few bytes.
+fn first_file(directory: &Path) -> PathBuf {
+    let mut paths: Vec<PathBuf> = names(directory).iter().map(|n| directory.join(n)).collect();
+    paths.sort();
+    let found = paths.iter().find_map(|path| match path.is_dir() {
+        true => Some(first_file(path)),
+        false => (fs::metadata(path).expect("a file").len() > 100).then(|| path.clone()),
+    });
+    found.expect("a file")
+}
+
+/// A vendoring that is killed leaves no directory.
+fn interrupted(turn: &Turn, arguments: &[&str], directory: &Path) {
+    let mut command = turn.command(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("kiln");
+    let part = turn.path(".carried.kiln-part/packages");
+    let began = Instant::now();
+    while !part.is_dir() || names(&part).len() < 5 {
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "nothing is vendored"
+        );
+        assert!(
+            child.try_wait().expect("a child").is_none(),
+            "it ended early"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("a child to kill");
+    child.wait().expect("a killed child");
+    assert!(!directory.exists(), "a part of a directory");
+}
