@@ -3,6 +3,7 @@
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
+pub mod bucket;
 pub mod fault;
 pub mod key;
 pub mod mirror;
@@ -10,6 +11,7 @@ pub mod package;
 pub mod repository;
 mod server;
 
+pub use bucket::{Bucket, Trouble};
 pub use fault::{Fault, Rule};
 pub use key::Key;
 pub use mirror::{Mirror, Request, Source};
