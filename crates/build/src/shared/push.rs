@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,9 @@ use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
 use crate::initramfs::Quiet;
 use crate::steps::Steps;
 use crate::{Failure, Unit};
+
+/// A layer that is there is looked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// What sending needs of a build.
 pub(crate) struct Means {
@@ -174,7 +177,7 @@ impl Worker {
 
     fn layer(&mut self, layer: &Layer, replace: bool) -> kiln_share::Result<()> {
         let (id, marker) = (layer.info.id, self.marker(layer));
-        if !replace && marker.as_ref().is_some_and(|marker| marker.exists()) {
+        if !replace && marker.as_ref().is_some_and(|marker| is_recent(marker)) {
             return Ok(());
         }
         let name = id.to_string();
@@ -272,6 +275,12 @@ impl Worker {
             .finish();
         Some(layer.fs.parent()?.join(format!("shared-{}", url.short())))
     }
+}
+
+/// Whether the shared cache had the layer lately: what is deleted there comes back.
+fn is_recent(marker: &Path) -> bool {
+    let made = fs::metadata(marker).and_then(|found| found.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < ASK_AGAIN))
 }
 
 fn local(failure: &Failure) -> kiln_share::Error {

@@ -219,6 +219,7 @@ fn collect(
     }
     freed += collect_downloads(cache, keep, dry_run)?;
     freed += collect_blocks(cache, limits)?.bytes;
+    freed += collect_vendored(cache, keep, dry_run)?;
     let word = if dry_run { "would free" } else { "freed" };
     output::print(&format!("{word} {}\n", bytes(freed)))
 }
@@ -265,6 +266,22 @@ fn collect_downloads(cache: &Path, keep: Duration, dry_run: bool) -> Result<u64,
                     fs::remove_file(file.path())
                         .map_err(|error| unreadable(&file.path(), &error))?;
                 }
+            }
+        }
+    }
+    Ok(freed)
+}
+
+/// Metadata of vendored directories, copied by each build that uses one.
+fn collect_vendored(cache: &Path, keep: Duration, dry_run: bool) -> Result<u64, Failure> {
+    let mut freed = 0;
+    let copies = fs::read_dir(cache.join("vendored"));
+    for copy in copies.into_iter().flatten().flatten() {
+        let path = copy.path();
+        if age(&path).is_some_and(|age| age >= keep) {
+            freed += allocated(&path);
+            if !dry_run {
+                fs::remove_dir_all(&path).map_err(|error| unreadable(&path, &error))?;
             }
         }
     }
