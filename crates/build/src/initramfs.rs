@@ -81,8 +81,7 @@ impl Session<'_> {
     ) -> Result<String, Failure> {
         const TITLE: &str = "generating the initramfs";
         let results = self.results(root);
-        if let Some(version) = self.reuse(&results, root, boot, cancel)? {
-            let id = result_id(root);
+        if let Some((version, id)) = self.reuse(&results, root, boot, cancel)? {
             let pulled = self.shared.as_ref().is_some_and(|s| s.has_pulled(id));
             self.steps.cached_here(TITLE, None, pulled);
             return Ok(version);
@@ -110,7 +109,7 @@ impl Session<'_> {
         root: &Stack,
         boot: &BootFiles,
         cancel: &CancelToken,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<(String, Id)>, Failure> {
         let quiet = Quiet;
         let place = Place {
             sandbox: &self.sandbox,
@@ -147,10 +146,8 @@ impl Session<'_> {
             return Ok(None);
         }
         touch(path);
-        if let Some(shared) = &self.shared {
-            shared.push(layer);
-        }
-        Ok(Some(facts.version.clone()))
+        self.share_result(results, layer);
+        Ok(Some((facts.version.clone(), layer.info.id)))
     }
 
     /// A stored result that this root would give again.
@@ -278,11 +275,16 @@ impl Session<'_> {
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
         let layer = staging.commit(id, "initramfs", facts)?;
         self.name_result(results, id);
-        if let Some(shared) = &self.shared {
-            shared.push(&layer);
-            shared.name(shared_kind(results), id);
-        }
+        self.share_result(results, &layer);
         Ok(made.version)
+    }
+
+    /// Other machines may try a result that is right here.
+    fn share_result(&self, results: &std::path::Path, layer: &Layer) {
+        if let Some(shared) = &self.shared {
+            shared.push(layer);
+            shared.name(shared_kind(results), layer.info.id);
+        }
     }
 
     /// A result that is not named is not found again; nothing else depends on it.

@@ -2,6 +2,7 @@
 
 mod nasty;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Cursor;
 use std::os::fd::OwnedFd;
@@ -373,4 +374,55 @@ fn a_full_disk_ends_the_storing_and_not_the_image_needs_root() {
         "a_full_disk_ends_the_storing_and_not_the_image_needs_root",
     ]);
     nasty::run(command.env(STORE, work.path()));
+}
+
+/// Another machine sees which blocks it lacks, where they lie in packs, and takes them, also from a pack with gaps.
+#[test]
+fn blocks_are_carried_to_another_store() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = tree(150, 3);
+    let expected = cold(&tree);
+    let (image, _, outcome) = warm(&tree, ours.path());
+    assert_eq!(image, expected);
+    assert!(!outcome.used.is_empty(), "the new packs are named");
+
+    let missing = |directory: &Path| -> HashSet<_> {
+        let options = Options {
+            block_store: Some(Arc::new(open(directory))),
+            ..options()
+        };
+        squashfs::missing(&tree, &options)
+            .unwrap()
+            .into_iter()
+            .collect()
+    };
+    assert!(missing(ours.path()).is_empty());
+    let wanted = missing(theirs.path());
+    let (mut found, mut taken) = (0, 0);
+    for name in &outcome.used {
+        let pack = File::open(ours.path().join(format!("{name}.pack"))).unwrap();
+        let size = pack.metadata().unwrap().len();
+        let index = blocks::index(&pack).unwrap();
+        let places = blocks::places(&index, size, &wanted).unwrap();
+        found += places.len();
+        assert!(places.iter().all(|(at, length)| at + length <= size));
+        // A damaged index is none.
+        let mut flipped = index.clone();
+        flipped[70] ^= 1;
+        assert!(blocks::places(&flipped, size, &wanted).is_none());
+        assert!(blocks::places(&index, size + 1, &wanted).is_none());
+        assert!(blocks::places(&index[64..], size, &wanted).is_none());
+        // The first wanted block is left out, as if its chunk had not come.
+        let copy = tempfile::tempfile().unwrap();
+        let mut bytes = fs::read(ours.path().join(format!("{name}.pack"))).unwrap();
+        let (at, length) = places[0];
+        bytes[at as usize..(at + length) as usize].fill(0);
+        copy.write_all_at(&bytes, 0).unwrap();
+        taken += blocks::adopt(handle(theirs.path()), &copy).unwrap();
+        assert_eq!(blocks::adopt(handle(theirs.path()), &copy).unwrap(), 0);
+    }
+    assert_eq!(found, wanted.len());
+    assert_eq!(taken as usize, wanted.len() - outcome.used.len());
+    let (image, ..) = warm(&tree, theirs.path());
+    assert_eq!(image, expected);
 }

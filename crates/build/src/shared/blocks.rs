@@ -257,9 +257,12 @@ impl Packs {
         if !news && known.as_ref().map(|(id, _)| *id) == top {
             return Ok(());
         }
-        let most = if self.many { self.ids.len() } else { 1 };
-        for id in self.ids.iter().take(most) {
-            share.publish(KIND, &id.to_string(), &record)?;
+        for (number, id) in self.ids.iter().enumerate() {
+            let id = id.to_string();
+            // An edit need not renew what leads to the packs of the layers below it.
+            if number == 0 || self.many || !share.has(KIND, &id)? {
+                share.publish(KIND, &id, &record)?;
+            }
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ impl Worker {
             let done = match job {
                 Job::Layer { layer, replace } => self.layer(&layer, replace),
                 Job::Amend(layer) => self.amend(&layer),
-                Job::Name { kind, id } => self.share.publish(&kind, &id, &Record::default()),
+                Job::Name { kind, id } => self.name(&kind, &id),
                 Job::Packs(packs) => packs.send(&self.share, &mut |bytes| {
                     self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
                     !self.cancel.is_cancelled()
@@ -199,6 +199,13 @@ impl Worker {
             let _ = File::create(marker);
         }
         Ok(())
+    }
+
+    fn name(&self, kind: &str, id: &str) -> kiln_share::Result<()> {
+        match self.share.has(kind, id)? {
+            true => Ok(()),
+            false => self.share.publish(kind, id, &Record::default()),
+        }
     }
 
     fn amend(&mut self, layer: &Layer) -> kiln_share::Result<()> {
