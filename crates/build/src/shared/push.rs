@@ -132,13 +132,16 @@ impl Pusher {
             });
         }
         let _ = thread.join();
-        for error in locked(&self.shared.troubles).drain(..) {
-            let hint = "the build is complete; the next one sends it".to_owned();
-            steps.warn(
-                format!("shared cache: sending failed: {error}"),
-                None,
-                Some(hint),
-            );
+        // The others mostly follow from the first.
+        let troubles = std::mem::take(&mut *locked(&self.shared.troubles));
+        if let Some(error) = troubles.first() {
+            let more = match troubles.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            let hint = "the build is complete; a later one sends what is missing".to_owned();
+            let message = format!("shared cache: sending failed: {error}{more}");
+            steps.warn(message, None, Some(hint));
         }
     }
 }

@@ -200,8 +200,11 @@ fn damage_is_an_error_and_never_a_panic() {
     }
 }
 
+/// Letter, records and content of an entry.
+type ByHand<'a> = (u8, &'a [(&'a str, &'a str)], &'a [u8]);
+
 /// An archive made by hand: records and letter of each entry, with `body` as its content.
-fn made(entries: &[(u8, &[(&str, &str)], &[u8])]) -> Vec<u8> {
+fn made(entries: &[ByHand<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (letter, records, body) in entries {
         let mut text = Vec::new();
@@ -235,7 +238,7 @@ fn made(entries: &[(u8, &[(&str, &str)], &[u8])]) -> Vec<u8> {
 
 #[test]
 fn no_path_leads_out() {
-    type Entries<'a> = &'a [(u8, &'a [(&'a str, &'a str)], &'a [u8])];
+    type Entries<'a> = &'a [ByHand<'a>];
     let directory = tempfile::tempdir().expect("dir");
     let outside = directory.path().join("outside");
     fs::create_dir(&outside).expect("a directory");
