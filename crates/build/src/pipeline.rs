@@ -100,7 +100,7 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
     if let Some(report) = session.current(key, &request.output) {
         return Ok(report);
     }
-    let made = session.image_or_again(&resolved, &root, &output)?;
+    let made = session.image_or_again(&resolved, root, &output)?;
     let report = session.publish(&resolved, &made, &output)?;
     session.remember(key, &report);
     Ok(report)
@@ -401,10 +401,10 @@ impl<'a> Session<'a> {
     fn image_or_again(
         &self,
         resolved: &Resolved,
-        root: &Stack,
+        root: Stack,
         output: &Output,
     ) -> Result<Made, Failure> {
-        let failure = match self.image(resolved, root, output) {
+        let failure = match self.image(resolved, &root, output) {
             Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
             other => return other,
         };
@@ -414,6 +414,9 @@ impl<'a> Session<'a> {
             None,
             Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
         );
+        // Nobody holds the damaged layers any more.
+        drop(root);
+        self.store.reclaim()?;
         let root = self.root(resolved)?;
         self.image(resolved, &root, output)
     }

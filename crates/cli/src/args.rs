@@ -394,6 +394,9 @@ pub(crate) enum CacheCommand {
         /// Keep what was used in the last so many days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Of layers keep so many MiB at most, those that were used last
+        #[arg(long, value_name = "MIB")]
+        max_layers: Option<u64>,
         /// Of compressed blocks keep so many MiB at most, those that were used last
         #[arg(long, value_name = "MIB")]
         max_blocks: Option<u64>,
