@@ -22,6 +22,7 @@ mod resolve;
 mod root;
 mod squash;
 mod steps;
+mod why;
 
 pub use cancel::Cancel;
 pub use event::*;

@@ -252,6 +252,7 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            name: "",
             fetch: None,
             pools: None,
         }
@@ -428,6 +429,7 @@ impl<'a> Session<'a> {
         } = resolved;
         let fetch = || self.fetch(lock);
         let roots = Roots {
+            name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
             ..self.roots()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
-use kiln_plan::{Hasher, Id, Located, Plan, script_id};
+use kiln_plan::{Id, Located, Plan, script_id};
 use kiln_rootfs::configure::Change;
 use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions, Pool, Unpacker};
 use kiln_rootfs::scripts::{self, ScriptContext};
@@ -17,10 +17,11 @@ use serde_json::{Value, json};
 
 use crate::pools::Pools;
 use crate::steps::{Step, Steps};
+use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "4";
+const CODE: &str = "5";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
+    /// The definition's name; empty where no layer of a definition is made.
+    pub(crate) name: &'a str,
     /// Has all packages at hand; called before the first step that installs some.
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
@@ -65,7 +68,7 @@ const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
-    id: Id,
+    inputs: Inputs,
     title: String,
     layer: &'w str,
     unit: Unit,
@@ -76,15 +79,11 @@ struct Work<'w> {
 impl Roots<'_> {
     /// The tools root.
     pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
-        let id = packages
-            .iter()
-            .fold(self.hasher("tools", plan), |h, p| {
-                h.text("package", &p.sha256.to_string())
-            })
-            .finish();
-        let mut stack = self.empty(id);
+        let inputs = self.first("tools", "tools".to_owned(), plan);
+        let inputs = packages.iter().fold(inputs, |i, p| i.package(p));
+        let mut stack = self.empty(inputs.id());
         let work = Work {
-            id,
+            inputs,
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
@@ -111,11 +110,13 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<Stack, Failure> {
         let options = options(&plan.layers[0]);
-        let id = package_id(self.hasher("system", plan), packages, &options).finish();
+        let inputs = self.first("system", self.role("system", ""), plan);
+        let inputs = of_packages(inputs, packages, &options);
+        let id = inputs.id();
         let mut stack = self.empty(id);
         let debs = self.debs_of(id, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
@@ -236,15 +237,12 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<(), Failure> {
         let options = options(layer);
-        let id = package_id(
-            self.next("packages").id("parent", stack.id),
-            packages,
-            &options,
-        )
-        .finish();
+        let inputs = self.next("packages", self.role("packages", &layer.name));
+        let inputs = of_packages(inputs.below(stack.id), packages, &options);
+        let id = inputs.id();
         let debs = self.debs_of(id, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
@@ -274,14 +272,14 @@ impl Roots<'_> {
         layer: &kiln_plan::Layer,
         list: &[Change],
     ) -> Result<(), Failure> {
-        let mut hasher = self.next("commands").id("parent", stack.id);
-        for change in list {
-            hasher = hasher.json("change", &(&change.command, &change.actions));
-        }
-        let id = hasher.finish();
+        let inputs = self.next("commands", self.role("commands", &layer.name));
+        let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
+            inputs.command(&change.command, &change.actions)
+        });
+        let id = inputs.id();
         let title = format!("executing {} command{}", list.len(), plural(list.len()));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
@@ -301,21 +299,21 @@ impl Roots<'_> {
         layer: &kiln_plan::Layer,
         tools: &Stack,
     ) -> Result<(), Failure> {
-        let mut hasher = self
-            .next("scripts")
-            .id("parent", stack.id)
-            .json("network", &self.network);
+        let mut inputs = self
+            .next("scripts", self.role("scripts", &layer.name))
+            .below(stack.id)
+            .json("network", &self.network, "--offline");
         for script in &layer.scripts {
-            hasher = hasher.id("script", script_id(&script.item));
+            inputs = inputs.script(script_id(&script.item));
         }
         if layer.scripts.iter().any(|s| !s.item.chroot) {
-            hasher = hasher.id("tools", tools.id);
+            inputs = inputs.tools(tools.id);
         }
-        let id = hasher.finish();
+        let id = inputs.id();
         let count = layer.scripts.len();
         let title = format!("running {count} script{}", plural(count));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
@@ -338,13 +336,13 @@ impl Roots<'_> {
 
     /// The last changes before the root becomes an image.
     pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
-        let id = self
-            .next("finish")
-            .id("parent", stack.id)
-            .json("finish", finish)
-            .finish();
+        let inputs = self
+            .next("finish", self.role("finish", ""))
+            .below(stack.id)
+            .json("finish", finish, "what the image needs of the root");
+        let id = inputs.id();
         let work = Work {
-            id,
+            inputs,
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
@@ -422,14 +420,20 @@ impl Roots<'_> {
     }
 
     /// The first step's id starts from the target; later ones have it through their parent.
-    fn hasher(&self, kind: &str, plan: &Plan) -> Hasher {
-        self.next(kind).json("target", &plan.target)
+    fn first(&self, kind: &str, role: String, plan: &Plan) -> Inputs {
+        let subject = "the distribution, its release or the architecture";
+        self.next(kind, role).json("target", &plan.target, subject)
     }
 
-    fn next(&self, kind: &str) -> Hasher {
-        Hasher::new(kind)
-            .text("code", CODE)
-            .json("epoch", &self.fixed_epoch)
+    fn next(&self, kind: &str, role: String) -> Inputs {
+        Inputs::new(kind, role)
+            .json("code", &CODE, "how this version of Kiln does it")
+            .json("epoch", &self.fixed_epoch, "SOURCE_DATE_EPOCH")
+    }
+
+    /// What a step is for, whatever its inputs are.
+    fn role(&self, kind: &str, layer: &str) -> String {
+        format!("{}/{layer}/{kind}", self.name)
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
@@ -476,11 +480,13 @@ impl Roots<'_> {
         make: impl FnOnce(&Place<'_>, &Step<'_, '_>, &Staging) -> Result<Value, Failure>,
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
-        if let Some(layer) = self.store.layer(work.id) {
+        let id = work.inputs.id();
+        if let Some(layer) = self.store.layer(id) {
             self.steps.cached(&work.title, name);
             return Ok(layer);
         }
-        self.steps.step(&work.title, name, work.unit, |step| {
+        let why = work.inputs.why_not_reused(self.store);
+        self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
@@ -489,7 +495,8 @@ impl Roots<'_> {
                         let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
                         staging.attach(DEBS, &text)?;
                     }
-                    Ok(staging.commit(work.id, &work.title, facts)?)
+                    staging.attach(why::NOTE, &work.inputs.note())?;
+                    Ok(staging.commit(id, &work.title, facts)?)
                 }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
@@ -528,14 +535,9 @@ fn unwritable(error: &serde_json::Error) -> Failure {
         .cause(error.to_string())
 }
 
-fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
-    packages
-        .iter()
-        .fold(hasher.json("options", options), |h, p| {
-            h.text("package", &p.name)
-                .text("sha256", &p.sha256.to_string())
-                .json("auto", &p.auto)
-        })
+fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOptions) -> Inputs {
+    let inputs = inputs.json("options", options, "options of %packages");
+    packages.iter().fold(inputs, |inputs, p| inputs.package(p))
 }
 
 fn names(debs: &[Deb]) -> HashSet<String> {
