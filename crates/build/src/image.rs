@@ -131,6 +131,7 @@ impl Session<'_> {
                     store: &self.store,
                     layers: &root.layers,
                 };
+                self.recorded();
                 let written = squash::write(
                     &place,
                     &sources,

@@ -18,6 +18,7 @@ mod output;
 mod pipeline;
 mod plan;
 mod pools;
+mod recorder;
 mod resolve;
 mod root;
 mod squash;

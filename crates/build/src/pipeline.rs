@@ -1,21 +1,22 @@
 //! A build, as a list of verbs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, package_error};
-use kiln_rootfs::{Store, configure};
+use kiln_rootfs::{Layer, Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
 use crate::pools::Pools;
+use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{Roots, Stack, options};
 use crate::steps::{Sink, Steps};
@@ -199,6 +200,8 @@ pub(crate) struct Session<'a> {
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
     fetched: AtomicBool,
+    /// Looks at layers as they come.
+    recorder: OnceLock<Recorder>,
 }
 
 impl<'a> Session<'a> {
@@ -227,7 +230,27 @@ impl<'a> Session<'a> {
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
             fetched: AtomicBool::new(false),
+            recorder: OnceLock::new(),
         })
+    }
+
+    /// The one that looks at this build's layers.
+    fn recorder(&self, plan: &Plan) -> Result<&Recorder, Failure> {
+        let block_size = plan.compression.block_size;
+        let fresh = Recorder::start(&self.sandbox, &self.cancel.run, block_size)?;
+        Ok(self.recorder.get_or_init(|| fresh))
+    }
+
+    /// Whether this build made a layer, so that nothing can have happened to it.
+    pub(crate) fn made(&self, layer: &Layer) -> bool {
+        self.recorder.get().is_some_and(|r| r.added(layer.info.id))
+    }
+
+    /// Waits until all layers that were made are recorded.
+    pub(crate) fn recorded(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.finish();
+        }
     }
 
     fn resolver(&self) -> Resolver<'_> {
@@ -253,6 +276,7 @@ impl<'a> Session<'a> {
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
             name: "",
+            recorder: None,
             fetch: None,
             pools: None,
         }
@@ -429,6 +453,7 @@ impl<'a> Session<'a> {
         } = resolved;
         let fetch = || self.fetch(lock);
         let roots = Roots {
+            recorder: Some(self.recorder(plan)?),
             name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,

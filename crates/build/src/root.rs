@@ -16,6 +16,7 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::pools::Pools;
+use crate::recorder::Recorder;
 use crate::steps::{Step, Steps};
 use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
@@ -57,6 +58,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) threads: usize,
     /// The definition's name; empty where no layer of a definition is made.
     pub(crate) name: &'a str,
+    /// Is told of every layer that was made.
+    pub(crate) recorder: Option<&'a Recorder>,
     /// Has all packages at hand; called before the first step that installs some.
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
@@ -496,7 +499,11 @@ impl Roots<'_> {
                         staging.attach(DEBS, &text)?;
                     }
                     staging.attach(why::NOTE, &work.inputs.note())?;
-                    Ok(staging.commit(id, &work.title, facts)?)
+                    let layer = staging.commit(id, &work.title, facts)?;
+                    if let Some(recorder) = self.recorder {
+                        recorder.add(&layer);
+                    }
+                    Ok(layer)
                 }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {

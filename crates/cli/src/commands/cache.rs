@@ -200,7 +200,7 @@ fn collect(
 ) -> Result<(), Failure> {
     let dry_run = limits.dry_run;
     let store = store(cache)?;
-    let mut freed = 0;
+    let mut freed = collect_downloads(cache, keep, dry_run, context)?;
     for (layer, size) in too_old_or_too_large(&store, keep, most_of_layers)? {
         if dry_run || store.collect(layer.info.id)? {
             freed += size;
@@ -219,7 +219,6 @@ fn collect(
     {
         store.forget_failed()?;
     }
-    freed += collect_downloads(cache, keep, dry_run, context)?;
     freed += collect_blocks(cache, limits)?.bytes;
     let word = if dry_run { "would free" } else { "freed" };
     output::print(&format!("{word} {}\n", bytes(freed)))
