@@ -265,6 +265,10 @@ fn record_call(mut call: Call) -> Result<Value, CallError> {
     };
     let out = call.fds.pop().ok_or_else(wrong_call)?;
     let doing = || CallError::new(ErrorKind::Step, "recording what a layer holds");
+    if threads == 1 {
+        // Beside the next layer, which goes first.
+        let _ = rustix::process::nice(10);
+    }
     let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
         .map_err(|error| doing().because(error))?;
     File::from(out)
