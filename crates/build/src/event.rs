@@ -37,6 +37,8 @@ pub enum Event {
         title: String,
         /// The layer it belongs to, if any.
         layer: Option<String>,
+        /// Whether it came from the shared cache in this build.
+        shared: bool,
     },
     /// A step has come further.
     Progress {

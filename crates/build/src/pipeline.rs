@@ -1,6 +1,6 @@
 //! A build, as a list of verbs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -19,7 +19,9 @@ use crate::pools::Pools;
 use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{Roots, Stack, options};
+use crate::shared::{Means, Shared, SharedCache};
 use crate::steps::{Sink, Steps};
+use crate::vendor::Vendored;
 use crate::{Cancel, Event, Failure, FailureKind};
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
@@ -43,6 +45,10 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// A directory that [`lock`] made, from which everything comes; [`BuildRequest::offline`] goes with it.
+    pub vendor: Option<PathBuf>,
+    /// A cache that other machines use too.
+    pub shared: Option<SharedCache>,
     /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
     pub dpkg_unpacks: bool,
 }
@@ -99,20 +105,24 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
     let root = session.root(&resolved)?;
     let key = session.key(&resolved, &root);
     if let Some(report) = session.current(key, &request.output) {
+        session.finish_sharing();
         return Ok(report);
     }
     let made = session.image_or_again(&resolved, root, &output)?;
     let report = session.publish(&resolved, &made, &output)?;
     session.remember(key, &report);
+    session.finish_sharing();
     Ok(report)
 }
 
-/// Resolves a definition and gives the lock's text and the place where it belongs.
+/// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
+/// is put into that directory.
 ///
 /// # Errors
 /// As [`build`].
 pub fn lock(
     request: &BuildRequest,
+    vendor: Option<&Path>,
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
@@ -129,6 +139,9 @@ pub fn lock(
     let lock = session
         .resolver()
         .solve(&plan, &world, &tools, &session.roots(), &stack)?;
+    if let Some(directory) = vendor {
+        session.vendor(directory, &lock, &world)?;
+    }
     Ok((path, lock))
 }
 
@@ -196,6 +209,8 @@ pub(crate) struct Session<'a> {
     pub(crate) metadata: PathBuf,
     pub(crate) fetcher: Fetcher,
     pub(crate) now: SystemTime,
+    pub(crate) shared: Option<Shared>,
+    vendored: Option<Vendored>,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
@@ -217,7 +232,19 @@ impl<'a> Session<'a> {
             offline: request.offline,
             ..FetchOptions::default()
         };
+        let means = Means {
+            store: store.clone(),
+        };
+        let offline = request.offline;
+        let shared = Shared::open(request.shared.as_ref(), offline, steps, &cancel.run, means)?;
+        let vendored = request.vendor.as_deref().map(Vendored::open).transpose()?;
+        let metadata = match &vendored {
+            Some(vendored) => vendored.metadata(&request.cache)?,
+            None => request.cache.join("metadata"),
+        };
         Ok(Session {
+            shared,
+            vendored,
             request,
             steps,
             cancel,
@@ -225,7 +252,7 @@ impl<'a> Session<'a> {
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
                 .map_err(package_error)?,
-            metadata: request.cache.join("metadata"),
+            metadata,
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
@@ -253,7 +280,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             fetcher: &self.fetcher,
             downloads: &self.downloads,
@@ -279,6 +306,14 @@ impl<'a> Session<'a> {
             recorder: None,
             fetch: None,
             pools: None,
+            shared: self.shared.as_ref(),
+        }
+    }
+
+    /// What was made reaches the shared cache before the build says that it is done.
+    fn finish_sharing(&self) {
+        if let Some(shared) = &self.shared {
+            shared.finish(self.steps);
         }
     }
 
@@ -289,7 +324,18 @@ impl<'a> Session<'a> {
         }
         let packages: Vec<&LockedPackage> =
             lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)
+        self.download(&packages)
+    }
+
+    /// Has packages in the store, from the network or from the vendored directory.
+    fn download(&self, packages: &[&LockedPackage]) -> Result<(), Failure> {
+        let Some(vendored) = &self.vendored else {
+            return self.resolver().download(packages);
+        };
+        let local: Vec<LockedPackage> = packages.iter().map(|p| vendored.localised(p)).collect();
+        let local: Vec<&LockedPackage> = local.iter().collect();
+        let done = self.resolver().download(&local);
+        done.map_err(|failure| failure.hint(crate::vendor::AGAIN))
     }
 
     /// What unpacks the packages of all layers ahead.
@@ -311,9 +357,13 @@ impl<'a> Session<'a> {
 
     /// Finds the lock or makes one.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
-        let path = source.lock_path();
+        let path = match &self.vendored {
+            Some(vendored) => vendored.lock_path(),
+            None => source.lock_path(),
+        };
+        let locked = self.request.locked || self.vendored.is_some();
         let found = read_lock(&path)?;
-        if found.is_none() && self.request.locked {
+        if found.is_none() && locked {
             let failure = Failure::new(
                 FailureKind::Definition,
                 format!("there is no {}", path.display()),
@@ -324,8 +374,13 @@ impl<'a> Session<'a> {
         }
         let (lowered, plan, world, tools, stack) = self.prepare(source, first, found.as_ref())?;
         let lock = match found {
-            Some(lock) if is_current(&lock, &plan) => lock,
-            Some(_) if self.request.locked => {
+            Some(lock) if is_current(&lock, &plan) => {
+                if let Some(vendored) = &self.vendored {
+                    vendored.check(&lock, &self.resolver().world(&plan)?)?;
+                }
+                lock
+            }
+            Some(_) if locked => {
                 let failure = Failure::new(
                     FailureKind::Definition,
                     format!(
@@ -333,7 +388,11 @@ impl<'a> Session<'a> {
                         path.display()
                     ),
                 );
-                return Err(failure.hint("run `kiln lock` and commit the file"));
+                let hint = match &self.vendored {
+                    Some(_) => crate::vendor::AGAIN,
+                    None => "run `kiln lock` and commit the file",
+                };
+                return Err(failure.hint(hint));
             }
             stale => {
                 if stale.is_some() {
@@ -385,8 +444,12 @@ impl<'a> Session<'a> {
             }
         };
         let wanted: Vec<&LockedPackage> = tools.iter().collect();
-        self.resolver().download(&wanted)?;
-        let stack = self.roots().tools(&plan, &wanted)?;
+        let fetch = || self.download(&wanted);
+        let roots = Roots {
+            fetch: Some(&fetch),
+            ..self.roots()
+        };
+        let stack = roots.tools(&plan, &wanted)?;
         let made_by_pre = if has_pre {
             Some(self.roots().pre(&first.pre_scripts, &stack)?)
         } else {

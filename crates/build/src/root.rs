@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::pools::Pools;
 use crate::recorder::Recorder;
+use crate::shared::Shared;
 use crate::steps::{Step, Steps};
 use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
@@ -64,6 +65,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
     pub(crate) pools: Option<Pools>,
+    /// Where other machines' layers are.
+    pub(crate) shared: Option<&'a Shared>,
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
@@ -84,7 +87,8 @@ impl Roots<'_> {
     pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
         let inputs = self.first("tools", "tools".to_owned(), plan);
         let inputs = packages.iter().fold(inputs, |i, p| i.package(p));
-        let mut stack = self.empty(inputs.id());
+        let id = inputs.id();
+        let mut stack = self.empty(id);
         let work = Work {
             inputs,
             title: "unpacking the build tools".to_owned(),
@@ -92,6 +96,11 @@ impl Roots<'_> {
             unit: Unit::Packages,
             debs: &[],
         };
+        if let Some(fetch) = self.fetch
+            && self.find(id, Some(work.layer)).is_none()
+        {
+            fetch()?;
+        }
         let layer = self.layer(&work, &stack, |place, _, _| {
             debian::unpack(
                 place,
@@ -117,7 +126,7 @@ impl Roots<'_> {
         let inputs = of_packages(inputs, packages, &options);
         let id = inputs.id();
         let mut stack = self.empty(id);
-        let debs = self.debs_of(id, packages)?;
+        let debs = self.debs_of(id, debian::SYSTEM, packages)?;
         let work = Work {
             inputs,
             title: packages_title(packages),
@@ -243,7 +252,7 @@ impl Roots<'_> {
         let inputs = self.next("packages", self.role("packages", &layer.name));
         let inputs = of_packages(inputs.below(stack.id), packages, &options);
         let id = inputs.id();
-        let debs = self.debs_of(id, packages)?;
+        let debs = self.debs_of(id, &layer.name, packages)?;
         let work = Work {
             inputs,
             title: packages_title(packages),
@@ -452,10 +461,14 @@ impl Roots<'_> {
     }
 
     /// What the packages of a step say: as noted when it was done, or from the packages.
-    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+    fn debs_of(
+        &self,
+        id: Id,
+        layer: &str,
+        packages: &[&LockedPackage],
+    ) -> Result<Vec<Deb>, Failure> {
         let noted = self
-            .store
-            .layer(id)
+            .find(id, Some(layer))
             .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
             .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
         if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
@@ -484,12 +497,15 @@ impl Roots<'_> {
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
         let id = work.inputs.id();
-        if let Some(layer) = self.store.layer(id) {
-            self.steps.cached(&work.title, name);
+        if let Some(layer) = self.find(id, name) {
+            let pulled = self.shared.is_some_and(|s| s.has_pulled(id));
+            self.steps.cached_here(&work.title, name, pulled);
+            self.push(&layer);
             return Ok(layer);
         }
+        self.cancelled()?;
         let why = work.inputs.why_not_reused(self.store);
-        self.steps.step_because(why, &work.title, name, work.unit, |step| {
+        let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
@@ -515,7 +531,32 @@ impl Roots<'_> {
                     Err(failure)
                 }
             }
-        })
+        })?;
+        self.push(&made);
+        Ok(made)
+    }
+
+    /// A layer that is here, or comes from the shared cache.
+    fn find(&self, id: Id, layer: Option<&str>) -> Option<Layer> {
+        let pull = || self.shared?.pull(self.store, self.steps, id, layer);
+        self.store.layer(id).or_else(pull)
+    }
+
+    fn push(&self, layer: &Layer) {
+        if let Some(shared) = self.shared {
+            shared.push(layer);
+        }
+    }
+
+    /// A transfer that was stopped is a miss, and no reason to begin a step.
+    fn cancelled(&self) -> Result<(), Failure> {
+        match self.cancel.is_cancelled() {
+            true => Err(Failure::new(
+                FailureKind::Cancelled,
+                "the build was stopped",
+            )),
+            false => Ok(()),
+        }
     }
 }
 

@@ -119,6 +119,11 @@ impl<'a> Steps<'a> {
 
     /// Says that a step's result was there already.
     pub(crate) fn cached(&self, title: &str, layer: Option<&str>) {
+        self.cached_here(title, layer, false);
+    }
+
+    /// As [`Steps::cached`], and whether this build took it from the shared cache.
+    pub(crate) fn cached_here(&self, title: &str, layer: Option<&str>, shared: bool) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.time(Timing {
             step: titled(title, layer),
@@ -130,6 +135,7 @@ impl<'a> Steps<'a> {
             step: id,
             title: title.to_owned(),
             layer: layer.map(str::to_owned),
+            shared,
         });
     }
 
@@ -177,8 +183,18 @@ impl<'a> Steps<'a> {
                 let title = titled(title, layer.as_deref());
                 format!("==> {title}{}", why.unwrap_or_default())
             }
-            Event::StepCached { title, layer, .. } => {
-                format!("==> {} (cached)", titled(title, layer.as_deref()))
+            Event::StepCached {
+                title,
+                layer,
+                shared,
+                ..
+            } => {
+                let origin = if *shared {
+                    ", from the shared cache"
+                } else {
+                    ""
+                };
+                format!("==> {} (cached{origin})", titled(title, layer.as_deref()))
             }
             Event::StepFinished {
                 seconds, summary, ..

@@ -72,12 +72,17 @@ impl Board {
                 lines.extend(why.as_deref().and_then(|why| self.because(why)));
                 lines
             }
-            Event::StepCached { title, layer, .. } if normal => {
-                vec![self.verb_line(
-                    self.palette.good,
-                    "cached",
-                    &full_title(title, layer.as_deref()),
-                )]
+            Event::StepCached {
+                title,
+                layer,
+                shared,
+                ..
+            } if normal => {
+                let mut text = full_title(title, layer.as_deref());
+                if *shared {
+                    text += " (from the shared cache)";
+                }
+                vec![self.verb_line(self.palette.good, "cached", &text)]
             }
             Event::Progress {
                 step,
@@ -471,6 +476,7 @@ mod tests {
                 step: 0,
                 title: "tools root".into(),
                 layer: None,
+                shared: false,
             },
             start(1, "downloading 312 packages", None),
             progress(1, 100_000_000, Some(882_000_000), Unit::Bytes, "libc6"),
