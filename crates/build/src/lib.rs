@@ -22,6 +22,7 @@ mod resolve;
 mod root;
 mod squash;
 mod steps;
+pub mod web;
 
 pub use cancel::Cancel;
 pub use event::*;

@@ -19,6 +19,7 @@ use crate::pools::Pools;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{Roots, Stack, options};
 use crate::steps::{Sink, Steps};
+use crate::web::{Access, Web};
 use crate::{Cancel, Event, Failure, FailureKind};
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
@@ -80,7 +81,7 @@ pub fn build(
 }
 
 fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
-    let source = Source::open(&request.definition)?;
+    let source = Source::open(&request.definition, web(request, cancel))?;
     // What can be said without a sandbox or a network is said first.
     let first = checked(source.lower(&Input {
         before_pre: true,
@@ -115,7 +116,7 @@ pub fn lock(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
-    let source = Source::open(&request.definition)?;
+    let source = Source::open(&request.definition, web(request, cancel))?;
     let first = checked(source.lower(&Input {
         before_pre: true,
         ..request.input.clone()
@@ -129,6 +130,16 @@ pub fn lock(
         .resolver()
         .solve(&plan, &world, &tools, &session.roots(), &stack)?;
     Ok((path, lock))
+}
+
+/// How a build reads what kickstart files include from the network.
+fn web(request: &BuildRequest, cancel: &Cancel) -> Web {
+    let access = if request.offline {
+        Access::offline()
+    } else {
+        Access::Online(request.proxies.clone())
+    };
+    Web::new(access, Some(cancel.clone()))
 }
 
 /// A plan without errors, and its `%pre` scripts.

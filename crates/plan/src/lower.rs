@@ -5,7 +5,7 @@ mod profile;
 mod repositories;
 
 use kiln_kickstart::{
-    Command, Item, Kickstart, Loaded, Loader, Options, Script, ScriptKind, Severity,
+    Command, Item, Kickstart, LoadError, Loaded, Loader, Options, Script, ScriptKind, Severity,
 };
 
 use crate::definition::{Definition, SystemDefinition};
@@ -19,6 +19,14 @@ pub trait Files {
     /// # Errors
     /// A sentence for people that names the places tried.
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String>;
+
+    /// The bytes of what the kickstart file `from` includes: a path, or the address of a text on the network.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn include(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
+        self.read(path, from).map_err(LoadError::not_found)
+    }
 }
 
 /// What the command line adds to a definition.
@@ -106,9 +114,9 @@ struct Lowering<'a> {
 struct FileLoader<'a>(&'a dyn Files);
 
 impl Loader for FileLoader<'_> {
-    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError> {
         self.0
-            .read(path, from)
+            .include(path, from)
             .map(|(name, bytes)| Loaded { name, bytes })
     }
 }

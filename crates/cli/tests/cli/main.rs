@@ -3,5 +3,6 @@
 mod check;
 mod failures;
 mod harness;
+mod includes;
 mod output;
 mod usage;
