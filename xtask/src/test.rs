@@ -82,6 +82,20 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
     process::run(end_to_end_command(filters).env("PATH", path))
 }
 
+/// `cargo xtask docs`: the test that compares the generated parts of `docs/` writes them instead.
+pub(crate) fn write_documents() -> Result<()> {
+    let mut command = workspace::cargo();
+    let test = [
+        "test",
+        "--locked",
+        "-p",
+        "kiln-rootfs",
+        "--test",
+        "documents",
+    ];
+    process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
+}
+
 fn end_to_end_command(filters: &[&str]) -> Command {
     let mut command = workspace::cargo();
     // The whole workspace, so that dependencies have the features that they were built with before.

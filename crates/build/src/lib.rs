@@ -31,6 +31,6 @@ pub use kiln_packages::Proxies;
 pub use kiln_plan::Input;
 pub use output::Artifact;
 pub use pipeline::{BuildReport, BuildRequest, build, lock};
-pub use plan::plan;
+pub use plan::{Planned, plan};
 pub use squash::FUNCTIONS;
 pub use steps::{Sink, Timing};

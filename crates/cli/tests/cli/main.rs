@@ -4,5 +4,6 @@ mod check;
 mod failures;
 mod harness;
 mod includes;
+mod live;
 mod output;
 mod usage;

@@ -15,13 +15,23 @@ fuzz_target!(|data: &[u8]| {
         let _ = kiln_kickstart::render(&parsed.kickstart, diagnostic);
     }
     // What was read can be quoted again, and reads as the same words.
-    let Some(Item::Opaque(addon)) = parsed.kickstart.items.first() else { return };
-    let Ok(line) = std::str::from_utf8(data) else { return };
+    let Some(Item::Opaque(addon)) = parsed.kickstart.items.first() else {
+        return;
+    };
+    let Ok(line) = std::str::from_utf8(data) else {
+        return;
+    };
     let breaks = |c: char| c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
-    if line.contains(breaks) || parsed.has_errors() {
+    // A backslash at the end quotes the line's end, which no quoting brings back on one line.
+    let has_break = line.contains(breaks) || addon.args.iter().any(|w| w.contains(breaks));
+    if has_break || parsed.has_errors() {
         return;
     }
-    let quoted: String = addon.args.iter().map(|w| format!(" '{}'", w.replace('\'', "'\"'\"'"))).collect();
+    let quoted: String = addon
+        .args
+        .iter()
+        .map(|w| format!(" '{}'", w.replace('\'', "'\"'\"'")))
+        .collect();
     let again = format!("%addon{quoted}\n%end\n");
     let again = parse("again.ks", again.as_bytes(), &options, &mut NoIncludes);
     match again.kickstart.items.first() {

@@ -12,12 +12,17 @@ impl Loader for Half<'_> {
         if path.starts_with("missing") {
             return Err(LoadError::not_found(format!("cannot read `{path}`")));
         }
-        Ok(Loaded { name: path.to_owned(), bytes: self.0.to_vec() })
+        Ok(Loaded {
+            name: path.to_owned(),
+            bytes: self.0.to_vec(),
+        })
     }
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, text)) = data.split_first() else { return };
+    let Some((choice, text)) = data.split_first() else {
+        return;
+    };
     let version = Version::ALL[usize::from(choice & 0x7f) % Version::ALL.len()];
     let mut options = Options::new(version);
     options.follow_includes = choice & 0x80 == 0;
@@ -31,7 +36,12 @@ fuzz_target!(|data: &[u8]| {
     }
     // What is flattened is read again, without an include, and flattens to itself.
     let once = flatten(&parsed, version);
-    let again = parse("flat.ks", once.as_bytes(), &Options::new(version), &mut loader);
+    let again = parse(
+        "flat.ks",
+        once.as_bytes(),
+        &Options::new(version),
+        &mut loader,
+    );
     if !again.has_errors() {
         assert_eq!(flatten(&again, version), once);
     }
