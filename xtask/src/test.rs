@@ -67,6 +67,7 @@ fn build() -> Command {
 const MODULES: &[&str] = &[
     "bad_input::",
     "boots::",
+    "commands::",
     "desktop::",
     "faults::",
     "judges::",

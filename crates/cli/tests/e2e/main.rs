@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod boots;
+mod commands;
 mod desktop;
 mod disk;
 mod faults;
