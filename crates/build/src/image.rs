@@ -510,7 +510,7 @@ impl Assembly<'_> {
                     true,
                 ),
             ],
-            default: "start".to_owned(),
+            default: boot.default.id().to_owned(),
             timeout: Some(boot.timeout),
             serial: None,
             firmware_arguments: true,

@@ -25,6 +25,7 @@ mod shared;
 mod squash;
 mod steps;
 mod vendor;
+pub mod web;
 mod why;
 
 pub use cancel::Cancel;
@@ -35,7 +36,7 @@ pub use kiln_plan::Input;
 pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use output::Artifact;
 pub use pipeline::{BuildReport, BuildRequest, build, lock};
-pub use plan::plan;
+pub use plan::{Planned, plan};
 pub use shared::SharedCache;
 pub use squash::FUNCTIONS;
 pub use steps::{Sink, Timing};

@@ -1,12 +1,12 @@
 //! Layers: one step, one overlay directory, found again by its id.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
-use kiln_plan::{Id, Located, Plan, script_id};
+use kiln_plan::{Hasher, Id, Located, Plan, script_id};
 use kiln_rootfs::configure::Change;
 use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions, Pool, Unpacker};
 use kiln_rootfs::scripts::{self, ScriptContext};
@@ -67,6 +67,60 @@ pub(crate) struct Roots<'a> {
     pub(crate) pools: Option<Pools>,
     /// Where other machines' layers are.
     pub(crate) shared: Option<&'a Shared>,
+    /// What `%pre` left in `/tmp`.
+    pub(crate) tmp: Option<&'a PreFiles>,
+}
+
+/// What `%pre` left in `/tmp`, for the scripts that run outside of the root, as in an installer.
+pub(crate) struct PreFiles {
+    staging: Staging,
+    id: Id,
+}
+
+impl PreFiles {
+    /// Names the files by their content.
+    pub(crate) fn new(staging: Staging) -> Result<Self, Failure> {
+        let mut hasher = Hasher::new("pre.v1");
+        for (name, bytes) in files_below(&staging.fs()).map_err(|e| unreadable_pre(&e))? {
+            hasher = hasher.text("file", &name).bytes("content", &bytes);
+        }
+        let id = hasher.finish();
+        Ok(PreFiles { staging, id })
+    }
+
+    /// Their directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.staging.fs()
+    }
+}
+
+/// All regular files below a directory by their paths in it, sorted. Links are not followed: their target is noted.
+fn files_below(dir: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let (mut found, mut pending) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(&next)? {
+            let (path, kind) = entry.and_then(|e| Ok((e.path(), e.file_type()?)))?;
+            let name = path.strip_prefix(dir).unwrap_or(&path);
+            let name = name.to_string_lossy().into_owned();
+            if kind.is_dir() {
+                pending.push(path);
+                found.push((name, Vec::new()));
+            } else if kind.is_file() {
+                found.push((name, std::fs::read(&path)?));
+            } else if kind.is_symlink() {
+                let target = std::fs::read_link(&path)?;
+                found.push((name, target.to_string_lossy().into_owned().into_bytes()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable_pre(error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Step, "what %pre left in /tmp cannot be read")
+        .cause(crate::load::plain(error))
+        .hint("let the script make its files readable, and remove what it does not need")
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
@@ -230,6 +284,9 @@ impl Roots<'_> {
         changes: &[Change],
         tools: &Stack,
     ) -> Result<(), Failure> {
+        if !layer.pre_install.is_empty() {
+            self.scripts(stack, layer, &layer.pre_install, tools)?;
+        }
         if !packages.is_empty() {
             self.packages(stack, layer, packages)?;
         }
@@ -237,7 +294,7 @@ impl Roots<'_> {
             self.commands(stack, layer, changes)?;
         }
         if !layer.scripts.is_empty() {
-            self.scripts(stack, layer, tools)?;
+            self.scripts(stack, layer, &layer.scripts, tools)?;
         }
         Ok(())
     }
@@ -309,21 +366,30 @@ impl Roots<'_> {
         &self,
         stack: &mut Stack,
         layer: &kiln_plan::Layer,
+        list: &[Located<Script>],
         tools: &Stack,
     ) -> Result<(), Failure> {
-        let mut inputs = self
-            .next("scripts", self.role("scripts", &layer.name))
-            .below(stack.id)
-            .json("network", &self.network, "--offline");
-        for script in &layer.scripts {
+        let before = match list.first().map(|script| script.item.kind) {
+            Some(kiln_kickstart::ScriptKind::PreInstall) => "%pre-install ",
+            _ => "",
+        };
+        let role = self.role(&format!("{before}scripts"), &layer.name);
+        let mut inputs =
+            self.next("scripts", role)
+                .below(stack.id)
+                .json("network", &self.network, "--offline");
+        for script in list {
             inputs = inputs.script(script_id(&script.item));
         }
-        if layer.scripts.iter().any(|s| !s.item.chroot) {
-            inputs = inputs.tools(tools.id);
+        if list.iter().any(|s| !s.item.chroot) {
+            inputs = inputs.other("tools", tools.id, "the tools root");
+            if let Some(tmp) = self.tmp {
+                inputs = inputs.other("tmp", tmp.id, "what %pre left in /tmp");
+            }
         }
         let id = inputs.id();
-        let count = layer.scripts.len();
-        let title = format!("running {count} script{}", plural(count));
+        let count = list.len();
+        let title = format!("running {count} {before}script{}", plural(count));
         let work = Work {
             inputs,
             title,
@@ -332,12 +398,13 @@ impl Roots<'_> {
             debs: &[],
         };
         let made = self.layer(&work, stack, |place, _, _| {
-            let scratch = self.store.stage()?;
+            let (scratch, more) = (self.store.stage()?, self.store.stage()?);
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
+                tmp: self.tmp.map(|tmp| overlay(vec![tmp.dir()], &more)),
                 ..self.script_context()
             };
-            for script in &layer.scripts {
+            for script in list {
                 scripts::run(place, script, &context)?;
             }
             Ok(Value::Null)
@@ -370,7 +437,7 @@ impl Roots<'_> {
 
     /// Runs `%pre` scripts in the tools root. What they leave in `/tmp` is in the staging directory's `fs`.
     pub(crate) fn pre(&self, list: &[Located<Script>], tools: &Stack) -> Result<Staging, Failure> {
-        self.outside("%pre", list, tools)
+        self.outside("%pre", list, tools, None)
     }
 
     fn outside(
@@ -378,11 +445,12 @@ impl Roots<'_> {
         kind: &str,
         list: &[Located<Script>],
         tools: &Stack,
+        root: Option<&Stack>,
     ) -> Result<Staging, Failure> {
         let title = format!("running {} {kind} script{}", list.len(), plural(list.len()));
         self.steps.step(&title, None, Unit::Files, |step| {
             let shared = self.store.stage()?;
-            let scratch = self.store.stage()?;
+            let (scratch, changes) = (self.store.stage()?, self.store.stage()?);
             let place = Place::over(
                 self.sandbox,
                 tools.lower(),
@@ -392,18 +460,20 @@ impl Roots<'_> {
                 self.cancel,
             );
             for script in list {
-                scripts::run_outside(&place, script, &self.script_context(), &shared.fs())?;
+                let root = root.map(|stack| overlay(stack.lower(), &changes));
+                scripts::run_outside(&place, script, &self.script_context(), &shared.fs(), root)?;
             }
             Ok(shared)
         })
     }
 
-    /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported.
-    pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack) {
+    /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported. They see the
+    /// layers that were finished, and what they change is thrown away.
+    pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack, root: Option<&Stack>) {
         if list.is_empty() {
             return;
         }
-        if let Err(failure) = self.outside("%onerror", list, tools) {
+        if let Err(failure) = self.outside("%onerror", list, tools, root) {
             self.steps.warn(failure.message, failure.origin, None);
         }
     }
@@ -418,6 +488,7 @@ impl Roots<'_> {
             network: self.network,
             resolv_conf,
             tools: None,
+            tmp: None,
         }
     }
 

@@ -80,10 +80,10 @@ impl Inputs {
         self
     }
 
-    /// The tools root, for steps that run something there.
-    pub(crate) fn tools(mut self, id: Id) -> Self {
-        self.hasher = self.hasher.id("tools", id);
-        self.add(Kind::Single, "the tools root", cut(&id.short()));
+    /// Something else that has an id. `subject` goes before "changed".
+    pub(crate) fn other(mut self, label: &str, id: Id, subject: &str) -> Self {
+        self.hasher = self.hasher.id(label, id);
+        self.add(Kind::Single, subject, cut(&id.short()));
         self
     }
 

@@ -6,6 +6,7 @@
 mod bad_input;
 mod beside;
 mod boots;
+mod commands;
 mod desktop;
 mod disk;
 mod faults;
