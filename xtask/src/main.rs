@@ -23,6 +23,7 @@ usage: cargo xtask CHORE
 
   test                  install what the tests need, then check and test everything
   e2e [FILTER...]       only the end-to-end tests, all of them: some take many minutes
+  docs                  write the generated parts of docs/
   tidy                  only the rules about the source tree
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => test::run(),
         ["e2e", filters @ ..] => test::end_to_end(filters),
+        ["docs"] => test::write_documents(),
         ["tidy"] => tidy::run(),
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),

@@ -66,7 +66,9 @@ fn build() -> Command {
 /// ten times of every day.
 const MODULES: &[&str] = &[
     "bad_input::",
+    "beside::",
     "boots::",
+    "commands::",
     "desktop::",
     "faults::",
     "judges::",
@@ -81,6 +83,20 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
     let tools = stage("prerequisites", prerequisites::install)?;
     let path = search_path_with(&tools)?;
     process::run(end_to_end_command(filters).env("PATH", path))
+}
+
+/// `cargo xtask docs`: the test that compares the generated parts of `docs/` writes them instead.
+pub(crate) fn write_documents() -> Result<()> {
+    let mut command = workspace::cargo();
+    let test = [
+        "test",
+        "--locked",
+        "-p",
+        "kiln-rootfs",
+        "--test",
+        "documents",
+    ];
+    process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
 }
 
 fn end_to_end_command(filters: &[&str]) -> Command {

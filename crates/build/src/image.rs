@@ -135,6 +135,7 @@ impl Session<'_> {
                     layers: &root.layers,
                     shared: self.shared.as_ref().map(|shared| (shared, self.steps)),
                 };
+                self.recorded();
                 let written = squash::write(
                     &place,
                     &sources,
@@ -509,7 +510,7 @@ impl Assembly<'_> {
                     true,
                 ),
             ],
-            default: "start".to_owned(),
+            default: boot.default.id().to_owned(),
             timeout: Some(boot.timeout),
             serial: None,
             firmware_arguments: true,

@@ -297,7 +297,7 @@ impl Session<'_> {
                 .and_then(|name| name.to_str())
                 .and_then(|name| name.parse().ok());
             if let Some(id) = id {
-                let _ = self.store.remove(id);
+                let _ = self.store.collect(id);
             }
             let _ = fs::remove_file(old);
         }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kiln_kickstart::{LoadError, include_candidates, is_url};
 use kiln_plan::{Definition, Files, Input, Lowered};
 
+use crate::web::{Web, local_file_for_a_stranger};
 use crate::{Failure, FailureKind};
 
 /// A definition that was found, with the way to read what it names.
@@ -16,6 +18,7 @@ pub(crate) struct Source {
     pub(crate) dir: PathBuf,
     /// What `%pre` left below `/tmp`, once it has run.
     pub(crate) pre: Option<PathBuf>,
+    web: Web,
     kind: Kind,
 }
 
@@ -30,7 +33,7 @@ impl Source {
     ///
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
-    pub(crate) fn open(definition: &Path) -> Result<Source, Failure> {
+    pub(crate) fn open(definition: &Path, web: Web) -> Result<Source, Failure> {
         let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
         let path = if metadata.is_dir() {
             definition.join("kiln.toml")
@@ -52,6 +55,7 @@ impl Source {
             path,
             dir,
             pre: None,
+            web,
             kind,
         })
     }
@@ -89,39 +93,67 @@ impl Source {
         }
     }
 
-    /// Places where a file is looked for, in order. What the definition names lies beside it; what a kickstart
-    /// includes is looked for as the reference does: from the working directory, then beside the including file.
-    fn places(&self, path: &str, from: &str) -> Vec<PathBuf> {
-        let path = Path::new(path);
-        if path.is_absolute() {
-            return vec![path.to_owned()];
-        }
-        let beside = Path::new(from).parent().unwrap_or(Path::new("")).join(path);
-        if Path::new(from) == self.path {
-            vec![beside]
-        } else {
-            vec![path.to_owned(), beside]
-        }
-    }
-}
-
-impl Files for Source {
-    fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
+    /// What a kickstart includes is looked for as the reference does: from the working directory, then beside the
+    /// including file. Below `/tmp` it is what `%pre` left there, and nothing of the machine that builds.
+    fn local(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
         if let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) {
             return read_inside(pre, rest)
                 .map(|bytes| (path.to_owned(), bytes))
                 .map_err(|e| format!("{path}, as %pre left it: {}", plain(&e)));
         }
-        let mut tried = Vec::new();
-        for place in self.places(path, from) {
-            match fs::read(&place) {
-                Ok(bytes) => return Ok((place.display().to_string(), bytes)),
-                Err(error) => tried.push(format!("{}: {}", place.display(), plain(&error))),
-            }
-        }
-        tried.dedup();
-        Err(tried.join("; "))
+        first_of(include_candidates(path, from).into_iter())
+            .map_err(|tried| format!("cannot read `{path}` ({tried})"))
     }
+
+    /// Whether `%pre` makes the file.
+    fn is_of_pre(&self, path: &str) -> bool {
+        self.pre.is_some() && path.starts_with("/tmp/")
+    }
+}
+
+impl Files for Source {
+    fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
+        // What the definition names lies beside it.
+        let beside = Path::new(from).parent().unwrap_or(Path::new("")).join(path);
+        first_of(std::iter::once(beside.display().to_string()))
+    }
+
+    fn include(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
+        let url = include_candidates(path, from)
+            .into_iter()
+            .find(|c| is_url(c));
+        match url {
+            Some(url) => self.web.text(&url).map(|bytes| (url, bytes)),
+            None if is_url(from) && !self.is_of_pre(path) => {
+                Err(local_file_for_a_stranger(path, from))
+            }
+            None => self.local(path, from).map_err(LoadError::not_found),
+        }
+    }
+}
+
+/// The first of several places that has a file.
+fn first_of(places: impl Iterator<Item = String>) -> Result<(String, Vec<u8>), String> {
+    let mut tried = Vec::new();
+    for place in places {
+        match read_regular(Path::new(&place)) {
+            Ok(bytes) => return Ok((place, bytes)),
+            Err(error) => tried.push(format!("{place}: {}", plain(&error))),
+        }
+    }
+    Err(tried.join("; "))
+}
+
+/// Only regular files: opening a pipe could wait forever, and a device may have no end.
+fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    if !path.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a file below a directory whose content is untrusted: no link leads out of it.

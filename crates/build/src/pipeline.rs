@@ -1,26 +1,28 @@
 //! A build, as a list of verbs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, package_error};
-use kiln_rootfs::{Store, configure};
+use kiln_rootfs::{Layer, Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
 use crate::pools::Pools;
+use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
-use crate::root::{Roots, Stack, options};
+use crate::root::{PreFiles, Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::steps::{Sink, Steps};
 use crate::vendor::Vendored;
+use crate::web::{Access, Web};
 use crate::{Cancel, Event, Failure, FailureKind};
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
@@ -86,12 +88,13 @@ pub fn build(
 }
 
 fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
-    let source = Source::open(&request.definition)?;
+    let source = Source::open(&request.definition, web(request, cancel))?;
     // What can be said without a sandbox or a network is said first.
     let first = checked(source.lower(&Input {
         before_pre: true,
         ..request.input.clone()
     }))?;
+    buildable(&first)?;
     let output = Output::open(&request.output)?;
     let log = output.create("build.log")?;
     let steps = Steps::new(sink, Some(log));
@@ -107,7 +110,7 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         session.finish_sharing();
         return Ok(report);
     }
-    let made = session.image_or_again(&resolved, &root, &output)?;
+    let made = session.image_or_again(&resolved, root, &output)?;
     let report = session.publish(&resolved, &made, &output)?;
     session.remember(key, &report);
     session.finish_sharing();
@@ -125,15 +128,22 @@ pub fn lock(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
-    let source = Source::open(&request.definition)?;
+    let source = Source::open(&request.definition, web(request, cancel))?;
     let first = checked(source.lower(&Input {
         before_pre: true,
         ..request.input.clone()
     }))?;
+    buildable(&first)?;
     let steps = Steps::new(sink, None);
     let session = Session::open(request, &steps, cancel)?;
     let path = source.lock_path();
-    let (_, plan, world, tools, stack) = session.prepare(source, first, None)?;
+    let Prepared {
+        plan,
+        world,
+        tools,
+        stack,
+        ..
+    } = session.prepare(source, first, None)?;
     let world = world.map_or_else(|| session.resolver().world(&plan), Ok)?;
     let lock = session
         .resolver()
@@ -142,6 +152,32 @@ pub fn lock(
         session.vendor(directory, &lock, &world)?;
     }
     Ok((path, lock))
+}
+
+/// How a build reads what kickstart files include from the network.
+fn web(request: &BuildRequest, cancel: &Cancel) -> Web {
+    let access = if request.offline {
+        Access::offline()
+    } else {
+        Access::Online(request.proxies.clone())
+    };
+    Web::new(access, Some(cancel.clone()))
+}
+
+/// Which plans can be built.
+fn buildable(lowered: &Lowered) -> Result<(), Failure> {
+    match &lowered.plan {
+        Some(plan) if plan.target.family() != kiln_plan::Family::Debian => {
+            let target = &plan.target;
+            let message = format!(
+                "{}:{} can be planned, but not built: Kiln does not install RPM packages yet",
+                target.distribution, target.release
+            );
+            Err(Failure::new(FailureKind::Definition, message)
+                .hint("`kiln plan` shows what the definition means; build it for debian:bookworm"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A plan without errors, and its `%pre` scripts.
@@ -195,6 +231,17 @@ pub(crate) struct Resolved {
     pub(crate) lock: Lock,
     pub(crate) tools: Stack,
     pub(crate) on_error: Vec<Located<Script>>,
+    pub(crate) pre: Option<PreFiles>,
+}
+
+/// A definition that was read for good, and the tools root that it is resolved in.
+struct Prepared {
+    lowered: Lowered,
+    plan: Plan,
+    world: Option<World>,
+    tools: Vec<LockedPackage>,
+    stack: Stack,
+    pre: Option<PreFiles>,
 }
 
 /// The means of a build.
@@ -214,6 +261,8 @@ pub(crate) struct Session<'a> {
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
     fetched: AtomicBool,
+    /// Looks at layers as they come.
+    recorder: OnceLock<Recorder>,
 }
 
 impl<'a> Session<'a> {
@@ -254,7 +303,27 @@ impl<'a> Session<'a> {
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
             fetched: AtomicBool::new(false),
+            recorder: OnceLock::new(),
         })
+    }
+
+    /// The one that looks at this build's layers.
+    fn recorder(&self, plan: &Plan) -> Result<&Recorder, Failure> {
+        let block_size = plan.compression.block_size;
+        let fresh = Recorder::start(&self.sandbox, &self.cancel.run, block_size)?;
+        Ok(self.recorder.get_or_init(|| fresh))
+    }
+
+    /// Whether this build made a layer, so that nothing can have happened to it.
+    pub(crate) fn made(&self, layer: &Layer) -> bool {
+        self.recorder.get().is_some_and(|r| r.added(layer.info.id))
+    }
+
+    /// Waits until all layers that were made are recorded.
+    pub(crate) fn recorded(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.finish();
+        }
     }
 
     pub(crate) fn resolver(&self) -> Resolver<'_> {
@@ -279,9 +348,12 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            name: "",
+            recorder: None,
             fetch: None,
             pools: None,
             shared: self.shared.as_ref(),
+            tmp: None,
         }
     }
 
@@ -347,7 +419,14 @@ impl<'a> Session<'a> {
                 failure.hint("run `kiln lock` and commit the file, or build without --locked")
             );
         }
-        let (lowered, plan, world, tools, stack) = self.prepare(source, first, found.as_ref())?;
+        let Prepared {
+            lowered,
+            plan,
+            world,
+            tools,
+            stack,
+            pre,
+        } = self.prepare(source, first, found.as_ref())?;
         let lock = match found {
             Some(lock) if is_current(&lock, &plan) => {
                 if let Some(vendored) = &self.vendored {
@@ -391,17 +470,17 @@ impl<'a> Session<'a> {
             lock,
             tools: stack,
             on_error: lowered.other_scripts,
+            pre,
         })
     }
 
     /// Gets the tools root, runs `%pre` scripts in it, and reads the definition for good.
-    #[allow(clippy::type_complexity)]
     fn prepare(
         &self,
         mut source: Source,
         first: Lowered,
         lock: Option<&Lock>,
-    ) -> Result<(Lowered, Plan, Option<World>, Vec<LockedPackage>, Stack), Failure> {
+    ) -> Result<Prepared, Failure> {
         let has_pre = !first.pre_scripts.is_empty();
         let Some(plan) = first.plan.clone() else {
             return Err(Failure::new(
@@ -425,12 +504,15 @@ impl<'a> Session<'a> {
             ..self.roots()
         };
         let stack = roots.tools(&plan, &wanted)?;
-        let made_by_pre = if has_pre {
-            Some(self.roots().pre(&first.pre_scripts, &stack)?)
+        let pre = if has_pre {
+            let left = self.roots().pre(&first.pre_scripts, &stack);
+            Some(PreFiles::new(left.inspect_err(|failure| {
+                self.on_error(failure, &first.other_scripts, &stack, None);
+            })?)?)
         } else {
             None
         };
-        source.pre = made_by_pre.as_ref().map(|staging| staging.fs());
+        source.pre = pre.as_ref().map(PreFiles::dir);
         let lowered = checked(source.lower(&self.request.input))?;
         self.notices(&lowered);
         let Some(plan) = lowered.plan.clone() else {
@@ -439,7 +521,27 @@ impl<'a> Session<'a> {
                 "a definition without errors gave no plan",
             ));
         };
-        Ok((lowered, plan, world, tools, stack))
+        Ok(Prepared {
+            lowered,
+            plan,
+            world,
+            tools,
+            stack,
+            pre,
+        })
+    }
+
+    /// What `%onerror` and `%traceback` are for: everything that fails but the user's own stop.
+    fn on_error(
+        &self,
+        failure: &Failure,
+        scripts: &[Located<Script>],
+        tools: &Stack,
+        root: Option<&Stack>,
+    ) {
+        if failure.kind != FailureKind::Cancelled {
+            self.roots().on_error(scripts, tools, root);
+        }
     }
 
     /// Says what was found about the definition.
@@ -464,12 +566,15 @@ impl<'a> Session<'a> {
     fn image_or_again(
         &self,
         resolved: &Resolved,
-        root: &Stack,
+        root: Stack,
         output: &Output,
     ) -> Result<Made, Failure> {
-        let failure = match self.image(resolved, root, output) {
+        let failed = |failure: &Failure, root: &Stack| {
+            self.on_error(failure, &resolved.on_error, &resolved.tools, Some(root));
+        };
+        let failure = match self.image(resolved, &root, output) {
             Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
-            other => return other,
+            other => return other.inspect_err(|failure| failed(failure, &root)),
         };
         let cause = failure.causes.first().cloned();
         self.steps.warn(
@@ -477,8 +582,12 @@ impl<'a> Session<'a> {
             None,
             Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
         );
+        // Nobody holds the damaged layers any more.
+        drop(root);
+        self.store.reclaim()?;
         let root = self.root(resolved)?;
         self.image(resolved, &root, output)
+            .inspect_err(|failure| failed(failure, &root))
     }
 
     /// Makes all layers.
@@ -488,8 +597,11 @@ impl<'a> Session<'a> {
         } = resolved;
         let fetch = || self.fetch(lock);
         let roots = Roots {
+            recorder: Some(self.recorder(plan)?),
+            name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
+            tmp: resolved.pre.as_ref(),
             ..self.roots()
         };
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
@@ -508,9 +620,7 @@ impl<'a> Session<'a> {
                     )
                 });
         if let Err(failure) = result {
-            if failure.kind == FailureKind::Step {
-                roots.on_error(&resolved.on_error, tools);
-            }
+            self.on_error(&failure, &resolved.on_error, tools, Some(&stack));
             return Err(failure);
         }
         roots.finish(&mut stack, &crate::finish::finish(resolved))?;

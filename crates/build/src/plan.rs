@@ -3,10 +3,22 @@
 use std::path::Path;
 
 use kiln_plan::{Input, Lowered};
+use kiln_rootfs::configure;
 
 use crate::Failure;
 use crate::load::Source;
 use crate::pipeline::checked;
+use crate::resolve::lower_commands;
+use crate::web::{Access, Web};
+
+/// What a build would do.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan, its warnings and the scripts that run outside of it.
+    pub lowered: Lowered,
+    /// Each layer's commands as changes of the root, and what is to be said about them; in the order of the layers.
+    pub commands: Vec<configure::Lowered>,
+}
 
 /// Lowers a definition and refuses it as a build would; the warnings are among the result's problems.
 ///
@@ -14,10 +26,16 @@ use crate::pipeline::checked;
 ///
 /// # Errors
 /// The definition cannot be read or is wrong.
-pub fn plan(definition: &Path, input: &Input) -> Result<Lowered, Failure> {
-    let source = Source::open(definition)?;
-    checked(source.lower(&Input {
+pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
+    let source = Source::open(definition, Web::new(Access::planning(), None))?;
+    let lowered = checked(source.lower(&Input {
         before_pre: true,
         ..input.clone()
-    }))
+    }))?;
+    let commands = lowered
+        .plan
+        .as_ref()
+        .map(lower_commands)
+        .unwrap_or_default();
+    Ok(Planned { lowered, commands })
 }

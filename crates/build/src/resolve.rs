@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use kiln_kickstart::{Certificate, Command, Opt, Value};
 pub(crate) use kiln_packages::TOOLS;
 use kiln_packages::debian::{
     Keys, Metadata, Package, Repository, Universe, VerifiedRepository, default_repositories,
     refresh,
 };
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
-use kiln_plan::{Hasher, Id, Plan, Target};
+use kiln_plan::{Hasher, Id, Located, Plan, Target};
 use kiln_rootfs::debian::{self, Solved, package_error};
 use kiln_rootfs::{Place, configure};
 
@@ -234,7 +235,10 @@ fn needs(plan: &Plan) -> Vec<Vec<configure::Need>> {
 pub(crate) fn lower_commands(plan: &Plan) -> Vec<configure::Lowered> {
     let (packages, excluded) = named(plan);
     let context = configure::Context {
-        family: configure::Family::Debian,
+        family: match plan.target.family() {
+            kiln_plan::Family::Debian => configure::Family::Debian,
+            kiln_plan::Family::Rpm => configure::Family::Rpm,
+        },
         packages: &packages,
         excluded: &excluded,
         salt: &plan.name,
@@ -248,9 +252,48 @@ pub(crate) fn lower_commands(plan: &Plan) -> Vec<configure::Lowered> {
                 origin: &c.origin,
             })
             .collect();
-        configure::lower(&lines, &context)
+        let mut lowered = configure::lower(&lines, &context);
+        for certificate in &layer.certificates {
+            let more = lower_certificate(certificate, &context);
+            lowered.changes.extend(more.changes);
+            lowered.notices.extend(more.notices);
+        }
+        lowered
     };
     plan.layers.iter().map(lower).collect()
+}
+
+/// A `%certificate` as the command that the executor knows.
+fn lower_certificate(
+    certificate: &Located<Certificate>,
+    context: &configure::Context<'_>,
+) -> configure::Lowered {
+    let Certificate {
+        filename,
+        dir,
+        kind,
+        body,
+        span,
+    } = &certificate.item;
+    let option = |name: &str, value: &str| Opt {
+        name: name.to_owned(),
+        value: Value::Text(value.to_owned()),
+        span: *span,
+    };
+    let options = std::iter::once(option("--filename", filename))
+        .chain(dir.iter().map(|dir| option("--dir", dir)))
+        .chain(kind.iter().map(|kind| option("--type", kind)));
+    let command = Command {
+        name: "%certificate".to_owned(),
+        options: options.collect(),
+        args: Vec::new(),
+        span: *span,
+    };
+    let line = configure::Line {
+        command: &command,
+        origin: &certificate.origin,
+    };
+    configure::lower_certificate(line, body, context)
 }
 
 /// Names that the definition asks for and excludes; the last mention counts.

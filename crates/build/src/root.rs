@@ -1,7 +1,7 @@
 //! Layers: one step, one overlay directory, found again by its id.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_kickstart::Script;
@@ -16,12 +16,14 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::pools::Pools;
+use crate::recorder::Recorder;
 use crate::shared::Shared;
 use crate::steps::{Step, Steps};
+use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "4";
+const CODE: &str = "5";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]
@@ -55,12 +57,70 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
+    /// The definition's name; empty where no layer of a definition is made.
+    pub(crate) name: &'a str,
+    /// Is told of every layer that was made.
+    pub(crate) recorder: Option<&'a Recorder>,
     /// Has all packages at hand; called before the first step that installs some.
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
     pub(crate) pools: Option<Pools>,
     /// Where other machines' layers are.
     pub(crate) shared: Option<&'a Shared>,
+    /// What `%pre` left in `/tmp`.
+    pub(crate) tmp: Option<&'a PreFiles>,
+}
+
+/// What `%pre` left in `/tmp`, for the scripts that run outside of the root, as in an installer.
+pub(crate) struct PreFiles {
+    staging: Staging,
+    id: Id,
+}
+
+impl PreFiles {
+    /// Names the files by their content.
+    pub(crate) fn new(staging: Staging) -> Result<Self, Failure> {
+        let mut hasher = Hasher::new("pre.v1");
+        for (name, bytes) in files_below(&staging.fs()).map_err(|e| unreadable_pre(&e))? {
+            hasher = hasher.text("file", &name).bytes("content", &bytes);
+        }
+        let id = hasher.finish();
+        Ok(PreFiles { staging, id })
+    }
+
+    /// Their directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.staging.fs()
+    }
+}
+
+/// All regular files below a directory by their paths in it, sorted. Links are not followed: their target is noted.
+fn files_below(dir: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let (mut found, mut pending) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(&next)? {
+            let (path, kind) = entry.and_then(|e| Ok((e.path(), e.file_type()?)))?;
+            let name = path.strip_prefix(dir).unwrap_or(&path);
+            let name = name.to_string_lossy().into_owned();
+            if kind.is_dir() {
+                pending.push(path);
+                found.push((name, Vec::new()));
+            } else if kind.is_file() {
+                found.push((name, std::fs::read(&path)?));
+            } else if kind.is_symlink() {
+                let target = std::fs::read_link(&path)?;
+                found.push((name, target.to_string_lossy().into_owned().into_bytes()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable_pre(error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Step, "what %pre left in /tmp cannot be read")
+        .cause(crate::load::plain(error))
+        .hint("let the script make its files readable, and remove what it does not need")
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
@@ -68,7 +128,7 @@ const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
-    id: Id,
+    inputs: Inputs,
     title: String,
     layer: &'w str,
     unit: Unit,
@@ -79,15 +139,12 @@ struct Work<'w> {
 impl Roots<'_> {
     /// The tools root.
     pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
-        let id = packages
-            .iter()
-            .fold(self.hasher("tools", plan), |h, p| {
-                h.text("package", &p.sha256.to_string())
-            })
-            .finish();
+        let inputs = self.first("tools", "tools".to_owned(), plan);
+        let inputs = packages.iter().fold(inputs, |i, p| i.package(p));
+        let id = inputs.id();
         let mut stack = self.empty(id);
         let work = Work {
-            id,
+            inputs,
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
@@ -119,11 +176,13 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<Stack, Failure> {
         let options = options(&plan.layers[0]);
-        let id = package_id(self.hasher("system", plan), packages, &options).finish();
+        let inputs = self.first("system", self.role("system", ""), plan);
+        let inputs = of_packages(inputs, packages, &options);
+        let id = inputs.id();
         let mut stack = self.empty(id);
         let debs = self.debs_of(id, debian::SYSTEM, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
@@ -225,6 +284,9 @@ impl Roots<'_> {
         changes: &[Change],
         tools: &Stack,
     ) -> Result<(), Failure> {
+        if !layer.pre_install.is_empty() {
+            self.scripts(stack, layer, &layer.pre_install, tools)?;
+        }
         if !packages.is_empty() {
             self.packages(stack, layer, packages)?;
         }
@@ -232,7 +294,7 @@ impl Roots<'_> {
             self.commands(stack, layer, changes)?;
         }
         if !layer.scripts.is_empty() {
-            self.scripts(stack, layer, tools)?;
+            self.scripts(stack, layer, &layer.scripts, tools)?;
         }
         Ok(())
     }
@@ -244,15 +306,12 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<(), Failure> {
         let options = options(layer);
-        let id = package_id(
-            self.next("packages").id("parent", stack.id),
-            packages,
-            &options,
-        )
-        .finish();
+        let inputs = self.next("packages", self.role("packages", &layer.name));
+        let inputs = of_packages(inputs.below(stack.id), packages, &options);
+        let id = inputs.id();
         let debs = self.debs_of(id, &layer.name, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
@@ -282,14 +341,14 @@ impl Roots<'_> {
         layer: &kiln_plan::Layer,
         list: &[Change],
     ) -> Result<(), Failure> {
-        let mut hasher = self.next("commands").id("parent", stack.id);
-        for change in list {
-            hasher = hasher.json("change", &(&change.command, &change.actions));
-        }
-        let id = hasher.finish();
+        let inputs = self.next("commands", self.role("commands", &layer.name));
+        let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
+            inputs.command(&change.command, &change.actions)
+        });
+        let id = inputs.id();
         let title = format!("executing {} command{}", list.len(), plural(list.len()));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
@@ -307,35 +366,45 @@ impl Roots<'_> {
         &self,
         stack: &mut Stack,
         layer: &kiln_plan::Layer,
+        list: &[Located<Script>],
         tools: &Stack,
     ) -> Result<(), Failure> {
-        let mut hasher = self
-            .next("scripts")
-            .id("parent", stack.id)
-            .json("network", &self.network);
-        for script in &layer.scripts {
-            hasher = hasher.id("script", script_id(&script.item));
+        let before = match list.first().map(|script| script.item.kind) {
+            Some(kiln_kickstart::ScriptKind::PreInstall) => "%pre-install ",
+            _ => "",
+        };
+        let role = self.role(&format!("{before}scripts"), &layer.name);
+        let mut inputs =
+            self.next("scripts", role)
+                .below(stack.id)
+                .json("network", &self.network, "--offline");
+        for script in list {
+            inputs = inputs.script(script_id(&script.item));
         }
-        if layer.scripts.iter().any(|s| !s.item.chroot) {
-            hasher = hasher.id("tools", tools.id);
+        if list.iter().any(|s| !s.item.chroot) {
+            inputs = inputs.other("tools", tools.id, "the tools root");
+            if let Some(tmp) = self.tmp {
+                inputs = inputs.other("tmp", tmp.id, "what %pre left in /tmp");
+            }
         }
-        let id = hasher.finish();
-        let count = layer.scripts.len();
-        let title = format!("running {count} script{}", plural(count));
+        let id = inputs.id();
+        let count = list.len();
+        let title = format!("running {count} {before}script{}", plural(count));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
             debs: &[],
         };
         let made = self.layer(&work, stack, |place, _, _| {
-            let scratch = self.store.stage()?;
+            let (scratch, more) = (self.store.stage()?, self.store.stage()?);
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
+                tmp: self.tmp.map(|tmp| overlay(vec![tmp.dir()], &more)),
                 ..self.script_context()
             };
-            for script in &layer.scripts {
+            for script in list {
                 scripts::run(place, script, &context)?;
             }
             Ok(Value::Null)
@@ -346,13 +415,13 @@ impl Roots<'_> {
 
     /// The last changes before the root becomes an image.
     pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
-        let id = self
-            .next("finish")
-            .id("parent", stack.id)
-            .json("finish", finish)
-            .finish();
+        let inputs = self
+            .next("finish", self.role("finish", ""))
+            .below(stack.id)
+            .json("finish", finish, "what the image needs of the root");
+        let id = inputs.id();
         let work = Work {
-            id,
+            inputs,
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
@@ -368,7 +437,7 @@ impl Roots<'_> {
 
     /// Runs `%pre` scripts in the tools root. What they leave in `/tmp` is in the staging directory's `fs`.
     pub(crate) fn pre(&self, list: &[Located<Script>], tools: &Stack) -> Result<Staging, Failure> {
-        self.outside("%pre", list, tools)
+        self.outside("%pre", list, tools, None)
     }
 
     fn outside(
@@ -376,11 +445,12 @@ impl Roots<'_> {
         kind: &str,
         list: &[Located<Script>],
         tools: &Stack,
+        root: Option<&Stack>,
     ) -> Result<Staging, Failure> {
         let title = format!("running {} {kind} script{}", list.len(), plural(list.len()));
         self.steps.step(&title, None, Unit::Files, |step| {
             let shared = self.store.stage()?;
-            let scratch = self.store.stage()?;
+            let (scratch, changes) = (self.store.stage()?, self.store.stage()?);
             let place = Place::over(
                 self.sandbox,
                 tools.lower(),
@@ -390,18 +460,20 @@ impl Roots<'_> {
                 self.cancel,
             );
             for script in list {
-                scripts::run_outside(&place, script, &self.script_context(), &shared.fs())?;
+                let root = root.map(|stack| overlay(stack.lower(), &changes));
+                scripts::run_outside(&place, script, &self.script_context(), &shared.fs(), root)?;
             }
             Ok(shared)
         })
     }
 
-    /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported.
-    pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack) {
+    /// Runs `%onerror` and `%traceback` scripts; the failure that led here stays the one that is reported. They see the
+    /// layers that were finished, and what they change is thrown away.
+    pub(crate) fn on_error(&self, list: &[Located<Script>], tools: &Stack, root: Option<&Stack>) {
         if list.is_empty() {
             return;
         }
-        if let Err(failure) = self.outside("%onerror", list, tools) {
+        if let Err(failure) = self.outside("%onerror", list, tools, root) {
             self.steps.warn(failure.message, failure.origin, None);
         }
     }
@@ -416,6 +488,7 @@ impl Roots<'_> {
             network: self.network,
             resolv_conf,
             tools: None,
+            tmp: None,
         }
     }
 
@@ -430,14 +503,20 @@ impl Roots<'_> {
     }
 
     /// The first step's id starts from the target; later ones have it through their parent.
-    fn hasher(&self, kind: &str, plan: &Plan) -> Hasher {
-        self.next(kind).json("target", &plan.target)
+    fn first(&self, kind: &str, role: String, plan: &Plan) -> Inputs {
+        let subject = "the distribution, its release or the architecture";
+        self.next(kind, role).json("target", &plan.target, subject)
     }
 
-    fn next(&self, kind: &str) -> Hasher {
-        Hasher::new(kind)
-            .text("code", CODE)
-            .json("epoch", &self.fixed_epoch)
+    fn next(&self, kind: &str, role: String) -> Inputs {
+        Inputs::new(kind, role)
+            .json("code", &CODE, "how this version of Kiln does it")
+            .json("epoch", &self.fixed_epoch, "SOURCE_DATE_EPOCH")
+    }
+
+    /// What a step is for, whatever its inputs are.
+    fn role(&self, kind: &str, layer: &str) -> String {
+        format!("{}/{layer}/{kind}", self.name)
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
@@ -488,14 +567,16 @@ impl Roots<'_> {
         make: impl FnOnce(&Place<'_>, &Step<'_, '_>, &Staging) -> Result<Value, Failure>,
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
-        if let Some(layer) = self.find(work.id, name) {
-            let pulled = self.shared.is_some_and(|s| s.has_pulled(work.id));
+        let id = work.inputs.id();
+        if let Some(layer) = self.find(id, name) {
+            let pulled = self.shared.is_some_and(|s| s.has_pulled(id));
             self.steps.cached_here(&work.title, name, pulled);
             self.push(&layer);
             return Ok(layer);
         }
         self.cancelled()?;
-        let made = self.steps.step(&work.title, name, work.unit, |step| {
+        let why = work.inputs.why_not_reused(self.store);
+        let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
@@ -504,7 +585,12 @@ impl Roots<'_> {
                         let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
                         staging.attach(DEBS, &text)?;
                     }
-                    Ok(staging.commit(work.id, &work.title, facts)?)
+                    staging.attach(why::NOTE, &work.inputs.note())?;
+                    let layer = staging.commit(id, &work.title, facts)?;
+                    if let Some(recorder) = self.recorder {
+                        recorder.add(&layer);
+                    }
+                    Ok(layer)
                 }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
@@ -568,14 +654,9 @@ fn unwritable(error: &serde_json::Error) -> Failure {
         .cause(error.to_string())
 }
 
-fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
-    packages
-        .iter()
-        .fold(hasher.json("options", options), |h, p| {
-            h.text("package", &p.name)
-                .text("sha256", &p.sha256.to_string())
-                .json("auto", &p.auto)
-        })
+fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOptions) -> Inputs {
+    let inputs = inputs.json("options", options, "options of %packages");
+    packages.iter().fold(inputs, |inputs, p| inputs.package(p))
 }
 
 fn names(debs: &[Deb]) -> HashSet<String> {

@@ -370,6 +370,8 @@ fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
 }
 
 fn write_call(mut call: Call) -> Result<Value, CallError> {
+    // The initramfs, made at the same time by one process after the other, decides when both are done.
+    let _ = rustix::process::nice(10);
     let (request, disk, layers, blocks) = unpack(&mut call)?;
     let tree = tree(&layers, request.epoch)?;
     for lost in tree.skipped() {

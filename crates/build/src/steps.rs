@@ -64,12 +64,25 @@ impl<'a> Steps<'a> {
         unit: Unit,
         work: impl FnOnce(&Step<'_, '_>) -> Result<T, crate::Failure>,
     ) -> Result<T, crate::Failure> {
+        self.step_because(None, title, layer, unit, work)
+    }
+
+    /// The same for a step whose earlier result cannot be reused, saying why.
+    pub(crate) fn step_because<T>(
+        &self,
+        why: Option<String>,
+        title: &str,
+        layer: Option<&str>,
+        unit: Unit,
+        work: impl FnOnce(&Step<'_, '_>) -> Result<T, crate::Failure>,
+    ) -> Result<T, crate::Failure> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let layer = layer.map(str::to_owned);
         self.emit(Event::StepStarted {
             step: id,
             title: title.to_owned(),
             layer: layer.clone(),
+            why,
         });
         let step = Step {
             steps: self,
@@ -163,8 +176,12 @@ impl<'a> Steps<'a> {
 
     fn log_event(&self, event: &Event) {
         let line = match event {
-            Event::StepStarted { title, layer, .. } => {
-                format!("==> {}", titled(title, layer.as_deref()))
+            Event::StepStarted {
+                title, layer, why, ..
+            } => {
+                let why = why.as_ref().map(|why| format!(" ({why})"));
+                let title = titled(title, layer.as_deref());
+                format!("==> {title}{}", why.unwrap_or_default())
             }
             Event::StepCached {
                 title,

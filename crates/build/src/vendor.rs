@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kiln_packages::debian::{Keys, keys};
 use kiln_packages::{Digest, Lock, LockedPackage};
@@ -298,6 +299,9 @@ impl Vendored {
         let to = cache.join("vendored").join(id.short());
         let from = self.directory.join(METADATA);
         import(&from, &to).map_err(|e| unwritable(&to, &e))?;
+        // Its last use, for `kiln cache gc`.
+        let used = File::open(&to).and_then(|dir| dir.set_modified(SystemTime::now()));
+        used.map_err(|e| unwritable(&to, &e))?;
         Ok(to)
     }
 

@@ -229,6 +229,9 @@ pub(crate) struct CheckArgs {
     /// Follow %include
     #[arg(short = 'i', long = "followincludes")]
     pub(crate) follow_includes: bool,
+    /// No network: an %include that names an address is an error
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 /// `kiln flatten`
@@ -237,6 +240,9 @@ pub(crate) struct FlattenArgs {
     /// A kickstart file; `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// No network: an %include that names an address is an error
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Language version, such as F40 or RHEL9 [default: the newest]
     #[arg(long, value_name = "VERSION")]
     pub(crate) version: Option<String>,
@@ -425,6 +431,9 @@ pub(crate) enum CacheCommand {
         /// Keep what was used in the last so many days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Of layers keep so many MiB at most, those that were used last
+        #[arg(long, value_name = "MIB")]
+        max_layers: Option<u64>,
         /// Of compressed blocks keep so many MiB at most, those that were used last
         #[arg(long, value_name = "MIB")]
         max_blocks: Option<u64>,

@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use kiln_build::web::{Access, Web, local_file_for_a_stranger};
 use kiln_build::{Failure, FailureKind};
-use kiln_kickstart::{Loaded, Loader, Version, include_candidates};
+use kiln_kickstart::{LoadError, Loaded, Loader, Version, include_candidates, is_url};
+
+use crate::settings::Settings;
 
 /// No kickstart comes near this many bytes; the parser itself stops earlier. It keeps `/dev/zero` from filling memory.
 const LIMIT: u64 = 64 << 20;
@@ -68,18 +71,35 @@ pub(crate) fn version(name: Option<&str>) -> Result<Version, Failure> {
     })
 }
 
-/// Brings included files from the file system.
-pub(crate) struct FileLoader;
+/// Brings included files from the file system and from the network.
+pub(crate) struct FileLoader(Web);
+
+impl FileLoader {
+    /// A loader whose transfers use the user's proxies, or which refuses addresses.
+    pub(crate) fn new(offline: bool, settings: &Settings) -> Self {
+        let access = if offline {
+            Access::offline()
+        } else {
+            Access::Online(settings.proxies())
+        };
+        FileLoader(Web::new(access, None))
+    }
+}
 
 impl Loader for FileLoader {
-    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
-        if path.contains("://") {
-            return Err(format!(
-                "`{path}` is on the network; fetch it and include the file"
-            ));
-        }
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError> {
         let mut tried = Vec::new();
         for candidate in include_candidates(path, from) {
+            if is_url(&candidate) {
+                let bytes = self.0.text(&candidate)?;
+                return Ok(Loaded {
+                    name: candidate,
+                    bytes,
+                });
+            }
+            if is_url(from) {
+                return Err(local_file_for_a_stranger(path, from));
+            }
             match read_include(Path::new(&candidate)) {
                 Ok(bytes) => {
                     return Ok(Loaded {
@@ -90,7 +110,10 @@ impl Loader for FileLoader {
                 Err(error) => tried.push(format!("{candidate}: {}", plain(&error))),
             }
         }
-        Err(format!("cannot read `{path}` ({})", tried.join("; ")))
+        Err(LoadError::not_found(format!(
+            "cannot read `{path}` ({})",
+            tried.join("; ")
+        )))
     }
 }
 

@@ -270,6 +270,15 @@ impl Settings {
         self.config.require()
     }
 
+    /// Proxies for fetching.
+    pub(crate) fn proxies(&self) -> kiln_build::Proxies {
+        kiln_build::Proxies {
+            http: self.proxies.http.clone(),
+            https: self.proxies.https.clone(),
+            exceptions: self.proxies.exempt.clone(),
+        }
+    }
+
     /// `SOURCE_DATE_EPOCH` in seconds since 1970, if set.
     pub(crate) fn source_date_epoch(&self) -> Result<Option<i64>, Failure> {
         let Some(value) = &self.source_date_epoch else {

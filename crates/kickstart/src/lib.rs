@@ -29,7 +29,7 @@ pub use diagnostic::*;
 pub use flatten::flatten;
 pub use parser::{Options, Parsed, parse};
 pub use render::{Segment, Style, render, segments};
-pub use source::{Loaded, Loader, NoIncludes, include_candidates};
+pub use source::{LoadError, Loaded, Loader, NoIncludes, include_candidates, is_url};
 pub use table::{
     Argument, ArgumentKind, CommandEntry, CommandVariant, Count, State, ValueType, command_table,
 };

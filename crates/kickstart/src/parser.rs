@@ -527,12 +527,10 @@ impl Parser<'_> {
         }
         let from = self.kickstart.file_name(span.file).to_owned();
         match self.loader.load(path, &from) {
-            Err(message) => self.report.error_help(
-                "missing-include",
-                span,
-                message,
-                "paths are looked for from the working directory, then beside the including file",
-            ),
+            Err(error) => {
+                self.report
+                    .error_help("missing-include", span, error.message, error.help);
+            }
             Ok(loaded) if self.is_loop(&loaded.name) => self.report_loop(&loaded.name, span),
             Ok(loaded) => self.file(loaded, Some(span), mode),
         }

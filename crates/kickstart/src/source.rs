@@ -11,11 +11,33 @@ pub struct Loaded {
     pub bytes: Vec<u8>,
 }
 
+/// Why a text cannot be brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    /// One sentence which names what was tried.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl LoadError {
+    /// A text that is looked for in the file system: see [`include_candidates`].
+    pub fn not_found(message: impl Into<String>) -> Self {
+        LoadError {
+            message: message.into(),
+            help: "paths are looked for from the working directory, then beside the including file"
+                .to_owned(),
+        }
+    }
+}
+
 /// Brings the texts that `%include` and `%ksappend` name.
 pub trait Loader {
-    /// Brings `path` (a path or URL as written), which the text named `from` includes. The error is one sentence
-    /// which names what was tried: see [`include_candidates`].
-    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String>;
+    /// Brings `path` (a path or URL as written), which the text named `from` includes.
+    ///
+    /// # Errors
+    /// It cannot be had; the message names what was tried.
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError>;
 }
 
 /// A loader for texts that must stand alone.
@@ -23,22 +45,40 @@ pub trait Loader {
 pub struct NoIncludes;
 
 impl Loader for NoIncludes {
-    fn load(&mut self, path: &str, _from: &str) -> Result<Loaded, String> {
-        Err(format!(
-            "cannot read `{path}`: includes are not available here"
-        ))
+    fn load(&mut self, path: &str, _from: &str) -> Result<Loaded, LoadError> {
+        Err(LoadError {
+            message: format!("cannot read `{path}`: includes are not available here"),
+            help: "put its lines in its place".to_owned(),
+        })
     }
+}
+
+/// Whether an include names a place on the network.
+pub fn is_url(path: &str) -> bool {
+    path.contains("://")
 }
 
 /// Where an included path is looked for, in this order: as written (a URL, an absolute path, or relative to the
 /// working directory), then in the directory of the file that includes it.
+///
+/// A text from the network has no working directory: its relative includes are beside it and nowhere else, so that it
+/// cannot read what lies about where somebody happens to run a build.
 pub fn include_candidates(path: &str, from: &str) -> Vec<String> {
-    let mut all = vec![path.to_owned()];
-    let relative = !path.starts_with('/') && !path.contains("://");
-    if let (true, Some((directory, _))) = (relative, from.rsplit_once('/')) {
-        all.push(format!("{directory}/{path}"));
+    let relative = !path.starts_with('/') && !is_url(path);
+    if !relative {
+        return vec![path.to_owned()];
     }
-    all
+    let plain = |url: &str| url.split(['?', '#']).next().unwrap_or(url).to_owned();
+    let beside = |from: &str| {
+        let (directory, _) = from.rsplit_once('/')?;
+        Some(format!("{directory}/{path}"))
+    };
+    if is_url(from) {
+        return beside(&plain(from)).into_iter().collect();
+    }
+    std::iter::once(path.to_owned())
+        .chain(beside(from))
+        .collect()
 }
 
 /// Bytes as text, and the place of the first byte that is not UTF-8.

@@ -31,7 +31,7 @@ fn spent() -> Duration {
 struct Echo(Vec<u8>, u32);
 
 impl Loader for Echo {
-    fn load(&mut self, _path: &str, _from: &str) -> Result<Loaded, String> {
+    fn load(&mut self, _path: &str, _from: &str) -> Result<Loaded, LoadError> {
         self.1 = (self.1 + 1) % 40;
         Ok(Loaded {
             name: format!("echo{}.ks", self.1),

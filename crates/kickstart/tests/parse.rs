@@ -6,7 +6,7 @@ use kiln_kickstart::*;
 struct Files(Vec<(&'static str, &'static str)>);
 
 impl Loader for Files {
-    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError> {
         let tried = include_candidates(path, from);
         for (name, text) in &self.0 {
             if tried.iter().any(|t| t == name) {
@@ -16,10 +16,10 @@ impl Loader for Files {
                 });
             }
         }
-        Err(format!(
+        Err(LoadError::not_found(format!(
             "`{path}` cannot be read: tried {}",
             tried.join(", ")
-        ))
+        )))
     }
 }
 

@@ -1,11 +1,13 @@
 //! From a definition to a plan.
 
+mod addons;
 mod disk;
 mod profile;
 mod repositories;
 
 use kiln_kickstart::{
-    Command, Item, Kickstart, Loaded, Loader, Options, Script, ScriptKind, Severity,
+    Command, Item, Kickstart, LoadError, Loaded, Loader, Options, Script, ScriptKind, Severity,
+    Version,
 };
 
 use crate::definition::{Definition, SystemDefinition};
@@ -19,6 +21,14 @@ pub trait Files {
     /// # Errors
     /// A sentence for people that names the places tried.
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String>;
+
+    /// The bytes of what the kickstart file `from` includes: a path, or the address of a text on the network.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn include(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
+        self.read(path, from).map_err(LoadError::not_found)
+    }
 }
 
 /// What the command line adds to a definition.
@@ -78,6 +88,12 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         missing: Vec::new(),
         pre: Vec::new(),
         other: Vec::new(),
+        language: language(
+            input
+                .distribution
+                .as_deref()
+                .or(definition.distribution.as_deref()),
+        ),
     };
     let plan = lowering.plan(definition);
     let failed = lowering
@@ -101,14 +117,31 @@ struct Lowering<'a> {
     missing: Vec<Problem>,
     pre: Vec<Located<Script>>,
     other: Vec<Located<Script>>,
+    /// The version of the language in which the layers are written.
+    language: Version,
+}
+
+/// The language of a distribution's own installer: a file for Enterprise Linux 8 may use what later versions removed.
+/// Where there is no such installer, the newest.
+fn language(distribution: Option<&str>) -> Version {
+    let (name, release) = distribution
+        .and_then(|d| d.split_once(':'))
+        .unwrap_or_default();
+    let major = release.split('.').next().unwrap_or(release);
+    let prefix = match (name, Family::of(name)) {
+        ("fedora", _) => "F",
+        (_, Some(Family::Rpm)) => "RHEL",
+        _ => return Version::default(),
+    };
+    Version::parse(&format!("{prefix}{major}")).unwrap_or_default()
 }
 
 struct FileLoader<'a>(&'a dyn Files);
 
 impl Loader for FileLoader<'_> {
-    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, String> {
+    fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError> {
         self.0
-            .read(path, from)
+            .include(path, from)
             .map(|(name, bytes)| Loaded { name, bytes })
     }
 }
@@ -116,8 +149,12 @@ impl Loader for FileLoader<'_> {
 impl Lowering<'_> {
     fn plan(&mut self, definition: &Definition) -> Option<Plan> {
         let layers = self.layers(definition);
-        let repositories = self.repositories(definition, &layers);
         let target = self.target(definition, &layers)?;
+        let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
+        match target.family() {
+            Family::Debian => repositories = self.repositories(definition, &layers),
+            Family::Rpm => rpm_repositories = self.rpm_repositories(definition, &layers),
+        }
         let (compression, formats) = self.profile(definition);
         let disk = self.disk(definition, &layers);
         Some(Plan {
@@ -126,6 +163,7 @@ impl Lowering<'_> {
             system: system(&definition.system, &target, disk.home.is_some()),
             default_repositories: !definition.system.no_default_repositories,
             repositories,
+            rpm_repositories,
             target,
             layers,
             disk,
@@ -170,19 +208,13 @@ impl Lowering<'_> {
     }
 
     fn layer(&mut self, path: &str) -> Layer {
-        let mut layer = Layer {
-            name: file_stem(path).to_owned(),
-            packages: Vec::new(),
-            package_options: PackageOptions::default(),
-            commands: Vec::new(),
-            scripts: Vec::new(),
-        };
+        let mut layer = Layer::new(file_stem(path));
         match self.files.read(path, self.name) {
             Ok((found, bytes)) => {
                 let parsed = kiln_kickstart::parse(
                     &found,
                     &bytes,
-                    &Options::default(),
+                    &Options::new(self.language),
                     &mut FileLoader(self.files),
                 );
                 self.report(&parsed.kickstart, &parsed.diagnostics);
@@ -234,25 +266,14 @@ impl Lowering<'_> {
                     layer,
                 ),
                 Item::Packages(section) => packages(&files, section, layer),
-                Item::Certificate(certificate) => {
-                    let message =
-                        format!("%certificate `{}` is not installed", certificate.filename);
-                    let hint = "write the certificate to /usr/local/share/ca-certificates in %post and run update-ca-certificates";
-                    self.problems.push(
-                        Problem::warning(message)
-                            .at(files.location(certificate.span))
-                            .hint(hint),
-                    );
-                }
+                Item::Certificate(certificate) => layer.certificates.push(Located {
+                    origin: files.location(certificate.span),
+                    item: certificate,
+                }),
                 Item::Opaque(opaque) => {
-                    let words: Vec<&str> = opaque.args.iter().map(String::as_str).collect();
-                    let message = format!(
-                        "{} {} has no meaning for an image build and is ignored",
-                        opaque.name,
-                        words.join(" ")
-                    );
+                    let origin = files.location(opaque.span);
                     self.problems
-                        .push(Problem::warning(message).at(files.location(opaque.span)));
+                        .extend(addons::answer(&opaque).map(|problem| problem.at(origin)));
                 }
             }
         }
@@ -263,13 +284,7 @@ impl Lowering<'_> {
             ScriptKind::Pre => self.pre.push(script),
             ScriptKind::Post => layer.scripts.push(script),
             ScriptKind::OnError | ScriptKind::Traceback => self.other.push(script),
-            ScriptKind::PreInstall => {
-                let message =
-                    "%pre-install is not run: there is no mounted system before the packages";
-                let hint = "prepare files in %pre, or change the root in %post";
-                self.problems
-                    .push(Problem::warning(message).at(script.origin).hint(hint));
-            }
+            ScriptKind::PreInstall => layer.pre_install.push(script),
         }
     }
 
@@ -286,23 +301,29 @@ impl Lowering<'_> {
             self.problems.push(problem.hint("give --distribution debian:bookworm, or `distribution = \"debian:bookworm\"` in kiln.toml"));
             return None;
         };
-        match said.split_once(':') {
-            Some(("debian", release)) if !release.is_empty() && is_name(release) => Some(Target {
-                distribution: "debian".to_owned(),
+        let family = said
+            .split_once(':')
+            .filter(|(_, release)| !release.is_empty() && is_name(release))
+            .and_then(|(distribution, release)| {
+                Some((distribution, release, Family::of(distribution)?))
+            });
+        match family {
+            Some((distribution, release, family)) => Some(Target {
+                distribution: distribution.to_owned(),
                 release: release.to_owned(),
                 architecture: definition
                     .architecture
                     .clone()
-                    .unwrap_or_else(|| "amd64".to_owned()),
+                    .unwrap_or_else(|| family.architecture().to_owned()),
             }),
-            _ => {
+            None => {
                 let problem = Problem::error(format!(
                     "distribution `{said}` is not one that Kiln can build"
                 ))
                 .at(self.name);
                 self.problems.push(
                     problem.hint(
-                        "Debian is supported: debian:bookworm, debian:trixie, debian:bullseye",
+                        "Debian is built: debian:bookworm, debian:trixie, debian:bullseye; fedora:42, almalinux:9, rocky:9 and centos:9 are planned",
                     ),
                 );
                 None
@@ -315,8 +336,25 @@ impl Lowering<'_> {
             title: self.image_name(definition),
             append: Vec::new(),
             timeout: 5,
+            default: MenuEntry::Start,
         };
         for command in commands(layers, "bootloader") {
+            if let Some(said) = command.item.text("--default") {
+                match MenuEntry::read(said) {
+                    Some(entry) => boot.default = entry,
+                    None => {
+                        let message = format!(
+                            "bootloader --default={said} has no effect: no entry of the menu is called so"
+                        );
+                        let hint = "the entries are start (0), ram (1: copied to memory) and safe (2: safe graphics)";
+                        self.problems.push(
+                            Problem::warning(message)
+                                .at(command.origin.clone())
+                                .hint(hint),
+                        );
+                    }
+                }
+            }
             if let Some(append) = command.item.text("--append") {
                 boot.append = append.split_whitespace().map(str::to_owned).collect();
             }
@@ -380,11 +418,57 @@ fn is_name(text: &str) -> bool {
 
 /// What every image needs beside its definition.
 fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System {
-    let kernel = definition
-        .kernel
-        .clone()
-        .unwrap_or_else(|| format!("linux-image-{}", target.architecture));
-    let mut packages = vec![
+    let mut packages = match target.family() {
+        Family::Debian => debian_system(definition, target),
+        Family::Rpm => rpm_system(definition),
+    };
+    if home {
+        packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
+    }
+    let firmware = definition.firmware.clone();
+    let firmware = firmware.unwrap_or_else(|| match target.family() {
+        Family::Debian => vec!["firmware-linux-free".to_owned()],
+        Family::Rpm => vec!["linux-firmware".to_owned()],
+    });
+    packages.extend(
+        firmware
+            .into_iter()
+            .map(|f| (f, "firmware ([system] firmware = […])")),
+    );
+    packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
+    let keep = |package: &String| !definition.without.contains(package);
+    let added = packages.into_iter().filter(|(p, _)| keep(p));
+    System {
+        packages: added
+            .map(|(package, why)| Added {
+                package,
+                why: why.to_owned(),
+            })
+            .collect(),
+    }
+}
+
+type Reasoned = Vec<(String, &'static str)>;
+
+fn rpm_system(definition: &SystemDefinition) -> Reasoned {
+    let kernel = definition.kernel.clone();
+    let kernel = kernel.unwrap_or_else(|| "kernel".to_owned());
+    vec![
+        (kernel, "the kernel ([system] kernel = …)"),
+        ("systemd".to_owned(), "the init system"),
+        ("systemd-udev".to_owned(), "device nodes and module loading"),
+        ("dracut".to_owned(), "makes the initramfs"),
+        (
+            "dracut-live".to_owned(),
+            "finds the root on the stick and puts a RAM overlay over it",
+        ),
+    ]
+}
+
+fn debian_system(definition: &SystemDefinition, target: &Target) -> Reasoned {
+    let kernel = definition.kernel.clone();
+    let kernel = kernel.unwrap_or_else(|| format!("linux-image-{}", target.architecture));
+    vec![
         (kernel, "the kernel ([system] kernel = …)"),
         ("systemd-sysv".to_owned(), "the init system"),
         ("udev".to_owned(), "device nodes and module loading"),
@@ -406,28 +490,5 @@ fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System 
             "usr-is-merged".to_owned(),
             "the root is merged-usr from the start",
         ),
-    ];
-    if home {
-        packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
-    }
-    let firmware = definition
-        .firmware
-        .clone()
-        .unwrap_or_else(|| vec!["firmware-linux-free".to_owned()]);
-    packages.extend(
-        firmware
-            .into_iter()
-            .map(|f| (f, "firmware ([system] firmware = […])")),
-    );
-    packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
-    let keep = |package: &String| !definition.without.contains(package);
-    let added = packages.into_iter().filter(|(p, _)| keep(p));
-    System {
-        packages: added
-            .map(|(package, why)| Added {
-                package,
-                why: why.to_owned(),
-            })
-            .collect(),
-    }
+    ]
 }

@@ -1,6 +1,6 @@
 //! The plan: everything decided, nothing of the host in it.
 
-use kiln_kickstart::{Command, PackageRef, Script, Value};
+use kiln_kickstart::{Certificate, Command, PackageRef, Script, Value};
 use serde::Serialize;
 
 use crate::{Hasher, Id};
@@ -14,6 +14,9 @@ pub struct Plan {
     pub target: Target,
     /// Repositories in order; empty if the distribution's defaults are meant (see `default_repositories`).
     pub repositories: Vec<Repository>,
+    /// RPM repositories in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rpm_repositories: Vec<RpmRepository>,
     /// Whether the distribution's own repositories come first.
     pub default_repositories: bool,
     /// What Kiln adds by itself.
@@ -37,8 +40,87 @@ pub struct Target {
     pub distribution: String,
     /// `bookworm`.
     pub release: String,
-    /// `amd64`.
+    /// `amd64`, as the distribution calls it.
     pub architecture: String,
+}
+
+/// Which packages a distribution is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// `.deb`, dpkg and apt.
+    Debian,
+    /// `.rpm` and dnf.
+    Rpm,
+}
+
+/// Distributions by the names that `--distribution` takes.
+const DISTRIBUTIONS: &[(&str, Family)] = &[
+    ("debian", Family::Debian),
+    ("fedora", Family::Rpm),
+    ("almalinux", Family::Rpm),
+    ("rocky", Family::Rpm),
+    ("centos", Family::Rpm),
+    ("rhel", Family::Rpm),
+];
+
+impl Family {
+    /// The family of a distribution, if Kiln knows it.
+    pub fn of(distribution: &str) -> Option<Family> {
+        let mut known = DISTRIBUTIONS.iter();
+        known
+            .find(|(name, _)| *name == distribution)
+            .map(|(_, family)| *family)
+    }
+
+    /// The family's word for the 64-bit PC.
+    pub(crate) fn architecture(self) -> &'static str {
+        match self {
+            Family::Debian => "amd64",
+            Family::Rpm => "x86_64",
+        }
+    }
+}
+
+impl Target {
+    /// Which packages it is made of.
+    pub fn family(&self) -> Family {
+        Family::of(&self.distribution).unwrap_or(Family::Debian)
+    }
+}
+
+/// An RPM repository. `$releasever` and `$basearch` stand as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RpmRepository {
+    /// Its id; `url` for the first one, which has no name.
+    pub name: String,
+    /// Where its packages are found.
+    pub source: RpmSource,
+    /// Which of two equal packages is taken; the lower one wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<i64>,
+    /// Globs of packages that are not taken from it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Globs of packages that are taken from it; all if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Whether the image knows it, too.
+    pub install: bool,
+    /// `file:line` that brought it.
+    pub origin: String,
+}
+
+/// How the packages of an RPM repository are found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RpmSource {
+    /// `--baseurl`, `--url`
+    Base(String),
+    /// `--mirrorlist`
+    MirrorList(String),
+    /// `--metalink`
+    MetaLink(String),
 }
 
 /// A package repository.
@@ -86,17 +168,47 @@ pub struct Layer {
     /// Commands in source order.
     #[serde(serialize_with = "without_secrets")]
     pub commands: Vec<Located<Command>>,
-    /// Scripts in source order.
+    /// Certificates in source order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Located<Certificate>>,
+    /// `%pre-install` scripts in source order: they run before the layer's packages are installed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pre_install: Vec<Located<Script>>,
+    /// `%post` scripts in source order.
     pub scripts: Vec<Located<Script>>,
 }
 
 impl Layer {
+    /// A layer that does nothing.
+    pub fn new(name: impl Into<String>) -> Self {
+        Layer {
+            name: name.into(),
+            packages: Vec::new(),
+            package_options: PackageOptions::default(),
+            commands: Vec::new(),
+            certificates: Vec::new(),
+            pre_install: Vec::new(),
+            scripts: Vec::new(),
+        }
+    }
+
     /// The commands that go into the id of the step that executes them: names, options and words, no places.
     pub fn command_id(&self) -> Id {
-        self.commands
+        let hasher = self
+            .commands
             .iter()
             .fold(Hasher::new("commands.v1"), |h, c| {
                 h.id("command", command_id(&c.item))
+            });
+        self.certificates
+            .iter()
+            .fold(hasher, |h, c| {
+                let certificate = &c.item;
+                h.json(
+                    "certificate",
+                    &(&certificate.filename, &certificate.dir, &certificate.kind),
+                )
+                .text("pem", &certificate.body)
             })
             .finish()
     }
@@ -202,6 +314,42 @@ pub struct Boot {
     pub append: Vec<String>,
     /// Seconds.
     pub timeout: u32,
+    /// The entry that starts by itself.
+    pub default: MenuEntry,
+}
+
+/// An entry of the boot menu.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MenuEntry {
+    /// From the stick.
+    #[default]
+    Start,
+    /// Copied to memory first.
+    Ram,
+    /// With safe graphics.
+    Safe,
+}
+
+impl MenuEntry {
+    /// Its id in the menu.
+    pub fn id(self) -> &'static str {
+        match self {
+            MenuEntry::Start => "start",
+            MenuEntry::Ram => "ram",
+            MenuEntry::Safe => "safe",
+        }
+    }
+
+    /// The entry that `bootloader --default` names, by its id or its place in the menu.
+    pub(crate) fn read(said: &str) -> Option<MenuEntry> {
+        match said {
+            "start" | "0" => Some(MenuEntry::Start),
+            "ram" | "1" => Some(MenuEntry::Ram),
+            "safe" | "2" => Some(MenuEntry::Safe),
+            _ => None,
+        }
+    }
 }
 
 /// The disk.
@@ -290,7 +438,7 @@ impl Plan {
             hasher = hasher
                 .text("layer", &layer.name)
                 .id("commands", layer.command_id());
-            for script in &layer.scripts {
+            for script in layer.pre_install.iter().chain(&layer.scripts) {
                 hasher = hasher.id("script", script_id(&script.item));
             }
         }
@@ -324,6 +472,21 @@ impl Plan {
             hasher = hasher.json(
                 "repository",
                 &(url, suite, components, keys, check_valid_until),
+            );
+        }
+        for repository in &self.rpm_repositories {
+            let RpmRepository {
+                name,
+                source,
+                cost,
+                exclude,
+                include,
+                install,
+                origin: _,
+            } = repository;
+            hasher = hasher.json(
+                "rpm-repository",
+                &(name, source, cost, exclude, include, install),
             );
         }
         for layer in &self.layers {
@@ -369,11 +532,8 @@ mod tests {
             _ => None,
         });
         let layer = Layer {
-            name: "t".to_owned(),
-            packages: Vec::new(),
-            package_options: PackageOptions::default(),
             commands: commands.collect(),
-            scripts: Vec::new(),
+            ..Layer::new("t")
         };
         let shown = serde_json::to_string(&layer).unwrap();
         assert_eq!(layer.commands.len(), 2);

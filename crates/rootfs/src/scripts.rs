@@ -25,6 +25,8 @@ pub struct ScriptContext {
     pub resolv_conf: Vec<u8>,
     /// The tools root, writable and thrown away: where `%post --nochroot` runs.
     pub tools: Option<Root>,
+    /// What `%pre` left in `/tmp`, with room for what scripts outside of the root add.
+    pub tmp: Option<Root>,
 }
 
 /// Runs a script. A script that fails is a warning, or with `--erroronfail` an error, as in the installer.
@@ -46,14 +48,17 @@ pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext)
         root: tools.clone(),
         ..place.with_reporter(place.reporter)
     };
-    let root = Mount::Tree {
-        target: SYSIMAGE.to_owned(),
-        tree: place.root.clone(),
+    let tree = |target: &str, tree: &Root| Mount::Tree {
+        target: target.to_owned(),
+        tree: tree.clone(),
     };
-    execute(&outside, script, context, SYSIMAGE, vec![root])
+    let mut mounts = vec![tree(SYSIMAGE, &place.root)];
+    mounts.extend(context.tmp.as_ref().map(|tmp| tree("/tmp", tmp)));
+    execute(&outside, script, context, SYSIMAGE, mounts)
 }
 
-/// Runs a script that has no root yet (`%pre`, `%onerror`) at `place`, the tools root. What it leaves in `/tmp` goes to `tmp`.
+/// Runs a script that changes no root (`%pre`, `%onerror`) at `place`, the tools root. What it leaves in `/tmp` goes to
+/// `tmp`; `root` is what there is of the image.
 ///
 /// # Errors
 /// As [`run`].
@@ -62,13 +67,18 @@ pub fn run_outside(
     script: &Located<Script>,
     context: &ScriptContext,
     tmp: &Path,
+    root: Option<Root>,
 ) -> Result<()> {
-    let shared = Mount::Bind {
+    let mut mounts = vec![Mount::Bind {
         source: tmp.to_owned(),
         target: "/tmp".to_owned(),
         writable: true,
-    };
-    execute(place, script, context, SYSIMAGE, vec![shared])
+    }];
+    mounts.extend(root.map(|tree| Mount::Tree {
+        target: SYSIMAGE.to_owned(),
+        tree,
+    }));
+    execute(place, script, context, SYSIMAGE, mounts)
 }
 
 fn execute(
@@ -84,7 +94,11 @@ fn execute(
     }
     argv.push(SCRIPT);
     let extras = Extras {
-        mounts: more.into_iter().chain(mounts(script, context)).collect(),
+        mounts: more
+            .iter()
+            .cloned()
+            .chain(mounts(script, context))
+            .collect(),
         env: environment(root),
         network: context.network,
         any_status: true,
@@ -94,9 +108,9 @@ fn execute(
     let outcome = log
         .place()
         .exec(&argv, extras)
-        .map_err(|error| located(error, script))?;
+        .map_err(|error| located(error, script, root))?;
     if let Some(path) = &script.item.log {
-        write_log(place, script, path, log.text())?;
+        write_log(place, script, path, log.text(), more)?;
     }
     match outcome.status {
         Status::Exited(0) => Ok(()),
@@ -129,11 +143,41 @@ fn environment(root: &str) -> Vec<(String, String)> {
     env
 }
 
-fn located(mut error: Error, script: &Located<Script>) -> Error {
+fn located(mut error: Error, script: &Located<Script>, root: &str) -> Error {
+    let program = script.item.interpreter.split_whitespace().next();
+    let missing = program.filter(|program| {
+        error.message.starts_with(&format!("running {program}"))
+            && error.to_string().contains("No such file or directory")
+    });
+    if let Some(program) = missing {
+        return without_interpreter(program, script, root);
+    }
     if error.kind == ErrorKind::Step {
         error.message = format!("{} could not run to its end", header(script));
     }
     error.at(script.origin.clone())
+}
+
+fn without_interpreter(program: &str, script: &Located<Script>, root: &str) -> Error {
+    let name = header(script);
+    let outside = root == SYSIMAGE;
+    let place = if outside {
+        "the tools root, where it runs,"
+    } else {
+        "the root"
+    };
+    let error = Error::definition(format!(
+        "{name} needs {program}, which {place} does not have"
+    ));
+    let hint = if outside {
+        "write the script for /bin/sh or /usr/bin/perl: the tools root has little else".to_owned()
+    } else {
+        let package = program.rsplit('/').next().unwrap_or(program);
+        format!(
+            "add the package that brings it (probably {package}) to %packages of this layer or of one below"
+        )
+    };
+    error.hint(hint).at(script.origin.clone())
 }
 
 fn header(script: &Located<Script>) -> &'static str {
@@ -182,10 +226,16 @@ fn write_log(
     script: &Located<Script>,
     path: &str,
     content: String,
+    mounts: Vec<Mount>,
 ) -> Result<()> {
     let file = json!({ "path": path, "content": content, "mode": 0o600 });
+    // Where the script saw it: `/tmp` may be shared with other scripts.
+    let extras = Extras {
+        mounts,
+        ..Extras::default()
+    };
     place
-        .call(WRITE_FILE, file, Extras::default(), &mut |_| {})
+        .call(WRITE_FILE, file, extras, &mut |_| {})
         .map(|_| ())
         .map_err(|e| e.at(script.origin.clone()))
 }

@@ -9,6 +9,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("ARCHITECTURE.md", "kickstart"),
     ("CONTRIBUTING.md", "cargo xtask test"),
     ("CHANGELOG.md", "#"),
+    ("docs/kickstart.md", "%pre-install"),
     ("LICENSE-MIT", "MIT License"),
     ("LICENSE-APACHE", "Apache License"),
     (".ci/run", "cargo xtask test"),
@@ -47,7 +48,9 @@ fn is_test(path: &std::path::Path) -> bool {
 fn manifests(tree: &Tree) -> Findings {
     let mut findings = Findings::new();
     for (path, text) in tree.texts() {
-        if crate_of(path).is_none() || !path.ends_with("Cargo.toml") {
+        // Deeper are workspaces of their own (fuzz targets), which have no lints to share.
+        let is_manifest = path.ends_with("Cargo.toml") && path.components().count() == 3;
+        if crate_of(path).is_none() || !is_manifest {
             continue;
         }
         for needed in ["description = ", "[lints]\nworkspace = true"] {

@@ -35,12 +35,12 @@ const HARMLESS: &[&str] = &[
 /// Debian's public mirrors: the product's defaults, which tests may compare with.
 const PUBLIC_MIRRORS: &[&str] = &["deb.debian.org", "security.debian.org"];
 
-/// Checks every text but Cargo's own lock file, whose form is given.
+/// Checks every text but Cargo's own lock files, whose form is given.
 pub(super) fn check(tree: &Tree) -> Findings {
     let mut findings = Findings::new();
     for (path, text) in tree
         .texts()
-        .filter(|(path, _)| *path != Path::new("Cargo.lock"))
+        .filter(|(path, _)| !path.ends_with("Cargo.lock"))
     {
         for (number, line) in text.lines().enumerate() {
             let mut report =

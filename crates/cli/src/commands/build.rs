@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_build::{BuildRequest, Cancel, Event, Failure, FailureKind, Input, Proxies};
+use kiln_build::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
 
 use super::Context;
 use crate::args::{BuildArgs, DefinitionArgs, Layout, LockArgs};
@@ -74,7 +74,6 @@ pub(crate) fn input(args: &DefinitionArgs) -> Input {
 
 fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest, Failure> {
     let settings = &context.settings;
-    let proxies = &settings.proxies;
     Ok(BuildRequest {
         definition: args.definition.clone(),
         input: input(args),
@@ -82,11 +81,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         cache: settings.cache_dir()?.to_path_buf(),
         offline: false,
         locked: false,
-        proxies: Proxies {
-            http: proxies.http.clone(),
-            https: proxies.https.clone(),
-            exceptions: proxies.exempt.clone(),
-        },
+        proxies: settings.proxies(),
         epoch: settings.source_date_epoch()?,
         threads: settings.processors,
         vendor: None,

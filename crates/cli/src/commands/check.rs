@@ -51,10 +51,11 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     let mut options = Options::new(version(args.version.as_deref())?);
     options.follow_includes = args.follow_includes;
     let palette = Palette::new(context.settings.stdout_color);
+    let mut loader = FileLoader::new(args.offline, &context.settings);
     let verdicts: Vec<Verdict> = args
         .files
         .iter()
-        .map(|file| check(file, &options, &palette))
+        .map(|file| check(file, &options, &mut loader, &palette))
         .collect();
     if args.json {
         output::print_json(&verdicts)?;
@@ -71,10 +72,10 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     Ok(u8::from(!verdicts.iter().all(|verdict| verdict.ok)))
 }
 
-fn check(file: &Path, options: &Options, palette: &Palette) -> Verdict {
+fn check(file: &Path, options: &Options, loader: &mut FileLoader, palette: &Palette) -> Verdict {
     match read(file) {
         Ok(text) => {
-            let parsed = parse(&text.name, &text.bytes, options, &mut FileLoader);
+            let parsed = parse(&text.name, &text.bytes, options, loader);
             verdict(text.name, &parsed, palette)
         }
         Err(failure) => unreadable(&failure, file, palette),

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &FlattenArgs, context: &Context<'_>) -> Result<u8, Failu
         &text.name,
         &text.bytes,
         &Options::new(version),
-        &mut FileLoader,
+        &mut FileLoader::new(args.offline, &context.settings),
     );
     write_stderr(&diagnostic::render_all(
         &parsed,

@@ -3,45 +3,60 @@
 use std::fmt::Write;
 
 use kiln_build::{Event, Failure, FailureKind};
-use kiln_kickstart::PackageRef;
-use kiln_plan::{Layer, Lowered, Plan, Problem, Request};
+use kiln_plan::{Plan, Problem, RpmSource};
+use kiln_rootfs::configure::{Level, Notice};
+use serde::Serialize;
 
 use super::Context;
 use super::build::input;
 use crate::args::PlanArgs;
 use crate::output;
 use crate::render::text::{bytes, sanitize};
+use lines::{LayerLines, Line};
+
+mod lines;
+
+/// The plan as programs read it: what is decided, and what becomes of every line.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// Scripts that run before the definition is read for good.
+    first: Vec<Line>,
+    work: Vec<LayerLines>,
+    /// Scripts that run when the build fails.
+    on_failure: Vec<Line>,
+}
 
 /// Prints what a build would do.
 pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure> {
-    let lowered = kiln_build::plan(&args.definition.definition, &input(&args.definition))?;
+    let planned = kiln_build::plan(&args.definition.definition, &input(&args.definition))?;
+    let lowered = &planned.lowered;
     lowered
         .problems
         .iter()
         .for_each(|problem| context.terminal.event(&warning(problem)));
-    let Lowered {
-        plan: Some(plan),
-        pre_scripts,
-        ..
-    } = &lowered
-    else {
+    let Some(plan) = &lowered.plan else {
         return Err(Failure::new(
             FailureKind::Internal,
             "a definition without errors has no plan",
         ));
     };
+    let layers = plan.layers.iter().zip(&planned.commands);
+    let shown = Shown {
+        id: plan.id().to_string(),
+        plan,
+        first: lowered.pre_scripts.iter().map(lines::script).collect(),
+        work: layers
+            .map(|(layer, commands)| lines::of_layer(layer, commands, &plan.target))
+            .collect(),
+        on_failure: lowered.other_scripts.iter().map(lines::script).collect(),
+    };
     if args.json {
-        output::print_json(plan)?;
+        output::print_json(&shown)?;
     } else {
-        let mut text = describe(plan);
-        for script in pre_scripts {
-            line(
-                &mut text,
-                0,
-                &format!("first: %pre at {}, in a throw-away root", script.origin),
-            );
-        }
-        output::print(&text)?;
+        output::print(&describe(&shown))?;
     }
     Ok(0)
 }
@@ -60,8 +75,9 @@ fn line(out: &mut String, depth: usize, text: &str) {
     let _ = writeln!(out, "{:1$}{2}", "", depth * 2, sanitize(text));
 }
 
-fn describe(plan: &Plan) -> String {
+fn describe(shown: &Shown<'_>) -> String {
     let mut out = String::new();
+    let plan = shown.plan;
     let target = &plan.target;
     line(
         &mut out,
@@ -71,7 +87,7 @@ fn describe(plan: &Plan) -> String {
             plan.name, target.distribution, target.release, target.architecture
         ),
     );
-    line(&mut out, 0, &format!("plan {}", plan.id()));
+    line(&mut out, 0, &format!("plan {}", shown.id));
     repositories(&mut out, plan);
     if !plan.system.packages.is_empty() {
         line(&mut out, 0, "Kiln adds:");
@@ -79,11 +95,57 @@ fn describe(plan: &Plan) -> String {
     for added in &plan.system.packages {
         line(&mut out, 1, &format!("{}: {}", added.package, added.why));
     }
-    for (number, one) in plan.layers.iter().enumerate() {
-        layer(&mut out, number + 1, one);
+    table(&mut out, "first:", &shown.first);
+    for (number, layer) in shown.work.iter().enumerate() {
+        let title = format!("layer {}, {}:", number + 1, layer.layer);
+        table(&mut out, &title, &layer.lines);
     }
+    table(&mut out, "if it fails:", &shown.on_failure);
     boot_and_disk(&mut out, plan);
     out
+}
+
+/// Three columns under a headline: where it stands, what it is, what becomes of it.
+fn table(out: &mut String, title: &str, rows: &[Line]) {
+    if rows.is_empty() {
+        return;
+    }
+    line(out, 0, title);
+    let width = |column: fn(&Line) -> &str| {
+        let widths = rows.iter().map(|row| column(row).chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let (places, names) = (width(|r| &r.origin), width(|r| &r.what));
+    for row in rows {
+        let separator = if row.what == "%packages" { " " } else { "; " };
+        let mut cells = vec![match row.actions.is_empty() {
+            true => row.is.to_owned(),
+            false => format!("{}: {}", row.is, row.actions.join(separator)),
+        }];
+        cells.extend(
+            row.packages
+                .iter()
+                .map(|package| format!("needs {package}")),
+        );
+        cells.extend(row.notices.iter().map(notice));
+        for (number, cell) in cells.iter().enumerate() {
+            let (origin, what) = match number {
+                0 => (row.origin.as_str(), row.what.as_str()),
+                _ => ("", ""),
+            };
+            line(out, 1, &format!("{origin:places$}  {what:names$}  {cell}"));
+        }
+    }
+}
+
+fn notice(notice: &Notice) -> String {
+    let level = match notice.level {
+        Level::Note => "note",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let hint = notice.hint.as_ref().map(|hint| format!(" ({hint})"));
+    format!("{level}: {}{}", notice.message, hint.unwrap_or_default())
 }
 
 fn repositories(out: &mut String, plan: &Plan) {
@@ -105,54 +167,14 @@ fn repositories(out: &mut String, plan: &Plan) {
             line(out, 2, &format!("signed by {name}"));
         }
     }
-}
-
-fn layer(out: &mut String, number: usize, layer: &Layer) {
-    line(out, 0, &format!("layer {number}, {}:", layer.name));
-    let list = |exclude: bool| {
-        let names = layer
-            .packages
-            .iter()
-            .filter(|request| request.exclude == exclude)
-            .map(package);
-        names.collect::<Vec<_>>().join(" ")
-    };
-    for (label, names) in [("packages", list(false)), ("without", list(true))] {
-        if !names.is_empty() {
-            line(out, 1, &format!("{label}: {names}"));
-        }
-    }
-    for command in &layer.commands {
-        line(
-            out,
-            1,
-            &format!("{} at {}", command.item.name, command.origin),
-        );
-    }
-    for script in &layer.scripts {
-        let lines = script.item.body.lines().count();
-        let place = if script.item.chroot {
-            "in the root"
-        } else {
-            "in the tools root"
+    for repository in &plan.rpm_repositories {
+        let (kind, place) = match &repository.source {
+            RpmSource::Base(url) => ("", url),
+            RpmSource::MirrorList(url) => ("mirror list ", url),
+            RpmSource::MetaLink(url) => ("metalink ", url),
         };
-        line(
-            out,
-            1,
-            &format!(
-                "script at {}, {lines} lines, {place} with {}",
-                script.origin, script.item.interpreter
-            ),
-        );
-    }
-}
-
-fn package(request: &Request) -> String {
-    match &request.what {
-        PackageRef::Package(name) => name.clone(),
-        PackageRef::Group { name, .. } => format!("@{name}"),
-        PackageRef::Environment(name) => format!("@^{name}"),
-        PackageRef::Module { name, stream, .. } => format!("@{name}:{stream}"),
+        let (name, origin) = (&repository.name, &repository.origin);
+        line(out, 1, &format!("{name}: {kind}{place} ({origin})"));
     }
 }
 
@@ -162,8 +184,10 @@ fn boot_and_disk(out: &mut String, plan: &Plan) {
         out,
         0,
         &format!(
-            "boot: `{}`, {} s, arguments: {append}",
-            plan.boot.title, plan.boot.timeout
+            "boot: `{}`, {} s, entry {}, arguments: {append}",
+            plan.boot.title,
+            plan.boot.timeout,
+            plan.boot.default.id()
         ),
     );
     let compression = &plan.compression;

@@ -62,8 +62,15 @@ impl Board {
             Event::BuildStarted { name, plan_id } if normal => {
                 vec![self.build_started(name, plan_id)]
             }
-            Event::StepStarted { step, title, layer } => {
-                self.step_started(*step, title, layer.as_deref(), now)
+            Event::StepStarted {
+                step,
+                title,
+                layer,
+                why,
+            } => {
+                let mut lines = self.step_started(*step, title, layer.as_deref(), now);
+                lines.extend(why.as_deref().and_then(|why| self.because(why)));
+                lines
             }
             Event::StepCached {
                 title,
@@ -177,6 +184,13 @@ impl Board {
             },
         );
         lines
+    }
+
+    /// Why a step runs; for those who want to know everything.
+    fn because(&self, why: &str) -> Option<String> {
+        let text = format!("because {}", sanitize(why));
+        let line = self.verb_line(self.palette.dim, "", &paint(self.palette.dim, &text));
+        (self.verbosity == Verbosity::Verbose).then_some(line)
     }
 
     fn progress(
@@ -437,6 +451,7 @@ mod tests {
             step,
             title: title.into(),
             layer: layer.map(Into::into),
+            why: None,
         }
     }
 

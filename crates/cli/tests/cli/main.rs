@@ -3,5 +3,7 @@
 mod check;
 mod failures;
 mod harness;
+mod includes;
+mod live;
 mod output;
 mod usage;

@@ -4,7 +4,9 @@
 //! that `xtask` installs. They run one after the other and share one warm cache below the target directory.
 
 mod bad_input;
+mod beside;
 mod boots;
+mod commands;
 mod desktop;
 mod disk;
 mod faults;

@@ -2,7 +2,7 @@
 
 use super::{Lowering, commands};
 use crate::definition::{Definition, RepositoryDefinition};
-use crate::model::{Layer, Located, Repository};
+use crate::model::{Layer, Located, Repository, RpmRepository, RpmSource};
 use crate::problem::Problem;
 
 /// `debian:SUITE` where a kickstart's `url` names a Debian suite.
@@ -100,6 +100,81 @@ impl Lowering<'_> {
                 .to_vec(),
             keys: None,
             check_valid_until: true,
+            origin: command.origin.clone(),
+        })
+    }
+
+    /// All RPM repositories that the definition names, in order.
+    pub(super) fn rpm_repositories(
+        &mut self,
+        definition: &Definition,
+        layers: &[Layer],
+    ) -> Vec<RpmRepository> {
+        for repository in &definition.repositories {
+            let message = format!("[[repository]] {} is a Debian repository", repository.url);
+            let hint = "name RPM repositories with url and repo in a kickstart file";
+            self.problems
+                .push(Problem::error(message).at(self.name).hint(hint));
+        }
+        let mut all: Vec<RpmRepository> = Vec::new();
+        // As in the reference, the last `url` counts.
+        if let Some(url) = commands(layers, "url").last() {
+            all.extend(self.rpm_repository(url, "--url"));
+        }
+        for command in commands(layers, "repo") {
+            let Some(repository) = self.rpm_repository(command, "--baseurl") else {
+                continue;
+            };
+            // A repository that is named again replaces the earlier one.
+            all.retain(|r| r.name != repository.name);
+            all.push(repository);
+        }
+        all
+    }
+
+    fn rpm_repository(
+        &mut self,
+        command: &Located<kiln_kickstart::Command>,
+        base: &str,
+    ) -> Option<RpmRepository> {
+        let said = &command.item;
+        let name = said.text("--name").unwrap_or("url").to_owned();
+        let text = |option: &str| said.text(option).map(str::to_owned);
+        let source = text(base)
+            .map(RpmSource::Base)
+            .or_else(|| text("--mirrorlist").map(RpmSource::MirrorList))
+            .or_else(|| text("--metalink").map(RpmSource::MetaLink));
+        let Some(source) = source else {
+            // The installer takes a bare `repo --name=updates` for one that it knows itself.
+            if matches!(
+                name.as_str(),
+                "fedora" | "updates" | "updates-testing" | "rawhide"
+            ) {
+                return None;
+            }
+            let message = format!("`{} --name={name}` does not say where it is", said.name);
+            self.problems.push(
+                Problem::error(message)
+                    .at(command.origin.clone())
+                    .hint(format!("give {base}, --mirrorlist or --metalink")),
+            );
+            return None;
+        };
+        let list = |option: &str| {
+            said.list(option)
+                .iter()
+                .flat_map(|words| words.split(','))
+                .map(|word| word.trim().to_owned())
+                .filter(|word| !word.is_empty())
+                .collect()
+        };
+        Some(RpmRepository {
+            name,
+            source,
+            cost: said.int("--cost"),
+            exclude: list("--excludepkgs"),
+            include: list("--includepkgs"),
+            install: said.flag("--install"),
             origin: command.origin.clone(),
         })
     }

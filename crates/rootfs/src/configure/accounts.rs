@@ -29,7 +29,7 @@ pub(super) fn rootpw(draft: &mut Draft<'_>) {
 }
 
 fn allow_root_ssh(draft: &mut Draft<'_>) {
-    if !draft.asked_for("openssh-server") && !draft.asked_for("task-ssh-server") {
+    if !has_ssh_server(draft) {
         draft.warn(
             "--allow-ssh has no effect without an ssh server",
             "add openssh-server to %packages",
@@ -177,7 +177,7 @@ fn groups(draft: &mut Draft<'_>) -> Vec<(String, Option<u32>)> {
         if own != name {
             draft.note(format!("--groups={name}: the group is called {own} here"));
         }
-        if own == "sudo" {
+        if own == draft.context.family.administrators() {
             draft.need(
                 draft.context.family.sudo_package(),
                 "lets its group act as root",
@@ -208,6 +208,11 @@ fn account_name(draft: &mut Draft<'_>, kind: &str) -> Option<String> {
         "names have up to 32 letters, digits, `_`, `-` and `.`, and begin with a letter or `_`",
     );
     None
+}
+
+/// Whether the definition asks for an ssh server. RPM distributions have one in `@core`.
+pub(super) fn has_ssh_server(draft: &Draft<'_>) -> bool {
+    draft.is_rpm() || draft.asked_for("openssh-server") || draft.asked_for("task-ssh-server")
 }
 
 /// What useradd and groupadd take.

@@ -2,7 +2,7 @@
 
 use kiln_kickstart::{Command, Value};
 
-use super::{Action, Change, Context, Level, Lowered, Need, Notice};
+use super::{Action, Change, Context, Family, Level, Lowered, Need, Notice};
 
 pub(super) struct Draft<'a> {
     pub(super) context: &'a Context<'a>,
@@ -39,6 +39,9 @@ impl<'a> Draft<'a> {
 
     /// Asks for a package, unless the definition says that it shall not be there.
     pub(super) fn need(&mut self, package: &str, why: &str) {
+        let Some(package) = self.context.family.package(package) else {
+            return;
+        };
         if self.context.excluded.contains(package) {
             let message = format!("needs the package {package} ({why}), but %packages excludes it");
             self.error(
@@ -57,7 +60,13 @@ impl<'a> Draft<'a> {
 
     /// Whether the definition asks for a package by name.
     pub(super) fn asked_for(&self, package: &str) -> bool {
-        self.context.packages.contains(package)
+        let name = self.context.family.package(package);
+        name.is_some_and(|name| self.context.packages.contains(name))
+    }
+
+    /// Whether the root follows Fedora's conventions.
+    pub(super) fn is_rpm(&self) -> bool {
+        self.context.family == Family::Rpm
     }
 
     pub(super) fn note(&mut self, message: impl AsRef<str>) {

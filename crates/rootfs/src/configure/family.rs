@@ -9,37 +9,96 @@ use serde::{Deserialize, Serialize};
 pub enum Family {
     /// Debian and what is made from it: dpkg, apt, `/etc/default`.
     Debian,
+    /// Fedora, Enterprise Linux and what is made from them: rpm, dnf, `/etc/sysconfig`.
+    Rpm,
 }
+
+/// Services that Debian calls otherwise.
+const DEBIAN_SERVICES: &[(&str, &str)] = &[
+    ("sshd", "ssh"),
+    ("crond", "cron"),
+    ("chronyd", "chrony"),
+    ("httpd", "apache2"),
+    ("ntpd", "ntpsec"),
+    ("nfs", "nfs-kernel-server"),
+    ("smb", "smbd"),
+    ("nmb", "nmbd"),
+    ("vmtoolsd", "open-vm-tools"),
+];
+
+/// Packages that commands need, by Debian's name and by the name that they have as RPMs; empty where an RPM root has it
+/// anyway.
+const RPM_PACKAGES: &[(&str, &str)] = &[
+    ("ca-certificates", "ca-certificates"),
+    ("chrony", "chrony"),
+    ("console-setup", ""),
+    ("firewalld", "firewalld"),
+    ("keyboard-configuration", "kbd"),
+    ("libteam-utils", "NetworkManager-team"),
+    ("netbase", ""),
+    ("network-manager", "NetworkManager"),
+    ("nftables", "nftables"),
+    ("openssh-server", "openssh-server"),
+    ("passwd", "shadow-utils"),
+    ("sudo", "sudo"),
+    ("tzdata", "tzdata"),
+    ("wpasupplicant", "NetworkManager-wifi"),
+];
 
 impl Family {
     /// The distribution's word for a group of another family (`wheel` gives `sudo`).
     pub(super) fn group(self, name: &str) -> &str {
         match (self, name) {
             (Family::Debian, "wheel") => "sudo",
-            (Family::Debian, _) => name,
+            (Family::Rpm, "sudo") => "wheel",
+            _ => name,
         }
     }
 
     /// The distribution's name of a service of another family (`sshd` gives `ssh`).
     pub(super) fn service(self, name: &str) -> &str {
-        match (self, name) {
-            (Family::Debian, "sshd") => "ssh",
-            (Family::Debian, "crond") => "cron",
-            (Family::Debian, "chronyd") => "chrony",
-            (Family::Debian, "httpd") => "apache2",
-            (Family::Debian, "ntpd") => "ntpsec",
-            (Family::Debian, "nfs") => "nfs-kernel-server",
-            (Family::Debian, "smb") => "smbd",
-            (Family::Debian, "nmb") => "nmbd",
-            (Family::Debian, "vmtoolsd") => "open-vm-tools",
-            (Family::Debian, _) => name,
+        let mut known = DEBIAN_SERVICES.iter();
+        match self {
+            Family::Debian => known.find(|(rpm, _)| *rpm == name).map_or(name, |(_, d)| d),
+            Family::Rpm => known.find(|(_, d)| *d == name).map_or(name, |(rpm, _)| rpm),
         }
+    }
+
+    /// The package that Debian calls so; `None` where nothing is needed.
+    pub(super) fn package(self, debian: &str) -> Option<&str> {
+        if self == Family::Debian {
+            return Some(debian);
+        }
+        let known = RPM_PACKAGES.iter().find(|(name, _)| *name == debian);
+        Some(known.map_or(debian, |(_, rpm)| rpm)).filter(|name| !name.is_empty())
     }
 
     /// The package that brings the account commands' administrator group.
     pub(super) fn sudo_package(self) -> &'static str {
+        "sudo"
+    }
+
+    /// The group whose members may act as root.
+    pub(super) fn administrators(self) -> &'static str {
         match self {
             Family::Debian => "sudo",
+            Family::Rpm => "wheel",
+        }
+    }
+
+    /// Where the locale is set.
+    pub(super) fn locale_file(self) -> &'static str {
+        match self {
+            Family::Debian => "/etc/default/locale",
+            Family::Rpm => "/etc/locale.conf",
+        }
+    }
+
+    /// Where the machine's own certificate authorities go, and the program that takes them up.
+    pub(super) fn anchors(self) -> (&'static str, &'static str) {
+        match self {
+            Family::Debian => ("/usr/local/share/ca-certificates", "update-ca-certificates"),
+            Family::Rpm => ("/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
         }
     }
 }

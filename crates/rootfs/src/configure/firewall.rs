@@ -36,7 +36,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         });
     }
     let Some(ports) = ports(draft) else { return };
-    if draft.asked_for("firewalld") {
+    if draft.is_rpm() || draft.asked_for("firewalld") {
         firewalld(draft, &ports)
     } else {
         nftables(draft, &ports)

@@ -8,6 +8,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         .args
         .first()
         .map(String::as_str));
+    let keymap = console.unwrap_or("").to_owned();
     let console = console
         .filter(|c| !c.is_empty())
         .and_then(|c| from_console(draft, c));
@@ -24,6 +25,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
     }
     if let (Some(console), Some(first)) = (&console, layouts.first())
         && console != first
+        && !draft.is_rpm()
     {
         let message =
             "--vckeymap differs from the first of --xlayouts; the console takes the layouts of X";
@@ -60,9 +62,44 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
     if layouts.len() > 4 {
         return draft.error("names more than four layouts", "X can hold four at a time");
     }
+    if draft.is_rpm() {
+        return rpm(draft, keymap, &layouts, &options);
+    }
     draft.need("keyboard-configuration", "holds the keyboard's layout");
     draft.need("console-setup", "loads the layout on the console");
     draft.act(Action::Keyboard { layouts, options });
+}
+
+/// vconsole.conf(5) for the console, and what localectl(1) writes for X.
+fn rpm(draft: &mut Draft<'_>, keymap: String, layouts: &[XkbLayout], options: &[String]) {
+    let first = layouts.first();
+    let keymap = match first.filter(|_| keymap.is_empty()) {
+        // systemd names the keymaps that it makes from XKB `layout-variant`.
+        Some(first) if first.variant.is_empty() => first.layout.clone(),
+        Some(first) => format!("{}-{}", first.layout, first.variant),
+        None => keymap,
+    };
+    draft.need("kbd", "loads the layout on the console");
+    draft.act(Action::SetVariables {
+        path: "/etc/vconsole.conf".to_owned(),
+        variables: vec![("KEYMAP".to_owned(), keymap)],
+    });
+    let list =
+        |part: fn(&XkbLayout) -> &str| layouts.iter().map(part).collect::<Vec<_>>().join(",");
+    let mut text =
+        "# Written by Kiln from the kickstart's `keyboard` command.\nSection \"InputClass\"\n\
+                    \tIdentifier \"system-keyboard\"\n\tMatchIsKeyboard \"on\"\n"
+            .to_owned();
+    let pairs = [
+        ("XkbLayout", list(|l| &l.layout)),
+        ("XkbVariant", list(|l| &l.variant)),
+        ("XkbOptions", options.join(",")),
+    ];
+    for (name, value) in pairs.iter().filter(|(_, v)| v.bytes().any(|b| b != b',')) {
+        text.push_str(&format!("\tOption \"{name}\" \"{value}\"\n"));
+    }
+    text.push_str("EndSection\n");
+    draft.write("/etc/X11/xorg.conf.d/00-keyboard.conf", 0o644, text);
 }
 
 fn is_option(text: &str) -> bool {

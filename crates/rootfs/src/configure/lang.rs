@@ -15,7 +15,9 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
     }
     names.retain(|n| !is_builtin(n));
     names.dedup();
-    if !names.is_empty() {
+    if draft.is_rpm() {
+        langpacks(draft, &names);
+    } else if !names.is_empty() {
         // locales-all has them all ready made.
         if !draft.asked_for("locales-all") {
             draft.need("locales", "generates locales");
@@ -23,9 +25,17 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         draft.act(Action::Locales { names });
     }
     draft.act(Action::SetVariables {
-        path: "/etc/default/locale".to_owned(),
+        path: draft.context.family.locale_file().to_owned(),
         variables: vec![("LANG".to_owned(), default)],
     });
+}
+
+/// RPM distributions have locales ready made, in one package for each language.
+fn langpacks(draft: &mut Draft<'_>, names: &[String]) {
+    for name in names {
+        let language = name.split(['_', '.', '@']).next().unwrap_or(name);
+        draft.need(&format!("glibc-langpack-{language}"), "holds the locale");
+    }
 }
 
 /// Locales that the C library itself has.

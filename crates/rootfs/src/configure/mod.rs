@@ -12,6 +12,7 @@
 mod accounts;
 mod action;
 pub mod apply;
+mod certificate;
 mod draft;
 mod family;
 mod firewall;
@@ -38,7 +39,7 @@ pub use action::{Account, Action, Secret, XkbLayout};
 pub use apply::{Error, ErrorKind, ProgramFailure, Settings, apply};
 pub use family::Family;
 pub use nearest::nearest;
-pub use table::{Entry, Handling, TABLE, entry, markdown};
+pub use table::{Entry, Handling, RPM, TABLE, entry, markdown};
 
 use draft::Draft;
 
@@ -186,6 +187,15 @@ pub fn lower(lines: &[Line<'_>], context: &Context<'_>) -> Lowered {
     }
     let place = |origin: &str| lines.iter().position(|l| l.origin == origin);
     lowered.notices.sort_by_key(|n| place(&n.origin));
+    lowered
+}
+
+/// Lowers a `%certificate` section, given as a command of that name with the section's text.
+pub fn lower_certificate(line: Line<'_>, body: &str, context: &Context<'_>) -> Lowered {
+    let mut lowered = Lowered::default();
+    let mut draft = Draft::new(context, line.command, line.origin);
+    certificate::lower(&mut draft, body);
+    draft.finish(&mut lowered);
     lowered
 }
 

@@ -40,11 +40,15 @@ pub(super) fn repository(draft: &mut Draft<'_>) {
         let message = "--noverifyssl has no effect: certificates are always checked";
         draft.warn(message, "use http:// if the server has no good certificate: packages are verified by signature anyway");
     }
+    draft.without_effect(&[(
+        "--proxy",
+        "the proxy comes from the environment (http_proxy, https_proxy, no_proxy)",
+    )]);
+    if draft.is_rpm() {
+        // The other options are in the plan's list of repositories.
+        return;
+    }
     draft.without_effect(&[
-        (
-            "--proxy",
-            "the proxy comes from the environment (http_proxy, https_proxy, no_proxy)",
-        ),
         ("--cost", "the newest version wins"),
         ("--excludepkgs", "exclude packages in %packages"),
         ("--includepkgs", "packages are taken from all repositories"),
@@ -76,7 +80,6 @@ pub(super) fn bootloader(draft: &mut Draft<'_>) {
     draft.without_effect(&[
         ("--driveorder", IMAGE),
         ("--boot-drive", IMAGE),
-        ("--default", "the first entry of the menu is the default"),
         ("--extlinux", "the boot loader is GRUB"),
         ("--sdboot", "the boot loader is GRUB"),
         ("--nombr", "images boot under BIOS as well"),

@@ -12,6 +12,19 @@ const FEATURES: &[(&str, &str, &[&str])] = &[
 /// `authselect select PROFILE FEATURE…`; the command's words are authselect's own.
 pub(super) fn authselect(draft: &mut Draft<'_>) {
     let text = draft.command.args.join(" ");
+    if draft.is_rpm() {
+        draft.need("authselect", "writes the PAM configuration");
+        let mut argv = vec!["authselect".to_owned()];
+        argv.extend(text.split_whitespace().map(str::to_owned));
+        if !argv.iter().any(|word| word == "--force") {
+            argv.push("--force".to_owned());
+        }
+        return draft.act(Action::Run {
+            argv,
+            purpose: "choosing how people log in".to_owned(),
+            only_if_present: false,
+        });
+    }
     let mut words = text
         .split_whitespace()
         .filter(|w| !w.starts_with('-'))
@@ -78,6 +91,9 @@ pub(super) fn selinux(draft: &mut Draft<'_>) {
     .into_iter()
     .find(|(option, _)| draft.command.flag(option))
     .map_or("enforcing", |(_, mode)| mode);
+    if draft.is_rpm() {
+        return rpm_selinux(draft, mode);
+    }
     let has_policy = POLICIES.iter().any(|p| draft.asked_for(p));
     match (mode, has_policy) {
         ("disabled", false) => {
@@ -101,4 +117,15 @@ pub(super) fn selinux(draft: &mut Draft<'_>) {
             }
         }
     }
+}
+
+/// RPM distributions have SELinux in the kernel's command line, and a policy in `@core`.
+fn rpm_selinux(draft: &mut Draft<'_>, mode: &str) {
+    if mode != "disabled" {
+        draft.need("selinux-policy-targeted", "is the policy");
+    }
+    draft.act(Action::SetVariables {
+        path: "/etc/selinux/config".to_owned(),
+        variables: vec![("SELINUX".to_owned(), mode.to_owned())],
+    });
 }

@@ -32,6 +32,11 @@ pub(super) fn xconfig(draft: &mut Draft<'_>, skipx: bool) {
             .iter()
             .find(|(name, ..)| name.eq_ignore_ascii_case(desktop))
         {
+            // What prefdm and startx read there.
+            Some(_) if draft.is_rpm() => draft.act(Action::SetVariables {
+                path: "/etc/sysconfig/desktop".to_owned(),
+                variables: vec![("DESKTOP".to_owned(), desktop.to_ascii_uppercase())],
+            }),
             Some((_, session, manager)) => draft.act(Action::DesktopSession {
                 session: (*session).to_owned(),
                 manager: (*manager).to_owned(),
@@ -65,6 +70,13 @@ pub(super) fn skipx(draft: &mut Draft<'_>) {
 pub(super) fn firstboot(draft: &mut Draft<'_>) {
     let off = ["--disable", "--disabled"];
     match draft.switch(&["--enable", "--enabled", "--reconfig"], &off) {
+        Some(true) if draft.is_rpm() => {
+            draft.need("initial-setup", "asks for accounts at the first boot");
+            draft.act(Action::Units {
+                disable: Vec::new(),
+                enable: vec!["initial-setup.service".to_owned()],
+            });
+        }
         Some(true) => {
             let message =
                 "is not enabled: Debian has no setup program for the first boot but GNOME's";
@@ -78,6 +90,12 @@ pub(super) fn firstboot(draft: &mut Draft<'_>) {
             draft.act(Action::MaskUnits {
                 units: vec!["systemd-firstboot.service".to_owned()],
             });
+            if draft.is_rpm() {
+                return draft.act(Action::Units {
+                    disable: vec!["initial-setup.service".to_owned()],
+                    enable: Vec::new(),
+                });
+            }
             draft.act(Action::SetKey {
                 path: "/etc/gdm3/daemon.conf".to_owned(),
                 section: "daemon".to_owned(),

@@ -1,6 +1,7 @@
 //! `sshkey`: public keys that may log in.
 
-use super::{Action, accounts::is_account_name, draft::Draft};
+use super::accounts::{has_ssh_server, is_account_name};
+use super::{Action, draft::Draft};
 
 pub(super) fn lower(draft: &mut Draft<'_>) {
     let user = draft
@@ -19,7 +20,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         let hint = "give the one line of a .pub file, in quotes: sshkey --username=root \"ssh-ed25519 AAAA… comment\"";
         return draft.error(format!("has no usable key: {reason}"), hint);
     }
-    if !draft.asked_for("openssh-server") && !draft.asked_for("task-ssh-server") {
+    if !has_ssh_server(draft) {
         draft.warn(
             "has no effect without an ssh server",
             "add openssh-server to %packages",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Level, draft::Draft};
+use super::{Family, Level, draft::Draft};
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,14 +33,18 @@ pub struct Entry {
     pub hint: &'static str,
 }
 
-/// The command's entry.
-pub fn entry(command: &str) -> Option<&'static Entry> {
+/// The command's entry in a family's table.
+pub fn entry(command: &str, family: Family) -> Option<&'static Entry> {
     let command = if command == "partition" {
         "part"
     } else {
         command
     };
-    TABLE.iter().find(|e| e.command == command)
+    let find = |table: &'static [Entry]| table.iter().find(|e| e.command == command);
+    match family {
+        Family::Debian => find(TABLE),
+        Family::Rpm => find(RPM).or_else(|| find(TABLE)),
+    }
 }
 
 impl Handling {
@@ -56,29 +60,40 @@ impl Handling {
     }
 }
 
-/// The table in Markdown, for `docs/kickstart.md`.
+/// The table in Markdown, for `docs/kickstart.md`: a line for both families where they agree, else one for each.
 pub fn markdown() -> String {
-    let mut text =
-        String::from("| command | is | how, or why not | instead |\n|---|---|---|---|\n");
-    for entry in TABLE {
-        let Entry {
-            command,
-            handling,
-            note,
-            hint,
-        } = entry;
-        // A bar would end the cell.
-        let row =
-            [&format!("`{command}`"), handling.word(), note, hint].map(|c| c.replace('|', "\\|"));
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
+    let mut text = String::from(
+        "| command | family | is | how, or why not | instead |\n|---|---|---|---|---|\n",
+    );
+    for debian in TABLE {
+        match RPM.iter().find(|rpm| rpm.command == debian.command) {
+            None => text.push_str(&row(debian, "all")),
+            Some(rpm) => {
+                text.push_str(&row(debian, "Debian"));
+                text.push_str(&row(rpm, "RPM"));
+            }
+        }
     }
     text
+}
+
+fn row(entry: &Entry, family: &str) -> String {
+    let Entry {
+        command,
+        handling,
+        note,
+        hint,
+    } = entry;
+    let name = format!("`{command}`");
+    // A bar would end the cell.
+    let cells = [&name, family, handling.word(), note, hint].map(|c| c.replace('|', "\\|"));
+    format!("| {} |\n", cells.join(" | "))
 }
 
 /// Says what becomes of a command that changes nothing in the root.
 pub(super) fn answer(draft: &mut Draft<'_>) {
     let name = draft.command.name.clone();
-    let Some(entry) = entry(&name) else {
+    let Some(entry) = entry(&name, draft.context.family) else {
         return draft.error(
             "is not a command that Kiln knows",
             "see docs/kickstart.md for the commands",
@@ -153,7 +168,58 @@ const OSTREE_HINT: &str = "list the packages in %packages";
 const LAYOUT: &str = "is recorded: the image's disk is new, and Kiln lays it out itself";
 const DROP: &str = "drop the line";
 
-/// Every command of RHEL 8 to 10 and Fedora 42 and newer, by name.
+const OLD_AUTH: &str = "has no effect: authconfig is gone";
+const SUBSCRIPTION: &str = "has no effect: an image has no subscription of its own";
+const REGISTER: &str = "register at the first boot, with a unit written in %post";
+
+/// What is otherwise on RPM distributions.
+pub const RPM: &[Entry] = &[
+    ignore("auth", OLD_AUTH, "use authselect"),
+    ignore("authconfig", OLD_AUTH, "use authselect"),
+    execute(
+        "authselect",
+        "runs authselect with the words given, and --force",
+    ),
+    execute("firewall", "runs firewall-offline-cmd; adds firewalld"),
+    execute(
+        "firstboot",
+        "--enable adds initial-setup and starts it at the first boot; --disable keeps it and systemd-firstboot off",
+    ),
+    execute(
+        "keyboard",
+        "sets the console's keymap in /etc/vconsole.conf and the layouts of X in /etc/X11/xorg.conf.d/00-keyboard.conf",
+    ),
+    execute(
+        "lang",
+        "adds glibc-langpack-… for each language and sets the default in /etc/locale.conf",
+    ),
+    plan("module", "chooses a module's stream for the packages"),
+    plan(
+        "repo",
+        "adds a repository by base URL, mirror list or metalink, with its cost and its globs",
+    ),
+    ignore("rhsm", SUBSCRIPTION, REGISTER),
+    execute(
+        "selinux",
+        "sets the mode in /etc/selinux/config; adds selinux-policy-targeted unless disabled",
+    ),
+    ignore("syspurpose", SUBSCRIPTION, REGISTER),
+    execute("timesource", "adds a time source for chrony"),
+    plan(
+        "url",
+        "is the first repository, by base URL, mirror list or metalink",
+    ),
+    execute(
+        "user",
+        "makes the account; groups that the root lacks are made, sudo is called wheel",
+    ),
+    execute(
+        "xconfig",
+        "--startxonboot boots to graphical.target, --defaultdesktop is written to /etc/sysconfig/desktop",
+    ),
+];
+
+/// Every command of RHEL 8 to 10 and Fedora 42 and newer, by name, as Debian roots have it.
 pub const TABLE: &[Entry] = &[
     ignore(
         "auth",
@@ -177,7 +243,7 @@ pub const TABLE: &[Entry] = &[
     refuse("bootc", OSTREE, OSTREE_HINT),
     plan(
         "bootloader",
-        "sets kernel arguments (--append) and the boot menu's time (--timeout)",
+        "sets kernel arguments (--append), the boot menu's time (--timeout) and its entry that starts by itself (--default)",
     ),
     refuse("btrfs", DISK, DISK_HINT),
     ignore("cdrom", SOURCE, "use url or repo"),

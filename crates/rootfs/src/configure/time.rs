@@ -7,9 +7,10 @@ use kiln_kickstart::Command;
 use super::{Action, draft::Draft};
 
 /// Every service that sets the clock from the network.
-const TIME_SERVICES: [&str; 3] = [
+const TIME_SERVICES: [&str; 4] = [
     "systemd-timesyncd.service",
     "chrony.service",
+    "chronyd.service",
     "ntpsec.service",
 ];
 
@@ -46,7 +47,7 @@ pub(super) fn timezone(draft: &mut Draft<'_>, has_timesource: bool) {
                 server,
                 Kind::Server,
                 false,
-                draft.asked_for("chrony"),
+                draft.is_rpm() || draft.asked_for("chrony"),
             );
         }
     }
@@ -77,7 +78,7 @@ pub(super) fn timesource(draft: &mut Draft<'_>, all: &[&Command]) {
     }
     // Only chrony speaks NTS, and it excludes timesyncd, so all sources of the layer go to the same service. Sources in
     // several layers agree where %packages names chrony.
-    let chrony = draft.asked_for("chrony") || all.iter().any(|c| c.flag("--nts"));
+    let chrony = draft.is_rpm() || draft.asked_for("chrony") || all.iter().any(|c| c.flag("--nts"));
     let nts = draft.command.flag("--nts");
     match (
         draft.command.text("--ntp-server"),
@@ -134,17 +135,37 @@ fn source(draft: &mut Draft<'_>, host: &str, kind: Kind, nts: bool, chrony: bool
             format!("{kind} {host} iburst{nts}\n"),
         );
         let words = ["pool", "server"].map(str::to_owned).to_vec();
+        let path = if draft.is_rpm() {
+            "/etc/chrony.conf"
+        } else {
+            "/etc/chrony/chrony.conf"
+        };
         draft.act(Action::CommentOut {
-            path: "/etc/chrony/chrony.conf".to_owned(),
+            path: path.to_owned(),
             words,
         });
-        return enable(draft, "chrony.service");
+        if draft.is_rpm() {
+            draft.act(read_sources());
+        }
+        let service = format!("{}.service", draft.context.family.service("chrony"));
+        return enable(draft, &service);
     }
     // timesyncd takes a pool's name as any other.
     draft.need("systemd-timesyncd", "sets the clock from the network");
     let path = format!("/etc/systemd/timesyncd.conf.d/{file}.conf");
     draft.write(path, 0o644, format!("[Time]\nNTP={host}\n"));
     enable(draft, "systemd-timesyncd.service");
+}
+
+/// Debian's chrony.conf reads the directory of sources already.
+fn read_sources() -> Action {
+    const LINE: &str = "sourcedir /etc/chrony/sources.d";
+    let script = format!("grep -qxF '{LINE}' /etc/chrony.conf || echo '{LINE}' >>/etc/chrony.conf");
+    Action::Run {
+        argv: vec!["sh".to_owned(), "-c".to_owned(), script],
+        purpose: "having chrony read its directory of sources".to_owned(),
+        only_if_present: false,
+    }
 }
 
 fn enable(draft: &mut Draft<'_>, unit: &str) {

@@ -191,7 +191,7 @@ fn fstab(finish: &Finish) -> io::Result<()> {
         let grow = if home.grow { ",x-systemd.growfs" } else { "" };
         text += "# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n";
         text += &format!(
-            "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=20s{grow} 0 2\n",
+            "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=90s{grow} 0 2\n",
             home.uuid
         );
         if home.grow {

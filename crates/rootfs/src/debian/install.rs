@@ -348,7 +348,8 @@ pub fn filters(options: &InstallOptions) -> Vec<Filter> {
         add(true, "/usr/share/doc/*/copyright".to_owned());
     }
     if let Some(languages) = &options.languages {
-        add(false, format!("{TRANSLATIONS}/*/LC_MESSAGES/*"));
+        // Not only LC_MESSAGES: coreutils has its words for days in LC_TIME.
+        add(false, format!("{TRANSLATIONS}/*/LC_*/*"));
         for language in languages {
             let short = language.split(['_', '.', '@']).next().unwrap_or(language);
             for name in [language.as_str(), short] {
