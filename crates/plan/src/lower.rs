@@ -265,7 +265,10 @@ impl Lowering<'_> {
                     },
                     layer,
                 ),
-                Item::Packages(section) => packages(&files, section, layer),
+                Item::Packages(section) => {
+                    self.without_effect(&files, &section.header);
+                    packages(&files, section, layer);
+                }
                 Item::Certificate(certificate) => layer.certificates.push(Located {
                     origin: files.location(certificate.span),
                     item: certificate,
@@ -276,6 +279,33 @@ impl Lowering<'_> {
                         .extend(addons::answer(&opaque).map(|problem| problem.at(origin)));
                 }
             }
+        }
+    }
+
+    /// Options of `%packages` that an image build has no use for.
+    fn without_effect(&mut self, files: &Kickstart, header: &Command) {
+        const OPTIONS: &[(&str, &str, &str)] = &[
+            (
+                "--multilib",
+                "packages of one architecture are installed",
+                "drop the option",
+            ),
+            (
+                "--timeout",
+                "Kiln knows by itself when a transfer has stalled",
+                "drop the option",
+            ),
+            ("--retries", "Kiln tries again by itself", "drop the option"),
+            (
+                "--ignorebroken",
+                "a package that cannot be installed ends the build",
+                "exclude the package, or drop the option",
+            ),
+        ];
+        for (option, why, hint) in OPTIONS.iter().filter(|(name, ..)| header.has(name)) {
+            let message = format!("%packages {option} has no effect: {why}");
+            let problem = Problem::warning(message).at(files.location(header.span));
+            self.problems.push(problem.hint(*hint));
         }
     }
 
