@@ -321,5 +321,9 @@ fn the_language_is_that_of_the_distributions_installer() {
     assert_eq!(of_distribution("almalinux:8"), Vec::<String>::new());
     assert!(!of_distribution("almalinux:10").is_empty());
     assert!(!of_distribution("debian:bookworm").is_empty());
-    assert_eq!(of_distribution("slackware:15").len(), 3);
+    let unknown = of_distribution("slackware:15");
+    assert!(
+        unknown.iter().any(|e| e.contains("slackware:15")),
+        "{unknown:?}"
+    );
 }

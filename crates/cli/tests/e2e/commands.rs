@@ -112,12 +112,14 @@ fn labels(turn: &Turn, disk: &Path) {
             &text(&root),
         ],
     );
-    let labelled = dump.assert(0).stdout.split("\n\n").filter_map(|one| {
+    // It ends with 1 where a file has none: the policy gives none to what is in /proc.
+    let labelled = dump.stdout.split("\n\n").filter_map(|one| {
         let (head, value) = one.trim().split_once('\n')?;
         let path = head.strip_prefix("# file: ")?.strip_prefix(&text(&root))?;
         let label = value
             .strip_prefix("security.selinux=\"")?
-            .strip_suffix("\\000\"")?;
+            .strip_suffix('"')?;
+        let label = label.trim_end_matches("\\000");
         Some((path.to_owned(), label.to_owned()))
     });
     // The tool asks about one sort of file at a time.
@@ -128,7 +130,7 @@ fn labels(turn: &Turn, disk: &Path) {
             .file_type();
         let sort = match (kind.is_dir(), kind.is_symlink(), kind.is_file()) {
             (true, ..) => "dir",
-            (_, true, _) => "symlink",
+            (_, true, _) => "link",
             (.., true) => "file",
             _ => continue,
         };
