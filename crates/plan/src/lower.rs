@@ -10,6 +10,8 @@ use kiln_kickstart::{
     Version,
 };
 
+use repositories::URL;
+
 use crate::definition::{Definition, SystemDefinition};
 use crate::model::*;
 use crate::problem::Problem;
@@ -161,7 +163,9 @@ impl Lowering<'_> {
             name: self.image_name(definition),
             boot: self.boot(definition, &layers),
             system: system(&definition.system, &target, disk.home.is_some()),
-            default_repositories: !definition.system.no_default_repositories,
+            // As in an installer, `url` stands in the place of the distribution's own repositories.
+            default_repositories: !definition.system.no_default_repositories
+                && rpm_repositories.iter().all(|r| r.name != URL),
             repositories,
             rpm_repositories,
             target,

@@ -284,7 +284,7 @@ fn system(facts: &Facts) {
         "selinux",
         &[
             "enforce 0",
-            "system_u:object_r:etc_t:s0 /etc/hostname",
+            "system_u:object_r:net_conf_t:s0 /etc/hostname",
             "system_u:object_r:init_exec_t:s0 /usr/lib/systemd/systemd",
         ],
     );
