@@ -66,6 +66,7 @@ fn build() -> Command {
 /// ten times of every day.
 const MODULES: &[&str] = &[
     "bad_input::",
+    "beside::",
     "boots::",
     "commands::",
     "desktop::",

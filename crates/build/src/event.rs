@@ -25,6 +25,9 @@ pub enum Event {
         title: String,
         /// The layer it belongs to, if any.
         layer: Option<String>,
+        /// Why the result of an earlier build is not taken: which input changed. `None` where no such result is stored.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// A step's result was already there.
     StepCached {
@@ -34,6 +37,8 @@ pub enum Event {
         title: String,
         /// The layer it belongs to, if any.
         layer: Option<String>,
+        /// Whether it came from the shared cache in this build.
+        shared: bool,
     },
     /// A step has come further.
     Progress {

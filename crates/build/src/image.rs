@@ -68,6 +68,9 @@ impl Session<'_> {
             (squashed, version)
         });
         let (squashed, version) = both(squashed, version)?;
+        if let Some(shared) = &self.shared {
+            shared.amend(&root.layers);
+        }
         self.cancel.check()?;
         let home = resolved
             .plan
@@ -130,7 +133,9 @@ impl Session<'_> {
                 let sources = Sources {
                     store: &self.store,
                     layers: &root.layers,
+                    shared: self.shared.as_ref().map(|shared| (shared, self.steps)),
                 };
+                self.recorded();
                 let written = squash::write(
                     &place,
                     &sources,

@@ -35,10 +35,30 @@ use crate::{Failure, Unit};
 const CODE: &str = "1";
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
+/// Results of other machines that are tried for a root.
+const TRIED: usize = 2;
 const LOOKS: &str = "looks.json";
 
 /// What was asked of paths, and the answers.
 type Now = BTreeMap<(String, Look), String>;
+
+/// A stored result: the file that names it, its layer, and what it says.
+type Candidate = (PathBuf, Layer, Facts);
+
+/// The layer of the result for this root.
+fn result_id(root: &Stack) -> Id {
+    Hasher::new("initramfs.v1")
+        .text("code", CODE)
+        .id("root", root.id)
+        .json("epoch", &root.epoch)
+        .finish()
+}
+
+/// Where the shared cache lists results for a key.
+fn shared_kind(results: &std::path::Path) -> String {
+    let key = results.file_name().unwrap_or_default().to_string_lossy();
+    format!("initramfs-{key}")
+}
 
 /// What a result says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,7 +82,9 @@ impl Session<'_> {
         const TITLE: &str = "generating the initramfs";
         let results = self.results(root);
         if let Some(version) = self.reuse(&results, root, boot, cancel)? {
-            self.steps.cached(TITLE, None);
+            let id = result_id(root);
+            let pulled = self.shared.as_ref().is_some_and(|s| s.has_pulled(id));
+            self.steps.cached_here(TITLE, None, pulled);
             return Ok(version);
         }
         self.steps.step(TITLE, None, Unit::Bytes, |step| {
@@ -99,32 +121,11 @@ impl Session<'_> {
             reporter: &quiet,
             cancel,
         };
-        let candidates: Vec<(PathBuf, Layer, Facts)> = newest_first(results)
-            .into_iter()
-            .filter_map(|path| {
-                let id: Id = path.file_name()?.to_str()?.parse().ok()?;
-                let layer = self.store.layer(id)?;
-                let facts = serde_json::from_value(layer.info.facts.clone()).ok()?;
-                Some((path, layer, facts))
-            })
-            .collect();
-        let mut fitting = candidates
-            .iter()
-            .find(|(_, _, facts)| facts.root == root.id);
-        if fitting.is_none() && !candidates.is_empty() {
-            let sights: Vec<Vec<Sight>> =
-                candidates.iter().map(|(_, layer, _)| read(layer)).collect();
-            let now = self.now(&place, &sights)?;
-            let same =
-                |sight: &Sight| now.get(&(sight.path.clone(), sight.look)) == Some(&sight.state);
-            fitting = candidates
-                .iter()
-                .zip(&sights)
-                .find_map(|(candidate, sights)| {
-                    (!sights.is_empty() && sights.iter().all(same)).then_some(candidate)
-                });
+        let mut fitting = self.fitting(&place, results, root)?;
+        if fitting.is_none() && self.pull_results(results, root) {
+            fitting = self.fitting(&place, results, root)?;
         }
-        let Some((path, layer, facts)) = fitting else {
+        let Some((path, layer, facts)) = &fitting else {
             return Ok(None);
         };
         export(
@@ -146,7 +147,66 @@ impl Session<'_> {
             return Ok(None);
         }
         touch(path);
+        if let Some(shared) = &self.shared {
+            shared.push(layer);
+        }
         Ok(Some(facts.version.clone()))
+    }
+
+    /// A stored result that this root would give again.
+    fn fitting(
+        &self,
+        place: &Place<'_>,
+        results: &std::path::Path,
+        root: &Stack,
+    ) -> Result<Option<Candidate>, Failure> {
+        let mut candidates: Vec<Candidate> = newest_first(results)
+            .into_iter()
+            .filter_map(|path| {
+                let id: Id = path.file_name()?.to_str()?.parse().ok()?;
+                let layer = self.store.layer(id)?;
+                let facts = serde_json::from_value(layer.info.facts.clone()).ok()?;
+                Some((path, layer, facts))
+            })
+            .collect();
+        let mut fitting = candidates
+            .iter()
+            .position(|(_, _, facts)| facts.root == root.id);
+        if fitting.is_none() && !candidates.is_empty() {
+            let sights: Vec<Vec<Sight>> =
+                candidates.iter().map(|(_, layer, _)| read(layer)).collect();
+            let now = self.now(place, &sights)?;
+            let same =
+                |sight: &Sight| now.get(&(sight.path.clone(), sight.look)) == Some(&sight.state);
+            fitting = sights
+                .iter()
+                .position(|sights| !sights.is_empty() && sights.iter().all(same));
+        }
+        Ok(fitting.map(|index| candidates.swap_remove(index)))
+    }
+
+    /// Gets results of other machines: the one for this very root, or the newest for its key. Whether there is any.
+    fn pull_results(&self, results: &std::path::Path, root: &Stack) -> bool {
+        let Some(shared) = &self.shared else {
+            return false;
+        };
+        let pull = |id: Id| {
+            let layer = self
+                .store
+                .layer(id)
+                .or_else(|| shared.pull(&self.store, self.steps, id, None));
+            if layer.is_some() {
+                self.name_result(results, id);
+            }
+            layer.is_some()
+        };
+        pull(result_id(root))
+            || shared
+                .newest(self.steps, &shared_kind(results), TRIED)
+                .into_iter()
+                .filter(|id| !results.join(id.to_string()).exists())
+                .map(pull)
+                .fold(false, |any, one| any | one)
     }
 
     /// What this root answers to everything that any candidate asked.
@@ -213,15 +273,15 @@ impl Session<'_> {
             initrd: digest(&boot.initrd)?,
         };
         let text = serde_json::to_vec(&sights).map_err(|e| internal(&e))?;
-        let id = Hasher::new("initramfs.v1")
-            .text("code", CODE)
-            .id("root", root.id)
-            .json("epoch", &root.epoch)
-            .finish();
+        let id = result_id(root);
         staging.attach(LOOKS, &text)?;
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
-        staging.commit(id, "initramfs", facts)?;
+        let layer = staging.commit(id, "initramfs", facts)?;
         self.name_result(results, id);
+        if let Some(shared) = &self.shared {
+            shared.push(&layer);
+            shared.name(shared_kind(results), id);
+        }
         Ok(made.version)
     }
 
@@ -235,7 +295,7 @@ impl Session<'_> {
                 .and_then(|name| name.to_str())
                 .and_then(|name| name.parse().ok());
             if let Some(id) = id {
-                let _ = self.store.remove(id);
+                let _ = self.store.collect(id);
             }
             let _ = fs::remove_file(old);
         }

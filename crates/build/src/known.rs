@@ -65,11 +65,7 @@ impl<'a> Known<'a> {
         let mut fds = Vec::new();
         if layers.len() <= MOST {
             for layer in &known.layers {
-                let file = match recorded(layer, block_size) {
-                    Some(file) => file,
-                    None => record(place, layer, block_size, threads)?,
-                };
-                fds.push(file.into());
+                fds.push(ensure_recorded(place, layer, block_size, threads)?.into());
             }
         }
         known.manifests = fds.len();
@@ -118,6 +114,19 @@ fn recorded(layer: &Layer, block_size: u32) -> Option<File> {
     Manifest::is_whole(&bytes, block_size).then_some(file)
 }
 
+/// A layer's manifest, made now if there is none.
+pub(crate) fn ensure_recorded(
+    place: &Place<'_>,
+    layer: &Layer,
+    block_size: u32,
+    threads: usize,
+) -> Result<File, Failure> {
+    match recorded(layer, block_size) {
+        Some(file) => Ok(file),
+        None => record(place, layer, block_size, threads),
+    }
+}
+
 fn evict<'l>(
     store: &Store,
     mut layers: impl Iterator<Item = &'l Layer>,
@@ -126,7 +135,8 @@ fn evict<'l>(
 }
 
 impl Session<'_> {
-    /// Compares the layers of a stack with their manifests, as far as they have one. A damaged one is taken out of the store.
+    /// Compares the layers of a stack that earlier builds made with their manifests, as far as they have one. A damaged one is
+    /// taken out of the store.
     pub(crate) fn check_layers(&self, root: &Stack, cancel: &CancelToken) -> Result<(), Failure> {
         let place = Place {
             sandbox: &self.sandbox,
@@ -137,7 +147,8 @@ impl Session<'_> {
             reporter: &Quiet,
             cancel,
         };
-        for (number, layer) in root.layers.iter().enumerate() {
+        let earlier = root.layers.iter().enumerate();
+        for (number, layer) in earlier.filter(|(_, layer)| !self.made(layer)) {
             let damaged = differences(&place, layer, 1)?;
             if let Some(path) = damaged.first() {
                 evict(&self.store, root.layers.iter().skip(number))?;
@@ -254,6 +265,10 @@ fn record_call(mut call: Call) -> Result<Value, CallError> {
     };
     let out = call.fds.pop().ok_or_else(wrong_call)?;
     let doing = || CallError::new(ErrorKind::Step, "recording what a layer holds");
+    if threads == 1 {
+        // Beside the next layer, which goes first.
+        let _ = rustix::process::nice(10);
+    }
     let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
         .map_err(|error| doing().because(error))?;
     File::from(out)

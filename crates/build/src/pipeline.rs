@@ -1,24 +1,27 @@
 //! A build, as a list of verbs.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, package_error};
-use kiln_rootfs::{Store, configure};
+use kiln_rootfs::{Layer, Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
 use crate::pools::Pools;
+use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{PreFiles, Roots, Stack, options};
+use crate::shared::{Means, Shared, SharedCache};
 use crate::steps::{Sink, Steps};
+use crate::vendor::Vendored;
 use crate::web::{Access, Web};
 use crate::{Cancel, Event, Failure, FailureKind};
 
@@ -43,6 +46,10 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Threads for what can be spread.
     pub threads: usize,
+    /// A directory that [`lock`] made, from which everything comes; [`BuildRequest::offline`] goes with it.
+    pub vendor: Option<PathBuf>,
+    /// A cache that other machines use too.
+    pub shared: Option<SharedCache>,
     /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
     pub dpkg_unpacks: bool,
 }
@@ -100,24 +107,24 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
     let root = session.root(&resolved)?;
     let key = session.key(&resolved, &root);
     if let Some(report) = session.current(key, &request.output) {
+        session.finish_sharing();
         return Ok(report);
     }
-    let made = session
-        .image_or_again(&resolved, &root, &output)
-        .inspect_err(|failure| {
-            session.on_error(failure, &resolved.on_error, &resolved.tools, Some(&root));
-        })?;
+    let made = session.image_or_again(&resolved, root, &output)?;
     let report = session.publish(&resolved, &made, &output)?;
     session.remember(key, &report);
+    session.finish_sharing();
     Ok(report)
 }
 
-/// Resolves a definition and gives the lock's text and the place where it belongs.
+/// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
+/// is put into that directory.
 ///
 /// # Errors
 /// As [`build`].
 pub fn lock(
     request: &BuildRequest,
+    vendor: Option<&Path>,
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
@@ -141,6 +148,9 @@ pub fn lock(
     let lock = session
         .resolver()
         .solve(&plan, &world, &tools, &session.roots(), &stack)?;
+    if let Some(directory) = vendor {
+        session.vendor(directory, &lock, &world)?;
+    }
     Ok((path, lock))
 }
 
@@ -245,10 +255,14 @@ pub(crate) struct Session<'a> {
     pub(crate) metadata: PathBuf,
     pub(crate) fetcher: Fetcher,
     pub(crate) now: SystemTime,
+    pub(crate) shared: Option<Shared>,
+    vendored: Option<Vendored>,
     /// Whether the image found a damaged layer and took it out of the store.
     pub(crate) evicted: AtomicBool,
     /// Whether the packages are at hand.
     fetched: AtomicBool,
+    /// Looks at layers as they come.
+    recorder: OnceLock<Recorder>,
 }
 
 impl<'a> Session<'a> {
@@ -264,7 +278,19 @@ impl<'a> Session<'a> {
             offline: request.offline,
             ..FetchOptions::default()
         };
+        let means = Means {
+            store: store.clone(),
+        };
+        let offline = request.offline;
+        let shared = Shared::open(request.shared.as_ref(), offline, steps, &cancel.run, means)?;
+        let vendored = request.vendor.as_deref().map(Vendored::open).transpose()?;
+        let metadata = match &vendored {
+            Some(vendored) => vendored.metadata(&request.cache)?,
+            None => request.cache.join("metadata"),
+        };
         Ok(Session {
+            shared,
+            vendored,
             request,
             steps,
             cancel,
@@ -272,15 +298,35 @@ impl<'a> Session<'a> {
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
                 .map_err(package_error)?,
-            metadata: request.cache.join("metadata"),
+            metadata,
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
             evicted: AtomicBool::new(false),
             fetched: AtomicBool::new(false),
+            recorder: OnceLock::new(),
         })
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    /// The one that looks at this build's layers.
+    fn recorder(&self, plan: &Plan) -> Result<&Recorder, Failure> {
+        let block_size = plan.compression.block_size;
+        let fresh = Recorder::start(&self.sandbox, &self.cancel.run, block_size)?;
+        Ok(self.recorder.get_or_init(|| fresh))
+    }
+
+    /// Whether this build made a layer, so that nothing can have happened to it.
+    pub(crate) fn made(&self, layer: &Layer) -> bool {
+        self.recorder.get().is_some_and(|r| r.added(layer.info.id))
+    }
+
+    /// Waits until all layers that were made are recorded.
+    pub(crate) fn recorded(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.finish();
+        }
+    }
+
+    pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             fetcher: &self.fetcher,
             downloads: &self.downloads,
@@ -302,9 +348,19 @@ impl<'a> Session<'a> {
             network: !self.request.offline,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
+            name: "",
+            recorder: None,
             fetch: None,
             pools: None,
+            shared: self.shared.as_ref(),
             tmp: None,
+        }
+    }
+
+    /// What was made reaches the shared cache before the build says that it is done.
+    fn finish_sharing(&self) {
+        if let Some(shared) = &self.shared {
+            shared.finish(self.steps);
         }
     }
 
@@ -315,7 +371,18 @@ impl<'a> Session<'a> {
         }
         let packages: Vec<&LockedPackage> =
             lock.packages.iter().filter(|p| p.layer != TOOLS).collect();
-        self.resolver().download(&packages)
+        self.download(&packages)
+    }
+
+    /// Has packages in the store, from the network or from the vendored directory.
+    fn download(&self, packages: &[&LockedPackage]) -> Result<(), Failure> {
+        let Some(vendored) = &self.vendored else {
+            return self.resolver().download(packages);
+        };
+        let local: Vec<LockedPackage> = packages.iter().map(|p| vendored.localised(p)).collect();
+        let local: Vec<&LockedPackage> = local.iter().collect();
+        let done = self.resolver().download(&local);
+        done.map_err(|failure| failure.hint(crate::vendor::AGAIN))
     }
 
     /// What unpacks the packages of all layers ahead.
@@ -337,9 +404,13 @@ impl<'a> Session<'a> {
 
     /// Finds the lock or makes one.
     fn resolve(&self, source: Source, first: Lowered) -> Result<Resolved, Failure> {
-        let path = source.lock_path();
+        let path = match &self.vendored {
+            Some(vendored) => vendored.lock_path(),
+            None => source.lock_path(),
+        };
+        let locked = self.request.locked || self.vendored.is_some();
         let found = read_lock(&path)?;
-        if found.is_none() && self.request.locked {
+        if found.is_none() && locked {
             let failure = Failure::new(
                 FailureKind::Definition,
                 format!("there is no {}", path.display()),
@@ -357,8 +428,13 @@ impl<'a> Session<'a> {
             pre,
         } = self.prepare(source, first, found.as_ref())?;
         let lock = match found {
-            Some(lock) if is_current(&lock, &plan) => lock,
-            Some(_) if self.request.locked => {
+            Some(lock) if is_current(&lock, &plan) => {
+                if let Some(vendored) = &self.vendored {
+                    vendored.check(&lock, &self.resolver().world(&plan)?)?;
+                }
+                lock
+            }
+            Some(_) if locked => {
                 let failure = Failure::new(
                     FailureKind::Definition,
                     format!(
@@ -366,7 +442,11 @@ impl<'a> Session<'a> {
                         path.display()
                     ),
                 );
-                return Err(failure.hint("run `kiln lock` and commit the file"));
+                let hint = match &self.vendored {
+                    Some(_) => crate::vendor::AGAIN,
+                    None => "run `kiln lock` and commit the file",
+                };
+                return Err(failure.hint(hint));
             }
             stale => {
                 if stale.is_some() {
@@ -418,8 +498,12 @@ impl<'a> Session<'a> {
             }
         };
         let wanted: Vec<&LockedPackage> = tools.iter().collect();
-        self.resolver().download(&wanted)?;
-        let stack = self.roots().tools(&plan, &wanted)?;
+        let fetch = || self.download(&wanted);
+        let roots = Roots {
+            fetch: Some(&fetch),
+            ..self.roots()
+        };
+        let stack = roots.tools(&plan, &wanted)?;
         let pre = if has_pre {
             let left = self.roots().pre(&first.pre_scripts, &stack);
             Some(PreFiles::new(left.inspect_err(|failure| {
@@ -482,12 +566,15 @@ impl<'a> Session<'a> {
     fn image_or_again(
         &self,
         resolved: &Resolved,
-        root: &Stack,
+        root: Stack,
         output: &Output,
     ) -> Result<Made, Failure> {
-        let failure = match self.image(resolved, root, output) {
+        let failed = |failure: &Failure, root: &Stack| {
+            self.on_error(failure, &resolved.on_error, &resolved.tools, Some(root));
+        };
+        let failure = match self.image(resolved, &root, output) {
             Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
-            other => return other,
+            other => return other.inspect_err(|failure| failed(failure, &root)),
         };
         let cause = failure.causes.first().cloned();
         self.steps.warn(
@@ -495,8 +582,12 @@ impl<'a> Session<'a> {
             None,
             Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
         );
+        // Nobody holds the damaged layers any more.
+        drop(root);
+        self.store.reclaim()?;
         let root = self.root(resolved)?;
         self.image(resolved, &root, output)
+            .inspect_err(|failure| failed(failure, &root))
     }
 
     /// Makes all layers.
@@ -506,6 +597,8 @@ impl<'a> Session<'a> {
         } = resolved;
         let fetch = || self.fetch(lock);
         let roots = Roots {
+            recorder: Some(self.recorder(plan)?),
+            name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
             tmp: resolved.pre.as_ref(),

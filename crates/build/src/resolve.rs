@@ -1,6 +1,6 @@
 //! From a plan to a lock: the file beside the definition, or the repositories' answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use kiln_kickstart::{Certificate, Command, Opt, Value};
 pub(crate) use kiln_packages::TOOLS;
 use kiln_packages::debian::{
-    Keys, Metadata, Package, Repository, Universe, default_repositories, refresh,
+    Keys, Metadata, Package, Repository, Universe, VerifiedRepository, default_repositories,
+    refresh,
 };
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
 use kiln_plan::{Hasher, Id, Located, Plan, Target};
@@ -34,6 +35,22 @@ pub(crate) struct Resolver<'a> {
 pub(crate) struct World {
     metadata: Metadata,
     universe: Universe,
+}
+
+impl World {
+    /// The repositories, verified.
+    pub(crate) fn repositories(&self) -> &[VerifiedRepository] {
+        &self.metadata.repositories
+    }
+
+    /// What the signed indices say of the content of all packages.
+    pub(crate) fn digests(&self) -> HashSet<Digest> {
+        self.universe
+            .packages()
+            .iter()
+            .map(Package::sha256)
+            .collect()
+    }
 }
 
 impl Resolver<'_> {

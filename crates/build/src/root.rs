@@ -16,7 +16,10 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::pools::Pools;
+use crate::recorder::Recorder;
+use crate::shared::Shared;
 use crate::steps::{Step, Steps};
+use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
@@ -54,10 +57,16 @@ pub(crate) struct Roots<'a> {
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
+    /// The definition's name; empty where no layer of a definition is made.
+    pub(crate) name: &'a str,
+    /// Is told of every layer that was made.
+    pub(crate) recorder: Option<&'a Recorder>,
     /// Has all packages at hand; called before the first step that installs some.
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
     /// Packages unpacked ahead; without them dpkg unpacks.
     pub(crate) pools: Option<Pools>,
+    /// Where other machines' layers are.
+    pub(crate) shared: Option<&'a Shared>,
     /// What `%pre` left in `/tmp`.
     pub(crate) tmp: Option<&'a PreFiles>,
 }
@@ -119,7 +128,7 @@ const DEBS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
-    id: Id,
+    inputs: Inputs,
     title: String,
     layer: &'w str,
     unit: Unit,
@@ -130,20 +139,22 @@ struct Work<'w> {
 impl Roots<'_> {
     /// The tools root.
     pub(crate) fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
-        let id = packages
-            .iter()
-            .fold(self.hasher("tools", plan), |h, p| {
-                h.text("package", &p.sha256.to_string())
-            })
-            .finish();
+        let inputs = self.first("tools", "tools".to_owned(), plan);
+        let inputs = packages.iter().fold(inputs, |i, p| i.package(p));
+        let id = inputs.id();
         let mut stack = self.empty(id);
         let work = Work {
-            id,
+            inputs,
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
             debs: &[],
         };
+        if let Some(fetch) = self.fetch
+            && self.find(id, Some(work.layer)).is_none()
+        {
+            fetch()?;
+        }
         let layer = self.layer(&work, &stack, |place, _, _| {
             debian::unpack(
                 place,
@@ -165,11 +176,13 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<Stack, Failure> {
         let options = options(&plan.layers[0]);
-        let id = package_id(self.hasher("system", plan), packages, &options).finish();
+        let inputs = self.first("system", self.role("system", ""), plan);
+        let inputs = of_packages(inputs, packages, &options);
+        let id = inputs.id();
         let mut stack = self.empty(id);
-        let debs = self.debs_of(id, packages)?;
+        let debs = self.debs_of(id, debian::SYSTEM, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: debian::SYSTEM,
             unit: Unit::Packages,
@@ -293,15 +306,12 @@ impl Roots<'_> {
         packages: &[&LockedPackage],
     ) -> Result<(), Failure> {
         let options = options(layer);
-        let id = package_id(
-            self.next("packages").id("parent", stack.id),
-            packages,
-            &options,
-        )
-        .finish();
-        let debs = self.debs_of(id, packages)?;
+        let inputs = self.next("packages", self.role("packages", &layer.name));
+        let inputs = of_packages(inputs.below(stack.id), packages, &options);
+        let id = inputs.id();
+        let debs = self.debs_of(id, &layer.name, packages)?;
         let work = Work {
-            id,
+            inputs,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
@@ -331,14 +341,14 @@ impl Roots<'_> {
         layer: &kiln_plan::Layer,
         list: &[Change],
     ) -> Result<(), Failure> {
-        let mut hasher = self.next("commands").id("parent", stack.id);
-        for change in list {
-            hasher = hasher.json("change", &(&change.command, &change.actions));
-        }
-        let id = hasher.finish();
+        let inputs = self.next("commands", self.role("commands", &layer.name));
+        let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
+            inputs.command(&change.command, &change.actions)
+        });
+        let id = inputs.id();
         let title = format!("executing {} command{}", list.len(), plural(list.len()));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
@@ -359,28 +369,29 @@ impl Roots<'_> {
         list: &[Located<Script>],
         tools: &Stack,
     ) -> Result<(), Failure> {
-        let mut hasher = self
-            .next("scripts")
-            .id("parent", stack.id)
-            .json("network", &self.network);
-        for script in list {
-            hasher = hasher.id("script", script_id(&script.item));
-        }
-        if list.iter().any(|s| !s.item.chroot) {
-            hasher = hasher.id("tools", tools.id);
-            if let Some(tmp) = self.tmp {
-                hasher = hasher.id("tmp", tmp.id);
-            }
-        }
-        let id = hasher.finish();
-        let count = list.len();
         let before = match list.first().map(|script| script.item.kind) {
             Some(kiln_kickstart::ScriptKind::PreInstall) => "%pre-install ",
             _ => "",
         };
+        let role = self.role(&format!("{before}scripts"), &layer.name);
+        let mut inputs =
+            self.next("scripts", role)
+                .below(stack.id)
+                .json("network", &self.network, "--offline");
+        for script in list {
+            inputs = inputs.script(script_id(&script.item));
+        }
+        if list.iter().any(|s| !s.item.chroot) {
+            inputs = inputs.other("tools", tools.id, "the tools root");
+            if let Some(tmp) = self.tmp {
+                inputs = inputs.other("tmp", tmp.id, "what %pre left in /tmp");
+            }
+        }
+        let id = inputs.id();
+        let count = list.len();
         let title = format!("running {count} {before}script{}", plural(count));
         let work = Work {
-            id,
+            inputs,
             title,
             layer: &layer.name,
             unit: Unit::Files,
@@ -404,13 +415,13 @@ impl Roots<'_> {
 
     /// The last changes before the root becomes an image.
     pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
-        let id = self
-            .next("finish")
-            .id("parent", stack.id)
-            .json("finish", finish)
-            .finish();
+        let inputs = self
+            .next("finish", self.role("finish", ""))
+            .below(stack.id)
+            .json("finish", finish, "what the image needs of the root");
+        let id = inputs.id();
         let work = Work {
-            id,
+            inputs,
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
@@ -492,14 +503,20 @@ impl Roots<'_> {
     }
 
     /// The first step's id starts from the target; later ones have it through their parent.
-    fn hasher(&self, kind: &str, plan: &Plan) -> Hasher {
-        self.next(kind).json("target", &plan.target)
+    fn first(&self, kind: &str, role: String, plan: &Plan) -> Inputs {
+        let subject = "the distribution, its release or the architecture";
+        self.next(kind, role).json("target", &plan.target, subject)
     }
 
-    fn next(&self, kind: &str) -> Hasher {
-        Hasher::new(kind)
-            .text("code", CODE)
-            .json("epoch", &self.fixed_epoch)
+    fn next(&self, kind: &str, role: String) -> Inputs {
+        Inputs::new(kind, role)
+            .json("code", &CODE, "how this version of Kiln does it")
+            .json("epoch", &self.fixed_epoch, "SOURCE_DATE_EPOCH")
+    }
+
+    /// What a step is for, whatever its inputs are.
+    fn role(&self, kind: &str, layer: &str) -> String {
+        format!("{}/{layer}/{kind}", self.name)
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
@@ -515,10 +532,14 @@ impl Roots<'_> {
     }
 
     /// What the packages of a step say: as noted when it was done, or from the packages.
-    fn debs_of(&self, id: Id, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
+    fn debs_of(
+        &self,
+        id: Id,
+        layer: &str,
+        packages: &[&LockedPackage],
+    ) -> Result<Vec<Deb>, Failure> {
         let noted = self
-            .store
-            .layer(id)
+            .find(id, Some(layer))
             .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
             .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
         if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
@@ -546,11 +567,16 @@ impl Roots<'_> {
         make: impl FnOnce(&Place<'_>, &Step<'_, '_>, &Staging) -> Result<Value, Failure>,
     ) -> Result<Layer, Failure> {
         let name = (!work.layer.is_empty()).then_some(work.layer);
-        if let Some(layer) = self.store.layer(work.id) {
-            self.steps.cached(&work.title, name);
+        let id = work.inputs.id();
+        if let Some(layer) = self.find(id, name) {
+            let pulled = self.shared.is_some_and(|s| s.has_pulled(id));
+            self.steps.cached_here(&work.title, name, pulled);
+            self.push(&layer);
             return Ok(layer);
         }
-        self.steps.step(&work.title, name, work.unit, |step| {
+        self.cancelled()?;
+        let why = work.inputs.why_not_reused(self.store);
+        let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             match make(&place, step, &staging) {
@@ -559,7 +585,12 @@ impl Roots<'_> {
                         let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
                         staging.attach(DEBS, &text)?;
                     }
-                    Ok(staging.commit(work.id, &work.title, facts)?)
+                    staging.attach(why::NOTE, &work.inputs.note())?;
+                    let layer = staging.commit(id, &work.title, facts)?;
+                    if let Some(recorder) = self.recorder {
+                        recorder.add(&layer);
+                    }
+                    Ok(layer)
                 }
                 Err(mut failure) => {
                     if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
@@ -571,7 +602,32 @@ impl Roots<'_> {
                     Err(failure)
                 }
             }
-        })
+        })?;
+        self.push(&made);
+        Ok(made)
+    }
+
+    /// A layer that is here, or comes from the shared cache.
+    fn find(&self, id: Id, layer: Option<&str>) -> Option<Layer> {
+        let pull = || self.shared?.pull(self.store, self.steps, id, layer);
+        self.store.layer(id).or_else(pull)
+    }
+
+    fn push(&self, layer: &Layer) {
+        if let Some(shared) = self.shared {
+            shared.push(layer);
+        }
+    }
+
+    /// A transfer that was stopped is a miss, and no reason to begin a step.
+    fn cancelled(&self) -> Result<(), Failure> {
+        match self.cancel.is_cancelled() {
+            true => Err(Failure::new(
+                FailureKind::Cancelled,
+                "the build was stopped",
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -598,14 +654,9 @@ fn unwritable(error: &serde_json::Error) -> Failure {
         .cause(error.to_string())
 }
 
-fn package_id(hasher: Hasher, packages: &[&LockedPackage], options: &InstallOptions) -> Hasher {
-    packages
-        .iter()
-        .fold(hasher.json("options", options), |h, p| {
-            h.text("package", &p.name)
-                .text("sha256", &p.sha256.to_string())
-                .json("auto", &p.auto)
-        })
+fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOptions) -> Inputs {
+    let inputs = inputs.json("options", options, "options of %packages");
+    packages.iter().fold(inputs, |inputs, p| inputs.package(p))
 }
 
 fn names(debs: &[Deb]) -> HashSet<String> {

@@ -1,16 +1,16 @@
 //! The SquashFS: written by Kiln's own code inside the user namespace, straight into its partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_image::blocks::{Outcome, PackStore};
-use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
+use kiln_image::squashfs::{self, BlockKey, BlockStore, Codec, Options, Summary};
 use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
-use kiln_plan::{Codec as PlanCodec, Compression};
+use kiln_plan::{Codec as PlanCodec, Compression, Id};
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
@@ -18,12 +18,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::known::{self, Known};
+use crate::shared::{Shared, keys, put_keys};
+use crate::steps::Steps;
 use crate::{Failure, FailureKind};
 
 const WRITE: &str = "build.squashfs";
+/// Says which blocks would have to be compressed.
+const MISSING: &str = "build.missing-blocks";
 
 /// Functions of this crate for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, Function)] = &[(WRITE, write_call), known::FUNCTION];
+pub const FUNCTIONS: &[(&str, Function)] = &[
+    (WRITE, write_call),
+    (MISSING, missing_call),
+    known::FUNCTION,
+    crate::shared::FUNCTIONS[0],
+];
 
 /// What is left out of the image: the contents of places where the running system mounts something, and initramfs
 /// images, which lie on the boot partition.
@@ -60,6 +69,8 @@ enum Answer {
         new: u64,
         /// Packs of the block store.
         packs: usize,
+        /// Names of those that have the image's blocks.
+        used: Vec<String>,
         /// Blocks of the store that were not what they should be.
         damaged_blocks: u64,
         /// Why not everything was stored.
@@ -78,6 +89,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) store: &'a Store,
     /// The whole stack, the lowest first.
     pub(crate) layers: &'a [Layer],
+    /// Where other machines' blocks are.
+    pub(crate) shared: Option<(&'a Shared, &'a Steps<'a>)>,
 }
 
 /// How it went.
@@ -121,6 +134,10 @@ pub(crate) fn write(
     let mut write = request(compression, offset, place.epoch, threads);
     write.manifests = known.manifests;
     write.blocks = known.has_blocks();
+    let shared = Blocks::new(sources, &write);
+    if let (Some(shared), Some(store)) = (&shared, handed.last().filter(|_| write.blocks)) {
+        shared.pull(place, &write, &handed, store);
+    }
     let fd: OwnedFd = disk
         .try_clone()
         .map_err(|e| crate::output::write_failure(Path::new("disk.raw"), &e))?
@@ -154,9 +171,13 @@ pub(crate) fn write(
             squashed,
             new,
             packs,
+            used,
             damaged_blocks,
             trouble,
         } => {
+            if let Some(shared) = &shared {
+                shared.push(used, (new, squashed.blocks));
+            }
             if damaged_blocks > 0 {
                 place.reporter.warn(
                     format!("{damaged_blocks} compressed blocks in the cache were damaged; they were made again"),
@@ -195,6 +216,88 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
     }
 }
 
+/// Blocks that go between machines, for one image.
+struct Blocks<'a> {
+    shared: &'a Shared,
+    steps: &'a Steps<'a>,
+    directory: PathBuf,
+    /// What decides how blocks are compressed.
+    encoder: Value,
+    /// The stack, the lowest first.
+    layers: Vec<Id>,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(sources: &Sources<'a>, write: &Write) -> Option<Self> {
+        let (shared, steps) = sources.shared?;
+        // Without digests of all files a block's name costs as much as the block.
+        (write.blocks && write.manifests > 0).then(|| Blocks {
+            shared,
+            steps,
+            directory: sources.store.root().join(known::BLOCKS),
+            encoder: json!([write.codec, write.level, write.block_size]),
+            layers: sources.layers.iter().map(|layer| layer.info.id).collect(),
+        })
+    }
+
+    /// What cannot be had is compressed here.
+    fn pull(&self, place: &Place<'_>, write: &Write, handed: &[OwnedFd], store: &OwnedFd) {
+        let Ok(missing) = missing(place, write, handed) else {
+            return;
+        };
+        let (encoder, layers) = (&self.encoder, &self.layers);
+        let shared = self.shared;
+        let adopted = shared.pull_blocks(self.steps, place, store, encoder, layers, &missing);
+        if adopted > 0 {
+            let line = format!("{adopted} compressed blocks came from the shared cache");
+            place.reporter.line(Stream::Stdout, &line);
+        }
+    }
+
+    fn push(&self, used: Vec<String>, counts: (u64, u64)) {
+        let directory = self.directory.clone();
+        let (encoder, layers) = (&self.encoder, &self.layers);
+        self.shared
+            .push_blocks(directory, used, encoder, layers, counts);
+    }
+}
+
+/// Blocks of the image that the store does not have.
+fn missing(
+    place: &Place<'_>,
+    write: &Write,
+    handed: &[OwnedFd],
+) -> Result<HashSet<BlockKey>, Failure> {
+    let failed = |e: std::io::Error| crate::output::write_failure(Path::new("disk.raw"), &e);
+    let memory = rustix::fs::memfd_create("kiln-keys", rustix::fs::MemfdFlags::CLOEXEC);
+    let answer = File::from(memory.map_err(|e| failed(e.into()))?);
+    let mut fds = vec![OwnedFd::from(answer.try_clone().map_err(failed)?)];
+    for fd in handed {
+        fds.push(fd.try_clone().map_err(failed)?);
+    }
+    let extras = Extras {
+        fds,
+        bare: true,
+        ..Extras::default()
+    };
+    place.call(MISSING, json!(write), extras, &mut |_| {})?;
+    let mut bytes = Vec::new();
+    (&answer).rewind().map_err(failed)?;
+    (&answer).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(keys(&bytes))
+}
+
+fn missing_call(mut call: Call) -> Result<Value, CallError> {
+    let (request, answer, layers, blocks) = unpack(&mut call)?;
+    let tree = tree(&layers, request.epoch)?;
+    let packs = open_packs(blocks)?;
+    let keys = squashfs::missing(&tree, &options(&request, packs.as_ref())).map_err(failed)?;
+    put_keys(&keys, File::from(answer)).map_err(|e| {
+        CallError::new(ErrorKind::Step, "saying which blocks are missing").because(e)
+    })?;
+    Ok(Value::Null)
+}
+
 fn warn_about(reporter: &dyn Reporter, trouble: Option<&str>) {
     if let Some(trouble) = trouble {
         reporter.warn(
@@ -226,7 +329,10 @@ fn named(codec: &str) -> Codec {
     }
 }
 
-fn write_call(mut call: Call) -> Result<Value, CallError> {
+type Unpacked = (Write, OwnedFd, Vec<Manifest>, Option<OwnedFd>);
+
+/// The request, the file that receives the result, the layers' manifests and the block store.
+fn unpack(call: &mut Call) -> Result<Unpacked, CallError> {
     let request: Write = serde_json::from_value(call.payload.clone()).map_err(|e| {
         CallError::new(
             ErrorKind::Internal,
@@ -237,13 +343,37 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
     let mut handed = std::mem::take(&mut call.fds);
     let blocks = request.blocks.then(|| handed.pop()).flatten();
     let mut handed = handed.into_iter();
-    let disk = handed.next().ok_or_else(|| {
+    let result = handed.next().ok_or_else(|| {
         CallError::new(
             ErrorKind::Internal,
             "the SquashFS writer got no file to write to",
         )
     })?;
     let layers = known::load(handed.take(request.manifests).collect())?;
+    Ok((request, result, layers, blocks))
+}
+
+fn open_packs(blocks: Option<OwnedFd>) -> Result<Option<Arc<PackStore>>, CallError> {
+    blocks
+        .map(|directory| PackStore::open(directory).map(Arc::new).map_err(failed))
+        .transpose()
+}
+
+fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
+    Options {
+        level: request.level,
+        block_size: request.block_size,
+        threads: request.threads,
+        mtime: request.epoch,
+        block_store: packs.map(|packs| Arc::clone(packs) as Arc<dyn BlockStore>),
+        ..Options::new(named(&request.codec))
+    }
+}
+
+fn write_call(mut call: Call) -> Result<Value, CallError> {
+    // The initramfs, made at the same time by one process after the other, decides when both are done.
+    let _ = rustix::process::nice(10);
+    let (request, disk, layers, blocks) = unpack(&mut call)?;
     let mut tree = tree(&layers, request.epoch)?;
     label(&mut tree, &call)?;
     for lost in tree.skipped() {
@@ -273,18 +403,8 @@ fn write_tree(
     disk: OwnedFd,
     blocks: Option<OwnedFd>,
 ) -> Result<(kiln_image::Result<Summary>, Outcome), CallError> {
-    let packs = match blocks {
-        Some(directory) => Some(Arc::new(PackStore::open(directory).map_err(failed)?)),
-        None => None,
-    };
-    let options = Options {
-        level: request.level,
-        block_size: request.block_size,
-        threads: request.threads,
-        mtime: request.epoch,
-        block_store: packs.clone().map(|packs| packs as Arc<dyn BlockStore>),
-        ..Options::new(named(&request.codec))
-    };
+    let packs = open_packs(blocks)?;
+    let options = options(request, packs.as_ref());
     let emitter = call.emitter.clone();
     let progress = |done: u64, total: u64| emitter.emit(json!([done, total]));
     let mut disk = File::from(disk);
@@ -309,6 +429,7 @@ impl Answer {
             new: (summary.blocks + u64::from(summary.fragments))
                 .saturating_sub(summary.reused_blocks),
             packs: outcome.packs,
+            used: outcome.used,
             damaged_blocks: outcome.damaged,
             trouble: outcome.trouble,
         }

@@ -64,12 +64,25 @@ impl<'a> Steps<'a> {
         unit: Unit,
         work: impl FnOnce(&Step<'_, '_>) -> Result<T, crate::Failure>,
     ) -> Result<T, crate::Failure> {
+        self.step_because(None, title, layer, unit, work)
+    }
+
+    /// The same for a step whose earlier result cannot be reused, saying why.
+    pub(crate) fn step_because<T>(
+        &self,
+        why: Option<String>,
+        title: &str,
+        layer: Option<&str>,
+        unit: Unit,
+        work: impl FnOnce(&Step<'_, '_>) -> Result<T, crate::Failure>,
+    ) -> Result<T, crate::Failure> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let layer = layer.map(str::to_owned);
         self.emit(Event::StepStarted {
             step: id,
             title: title.to_owned(),
             layer: layer.clone(),
+            why,
         });
         let step = Step {
             steps: self,
@@ -106,6 +119,11 @@ impl<'a> Steps<'a> {
 
     /// Says that a step's result was there already.
     pub(crate) fn cached(&self, title: &str, layer: Option<&str>) {
+        self.cached_here(title, layer, false);
+    }
+
+    /// As [`Steps::cached`], and whether this build took it from the shared cache.
+    pub(crate) fn cached_here(&self, title: &str, layer: Option<&str>, shared: bool) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.time(Timing {
             step: titled(title, layer),
@@ -117,6 +135,7 @@ impl<'a> Steps<'a> {
             step: id,
             title: title.to_owned(),
             layer: layer.map(str::to_owned),
+            shared,
         });
     }
 
@@ -157,11 +176,25 @@ impl<'a> Steps<'a> {
 
     fn log_event(&self, event: &Event) {
         let line = match event {
-            Event::StepStarted { title, layer, .. } => {
-                format!("==> {}", titled(title, layer.as_deref()))
+            Event::StepStarted {
+                title, layer, why, ..
+            } => {
+                let why = why.as_ref().map(|why| format!(" ({why})"));
+                let title = titled(title, layer.as_deref());
+                format!("==> {title}{}", why.unwrap_or_default())
             }
-            Event::StepCached { title, layer, .. } => {
-                format!("==> {} (cached)", titled(title, layer.as_deref()))
+            Event::StepCached {
+                title,
+                layer,
+                shared,
+                ..
+            } => {
+                let origin = if *shared {
+                    ", from the shared cache"
+                } else {
+                    ""
+                };
+                format!("==> {} (cached{origin})", titled(title, layer.as_deref()))
             }
             Event::StepFinished {
                 seconds, summary, ..

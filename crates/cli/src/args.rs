@@ -152,12 +152,42 @@ pub(crate) struct BuildArgs {
     /// Fail unless kiln.lock is there and fits the definition
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Build without a network from a directory that `kiln lock --vendor` made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vendor: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
     /// Steps and compression threads at once [default: processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
     /// Let dpkg unpack all packages: for `cargo xtask equal-unpack`
     #[arg(long, hide = true)]
     pub(crate) dpkg_unpacks: bool,
+}
+
+/// A cache that several machines share.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SharedArgs {
+    /// Take results of other machines from file:///DIR, s3://BUCKET/PREFIX or
+    /// gs://BUCKET/PREFIX, and put own ones there; `off` for none
+    /// [default: $KILN_SHARED_CACHE, then config.toml]
+    #[arg(long, value_name = "URL")]
+    pub(crate) shared_cache: Option<String>,
+    /// Whether own results are put there [default: read-write]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) shared_cache_mode: Option<SharedMode>,
+    /// File with the secret that all machines of the shared cache have
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shared_cache_key: Option<PathBuf>,
+}
+
+/// What is done with a shared cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SharedMode {
+    /// Results are only taken
+    Read,
+    /// Own results are put there too
+    ReadWrite,
 }
 
 /// `kiln plan`
@@ -175,7 +205,8 @@ pub(crate) struct PlanArgs {
 pub(crate) struct LockArgs {
     #[command(flatten)]
     pub(crate) definition: DefinitionArgs,
-    /// Also copy every locked package into this directory
+    /// Also put everything that a build needs from the network into this
+    /// directory, for `kiln build --vendor`
     #[arg(long, value_name = "DIR")]
     pub(crate) vendor: Option<PathBuf>,
     /// No network: metadata must be in the download store
@@ -400,6 +431,9 @@ pub(crate) enum CacheCommand {
         /// Keep what was used in the last so many days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Of layers keep so many MiB at most, those that were used last
+        #[arg(long, value_name = "MIB")]
+        max_layers: Option<u64>,
         /// Of compressed blocks keep so many MiB at most, those that were used last
         #[arg(long, value_name = "MIB")]
         max_blocks: Option<u64>,

@@ -11,13 +11,19 @@ use kiln_build::{Failure, FailureKind};
 
 use crate::args::{ColorWhen, Global, LogFormat};
 
-/// The variables that Kiln looks at; all others are without effect.
+/// Beginnings of the variables that the clouds' own tools read; they are handed to the client of a shared cache.
+const CLOUDS: &[&str] = &["AWS_", "GOOGLE_"];
+
+/// The variables that Kiln looks at; all others, but [`CLOUDS`], are without effect.
 const VARIABLES: &[&str] = &[
     "CLICOLOR",
     "CLICOLOR_FORCE",
     "DISPLAY",
     "HOME",
     "HTTPS_PROXY",
+    "KILN_SHARED_CACHE",
+    "KILN_SHARED_CACHE_KEY",
+    "KILN_SHARED_CACHE_MODE",
     "NO_COLOR",
     "NO_PROXY",
     "PATH",
@@ -33,10 +39,21 @@ const VARIABLES: &[&str] = &[
     "no_proxy",
 ];
 
+/// What the clouds' clients are told, credentials included.
+#[derive(Clone, Default)]
+pub(crate) struct Clouds(pub(crate) Vec<(String, String)>);
+
+impl std::fmt::Debug for Clouds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clouds(…)")
+    }
+}
+
 /// What the process was given besides its arguments.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     variables: BTreeMap<&'static str, OsString>,
+    clouds: Clouds,
     /// Whether standard output is a terminal.
     pub(crate) stdout_terminal: bool,
     /// Whether standard error is a terminal.
@@ -50,8 +67,13 @@ impl Environment {
             .iter()
             .filter_map(|name| Some((*name, std::env::var_os(name)?)))
             .collect();
+        let clouds = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| CLOUDS.iter().any(|start| name.starts_with(start)))
+            .collect();
         Environment {
             variables,
+            clouds: Clouds(clouds),
             stdout_terminal: std::io::stdout().is_terminal(),
             stderr_terminal: std::io::stderr().is_terminal(),
         }
@@ -132,6 +154,19 @@ impl Directory {
     }
 }
 
+/// What the environment says about a shared cache.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedVariables {
+    /// `KILN_SHARED_CACHE`.
+    pub(crate) url: Option<String>,
+    /// `KILN_SHARED_CACHE_MODE`.
+    pub(crate) mode: Option<String>,
+    /// `KILN_SHARED_CACHE_KEY`: a file.
+    pub(crate) key: Option<PathBuf>,
+    /// The clouds' own variables.
+    pub(crate) clouds: Clouds,
+}
+
 /// What all commands work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -149,6 +184,8 @@ pub(crate) struct Settings {
     pub(crate) stderr_color: bool,
     /// Proxies for downloads.
     pub(crate) proxies: Proxies,
+    /// What the environment says about a shared cache.
+    pub(crate) shared: SharedVariables,
     /// Directories with programs; QEMU is looked for there.
     pub(crate) path: Vec<PathBuf>,
     /// `TERM`, handed on to interactive shells.
@@ -198,6 +235,14 @@ impl Settings {
             stdout_color: colored(global.color, environment, environment.stdout_terminal),
             stderr_color: colored(global.color, environment, environment.stderr_terminal),
             proxies: proxies(environment),
+            shared: SharedVariables {
+                url: environment.text("KILN_SHARED_CACHE").map(str::to_owned),
+                mode: environment
+                    .text("KILN_SHARED_CACHE_MODE")
+                    .map(str::to_owned),
+                key: environment.get("KILN_SHARED_CACHE_KEY").map(PathBuf::from),
+                clouds: environment.clouds.clone(),
+            },
             path: environment
                 .get("PATH")
                 .map(|path| std::env::split_paths(path).collect())

@@ -10,14 +10,14 @@
 //! A name below `sha256/` is a promise only: whoever uses a file through this module has it hashed first, and a
 //! file that does not keep the promise (bad disk, cut power: nothing here calls fsync) is removed and fetched
 //! anew. Everything in `partial/` that no process has locked is garbage that may be useful. A process that dies
-//! leaves no lock behind, since the kernel drops it. There are no other locks: complete files are only ever
-//! added or, when damaged, removed.
+//! leaves no lock behind, since the kernel drops it. Complete files are only ever added or, when damaged, removed. Every open
+//! store holds a shared lock on `downloads/` itself, so that a collection, which wants it alone, leaves a running build its packages.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
@@ -61,6 +61,8 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
 #[derive(Clone, Debug)]
 pub struct DownloadStore {
     root: PathBuf,
+    /// A shared lock on the directory: nothing is collected while it is held.
+    held: Arc<File>,
 }
 
 impl DownloadStore {
@@ -75,7 +77,14 @@ impl DownloadStore {
             fs::create_dir_all(&path)
                 .map_err(|error| Error::io(format_args!("creating {}", path.display()), error))?;
         }
-        Ok(DownloadStore { root })
+        let held = File::open(&root)
+            .and_then(|held| {
+                flock(&held, FlockOperation::LockShared)?;
+                Ok(held)
+            })
+            .map_err(|error| Error::io(format_args!("opening {}", root.display()), error))?;
+        let held = Arc::new(held);
+        Ok(DownloadStore { root, held })
     }
 
     /// Where a file with this content is or would be. Nothing is said about its being there or right.
@@ -218,6 +227,45 @@ impl DownloadStore {
         }
         Ok(freed)
     }
+
+    /// Removes files that nobody read for `age`, and says how many bytes they took on disk. `None`, and nothing is removed,
+    /// while another handle on the store is open: a build may be about to unpack any of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]
+    pub fn collect(self, age: Duration, now: SystemTime, dry_run: bool) -> Result<Option<u64>> {
+        if flock(&*self.held, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        let shards = self.root.join("sha256");
+        let failed = |error| Error::io(format_args!("cleaning {}", shards.display()), error);
+        let mut freed = if dry_run {
+            0
+        } else {
+            self.remove_partial(age, now)?
+        };
+        for shard in fs::read_dir(&shards).map_err(failed)? {
+            for file in fs::read_dir(shard.map_err(failed)?.path()).map_err(failed)? {
+                let path = file.map_err(failed)?.path();
+                let metadata = path.symlink_metadata().map_err(failed)?;
+                if unread_for(&metadata, now) >= age {
+                    freed += metadata.blocks() * 512;
+                    if !dry_run {
+                        remove(&path)?;
+                    }
+                }
+            }
+        }
+        Ok(Some(freed))
+    }
+}
+
+/// Since a file was last read, as far as the file system keeps that (`relatime`: to the day), or written.
+fn unread_for(metadata: &Metadata, now: SystemTime) -> Duration {
+    let newest = metadata.accessed().ok().max(metadata.modified().ok());
+    newest
+        .and_then(|time| now.duration_since(time).ok())
+        .unwrap_or_default()
 }
 
 fn take<'a, A, B>(next: &AtomicUsize, left: &'a [A], right: &'a [B]) -> Option<(&'a A, &'a B)> {

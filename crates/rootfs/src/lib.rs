@@ -1,5 +1,6 @@
 //! Tools root, package installation, kickstart commands, scripts and the layer store.
 
+pub mod archive;
 mod calls;
 pub mod changes;
 pub mod configure;

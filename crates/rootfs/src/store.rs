@@ -16,6 +16,9 @@
 //! directory without one is garbage too. `layers/` is only ever changed by renaming a complete directory into it or by
 //! renaming one out of it into `staging/` before it is removed.
 //!
+//! A build holds a shared `flock` on the directory of every layer that it uses. [`Store::collect`] leaves such layers alone, and
+//! one that is taken out although it is in use, because it is damaged, is emptied when its last user is gone.
+//!
 //! Nothing is fsynced: a layer is worth nothing after a crash of the machine that lost part of it. So `layer.json`
 //! carries the kernel's boot id, and a layer from an earlier boot counts only if a later command saw it reach
 //! the disk ([`Store::open`] does that with one `syncfs` and notes it in `layers/<id>/durable`).
@@ -62,6 +65,8 @@ pub struct Layer {
     pub info: LayerInfo,
     /// Its overlay directory.
     pub fs: PathBuf,
+    /// Keeps it from being collected; `None` for one that was only looked at.
+    _held: Option<Arc<File>>,
 }
 
 impl Layer {
@@ -110,14 +115,22 @@ impl Store {
         &self.sandbox
     }
 
-    /// The layer of this id, if it is there and whole. Its directory's time becomes now: that of its last use.
+    /// The layer of this id, if it is there and whole. It is not collected while the answer lives, and its directory's time
+    /// becomes now: that of its last use.
     pub fn layer(&self, id: Id) -> Option<Layer> {
-        let layer = self.peek(id)?;
-        let used =
-            File::open(layer.fs.parent()?).and_then(|dir| dir.set_modified(SystemTime::now()));
+        let path = self.root.join("layers").join(id.to_string());
+        let dir = File::open(&path).ok()?;
+        flock(&dir, FlockOperation::LockShared).ok()?;
+        // A collection may have moved it away before the lock was on it.
+        if !same_file(&dir, &path) {
+            return None;
+        }
         // Without the note the layer is only collected earlier than it need be.
-        let _ = used;
-        Some(layer)
+        let _ = dir.set_modified(SystemTime::now());
+        Some(Layer {
+            _held: Some(Arc::new(dir)),
+            ..self.peek(id)?
+        })
     }
 
     fn peek(&self, id: Id) -> Option<Layer> {
@@ -128,10 +141,11 @@ impl Store {
         whole.then(|| Layer {
             info,
             fs: dir.join("fs"),
+            _held: None,
         })
     }
 
-    /// All layers, in no particular order.
+    /// All layers, in no particular order. They are not held.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -165,11 +179,37 @@ impl Store {
         Ok(staging)
     }
 
-    /// Removes a layer.
+    /// Removes a layer that nobody uses; whether there was nobody.
+    ///
+    /// # Errors
+    /// It cannot be moved out of the way or removed.
+    pub fn collect(&self, id: Id) -> Result<bool> {
+        let path = self.root.join("layers").join(id.to_string());
+        // The lock is on the directory until it has another name; who waited for it sees that.
+        let unused = match File::open(&path) {
+            Ok(dir) => take_alone(&dir).then_some(dir),
+            Err(_) => return Ok(true),
+        };
+        match unused {
+            Some(dir) => self.take_out(id, dir).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes a damaged layer out of the store, so that nobody finds it again. If a build still uses it, its files go when a
+    /// later command finds it unused.
     ///
     /// # Errors
     /// It cannot be moved out of the way or removed.
     pub fn remove(&self, id: Id) -> Result<()> {
+        let path = self.root.join("layers").join(id.to_string());
+        match File::open(&path) {
+            Ok(dir) => self.take_out(id, dir),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn take_out(&self, id: Id, dir: File) -> Result<()> {
         let (name, lock) = self.lock_new_name()?;
         let from = self.root.join("layers").join(id.to_string());
         let to = self.root.join("staging").join(&name);
@@ -178,12 +218,15 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => make_dir(&to)?,
             Err(e) => return Err(Error::io(format!("removing layer {}", from.display()), &e)),
         }
-        drop(Staging {
-            store: self.clone(),
-            name,
-            dir: to,
-            lock: Some(lock),
-        });
+        if take_alone(&dir) {
+            drop(dir);
+            drop(Staging {
+                store: self.clone(),
+                name,
+                dir: to,
+                lock: Some(lock),
+            });
+        }
         Ok(())
     }
 
@@ -226,8 +269,11 @@ impl Store {
         self.root.join("staging").join(format!("{name}.lock"))
     }
 
-    /// Removes staging directories whose owner is gone.
-    fn reclaim(&self) -> Result<()> {
+    /// Removes staging directories whose owner is gone. Opening the store does it too.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or a tree cannot be removed.
+    pub fn reclaim(&self) -> Result<()> {
         let mut orphans = Vec::new();
         let mut locks = Vec::new();
         for name in list(&self.root.join("staging"))? {
@@ -245,10 +291,13 @@ impl Store {
                 Err(_) => orphans.push(self.root.join("staging").join(&base)),
             }
         }
-        orphans.retain(|path| path.exists());
+        // A damaged layer that was taken out while a build used it stays until that build has ended.
+        orphans.retain(|path| File::open(path).is_ok_and(|dir| take_alone(&dir)));
         self.remove_trees(&orphans)?;
         for (path, file) in locks {
-            let _ = fs::remove_file(&path);
+            if !path.with_extension("").exists() {
+                let _ = fs::remove_file(&path);
+            }
             drop(file);
         }
         Ok(())
@@ -272,7 +321,7 @@ impl Store {
                 .ok()
                 .and_then(|b| serde_json::from_slice::<LayerInfo>(&b).ok());
             match info {
-                _ if dir.join("durable").exists() => {}
+                Some(_) if dir.join("durable").exists() => {}
                 Some(info) if info.boot == self.boot => fresh.push(dir),
                 _ => self.remove_by_name(&name)?,
             }
@@ -360,17 +409,22 @@ impl Staging {
         let file = self.dir.join("layer.json");
         fs::write(&file, text).map_err(|e| Error::io(format!("writing {}", file.display()), &e))?;
         let to = self.store.root.join("layers").join(id.to_string());
-        if let Err(error) = fs::rename(&self.dir, &to)
-            && self.store.layer(id).is_none()
-        {
-            return Err(Error::io(
-                format!("committing layer {}", to.display()),
-                &error,
-            ));
+        let failed = |error| Error::io(format!("committing layer {}", to.display()), &error);
+        // Held before it can be found.
+        let held = File::open(&self.dir).map_err(failed)?;
+        flock(&held, FlockOperation::LockShared).map_err(|error| failed(error.into()))?;
+        if fs::rename(&self.dir, &to).is_err() {
+            if let Some(layer) = self.store.layer(id) {
+                return Ok(layer);
+            }
+            // What lies there is no layer: its note is damaged.
+            self.store.remove(id)?;
+            fs::rename(&self.dir, &to).map_err(failed)?;
         }
         Ok(Layer {
             info,
             fs: to.join("fs"),
+            _held: Some(Arc::new(held)),
         })
     }
 
@@ -414,6 +468,11 @@ fn list(dir: &Path) -> Result<Vec<String>> {
             .collect()
     };
     read().map_err(|e| Error::io(format!("reading {}", dir.display()), &e))
+}
+
+/// Takes the lock of a directory that nobody else holds.
+fn take_alone(dir: &File) -> bool {
+    flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
 fn same_file(file: &File, path: &Path) -> bool {

@@ -20,7 +20,7 @@ use crate::peer::{build_command, repository, tool, trouble};
 use crate::{Result, process, workspace};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT: &str = "[--definition DEF] [--kiln FILE] [--warm CACHE] \
+pub(super) const ABOUT: &str = "[--definition DEF] [--kiln FILE] [--warm CACHE] [--profile NAME] \
     an image from a warm download store, against mmdebstrap + mksquashfs";
 
 /// Runs the case for a definition, by default `examples/lab`.
@@ -37,7 +37,7 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
     let mirror = work.join("repository");
     repository::make(&packages, &warm.join("downloads"), &mirror)?;
 
-    let ours = ours(&kiln, &project, &work, &warm)?;
+    let ours = ours(&kiln, &project, &work, &warm, options.profile.as_deref())?;
     let peer = Peer {
         packages: &packages,
         mirror: &mirror,
@@ -52,9 +52,11 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
     let total = theirs
         .iter()
         .fold(Cost::default(), |sum, (_, cost)| sum + *cost);
+    let profile = options.profile.as_deref().unwrap_or(Path::new("default"));
     let title = format!(
-        "bench cold {}: {} packages",
+        "bench cold {}, profile {}: {} packages",
         source.display(),
+        profile.display(),
         packages.len()
     );
     print!(
@@ -65,16 +67,27 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
 }
 
 /// Kiln's part: a new cache that holds nothing but the downloads.
-fn ours(kiln: &Path, project: &Path, work: &Path, warm: &Path) -> Result<Cost> {
+fn ours(
+    kiln: &Path,
+    project: &Path,
+    work: &Path,
+    warm: &Path,
+    profile: Option<&Path>,
+) -> Result<Cost> {
     let (cache, output) = (work.join("cache"), work.join("output"));
     afresh(&cache)?;
     afresh(&output)?;
     link_downloads(warm, &cache)?;
-    measure(build_command(kiln, &cache, project, &output).arg("--offline"))
+    let mut build = build_command(kiln, &cache, project, &output);
+    build.arg("--offline");
+    if let Some(profile) = profile {
+        build.arg("--profile").arg(profile);
+    }
+    measure(&mut build)
 }
 
 /// What Kiln's compression level was: gzip's and zstd's are not in the file system where they are the default.
-fn level(manifest: &Path) -> Option<String> {
+pub(super) fn level(manifest: &Path) -> Option<String> {
     let value: Value = serde_json::from_str(&fs::read_to_string(manifest).ok()?).ok()?;
     Some(value["compression"]["level"].as_u64()?.to_string())
 }
@@ -168,7 +181,7 @@ impl Peer<'_> {
 const EFI_SYSTEM: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 
 /// A path as a word for a shell.
-fn quote(path: &Path) -> String {
+pub(super) fn quote(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 

@@ -10,27 +10,28 @@ use crate::peer::{tool, trouble};
 use crate::{Result, process, workspace};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT_TARGZ: &str = "[DISK] disk.tar.gz against tar --sparse --gzip";
+pub(super) const ABOUT_TARGZ: &str =
+    "[DISK] disk.tar.gz against tar --sparse --gzip, and through pigz";
 
 /// Packs a disk twice. Without an argument it is the one that `bench cold` left behind.
 pub(super) fn targz(words: &[&str]) -> Result<()> {
     let disk = input(words, "bench/cold/output/disk.raw")?;
     let work = work_directory()?;
-    let (mine, theirs) = (work.join("kiln.tar.gz"), work.join("peer.tar.gz"));
+    let mine = work.join("kiln.tar.gz");
     let mut ours = Command::new(example("targz_peer")?);
     let kiln = measure(ours.arg(&disk).arg(&mine))?;
-    let mut peer = tool("tar");
-    peer.args(["--format=oldgnu", "--sparse", "--gzip", "-cf"])
-        .arg(&theirs);
-    peer.arg("-C").arg(disk.parent().unwrap_or(Path::new(".")));
-    peer.arg(disk.file_name().unwrap_or_default());
-    let tar = measure(&mut peer)?;
-    sizes(&mine, &theirs)?;
-    let title = format!("bench tar.gz {}", disk.display());
-    print!(
-        "{}",
-        ratio_table(&title, ("kiln", kiln), ("tar --gzip", tar))
-    );
+    for (name, program) in [("tar | gzip -6", "gzip -6"), ("tar | pigz -6", "pigz -6")] {
+        let theirs = work.join("peer.tar.gz");
+        let mut peer = tool("tar");
+        peer.args(["--format=oldgnu", "--sparse", "-I", program, "-cf"]);
+        peer.arg(&theirs);
+        peer.arg("-C").arg(disk.parent().unwrap_or(Path::new(".")));
+        peer.arg(disk.file_name().unwrap_or_default());
+        let tar = measure(&mut peer)?;
+        sizes(&mine, &theirs)?;
+        let title = format!("bench tar.gz {}", disk.display());
+        print!("{}", ratio_table(&title, ("kiln", kiln), (name, tar)));
+    }
     Ok(())
 }
 

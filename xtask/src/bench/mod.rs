@@ -5,6 +5,7 @@ mod image;
 mod measure;
 mod squashfs;
 mod table;
+mod warm;
 
 use crate::Result;
 
@@ -20,6 +21,11 @@ const CASES: &[Case] = &[
         name: "cold",
         about: cold::ABOUT,
         run: cold::run,
+    },
+    Case {
+        name: "warm",
+        about: warm::ABOUT,
+        run: warm::run,
     },
     Case {
         name: "squashfs",

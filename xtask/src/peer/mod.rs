@@ -22,10 +22,12 @@ pub(crate) struct Options {
     pub(crate) kiln: Option<PathBuf>,
     /// A cache whose downloads are used, so that nothing is fetched twice.
     pub(crate) warm: Option<PathBuf>,
+    /// Profile of a project.
+    pub(crate) profile: Option<PathBuf>,
 }
 
 impl Options {
-    /// `[--definition DEF | DEF] [--kiln FILE] [--warm CACHE]`
+    /// `[--definition DEF | DEF] [--kiln FILE] [--warm CACHE] [--profile NAME]`
     pub(crate) fn parse(words: &[&str]) -> Result<Options> {
         let mut options = Options::default();
         let mut words = words.iter();
@@ -40,6 +42,7 @@ impl Options {
                 "--definition" => options.definition = value()?,
                 "--kiln" => options.kiln = value()?,
                 "--warm" => options.warm = value()?,
+                "--profile" => options.profile = value()?,
                 other if other.starts_with('-') => return Err(format!("unknown option {other}")),
                 path if options.definition.is_none() => options.definition = Some(path.into()),
                 more => return Err(format!("one definition is enough, {more} is a second")),

@@ -11,6 +11,7 @@ use crate::{Result, workspace};
 /// and `image` know nothing of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("kickstart", &[]),
+    ("share", &[]),
     ("packages", &[]),
     ("sandbox", &[]),
     ("image", &[]),
@@ -25,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rootfs",
             "image",
             "sandbox",
+            "share",
         ],
     ),
     ("vm", &["sandbox"]),
@@ -44,8 +46,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &[]),
 ];
 
-/// Crates of async runtimes: only `server` may use them.
+/// Crates of async runtimes: only `server` may use them, and `share`, whose interface is synchronous: a library that it
+/// stands on is asynchronous.
 const ASYNC_RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures", "hyper", "reqwest"];
+const ASYNC: &[&str] = &["server", "share"];
 
 /// Checks the dependencies that `cargo metadata` lists.
 pub(super) fn check() -> Result<Findings> {
@@ -73,7 +77,7 @@ fn findings(metadata: &Value) -> Findings {
             {
                 findings.push(format!("{name}: must not use {target}"));
             }
-            if !is_test && short != "server" && ASYNC_RUNTIMES.contains(&target) {
+            if !is_test && !ASYNC.contains(&short) && ASYNC_RUNTIMES.contains(&target) {
                 findings.push(format!(
                     "{name}: must not use {target}, only the server is async"
                 ));

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_build::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
-use kiln_packages::{DownloadStore, Lock};
 
 use super::Context;
 use crate::args::{BuildArgs, DefinitionArgs, Layout, LockArgs};
@@ -17,9 +16,11 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     let mut request = request(&args.definition, context)?;
     request.output.clone_from(&args.output);
     request.input.formats = (!args.format.is_empty()).then(|| args.format.clone());
-    request.offline = args.offline;
+    request.vendor.clone_from(&args.vendor);
+    request.offline = args.offline || args.vendor.is_some();
     request.locked = args.locked;
     request.dpkg_unpacks = args.dpkg_unpacks;
+    request.shared = super::shared::resolve(&args.shared, &context.settings)?;
     if let Some(jobs) = args.jobs {
         request.threads = jobs as usize;
     }
@@ -45,10 +46,7 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
     request.offline = args.offline;
     let cancel = cancel(context)?;
     let sink = |event: Event| context.terminal.event(&event);
-    let (path, lock) = kiln_build::lock(&request, &sink, &cancel)?;
-    if let Some(directory) = &args.vendor {
-        vendor(&lock, &request.cache, directory)?;
-    }
+    let (path, lock) = kiln_build::lock(&request, args.vendor.as_deref(), &sink, &cancel)?;
     write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
     let packages = lock.packages.len();
     context.terminal.note(
@@ -86,6 +84,8 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         proxies: settings.proxies(),
         epoch: settings.source_date_epoch()?,
         threads: settings.processors,
+        vendor: None,
+        shared: None,
         dpkg_unpacks: false,
     })
 }
@@ -98,36 +98,6 @@ fn cancel(context: &Context<'_>) -> Result<Cancel, Failure> {
     let switch = cancel.clone();
     context.interrupt.on_signal(move || switch.cancel())?;
     Ok(cancel)
-}
-
-/// Copies every locked package that the download store has; the lock has just been resolved from it.
-fn vendor(lock: &Lock, cache: &Path, directory: &Path) -> Result<(), Failure> {
-    let store = DownloadStore::open(cache.join("downloads")).map_err(|error| {
-        Failure::new(
-            FailureKind::Environment,
-            "the download store cannot be opened",
-        )
-        .cause(error.to_string())
-    })?;
-    fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;
-    for package in &lock.packages {
-        let stored = store.verified(&package.sha256, package.size);
-        let stored =
-            stored.map_err(|error| Failure::new(FailureKind::Environment, error.to_string()))?;
-        let Some(stored) = stored else {
-            let message = format!(
-                "{} {} is not in the download store",
-                package.name, package.version
-            );
-            return Err(Failure::new(FailureKind::Step, message)
-                .hint("`kiln build` downloads it; then vendor again"));
-        };
-        let name = package.url.rsplit('/').next().unwrap_or(&package.name);
-        let target = directory.join(name);
-        let bytes = fs::read(&stored).map_err(|error| unwritable(&stored, &error))?;
-        write_whole(&target, &bytes).map_err(|error| unwritable(&target, &error))?;
-    }
-    Ok(())
 }
 
 /// Writes beside the target and renames, so that no half-written file is ever seen.

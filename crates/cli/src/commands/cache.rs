@@ -1,6 +1,6 @@
 //! `kiln cache ls|du|gc|verify`
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -30,15 +30,17 @@ pub(crate) fn run(args: &CacheArgs, context: &Context<'_>) -> Result<u8, Failure
         CacheCommand::Du { json } => usage(cache, *json)?,
         CacheCommand::Gc {
             keep_days,
+            max_layers,
             max_blocks,
             dry_run,
         } => {
+            let most = |mib: &Option<u64>| mib.map(|mib| mib.saturating_mul(1 << 20));
             let limits = Limits {
                 age: Some(DAY * *keep_days),
-                bytes: max_blocks.map(|mib| mib.saturating_mul(1 << 20)),
+                bytes: most(max_blocks),
                 dry_run: *dry_run,
             };
-            collect(cache, DAY * *keep_days, &limits, context)?;
+            collect(cache, DAY * *keep_days, most(max_layers), &limits, context)?;
         }
         CacheCommand::Verify => return verify(cache, context),
     }
@@ -104,7 +106,6 @@ fn blocks_row(cache: &Path) -> Result<Option<Row>, Failure> {
 /// Compares layers with their manifests; the status is 4 where one was damaged.
 fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
     let store = store(cache)?;
-    refuse_while_building(cache)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let damaged = kiln_build::cache::verify(&store, threads)?;
     for damage in &damaged {
@@ -188,25 +189,26 @@ fn print_usage(shares: &[Share], json: bool) -> Result<(), Failure> {
     output::print(&text)
 }
 
-/// Removes layers, downloads and blocks that have been idle for longer than `keep`.
+/// Removes what has been idle for long, and the layers that were used longest ago until the others are small enough. Builds may
+/// go on meanwhile: what they use stays.
 fn collect(
     cache: &Path,
     keep: Duration,
+    most_of_layers: Option<u64>,
     limits: &Limits,
     context: &Context<'_>,
 ) -> Result<(), Failure> {
     let dry_run = limits.dry_run;
     let store = store(cache)?;
-    refuse_while_building(cache)?;
-    let mut freed = 0;
-    let layers = store.layers()?;
-    for layer in layers.iter().filter(|layer| idle(layer) >= keep) {
-        freed += allocated(&layer.fs);
-        context
-            .terminal
-            .note("removing", &format!("layer {}", layer.info.title));
-        if !dry_run {
-            store.remove(layer.info.id)?;
+    let mut freed = collect_downloads(cache, keep, dry_run, context)?;
+    for (layer, size) in too_old_or_too_large(&store, keep, most_of_layers)? {
+        if dry_run || store.collect(layer.info.id)? {
+            freed += size;
+            let what = format!("layer {}", layer.info.title);
+            context.terminal.note("removing", &what);
+        } else {
+            let what = format!("layer {}: a build uses it", layer.info.title);
+            context.terminal.note("keeping", &what);
         }
     }
     if !dry_run
@@ -217,66 +219,52 @@ fn collect(
     {
         store.forget_failed()?;
     }
-    freed += collect_downloads(cache, keep, dry_run)?;
     freed += collect_blocks(cache, limits)?.bytes;
     let word = if dry_run { "would free" } else { "freed" };
     output::print(&format!("{word} {}\n", bytes(freed)))
 }
 
-/// After [`Store::open`] only directories of living processes are left in `staging`; they may use any layer.
-fn refuse_while_building(cache: &Path) -> Result<(), Failure> {
-    let staging = cache.join("staging");
-    let mut entries = fs::read_dir(&staging).map_err(|error| unreadable(&staging, &error))?;
-    if entries.next().is_none() {
-        return Ok(());
+/// Layers that are to go, each with its size on disk: the idle ones, and of the others those used longest ago.
+fn too_old_or_too_large(
+    store: &Store,
+    keep: Duration,
+    most: Option<u64>,
+) -> Result<Vec<(Layer, u64)>, Failure> {
+    let mut layers = store.layers()?;
+    layers.sort_by_cached_key(idle);
+    let mut kept = 0;
+    let mut going = Vec::new();
+    for layer in layers {
+        let size = allocated(&layer.fs);
+        if idle(&layer) >= keep || most.is_some_and(|most| kept + size > most) {
+            going.push((layer, size));
+        } else {
+            kept += size;
+        }
     }
-    let failure = Failure::new(
-        FailureKind::Environment,
-        format!("a build is using the cache {}", cache.display()),
-    );
-    Err(failure.hint("wait until it has ended"))
+    Ok(going)
 }
 
-fn collect_downloads(cache: &Path, keep: Duration, dry_run: bool) -> Result<u64, Failure> {
+/// Packages are left alone while a build runs.
+fn collect_downloads(
+    cache: &Path,
+    keep: Duration,
+    dry_run: bool,
+    context: &Context<'_>,
+) -> Result<u64, Failure> {
     let directory = cache.join("downloads");
     if !directory.is_dir() {
         return Ok(0);
     }
-    let mut freed = 0;
-    if !dry_run {
-        let downloads =
-            DownloadStore::open(&directory).map_err(|error| download_failure(&error))?;
-        freed += downloads
-            .remove_partial(keep, SystemTime::now())
-            .map_err(|error| download_failure(&error))?;
+    let freed = DownloadStore::open(&directory)
+        .and_then(|downloads| downloads.collect(keep, SystemTime::now(), dry_run))
+        .map_err(|error| download_failure(&error))?;
+    if freed.is_none() {
+        context
+            .terminal
+            .note("keeping", "downloads: a build is running");
     }
-    let shards = directory.join("sha256");
-    for shard in fs::read_dir(&shards)
-        .map_err(|error| unreadable(&shards, &error))?
-        .flatten()
-    {
-        for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
-            let Ok(metadata) = file.metadata() else {
-                continue;
-            };
-            if unused_for(&metadata) >= keep {
-                freed += metadata.blocks() * 512;
-                if !dry_run {
-                    fs::remove_file(file.path())
-                        .map_err(|error| unreadable(&file.path(), &error))?;
-                }
-            }
-        }
-    }
-    Ok(freed)
-}
-
-/// Since a file was last read, as far as the file system keeps that (`relatime`: to the day), or written.
-fn unused_for(metadata: &Metadata) -> Duration {
-    let newest = metadata.accessed().ok().max(metadata.modified().ok());
-    newest
-        .and_then(|time| SystemTime::now().duration_since(time).ok())
-        .unwrap_or_default()
+    Ok(freed.unwrap_or(0))
 }
 
 fn download_failure(error: &kiln_packages::Error) -> Failure {

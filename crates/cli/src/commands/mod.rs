@@ -10,6 +10,7 @@ mod flatten;
 mod machine;
 mod man;
 mod plan;
+mod shared;
 mod shell;
 mod test;
 

@@ -83,6 +83,7 @@ fn start(request: &TestRequest, terminal: &Terminal) {
         step: STEP,
         title,
         layer: None,
+        why: None,
     });
 }
 

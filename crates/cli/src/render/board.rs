@@ -62,15 +62,27 @@ impl Board {
             Event::BuildStarted { name, plan_id } if normal => {
                 vec![self.build_started(name, plan_id)]
             }
-            Event::StepStarted { step, title, layer } => {
-                self.step_started(*step, title, layer.as_deref(), now)
+            Event::StepStarted {
+                step,
+                title,
+                layer,
+                why,
+            } => {
+                let mut lines = self.step_started(*step, title, layer.as_deref(), now);
+                lines.extend(why.as_deref().and_then(|why| self.because(why)));
+                lines
             }
-            Event::StepCached { title, layer, .. } if normal => {
-                vec![self.verb_line(
-                    self.palette.good,
-                    "cached",
-                    &full_title(title, layer.as_deref()),
-                )]
+            Event::StepCached {
+                title,
+                layer,
+                shared,
+                ..
+            } if normal => {
+                let mut text = full_title(title, layer.as_deref());
+                if *shared {
+                    text += " (from the shared cache)";
+                }
+                vec![self.verb_line(self.palette.good, "cached", &text)]
             }
             Event::Progress {
                 step,
@@ -172,6 +184,13 @@ impl Board {
             },
         );
         lines
+    }
+
+    /// Why a step runs; for those who want to know everything.
+    fn because(&self, why: &str) -> Option<String> {
+        let text = format!("because {}", sanitize(why));
+        let line = self.verb_line(self.palette.dim, "", &paint(self.palette.dim, &text));
+        (self.verbosity == Verbosity::Verbose).then_some(line)
     }
 
     fn progress(
@@ -432,6 +451,7 @@ mod tests {
             step,
             title: title.into(),
             layer: layer.map(Into::into),
+            why: None,
         }
     }
 
@@ -456,6 +476,7 @@ mod tests {
                 step: 0,
                 title: "tools root".into(),
                 layer: None,
+                shared: false,
             },
             start(1, "downloading 312 packages", None),
             progress(1, 100_000_000, Some(882_000_000), Unit::Bytes, "libc6"),

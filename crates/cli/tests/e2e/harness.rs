@@ -265,3 +265,14 @@ pub(crate) fn tool(program: &str, arguments: &[&str]) -> Ran {
         .env("LC_ALL", "C");
     run(&mut command, LONGEST)
 }
+
+/// SHA-256 of a file, as coreutils see it.
+pub(crate) fn digest(path: &Path) -> String {
+    let sum = tool("sha256sum", &[&text(path)]);
+    sum.assert(0)
+        .stdout
+        .split_whitespace()
+        .next()
+        .expect("a digest")
+        .to_owned()
+}

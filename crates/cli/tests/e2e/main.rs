@@ -4,6 +4,7 @@
 //! that `xtask` installs. They run one after the other and share one warm cache below the target directory.
 
 mod bad_input;
+mod beside;
 mod boots;
 mod commands;
 mod desktop;

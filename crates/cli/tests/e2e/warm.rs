@@ -1,25 +1,14 @@
 //! Builds over a warm cache: what is reused, and that it is never the wrong thing.
 
 use std::fs;
-use std::path::Path;
 
 use crate::disk::{FAT, extract};
-use crate::harness::{Ran, Turn, cache, text, tool};
+use crate::harness::{Ran, Turn, cache, digest, text, tool};
 
 fn build(turn: &Turn, output: &str) -> Ran {
     let ran = turn.kiln(&["build", "minimal.ks", "-o", output, "--format", "raw"]);
     ran.assert(0);
     ran
-}
-
-fn digest(path: &Path) -> String {
-    let sum = tool("sha256sum", &[&text(path)]);
-    sum.assert(0)
-        .stdout
-        .split_whitespace()
-        .next()
-        .expect("a digest")
-        .to_owned()
 }
 
 #[test]

@@ -20,6 +20,7 @@
 //!
 //! A full disk, or any other trouble, ends the storing and not the image; see [`PackStore::finish`].
 
+mod carry;
 mod collect;
 mod format;
 mod pack;
@@ -34,6 +35,7 @@ use crate::Result;
 use crate::error::IoContext;
 use crate::squashfs::{BlockKey, BlockStore, Stored};
 
+pub use carry::{adopt, index, places};
 pub use collect::{Collected, Limits, Usage, collect, reclaim, usage};
 use pack::Pack;
 use write::Writer;
@@ -54,6 +56,8 @@ pub struct Outcome {
     pub damaged: u64,
     /// Packs that were there and packs that were made.
     pub packs: usize,
+    /// Names of the packs whose blocks were used or put, without their suffix.
+    pub used: Vec<String>,
     /// Why not everything was stored.
     pub trouble: Option<String>,
 }
@@ -109,7 +113,11 @@ impl PackStore {
         let mut writer = self.writer();
         let mut outcome = writer.finish();
         outcome.packs = self.packs.len() + writer.made().len();
+        outcome.used = writer.made().to_vec();
         for pack in &self.packs {
+            if pack.is_used() {
+                outcome.used.push(pack.name.clone());
+            }
             outcome.damaged += pack.damaged();
             // A lost note means that blocks are collected earlier than need be.
             let _ = pack.note_use(writer.directory());

@@ -31,19 +31,7 @@ impl Pack {
     /// `None` where it is not whole.
     pub(super) fn open(directory: &OwnedFd, name: &str) -> Option<Self> {
         let file = open_file(directory, &format!("{name}{PACK}")).ok()?;
-        let size = file.metadata().ok()?.len();
-        let mut magic = [0; 8];
-        file.read_exact_at(&mut magic, 0).ok()?;
-        let mut footer = [0; FOOTER];
-        file.read_exact_at(&mut footer, size.checked_sub(FOOTER as u64)?)
-            .ok()?;
-        let (offset, count) = decode_footer(&footer, size)?;
-        if magic != *MAGIC {
-            return None;
-        }
-        let mut index = vec![0; count.checked_mul(ENTRY)?];
-        file.read_exact_at(&mut index, offset).ok()?;
-        let entries = decode_index(&index, &footer)?;
+        let entries = entries(&file)?;
         Some(Pack {
             name: name.to_owned(),
             file,
@@ -79,6 +67,12 @@ impl Pack {
         }
     }
 
+    /// Whether any block was read and sound.
+    pub(super) fn is_used(&self) -> bool {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.contains(&true)
+    }
+
     /// Blocks that were read and not sound.
     pub(super) fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
@@ -110,6 +104,23 @@ impl Pack {
         }
         Ok(())
     }
+}
+
+/// What a pack says that it holds; `None` where it is not whole.
+pub(super) fn entries(file: &File) -> Option<Vec<Entry>> {
+    let size = file.metadata().ok()?.len();
+    let mut magic = [0; 8];
+    file.read_exact_at(&mut magic, 0).ok()?;
+    let mut footer = [0; FOOTER];
+    file.read_exact_at(&mut footer, size.checked_sub(FOOTER as u64)?)
+        .ok()?;
+    let (offset, count) = decode_footer(&footer, size)?;
+    if magic != *MAGIC {
+        return None;
+    }
+    let mut index = vec![0; count.checked_mul(ENTRY)?];
+    file.read_exact_at(&mut index, offset).ok()?;
+    decode_index(&index, &footer)
 }
 
 /// Days since 1970.

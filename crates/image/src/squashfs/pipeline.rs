@@ -566,6 +566,20 @@ impl<'a> Queue<'a> {
     }
 }
 
+/// Names of the blocks that an image consists of and its store does not have, as far as they are known without reading files.
+pub(super) fn missing(
+    files: &[File<'_>],
+    contents: &Contents,
+    layout: &Layout,
+    options: &Options,
+) -> Result<Vec<BlockKey>> {
+    let queue = Queue::new(files, contents, layout, options)?;
+    let mut state = State::default();
+    let items = std::iter::from_fn(|| queue.advance(&mut state));
+    let unknown = items.filter(|item| item.known.is_none());
+    Ok(unknown.filter_map(|item| item.key).collect())
+}
+
 struct StopOnDrop<'q, 'a>(&'q Queue<'a>);
 
 impl Drop for StopOnDrop<'_, '_> {

@@ -13,7 +13,7 @@ use super::numbering::{File, Numbering};
 use super::options::{Options, Summary};
 use super::output::Output;
 use super::pipeline::{Block, Finished, Part};
-use super::store::BlockStore;
+use super::store::{BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
 use super::{directories, pipeline};
@@ -69,6 +69,19 @@ pub fn write<W: Write + Seek>(
         xattr_sets,
         ..data.summary
     })
+}
+
+/// Names of the blocks that [`write`] would have to compress, because the options' store does not have them. Files whose
+/// digests are not known are read for it.
+///
+/// # Errors
+/// As [`write`].
+pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
+    options.check()?;
+    let numbering = Numbering::new(tree)?;
+    let contents = Contents::new(&numbering.files, options)?;
+    let layout = Layout::new(&numbering.files, &contents.representatives, options);
+    pipeline::missing(&numbering.files, &contents, &layout, options)
 }
 
 /// A superblock of zeros, so that an unfinished image is never taken for one, and the compressor's options.

@@ -48,15 +48,25 @@ pub(super) fn entries(
     data: impl Read,
     visit: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
+    each(name, data, |mut entry| {
+        let described = describe(&mut entry).map_err(|why| malformed(name, why))?;
+        visit(described, &mut entry)
+    })
+}
+
+/// Goes through a tar stream; `name` is the package's, for messages.
+pub(super) fn each<R: Read>(
+    name: &str,
+    data: R,
+    mut visit: impl FnMut(tar::Entry<'_, R>) -> Result<()>,
+) -> Result<()> {
     let broken = |e: std::io::Error| match e.downcast::<Error>() {
         Ok(error) => error,
         Err(e) => malformed(name, format!("its data archive is broken ({e})")),
     };
     let mut archive = tar::Archive::new(data);
     for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let described = describe(&mut entry).map_err(|why| malformed(name, why))?;
-        visit(described, &mut entry)?;
+        visit(entry.map_err(broken)?)?;
     }
     Ok(())
 }
@@ -130,24 +140,26 @@ fn kind<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> std::result::Result<
 /// `./usr/bin/x` and `/usr/bin/x` give `/usr/bin/x`, `./` gives `/.`; `None` where a part is `..` or holds a NUL or a
 /// line end, which dpkg's lists of files could not hold.
 fn root_path(bytes: &[u8]) -> Option<PathBuf> {
-    if bytes.contains(&0) || bytes.contains(&b'\n') {
-        return None;
-    }
-    let mut path = PathBuf::from("/");
+    let inner = inner_path(bytes).filter(|_| !bytes.contains(&b'\n'))?;
+    Some(match inner.as_os_str().is_empty() {
+        true => PathBuf::from("/."),
+        false => Path::new("/").join(inner),
+    })
+}
+
+/// `./usr/bin/x` and `/usr/bin/x` give `usr/bin/x`; `None` where a part is `..` or holds a NUL.
+pub(super) fn inner_path(bytes: &[u8]) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
     for part in bytes
         .split(|&b| b == b'/')
         .filter(|part| !part.is_empty() && *part != b".")
     {
-        if part == b".." {
+        if part == b".." || part.contains(&0) {
             return None;
         }
         path.push(OsStr::from_bytes(part));
     }
-    Some(if path.as_os_str() == "/" {
-        PathBuf::from("/.")
-    } else {
-        path
-    })
+    Some(path)
 }
 
 #[cfg(test)]

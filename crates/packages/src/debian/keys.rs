@@ -35,6 +35,11 @@ pub fn builtin() -> Result<Keyring> {
     ))
 }
 
+/// The embedded key rings by name, as `gpgv` takes them.
+pub fn files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    EMBEDDED.iter().copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -101,7 +101,7 @@ impl Repository {
     }
 
     /// A directory name that is unique for the place and readable.
-    pub(crate) fn cache_name(&self) -> String {
+    pub fn cache_name(&self) -> String {
         let place = format!("{}\0{}", self.uri.trim_end_matches('/'), self.suite);
         let readable: String = fetch::url::shown(&self.uri)
             .split("://")

@@ -20,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::contents::{each, inner_path};
 use super::deb::{Deb, malformed};
 use crate::{Error, ErrorKind, Result};
 
@@ -193,45 +194,20 @@ pub(super) fn unpack(name: &str, data: impl Read, root: &Path, owners: Owners) -
         buffer: vec![0; 128 << 10],
         done: Unpacked::default(),
     };
-    let broken = |e: std::io::Error| match e.downcast::<Error>() {
-        Ok(error) => error,
-        Err(e) => malformed(name, format!("its data archive is broken ({e})")),
-    };
-    let mut archive = tar::Archive::new(data);
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let path = inner_path(&entry.path_bytes()).ok_or_else(|| {
-            malformed(
-                name,
-                format!(
-                    "it has the path {:?}",
-                    entry.path_bytes().escape_ascii().to_string()
-                ),
-            )
+    each(name, data, |mut entry| {
+        let bytes = entry.path_bytes();
+        let path = inner_path(&bytes).ok_or_else(|| {
+            let shown = bytes.escape_ascii().to_string();
+            malformed(name, format!("it has the path {shown:?}"))
         })?;
         unpacker
             .entry(&path, &mut entry)
-            .map_err(|failure| failure.into_error(name, &path))?;
-    }
+            .map_err(|failure| failure.into_error(name, &path))
+    })?;
     unpacker
         .set_directory_times()
         .map_err(|failure| failure.into_error(name, Path::new("/")))?;
     Ok(unpacker.done)
-}
-
-/// `./usr/bin/x` and `/usr/bin/x` give `usr/bin/x`; `None` where a part is `..` or holds a NUL.
-fn inner_path(bytes: &[u8]) -> Option<PathBuf> {
-    let mut path = PathBuf::new();
-    for part in bytes
-        .split(|&b| b == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-    {
-        if part == b".." || part.contains(&0) {
-            return None;
-        }
-        path.push(OsStr::from_bytes(part));
-    }
-    Some(path)
 }
 
 /// Why an entry could not be made.

@@ -1,0 +1,318 @@
+//! Compressed blocks of images that other machines made.
+//!
+//! Blocks are found by keys that an image's layers decide (`kiln_image::squashfs::BlockKey`). So first a process in the sandbox says
+//! which blocks the image needs and the local store lacks. Then records name packs: those of an image of the
+//! same stack of layers, or of the longest part of it. Of these packs only the chunks with such blocks are fetched.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use kiln_image::blocks;
+use kiln_image::squashfs::BlockKey;
+use kiln_plan::{Hasher, Id};
+use kiln_rootfs::{Extras, Place};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function};
+use kiln_share::{Chunk, Record, Share};
+use rustix::fs::MemfdFlags;
+use serde_json::{Value, json};
+
+use super::Shared;
+use crate::steps::Steps;
+
+/// The function that takes blocks into the store.
+const ADOPT: &str = "build.adopt-blocks";
+/// For [`kiln_sandbox::entry`].
+pub(crate) const FUNCTIONS: &[(&str, Function)] = &[(ADOPT, adopt_call)];
+const KIND: &str = "blocks";
+/// Blocks that are compressed sooner than asked for.
+const WORTH_ASKING: usize = 64;
+/// Packs that one image is looked for in, at most.
+const PACKS_MAX: usize = 512;
+
+/// What an image's blocks lie in.
+pub(super) struct Packs {
+    directory: PathBuf,
+    names: Vec<String>,
+    /// Under which names they are found, that of the whole stack first.
+    ids: Vec<Id>,
+    /// Whether the image brought more than an edit does.
+    many: bool,
+}
+
+/// Names under which the packs of an image of this stack are found: of the whole stack, then of its lower parts.
+fn ids(encoder: &Value, layers: &[Id]) -> Vec<Id> {
+    let id = |layer: &Id| {
+        Hasher::new("shared-blocks.v1")
+            .json("encoder", encoder)
+            .id("layer", *layer)
+            .finish()
+    };
+    layers.iter().rev().map(id).collect()
+}
+
+/// Names of a pack's files in a record.
+fn files(pack: &str) -> [String; 2] {
+    [format!("{pack}.index"), format!("{pack}.pack")]
+}
+
+impl Shared {
+    /// Gets blocks that an image needs, `missing`, into the store whose directory is given. `layers` is the stack, the lowest first.
+    pub(crate) fn pull_blocks(
+        &self,
+        steps: &Steps<'_>,
+        place: &Place<'_>,
+        store: &OwnedFd,
+        encoder: &Value,
+        layers: &[Id],
+        missing: &HashSet<BlockKey>,
+    ) -> u64 {
+        if missing.len() < WORTH_ASKING {
+            return 0;
+        }
+        let ids = ids(encoder, layers);
+        let found = ids
+            .iter()
+            .find_map(|id| self.find(steps, KIND, &id.to_string()));
+        let names = found.as_ref().map(names).unwrap_or_default();
+        let (mut wanted, mut adopted) = (missing.clone(), 0);
+        for name in names.iter().take(PACKS_MAX) {
+            if wanted.is_empty() || self.cancel.is_cancelled() {
+                break;
+            }
+            let Some(record) = &found else { break };
+            match self.part(record, name, &wanted) {
+                Ok(None) => {}
+                Ok(Some(pack)) => match adopt(place, store, pack) {
+                    Ok(count) => adopted += count,
+                    Err(error) => {
+                        let hint = Some("the blocks are compressed here".to_owned());
+                        steps.warn(format!("shared cache: {error}"), None, hint);
+                        break;
+                    }
+                },
+                Err(error) => self.trouble(steps, &error),
+            }
+            if adopted as usize >= missing.len() {
+                wanted.clear();
+            }
+        }
+        adopted
+    }
+
+    /// A pack with those of its chunks that have wanted blocks; none where it has no such block.
+    fn part(
+        &self,
+        record: &Record,
+        name: &str,
+        wanted: &HashSet<BlockKey>,
+    ) -> kiln_share::Result<Option<File>> {
+        let [index, pack] = files(name).map(|file| record.files.get(&file));
+        let (Some(index), Some(pack)) = (index, pack) else {
+            return Ok(None);
+        };
+        let size: u64 = pack.iter().map(|chunk| chunk.size).sum();
+        let index = self.share.fetch_whole(index)?;
+        let Some(places) = blocks::places(&index, size, wanted).filter(|p| !p.is_empty()) else {
+            return Ok(None);
+        };
+        let local = |error: &std::io::Error| {
+            kiln_share::Error::local_failure("keeping blocks", &error.to_string())
+        };
+        let memory = rustix::fs::memfd_create("kiln-blocks", MemfdFlags::CLOEXEC);
+        let file = File::from(memory.map_err(|error| local(&error.into()))?);
+        // A pack begins with its magic and ends with its index.
+        let ends = [(0, 8), (size.saturating_sub(1), 1)];
+        let needed = needed(pack, places.iter().chain(&ends));
+        for (offset, chunk) in needed {
+            let bytes = self.share.fetch_whole(std::slice::from_ref(chunk))?;
+            file.write_all_at(&bytes, offset).map_err(|e| local(&e))?;
+        }
+        let at = size.saturating_sub(index.len() as u64);
+        file.write_all_at(&index, at).map_err(|e| local(&e))?;
+        Ok(Some(file))
+    }
+
+    /// Sends the packs that an image's blocks lie in; `new` of its `all` blocks were compressed for it.
+    pub(crate) fn push_blocks(
+        &self,
+        directory: PathBuf,
+        names: Vec<String>,
+        encoder: &Value,
+        layers: &[Id],
+        (new, all): (u64, u64),
+    ) {
+        self.send(super::push::Job::Packs(Packs {
+            directory,
+            names,
+            ids: ids(encoder, layers),
+            many: new * 10 > all,
+        }));
+    }
+}
+
+/// Packs that a record names.
+fn names(record: &Record) -> Vec<String> {
+    let listed = record.facts["packs"].as_array().into_iter().flatten();
+    listed
+        .filter_map(|name| Some(name.as_str()?.to_owned()))
+        .collect()
+}
+
+/// The chunks in which these parts of a file lie, with their offsets.
+fn needed<'c, 'p>(
+    chunks: &'c [Chunk],
+    parts: impl Iterator<Item = &'p (u64, u64)>,
+) -> Vec<(u64, &'c Chunk)> {
+    let starts: Vec<u64> = chunks
+        .iter()
+        .scan(0, |at, chunk| {
+            let start = *at;
+            *at += chunk.size;
+            Some(start)
+        })
+        .collect();
+    let mut hit = BTreeSet::new();
+    for (offset, length) in parts {
+        let first = starts.partition_point(|start| start <= offset).max(1) - 1;
+        let end = starts.partition_point(|start| *start < offset + length);
+        hit.extend(first..end);
+    }
+    hit.into_iter()
+        .filter_map(|index| Some((*starts.get(index)?, chunks.get(index)?)))
+        .collect()
+}
+
+fn adopt(place: &Place<'_>, store: &OwnedFd, pack: File) -> kiln_rootfs::Result<u64> {
+    let copy = store
+        .try_clone()
+        .map_err(|error| kiln_rootfs::Error::io("keeping blocks", &error))?;
+    let extras = Extras {
+        fds: vec![copy, pack.into()],
+        bare: true,
+        ..Extras::default()
+    };
+    let (count, _) = place.call(ADOPT, Value::Null, extras, &mut |_| {})?;
+    Ok(count.as_u64().unwrap_or(0))
+}
+
+/// In the child, because the store belongs to the namespace's root.
+fn adopt_call(mut call: Call) -> Result<Value, CallError> {
+    let (Some(pack), Some(store)) = (call.fds.pop(), call.fds.pop()) else {
+        let message = "the keeper of blocks got no files";
+        return Err(CallError::new(ErrorKind::Internal, message));
+    };
+    let count = blocks::adopt(store, &File::from(pack)).map_err(|error| {
+        CallError::new(ErrorKind::Step, "keeping blocks of the shared cache").because(error)
+    })?;
+    Ok(json!(count))
+}
+
+impl Packs {
+    /// Sends what the shared cache does not have.
+    pub(super) fn send(
+        &self,
+        share: &Share,
+        progress: kiln_share::Progress<'_>,
+    ) -> kiln_share::Result<()> {
+        // Packs never change: what an earlier record has of one need not be read again.
+        let mut known = None;
+        for id in &self.ids {
+            if let Ok(Some(record)) = share.find(KIND, &id.to_string()) {
+                known = Some((id, record));
+                break;
+            }
+        }
+        let mut record = Record {
+            facts: json!({ "packs": self.names }),
+            ..Record::default()
+        };
+        let mut news = false;
+        for name in &self.names {
+            let [index, pack] = files(name);
+            let old = known.as_ref().map(|(_, record)| &record.files);
+            let parts = old.and_then(|files| Some((files.get(&index)?, files.get(&pack)?)));
+            let (of_index, of_pack) = match parts {
+                Some((of_index, of_pack)) => (of_index.clone(), of_pack.clone()),
+                None => {
+                    news = true;
+                    let Some(sent) = self.pack(share, name, progress)? else {
+                        continue;
+                    };
+                    sent
+                }
+            };
+            record.files.insert(index, of_index);
+            record.files.insert(pack, of_pack);
+        }
+        let top = self.ids.first();
+        if !news && known.as_ref().map(|(id, _)| *id) == top {
+            return Ok(());
+        }
+        let most = if self.many { self.ids.len() } else { 1 };
+        for id in self.ids.iter().take(most) {
+            share.publish(KIND, &id.to_string(), &record)?;
+        }
+        Ok(())
+    }
+
+    /// The chunks of index and blocks; none where the pack has gone meanwhile.
+    fn pack(
+        &self,
+        share: &Share,
+        name: &str,
+        progress: kiln_share::Progress<'_>,
+    ) -> kiln_share::Result<Option<(Vec<Chunk>, Vec<Chunk>)>> {
+        let Ok(mut file) = File::open(self.directory.join(format!("{name}.pack"))) else {
+            return Ok(None);
+        };
+        let Ok(index) = blocks::index(&file) else {
+            return Ok(None);
+        };
+        let of_index = share.store(&mut &index[..], progress)?;
+        let of_pack = share.store(&mut file, progress)?;
+        Ok(Some((of_index, of_pack)))
+    }
+}
+
+/// Writes keys one behind the other.
+pub(crate) fn put_keys(keys: &[BlockKey], mut out: impl Write) -> std::io::Result<()> {
+    let bytes: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
+    out.write_all(&bytes)
+}
+
+/// Keys as [`put_keys`] wrote them.
+pub(crate) fn keys(bytes: &[u8]) -> HashSet<BlockKey> {
+    let (keys, _) = bytes.as_chunks::<32>();
+    keys.iter().map(|key| BlockKey::from_bytes(*key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_chunks_with_wanted_blocks_are_needed() {
+        let chunk = |size| Chunk {
+            sha256: String::new(),
+            size,
+        };
+        let chunks = [chunk(10), chunk(10), chunk(10), chunk(3)];
+        let starts = |parts: &[(u64, u64)]| -> Vec<u64> {
+            needed(&chunks, parts.iter())
+                .iter()
+                .map(|(at, _)| *at)
+                .collect()
+        };
+        assert_eq!(starts(&[(0, 8)]), [0]);
+        assert_eq!(starts(&[(0, 10), (32, 1)]), [0, 30]);
+        assert_eq!(starts(&[(9, 2)]), [0, 10]);
+        assert_eq!(starts(&[(10, 10)]), [10]);
+        assert_eq!(starts(&[(5, 20)]), [0, 10, 20]);
+        assert_eq!(starts(&[]), [0_u64; 0]);
+        assert_eq!(starts(&[(100, 5)]), [30]);
+    }
+}

@@ -1,0 +1,178 @@
+//! Where the shared cache is: the option, the environment, then the user's configuration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use kiln_build::{Failure, FailureKind, SharedCache, SharedKey, SharedOptions};
+use serde::Deserialize;
+
+use crate::args::{SharedArgs, SharedMode};
+use crate::settings::Settings;
+
+/// The user's configuration, below the configuration directory.
+const CONFIG: &str = "config.toml";
+/// Stands for no shared cache.
+const OFF: &str = "off";
+
+/// `config.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Config {
+    #[serde(default)]
+    shared_cache: Section,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    url: Option<String>,
+    mode: Option<String>,
+    /// Relative to the file's directory.
+    key: Option<PathBuf>,
+}
+
+/// The shared cache of a build, if there is one.
+///
+/// # Errors
+/// The configuration or the key cannot be read, or makes no sense.
+pub(super) fn resolve(
+    args: &SharedArgs,
+    settings: &Settings,
+) -> Result<Option<SharedCache>, Failure> {
+    // A machine without a home has no configuration either.
+    let config = match settings.config_dir() {
+        Ok(directory) => read(directory)?,
+        Err(_) => Section::default(),
+    };
+    let variables = &settings.shared;
+    let url = args.shared_cache.clone();
+    let url = url.or_else(|| variables.url.clone()).or(config.url);
+    let Some(url) = url.filter(|url| url != OFF) else {
+        return Ok(None);
+    };
+    let mode = match (
+        args.shared_cache_mode,
+        variables.mode.as_ref().or(config.mode.as_ref()),
+    ) {
+        (Some(mode), _) => mode,
+        (None, Some(text)) => mode(text)?,
+        (None, None) => SharedMode::ReadWrite,
+    };
+    let path = args.shared_cache_key.clone();
+    let path = path.or_else(|| variables.key.clone()).or(config.key);
+    let options = SharedOptions {
+        url,
+        key: path.as_deref().map(key).transpose()?,
+        settings: variables.clouds.0.clone(),
+        proxy: settings.proxies.https.clone(),
+        no_proxy: settings.proxies.exempt.clone(),
+        ..SharedOptions::default()
+    };
+    Ok(Some(SharedCache {
+        options,
+        writable: mode == SharedMode::ReadWrite,
+    }))
+}
+
+fn mode(text: &str) -> Result<SharedMode, Failure> {
+    SharedMode::from_str(text, false).map_err(|_| {
+        let message = format!("{text:?} is no mode of a shared cache");
+        Failure::new(FailureKind::Usage, message).hint("it is `read` or `read-write`")
+    })
+}
+
+fn key(path: &Path) -> Result<SharedKey, Failure> {
+    let wrong = |why: String| {
+        let message = format!("the shared cache's key {} cannot be used", path.display());
+        Failure::new(FailureKind::Environment, message)
+            .cause(why)
+            .hint("`openssl rand -hex 32 > FILE` makes one; all machines need the same")
+    };
+    let content = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    SharedKey::new(&content).map_err(|error| wrong(error.to_string()))
+}
+
+fn read(directory: &Path) -> Result<Section, Failure> {
+    let path = directory.join(CONFIG);
+    let unusable = |why: String| {
+        let message = format!("{} cannot be used", path.display());
+        Failure::new(FailureKind::Usage, message).cause(why)
+    };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Section::default()),
+        Err(error) => return Err(unusable(error.to_string())),
+    };
+    let config: Config = toml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    let mut section = config.shared_cache;
+    section.key = section.key.map(|key| directory.join(key));
+    Ok(section)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Global;
+    use crate::settings::Environment;
+
+    fn settings(directory: &Path) -> Settings {
+        let global = Global {
+            config_dir: Some(directory.to_owned()),
+            ..Global::default()
+        };
+        Settings::resolve(&global, &Environment::default())
+    }
+
+    fn resolved(args: &SharedArgs, directory: &Path) -> Option<SharedCache> {
+        resolve(args, &settings(directory)).expect("a usable configuration")
+    }
+
+    #[test]
+    fn the_option_beats_the_configuration() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let none = SharedArgs::default();
+        assert!(resolved(&none, directory.path()).is_none());
+        fs::write(directory.path().join("secret"), "0123456789abcdef0123").expect("a key");
+        let text = "[shared-cache]\nurl = \"s3://a/b\"\nmode = \"read\"\nkey = \"secret\"\n";
+        fs::write(directory.path().join(CONFIG), text).expect("a configuration");
+        let found = resolved(&none, directory.path()).expect("one");
+        assert_eq!(found.options.url, "s3://a/b");
+        assert!(found.options.key.is_some());
+        assert!(!found.writable);
+        let given = SharedArgs {
+            shared_cache: Some("file:///x".to_owned()),
+            shared_cache_mode: Some(SharedMode::ReadWrite),
+            ..SharedArgs::default()
+        };
+        let found = resolved(&given, directory.path()).expect("one");
+        assert_eq!(found.options.url, "file:///x");
+        assert!(found.writable);
+        let off = SharedArgs {
+            shared_cache: Some(OFF.to_owned()),
+            ..SharedArgs::default()
+        };
+        assert!(resolved(&off, directory.path()).is_none());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (text, kind) in [
+            (
+                "[shared-cache]\nmode = \"sideways\"\nurl = \"file:///x\"",
+                FailureKind::Usage,
+            ),
+            ("[shared-cache]\nsecret = \"x\"", FailureKind::Usage),
+            ("[shared-cache", FailureKind::Usage),
+            (
+                "[shared-cache]\nurl = \"file:///x\"\nkey = \"absent\"",
+                FailureKind::Environment,
+            ),
+        ] {
+            fs::write(directory.path().join(CONFIG), text).expect("a configuration");
+            let failure = resolve(&SharedArgs::default(), &settings(directory.path()));
+            assert_eq!(failure.expect_err(text).kind, kind, "{text}");
+        }
+    }
+}

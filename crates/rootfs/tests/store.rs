@@ -1,0 +1,375 @@
+//! What the layer store promises, whoever is killed, runs beside it or writes on its disk. Needs root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kiln_plan::{Hasher, Id};
+use kiln_rootfs::{Layer, Store};
+use kiln_sandbox::Sandbox;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
+
+type Outcome = Result<(), Failed>;
+type Case = fn(&Path) -> Outcome;
+
+const CASES: &[(&str, Case)] = &[
+    ("a_kill_at_any_instant_leaves_whole_layers", kill),
+    ("a_full_disk_leaves_no_layer", full_disk),
+    ("a_layer_in_use_is_not_collected", in_use),
+    ("a_damaged_layer_in_use_is_found_by_nobody", damaged_in_use),
+    ("who_comes_second_takes_the_first_ones_layer", twice),
+    ("a_flipped_bit_in_a_note_is_a_miss", flipped),
+    ("makers_and_collectors_at_once", at_once),
+];
+
+fn main() -> ExitCode {
+    kiln_sandbox::entry(&[]);
+    let args: Vec<String> = std::env::args().collect();
+    match args
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [_, "--victim", dir, round] => victim(Path::new(dir), round),
+        [_, "--full", dir] => run_in_small_space(Path::new(dir)),
+        _ => {
+            let trials = CASES.iter().map(|(name, case)| trial(name, *case));
+            libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+        }
+    }
+}
+
+fn trial(name: &str, case: Case) -> Trial {
+    Trial::test(name, move || {
+        if !rustix::process::geteuid().is_root() {
+            return Err("this test needs root".into());
+        }
+        let dir = tempfile::tempdir()?;
+        case(dir.path())
+    })
+}
+
+fn open(dir: &Path) -> Result<Store, Failed> {
+    let sandbox = Sandbox::detect().map_err(|error| error.to_string())?;
+    Ok(Store::open(dir, Arc::new(sandbox))?)
+}
+
+fn id(name: &str) -> Id {
+    Hasher::new("test").text("name", name).finish()
+}
+
+/// A layer whose files say which one they belong to.
+fn make(store: &Store, name: &str) -> Result<Layer, Failed> {
+    let staging = store.stage()?;
+    for file in 0..FILES {
+        fs::write(staging.fs().join(format!("f{file}")), name.repeat(500))?;
+    }
+    staging.attach("note", name.as_bytes())?;
+    Ok(staging.commit(id(name), name, json!({ "name": name }))?)
+}
+
+const FILES: usize = 8;
+
+/// Fails unless a layer that is found has all that it was made with.
+fn check(layer: &Layer) -> Outcome {
+    let name = layer.info.title.as_str();
+    if layer.info.id != id(name) || fs::read_dir(&layer.fs)?.count() != FILES {
+        return Err(format!("{name} has another id or other files").into());
+    }
+    for file in 0..FILES {
+        if fs::read_to_string(layer.fs.join(format!("f{file}")))? != name.repeat(500) {
+            return Err(format!("{name}: f{file} is not whole").into());
+        }
+    }
+    let note = layer.attachment("note").ok_or("no place for the note")?;
+    if fs::read_to_string(note)? != name {
+        return Err(format!("{name}: the note is not whole").into());
+    }
+    Ok(())
+}
+
+fn names(dir: PathBuf) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) -> Outcome {
+    let began = Instant::now();
+    while !done() {
+        if began.elapsed() > Duration::from_secs(60) {
+            return Err(format!("no {what}").into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Makes layers, and removes every second one, until it is killed.
+fn victim(dir: &Path, round: &str) -> ExitCode {
+    let Ok(store) = open(dir) else {
+        return ExitCode::FAILURE;
+    };
+    for number in 0.. {
+        let name = format!("{round}.{number}");
+        let Ok(layer) = make(&store, &name) else {
+            return ExitCode::FAILURE;
+        };
+        drop(layer);
+        if number % 2 == 1 && store.collect(id(&name)).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn kill(dir: &Path) -> Outcome {
+    open(dir)?;
+    let (mut layers, mut orphans) = (0, 0);
+    for round in 0..100u64 {
+        let before = names(dir.join("layers")).len();
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--victim")
+            .arg(dir)
+            .arg(round.to_string())
+            .stdout(Stdio::null())
+            .spawn()?;
+        // Around a commit, and while a layer is made or removed.
+        let began = match round % 2 {
+            0 => until("layer", || names(dir.join("layers")).len() > before),
+            _ => until("layer in the making", || {
+                !names(dir.join("staging")).is_empty()
+            }),
+        };
+        std::thread::sleep(Duration::from_micros(round * 37 % 400 * 10));
+        child.kill()?;
+        child.wait()?;
+        began?;
+        // The sandbox's own child, which removes trees, dies with its parent, but not in the same instant.
+        orphans += names(dir.join("staging")).len();
+        let store = open(dir)?;
+        until("end of what it left", || {
+            store.reclaim().is_ok() && names(dir.join("staging")).is_empty()
+        })?;
+        let found = store.layers()?;
+        layers = found.len();
+        found.iter().try_for_each(check)?;
+        if layers != names(dir.join("layers")).len() {
+            return Err(format!("round {round}: a directory that is no layer").into());
+        }
+    }
+    if layers < 20 || orphans < 20 {
+        return Err(format!("{layers} layers and {orphans} orphans: the kills missed").into());
+    }
+    Ok(())
+}
+
+/// The case itself is in a process of its own, whose mount of a small tmpfs nobody else sees.
+fn full_disk(dir: &Path) -> Outcome {
+    let script = r#"mount -t tmpfs -o size=2m,mode=755 tmpfs "$1" && exec "$0" --full "$1""#;
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(std::env::current_exe()?)
+        .arg(dir)
+        .output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stdout).into_owned().into()),
+    }
+}
+
+#[allow(
+    clippy::print_stdout,
+    reason = "a case in a process of its own reports there"
+)]
+fn run_in_small_space(dir: &Path) -> ExitCode {
+    match in_small_space(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            println!("{}", failed.message().unwrap_or("failed"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_small_space(dir: &Path) -> Outcome {
+    let store = open(dir)?;
+    let filler = dir.join("filler");
+    let mut refused = 0;
+    // Less and less is left: space ends in the files, in a note, in `layer.json`, and at last not at all.
+    for left in (0..160).step_by(4) {
+        // The rest of the 2 MiB minus what the store has already.
+        let free = rustix::fs::statvfs(dir)?.f_bfree * 4096;
+        fs::write(
+            &filler,
+            vec![1; usize::try_from(free.saturating_sub(left * 1024))?],
+        )?;
+        let made = make(&store, "layer");
+        fs::remove_file(&filler)?;
+        match made {
+            Ok(layer) => {
+                check(&layer)?;
+                drop(layer);
+                store.collect(id("layer"))?;
+            }
+            Err(_) => {
+                refused += 1;
+                if !store.layers()?.is_empty() || store.layer(id("layer")).is_some() {
+                    return Err(format!("{left} KiB: half a layer is found").into());
+                }
+            }
+        }
+        let left_over = names(dir.join("staging"));
+        if !left_over.is_empty() {
+            return Err(format!("{left} KiB: left in staging: {left_over:?}").into());
+        }
+    }
+    check(&make(&store, "layer")?)?;
+    match refused {
+        5..40 => Ok(()),
+        _ => Err(format!("{refused} of 40 were refused").into()),
+    }
+}
+
+fn in_use(dir: &Path) -> Outcome {
+    let (builder, collector) = (open(dir)?, open(dir)?);
+    let made = make(&builder, "layer")?;
+    let found = builder.layer(id("layer")).ok_or("not found")?;
+    drop(made);
+    if collector.collect(id("layer"))? {
+        return Err("a layer in use was collected".into());
+    }
+    check(&found)?;
+    drop(found);
+    if !collector.collect(id("layer"))? || builder.layer(id("layer")).is_some() {
+        return Err("an unused layer was not collected".into());
+    }
+    match names(dir.join("staging")).is_empty() {
+        true => Ok(()),
+        false => Err("the collection left something".into()),
+    }
+}
+
+fn damaged_in_use(dir: &Path) -> Outcome {
+    let (builder, other) = (open(dir)?, open(dir)?);
+    let used = make(&builder, "layer")?;
+    other.remove(id("layer"))?;
+    if builder.layer(id("layer")).is_some() {
+        return Err("a damaged layer is found".into());
+    }
+    // It can be made again beside the old one, and commands that come and go leave the old one alone.
+    let again = make(&builder, "layer")?;
+    open(dir)?;
+    let kept = names(dir.join("staging"));
+    if kept.len() != 2 {
+        return Err(format!("in staging: {kept:?}").into());
+    }
+    drop(used);
+    open(dir)?;
+    check(&again)?;
+    match names(dir.join("staging")).is_empty() {
+        true => Ok(()),
+        false => Err("what nobody uses is still there".into()),
+    }
+}
+
+fn twice(dir: &Path) -> Outcome {
+    let store = open(dir)?;
+    let first = make(&store, "layer")?;
+    let second = make(&store, "layer")?;
+    check(&first)?;
+    check(&second)?;
+    match first.fs == second.fs && names(dir.join("staging")).is_empty() {
+        true => Ok(()),
+        false => Err("two layers of one id".into()),
+    }
+}
+
+fn flipped(dir: &Path) -> Outcome {
+    for durable in [false, true] {
+        let store = open(dir)?;
+        let layer = make(&store, "layer")?;
+        let note = layer.attachment("layer.json").ok_or("no note")?;
+        if durable {
+            fs::write(note.with_file_name("durable"), "")?;
+        }
+        let text = fs::read(&note)?;
+        drop(layer);
+        // In the id, where its digits begin; any change there is another id or none.
+        let at = text.iter().position(|b| *b == b':').ok_or("no field")? + 4;
+        let mut bytes = text.clone();
+        bytes[at] ^= 1;
+        fs::write(&note, &bytes)?;
+        if store.layer(id("layer")).is_some() {
+            return Err("a layer with another id in its note is found".into());
+        }
+        // The step runs again and its layer takes the place of the damaged one.
+        check(&make(&store, "layer")?)?;
+        fs::write(&note, &text[..text.len() / 2])?;
+        drop(store);
+        let store = open(dir)?;
+        if !names(dir.join("layers")).is_empty() {
+            return Err("a layer without a note stays for ever".into());
+        }
+        check(&make(&store, "layer")?)?;
+        store.collect(id("layer"))?;
+    }
+    Ok(())
+}
+
+fn at_once(dir: &Path) -> Outcome {
+    let makers = std::sync::atomic::AtomicUsize::new(3);
+    let made: Result<Vec<()>, Failed> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let result = make_many(dir);
+                    makers.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                    result
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while makers.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            let store = open(dir)?;
+            for layer in store.layers()? {
+                taken += usize::from(store.collect(layer.info.id)?);
+            }
+        }
+        let results = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err("a maker panicked".into()))
+        });
+        let results: Result<Vec<()>, Failed> = results.collect();
+        match taken {
+            0 => Err("nothing was ever collected".into()),
+            _ => results,
+        }
+    });
+    made?;
+    open(dir)?;
+    match names(dir.join("staging")).is_empty() {
+        true => Ok(()),
+        false => Err("something is left".into()),
+    }
+}
+
+/// The same few layers again and again, as several builds of one definition do.
+fn make_many(dir: &Path) -> Outcome {
+    let store = open(dir)?;
+    for round in 0..60 {
+        let name = format!("layer {}", round % 4);
+        let layer = match store.layer(id(&name)) {
+            Some(layer) => layer,
+            None => make(&store, &name)?,
+        };
+        check(&layer)?;
+    }
+    Ok(())
+}

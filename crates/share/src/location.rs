@@ -1,0 +1,170 @@
+//! Where a shared cache is.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::Connector;
+use crate::record::Key;
+
+/// Everything about a shared cache that its user decides.
+#[derive(Clone)]
+pub struct Options {
+    /// `file:///directory`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+    pub url: String,
+    /// The secret that seals records.
+    pub key: Option<Key>,
+    /// The clouds' usual environment variables, `AWS_…` and `GOOGLE_…`.
+    pub settings: Vec<(String, String)>,
+    /// The proxy for `https://`.
+    pub proxy: Option<String>,
+    /// Hosts that are asked directly, separated by commas.
+    pub no_proxy: Option<String>,
+    /// How long the other side may be silent. One object may take ten times that.
+    pub patience: Duration,
+}
+
+// Settings hold credentials, a proxy's URL may hold a password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("url", &self.url)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            url: String::new(),
+            key: None,
+            settings: Vec::new(),
+            proxy: None,
+            no_proxy: None,
+            patience: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Whether a URL names a directory: no network is needed then.
+pub fn is_local(url: &str) -> bool {
+    url.starts_with("file://")
+}
+
+/// Opens the store. Nothing is asked of a cloud yet.
+///
+/// # Errors
+/// The URL or the settings cannot be used, or a directory cannot be made.
+pub(crate) fn open(options: &Options, writable: bool) -> Result<Arc<dyn ObjectStore>> {
+    let wrong = |why: &str| Error::new(ErrorKind::Config, &options.url, why);
+    let (scheme, rest) = options
+        .url
+        .split_once("://")
+        .ok_or_else(|| wrong("it is no URL"))?;
+    if rest.contains(['?', '#', '@']) {
+        return Err(wrong(
+            "a shared cache's URL has no user, query or fragment; credentials come from the clouds' environment variables",
+        ));
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    match scheme {
+        "file" => directory(options, rest, writable),
+        "s3" | "gs" if bucket.is_empty() => Err(wrong("it names no bucket")),
+        "s3" | "gs" if options.key.is_none() => Err(wrong(
+            "a bucket needs a key: whoever can write it could otherwise choose what you build",
+        )),
+        "s3" => Ok(below(prefix, s3(options, bucket)?)),
+        "gs" => Ok(below(prefix, gcs(options, bucket)?)),
+        _ => Err(wrong("it begins with none of file://, s3:// and gs://")),
+    }
+}
+
+fn directory(options: &Options, path: &str, writable: bool) -> Result<Arc<dyn ObjectStore>> {
+    if !Path::new(path).is_absolute() {
+        let why = "a directory's URL is file:// and an absolute path";
+        return Err(Error::new(ErrorKind::Config, &options.url, why));
+    }
+    // Like a cloud that does not answer: a mount may be missing today.
+    let absent = |why: &dyn fmt::Display| Error::new(ErrorKind::Unavailable, &options.url, why);
+    if writable {
+        std::fs::create_dir_all(path).map_err(|error| absent(&error))?;
+    }
+    std::fs::read_dir(path).map_err(|error| absent(&error))?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| absent(&error))?;
+    Ok(Arc::new(store))
+}
+
+fn below(prefix: &str, store: impl ObjectStore) -> Arc<dyn ObjectStore> {
+    match prefix.trim_matches('/') {
+        "" => Arc::new(store),
+        prefix => Arc::new(PrefixStore::new(store, prefix)),
+    }
+}
+
+fn s3(options: &Options, bucket: &str) -> Result<impl ObjectStore> {
+    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &options.url, why);
+    let mut builder = AmazonS3Builder::new();
+    let (mut plain, mut allowed) = (false, false);
+    for (name, value) in &options.settings {
+        plain |= name.starts_with("AWS_ENDPOINT") && value.starts_with("http://");
+        allowed |= name == "AWS_ALLOW_HTTP" && value.eq_ignore_ascii_case("true");
+        let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
+        if let Ok(key) = key
+            && name.starts_with("AWS_")
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if plain && !allowed {
+        return Err(wrong(
+            &"AWS_ENDPOINT_URL is not encrypted; set AWS_ALLOW_HTTP=true if that is meant",
+        ));
+    }
+    builder
+        .with_bucket_name(bucket)
+        .with_http_connector(Connector::new(options))
+        .with_retry(retry(options))
+        .build()
+        .map_err(|error| wrong(&error))
+}
+
+fn gcs(options: &Options, bucket: &str) -> Result<impl ObjectStore> {
+    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &options.url, why);
+    let mut builder = GoogleCloudStorageBuilder::new();
+    for (name, value) in &options.settings {
+        let key = name.to_ascii_lowercase().parse::<GoogleConfigKey>();
+        if let Ok(key) = key
+            && name.starts_with("GOOGLE_")
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
+        .with_bucket_name(bucket)
+        .with_http_connector(Connector::new(options))
+        .with_retry(retry(options))
+        .build()
+        .map_err(|error| wrong(&error))
+}
+
+/// A cache that has to be asked often is slower than building: two more tries, soon.
+fn retry(options: &Options) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(2),
+            base: 2.0,
+        },
+        max_retries: 2,
+        retry_timeout: options.patience * 2,
+    }
+}
