@@ -60,6 +60,7 @@ const PACKAGES: &[Package] = &[
     package("gzip", &["gzip"]),
     package("diffutils", &["cmp"]),
     package("attr", &["getfattr", "setfattr"]),
+    package("selinux-utils", &["matchpathcon"]),
     package("libcap2-bin", &["setcap", "getcap"]),
     // Judges and makers of repositories.
     package("gnupg", &["gpg"]),

@@ -1,6 +1,6 @@
 //! The SquashFS: written by Kiln's own code inside the user namespace, straight into its partition.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use kiln_image::blocks::{Outcome, PackStore};
 use kiln_image::squashfs::{self, BlockKey, BlockStore, Codec, Options, Summary};
-use kiln_image::tree::{Manifest, Pattern, ScanOptions, Tree, provider};
+use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
 use kiln_plan::{Codec as PlanCodec, Compression, Id};
+use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
 use serde::{Deserialize, Serialize};
@@ -373,7 +374,8 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
     // The initramfs, made at the same time by one process after the other, decides when both are done.
     let _ = rustix::process::nice(10);
     let (request, disk, layers, blocks) = unpack(&mut call)?;
-    let tree = tree(&layers, request.epoch)?;
+    let mut tree = tree(&layers, request.epoch)?;
+    label(&mut tree, &call)?;
     for lost in tree.skipped() {
         call.emit(json!(format!(
             "{}: SquashFS has no room for the attribute {}",
@@ -450,6 +452,51 @@ fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
     let roots = vec![PathBuf::from("/"); layers.len()];
     let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
     stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
+}
+
+/// Gives every file the label of the root's own SELinux policy, where it has one. The tree has the labels alone: the host
+/// would not let an unprivileged build set them.
+fn label(tree: &mut Tree, call: &Call) -> Result<(), CallError> {
+    let labels = Labels::of_root(Path::new("/")).map_err(|e| {
+        CallError::new(ErrorKind::Step, "reading the root's SELinux policy").because(e)
+    })?;
+    let Some(labels) = labels else {
+        return Ok(());
+    };
+    let mut found: BTreeMap<InodeId, Xattr> = BTreeMap::new();
+    for entry in tree.walk() {
+        let path = [b"/", entry.path.as_slice()].concat();
+        if let Some(context) = labels.of(&path, file_type(&entry.inode.kind)) {
+            // Of a hard link's names the first counts. The value ends in a zero, as setfiles(8) writes it.
+            let value = [context.as_bytes(), b"\0"].concat();
+            let attribute = Xattr::new("security.selinux", value);
+            found.entry(entry.id).or_insert(attribute);
+        }
+    }
+    for pattern in labels.unreadable() {
+        call.emit(json!(format!(
+            "the SELinux policy's line for {pattern} cannot be read, and is left out"
+        )));
+    }
+    call.emit(json!(format!("{} files have SELinux labels", found.len())));
+    for (id, attribute) in found {
+        let meta = &mut tree.inode_mut(id).meta;
+        let kept = meta.xattrs.iter().cloned();
+        *meta = meta.clone().with_xattrs(kept.chain([attribute]));
+    }
+    Ok(())
+}
+
+fn file_type(kind: &Kind) -> FileType {
+    match kind {
+        Kind::Directory(_) => FileType::Directory,
+        Kind::File(_) => FileType::Regular,
+        Kind::Symlink(_) => FileType::Symlink,
+        Kind::CharDevice(_) => FileType::CharDevice,
+        Kind::BlockDevice(_) => FileType::BlockDevice,
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+    }
 }
 
 fn failed(error: kiln_image::Error) -> CallError {

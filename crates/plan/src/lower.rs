@@ -10,6 +10,8 @@ use kiln_kickstart::{
     Version,
 };
 
+use repositories::URL;
+
 use crate::definition::{Definition, SystemDefinition};
 use crate::model::*;
 use crate::problem::Problem;
@@ -161,7 +163,9 @@ impl Lowering<'_> {
             name: self.image_name(definition),
             boot: self.boot(definition, &layers),
             system: system(&definition.system, &target, disk.home.is_some()),
-            default_repositories: !definition.system.no_default_repositories,
+            // As in an installer, `url` stands in the place of the distribution's own repositories.
+            default_repositories: !definition.system.no_default_repositories
+                && rpm_repositories.iter().all(|r| r.name != URL),
             repositories,
             rpm_repositories,
             target,
@@ -265,7 +269,10 @@ impl Lowering<'_> {
                     },
                     layer,
                 ),
-                Item::Packages(section) => packages(&files, section, layer),
+                Item::Packages(section) => {
+                    self.without_effect(&files, &section.header);
+                    packages(&files, section, layer);
+                }
                 Item::Certificate(certificate) => layer.certificates.push(Located {
                     origin: files.location(certificate.span),
                     item: certificate,
@@ -276,6 +283,33 @@ impl Lowering<'_> {
                         .extend(addons::answer(&opaque).map(|problem| problem.at(origin)));
                 }
             }
+        }
+    }
+
+    /// Options of `%packages` that an image build has no use for.
+    fn without_effect(&mut self, files: &Kickstart, header: &Command) {
+        const OPTIONS: &[(&str, &str, &str)] = &[
+            (
+                "--multilib",
+                "packages of one architecture are installed",
+                "drop the option",
+            ),
+            (
+                "--timeout",
+                "Kiln knows by itself when a transfer has stalled",
+                "drop the option",
+            ),
+            ("--retries", "Kiln tries again by itself", "drop the option"),
+            (
+                "--ignorebroken",
+                "a package that cannot be installed ends the build",
+                "exclude the package, or drop the option",
+            ),
+        ];
+        for (option, why, hint) in OPTIONS.iter().filter(|(name, ..)| header.has(name)) {
+            let message = format!("%packages {option} has no effect: {why}");
+            let problem = Problem::warning(message).at(files.location(header.span));
+            self.problems.push(problem.hint(*hint));
         }
     }
 

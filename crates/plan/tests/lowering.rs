@@ -257,3 +257,73 @@ fn what_pre_will_make_is_not_missed_before_it_has_run() {
     );
     assert_eq!(third.plan.unwrap().layers[0].commands[0].item.name, "lang");
 }
+
+/// What is included is part of the definition: a text that changes where it lies changes the steps it is in, and no other.
+#[test]
+fn included_texts_are_part_of_the_steps() {
+    let plan = |script: &'static str, command: &'static str| {
+        let files = [
+            (
+                "a.ks",
+                "%include http://site.example/c.ks\n%post\n%include http://site.example/s.inc\n%end\n%certificate --filename=a.pem --type=anchor\nx\n%end\n",
+            ),
+            ("http://site.example/c.ks", command),
+            ("http://site.example/s.inc", script),
+        ];
+        let lowered = of(&files, &bookworm());
+        assert_eq!(errors(&lowered), Vec::<String>::new());
+        lowered.plan.unwrap()
+    };
+    let before = plan("echo one\n", "timezone UTC\n");
+    let script = plan("echo two\n", "timezone UTC\n");
+    let command = plan("echo one\n", "timezone Europe/Prague\n");
+    assert_ne!(before.id(), script.id());
+    assert_ne!(before.id(), command.id());
+    let commands = |plan: &Plan| plan.layers[0].command_id();
+    assert_eq!(commands(&before), commands(&script));
+    assert_ne!(commands(&before), commands(&command));
+    // Scripts bring no packages, commands and certificates may.
+    assert_eq!(before.request_id(), script.request_id());
+    assert_ne!(before.request_id(), command.request_id());
+}
+
+/// No option is dropped silently.
+#[test]
+fn options_of_packages_without_effect_are_said() {
+    let text =
+        "%packages --multilib --timeout=30 --retries=5 --ignorebroken --ignoremissing\nvim\n%end\n";
+    let lowered = of(&[("a.ks", text)], &bookworm());
+    let said: Vec<&str> = lowered
+        .problems
+        .iter()
+        .map(|p| p.message.as_str())
+        .collect();
+    assert_eq!(said.len(), 4, "{said:?}");
+    for option in ["--multilib", "--timeout", "--retries", "--ignorebroken"] {
+        assert!(
+            said.iter().any(|s| s.contains(option)),
+            "{option}: {said:?}"
+        );
+    }
+}
+
+/// Each distribution's files are read in the language of its own installer.
+#[test]
+fn the_language_is_that_of_the_distributions_installer() {
+    let module = "module --name=nodejs --stream=18\n%packages --excludeWeakdeps\nvim\n%end\n";
+    let of_distribution = |name: &str| {
+        let input = Input {
+            distribution: Some(name.to_owned()),
+            ..Input::default()
+        };
+        errors(&of(&[("a.ks", module)], &input))
+    };
+    assert_eq!(of_distribution("almalinux:8"), Vec::<String>::new());
+    assert!(!of_distribution("almalinux:10").is_empty());
+    assert!(!of_distribution("debian:bookworm").is_empty());
+    let unknown = of_distribution("slackware:15");
+    assert!(
+        unknown.iter().any(|e| e.contains("slackware:15")),
+        "{unknown:?}"
+    );
+}

@@ -10,6 +10,7 @@ pub mod looks;
 mod report;
 pub mod run;
 pub mod scripts;
+pub mod selinux;
 pub mod store;
 
 pub use calls::{EXPORT_SPARSE, FUNCTIONS};

@@ -1,11 +1,12 @@
 //! Every command of a kickstart, judged in the running system: one image with all of them, booted once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use kiln_testkit::Mirror;
 
-use crate::disk::{FAT, extract};
+use crate::disk::{FAT, SQUASHFS, extract};
 use crate::harness::{Ran, Turn, text, tool};
 
 fn data(name: &str) -> PathBuf {
@@ -53,6 +54,7 @@ fn every_command_takes_effect_in_the_running_system() {
         .says(&["%addon org_fedora_oscap has no effect"]);
     let disk = turn.path("output/disk.raw");
     menu(&turn, &disk);
+    labels(&turn, &disk);
     let facts = boot(&turn, &disk);
     accounts(&facts);
     language_and_time(&facts);
@@ -86,6 +88,71 @@ fn menu(turn: &Turn, disk: &Path) {
     for line in ["set timeout=7", "set default=safe", "kiln.commands=1"] {
         assert!(menu.stdout.contains(line), "{line}\n{}", menu.whole());
     }
+}
+
+/// Every file has the label that libselinux's own look-up gives for the image's own policy.
+fn labels(turn: &Turn, disk: &Path) {
+    let squash = extract(disk, SQUASHFS, turn.path("root"));
+    let root = turn.path("unpacked");
+    tool(
+        "unsquashfs",
+        &["-q", "-n", "-d", &text(&root), &text(&squash)],
+    )
+    .assert(0);
+    let contexts = text(&root.join("etc/selinux/default/contexts/files/file_contexts"));
+    let dump = tool(
+        "getfattr",
+        &[
+            "-R",
+            "-P",
+            "-h",
+            "-n",
+            "security.selinux",
+            "--absolute-names",
+            &text(&root),
+        ],
+    );
+    // It ends with 1 where a file has none: the policy gives none to what is in /proc.
+    let labelled = dump.stdout.split("\n\n").filter_map(|one| {
+        let (head, value) = one.trim().split_once('\n')?;
+        let path = head.strip_prefix("# file: ")?.strip_prefix(&text(&root))?;
+        let label = value
+            .strip_prefix("security.selinux=\"")?
+            .strip_suffix('"')?;
+        let label = label.trim_end_matches("\\000");
+        Some((path.to_owned(), label.to_owned()))
+    });
+    // The tool asks about one sort of file at a time.
+    let mut sorts: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+    for (path, label) in labelled.filter(|(path, _)| !path.is_empty() && !path.contains('\\')) {
+        let kind = fs::symlink_metadata(root.join(&path[1..]))
+            .expect("a file")
+            .file_type();
+        let sort = match (kind.is_dir(), kind.is_symlink(), kind.is_file()) {
+            (true, ..) => "dir",
+            (_, true, _) => "link",
+            (.., true) => "file",
+            _ => continue,
+        };
+        sorts.entry(sort).or_default().push((path, label));
+    }
+    let mut judged = 0;
+    for (sort, files) in &sorts {
+        for some in files.chunks(2000) {
+            let mut arguments = vec!["-f", &contexts, "-m", sort];
+            arguments.extend(some.iter().map(|(path, _)| path.as_str()));
+            let said = tool("matchpathcon", &arguments);
+            let lines = said.assert(0).stdout.lines().zip(some);
+            for (line, (path, label)) in lines {
+                assert_eq!(line, format!("{path}\t{label}"), "-m {sort}");
+                judged += 1;
+            }
+        }
+    }
+    assert!(
+        judged > 5000 && sorts.len() == 3,
+        "only {judged} files have labels"
+    );
 }
 
 fn boot(turn: &Turn, disk: &Path) -> Facts {
@@ -209,10 +276,19 @@ fn system(facts: &Facts) {
             "ssh enabled active",
         ],
     );
-    facts.has("part", &["people ext4", "/home", "ext4 rw"]);
+    facts.has("part", &["people ext4", "/home", "rw,noatime"]);
     facts.has("xconfig", &["graphical.target", "active"]);
     facts.has("firstboot", &["masked"]);
-    facts.has("selinux", &["no selinux"]);
+    // Permissive: the labels are those that Kiln computed, and the policy is the one in the image.
+    facts.has(
+        "selinux",
+        &[
+            "enforce 0",
+            "system_u:object_r:net_conf_t:s0 /etc/hostname",
+            "system_u:object_r:init_exec_t:s0 /usr/lib/systemd/systemd",
+        ],
+    );
+    facts.lacks("selinux", &["unlabeled_t"]);
     assert_eq!(facts.of("failed").trim(), "", "{}", facts.0);
 }
 

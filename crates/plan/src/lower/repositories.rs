@@ -5,6 +5,9 @@ use crate::definition::{Definition, RepositoryDefinition};
 use crate::model::{Layer, Located, Repository, RpmRepository, RpmSource};
 use crate::problem::Problem;
 
+/// The name of the RPM repository that `url` names.
+pub(super) const URL: &str = "url";
+
 /// `debian:SUITE` where a kickstart's `url` names a Debian suite.
 pub(super) fn suite_of_url(layers: &[Layer]) -> Option<String> {
     let command = commands(layers, "url").last()?;
@@ -138,7 +141,7 @@ impl Lowering<'_> {
         base: &str,
     ) -> Option<RpmRepository> {
         let said = &command.item;
-        let name = said.text("--name").unwrap_or("url").to_owned();
+        let name = said.text("--name").unwrap_or(URL).to_owned();
         let text = |option: &str| said.text(option).map(str::to_owned);
         let source = text(base)
             .map(RpmSource::Base)

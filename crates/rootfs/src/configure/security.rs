@@ -111,8 +111,7 @@ pub(super) fn selinux(draft: &mut Draft<'_>) {
                 variables,
             });
             if mode != "disabled" {
-                let message =
-                    "sets the mode only; Debian's kernel also wants security=selinux selinux=1";
+                let message = "takes effect only with security=selinux selinux=1 among the kernel's arguments";
                 draft.warn(message, "add them to bootloader --append");
             }
         }

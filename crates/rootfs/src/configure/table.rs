@@ -201,7 +201,7 @@ pub const RPM: &[Entry] = &[
     ignore("rhsm", SUBSCRIPTION, REGISTER),
     execute(
         "selinux",
-        "sets the mode in /etc/selinux/config; adds selinux-policy-targeted unless disabled",
+        "sets the mode in /etc/selinux/config; adds selinux-policy-targeted unless disabled; every file has its label in the image then",
     ),
     ignore("syspurpose", SUBSCRIPTION, REGISTER),
     execute("timesource", "adds a time source for chrony"),
@@ -350,7 +350,7 @@ pub const TABLE: &[Entry] = &[
     ),
     execute(
         "selinux",
-        "sets the mode in /etc/selinux/config where %packages has a policy",
+        "sets the mode in /etc/selinux/config where %packages has a policy; every file has its label in the image then",
     ),
     execute("services", "disables, then enables units"),
     record("shutdown", HOST),
