@@ -15,6 +15,8 @@ use crate::residue::names;
 const COMMANDS: &str = "executing";
 const SCRIPT: &str = "running 1 script";
 const FINISH: &str = "finishing";
+/// The second machine's output.
+const IMAGE: &str = "image-b";
 
 /// The image of the machine that filled the shared cache, once.
 static FILLED: OnceLock<String> = OnceLock::new();
@@ -68,7 +70,9 @@ impl Setting {
     /// A build of the machine with this cache, which has nothing but the lock.
     fn build(&self, cache: &str, more: &[&str]) -> Ran {
         let cache = text(&self.turn.path(cache));
-        let output = ["--locked", "-o", "b", "--cache-dir", &cache];
+        // Artifacts that are there would be kept.
+        let _ = fs::remove_dir_all(self.turn.path(IMAGE));
+        let output = ["--locked", "-o", IMAGE, "--cache-dir", &cache];
         let ran = self.turn.kiln(&self.arguments(&[&output, more].concat()));
         ran.assert(0);
         ran
@@ -115,7 +119,7 @@ impl Setting {
             damage.inflict(object);
         }
         let ran = self.build("b", &[]);
-        assert_eq!(self.digest("b"), right, "{}", ran.whole());
+        assert_eq!(self.digest(IMAGE), right, "{}", ran.whole());
         for (title, object, damage) in damages {
             let name = object.file_name().expect("a name").to_string_lossy();
             let warned = ran.stderr.lines().any(|line| line.contains(&*name));
@@ -192,7 +196,7 @@ fn a_second_machine_starts_warm_and_survives_every_damage() {
     let (setting, right) = Setting::filled();
     let ran = setting.build("b", &[]);
     no_warning(&ran);
-    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
     ran.says(&[
         "cached tools: unpacking the build tools (from the shared cache)",
         "cached generating the initramfs (from the shared cache)",
@@ -254,7 +258,7 @@ fn blocks_survive(setting: &Setting, right: &str) {
     let ran = setting.build("b", &["--shared-cache-mode", "read"]);
     ran.says(&[chunk]);
     assert!(!ran.stderr.contains(" 0 new blocks"), "{}", ran.whole());
-    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
 
     setting
         .turn
@@ -263,7 +267,7 @@ fn blocks_survive(setting: &Setting, right: &str) {
     fs::remove_dir_all(setting.turn.path("b/layers").join(&finish)).expect("a layer");
     let ran = setting.build("b", &["--shared-cache-mode", "read"]);
     ran.says(&[&finish, "another key", "done finishing"]);
-    assert_eq!(setting.digest("b"), right, "{}", ran.whole());
+    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
 }
 
 #[test]
