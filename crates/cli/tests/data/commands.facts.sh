@@ -27,5 +27,5 @@ ask packages 'ls /usr/share/doc/nano; find /usr/share/man -name "nano*"; find /u
 ask certificate 'ls -l /etc/ssl/certs | grep lab-ca; grep -c "$(sed -n 2p /usr/local/share/ca-certificates/lab-ca.crt)" /etc/ssl/certs/ca-certificates.crt; cat /etc/ssl/lab/extra.pem | head -n 1'
 ask authselect 'grep -h pam_mkhomedir /etc/pam.d/common-session'
 ask scripts 'cat /root/early /root/perl.log /root/outside /root/from-afar; ls /mnt /run/kiln 2>&1; cat /etc/resolv.conf 2>/dev/null | grep -c nameserver'
-ask failed 'systemctl --failed --no-legend'
+ask failed 'systemctl --failed --no-legend; echo nothing else'
 echo "== end"

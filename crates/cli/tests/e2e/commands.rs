@@ -289,7 +289,7 @@ fn system(facts: &Facts) {
         ],
     );
     facts.lacks("selinux", &["unlabeled_t"]);
-    assert_eq!(facts.of("failed").trim(), "", "{}", facts.0);
+    assert_eq!(facts.of("failed").trim(), "nothing else", "{}", facts.0);
 }
 
 fn files(facts: &Facts) {
