@@ -102,19 +102,13 @@ impl Bench {
     fn leave_out_a_package(&self) -> Result<String> {
         let file = self.layer(1)?;
         let text = fs::read_to_string(&file).map_err(trouble("reading", &file))?;
-        let (packages, rest) = text
-            .split_once("%packages")
-            .and_then(|(before, after)| {
-                let (packages, rest) = after.split_once("\n%end")?;
-                Some((format!("{before}%packages{packages}"), rest.to_owned()))
-            })
-            .ok_or_else(|| format!("{} has no %packages", file.display()))?;
-        let (kept, last) = packages.rsplit_once('\n').ok_or("%packages is empty")?;
-        fs::write(&file, format!("{kept}\n%end{rest}")).map_err(trouble("writing", &file))?;
+        let (text, package) = without_last_package(&text)
+            .ok_or_else(|| format!("{} asks for no package", file.display()))?;
+        fs::write(&file, text).map_err(trouble("writing", &file))?;
         let mut lock = std::process::Command::new(&self.kiln);
         lock.arg("--cache-dir").arg(self.work.join("cache"));
         process::run(lock.args(["lock", "--offline"]).arg(&self.project))?;
-        Ok(last.trim().to_owned())
+        Ok(package)
     }
 
     /// Copies the peer's root, runs one command in the copy, and compresses it as Kiln's image is.
@@ -140,6 +134,20 @@ impl Bench {
     }
 }
 
+/// A kickstart without the last plain name of its last `%packages` section, and that name.
+fn without_last_package(text: &str) -> Option<(String, String)> {
+    let (before, after) = text.rsplit_once("%packages")?;
+    let (section, rest) = after.split_once("%end")?;
+    let plain = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    // The first line has the section's options.
+    let name = section.lines().skip(1).filter(plain).last()?;
+    let kept = section.replacen(&format!("\n{name}\n"), "\n", 1);
+    Some((
+        format!("{before}%packages{kept}%end{rest}"),
+        name.to_owned(),
+    ))
+}
+
 /// The layers' files, as the manifest names them; the layers that Kiln adds have none.
 fn layers(manifest: &Path, project: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string(manifest).map_err(trouble("reading", manifest))?;
@@ -153,4 +161,22 @@ fn layers(manifest: &Path, project: &Path) -> Result<Vec<PathBuf>> {
         .filter_map(|layer| layer.as_str().or(layer["name"].as_str()));
     let files = names.map(|name| PathBuf::from(format!("{name}.ks")));
     Ok(files.filter(|file| project.join(file).is_file()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_name_goes_and_nothing_else() {
+        let text =
+            "lang C\n%packages --nocore\nvim\n# more\nnano\n-sl\n@x\n%end\n%post\nnano\n%end\n";
+        let (without, name) = without_last_package(text).unwrap();
+        assert_eq!(name, "nano");
+        assert_eq!(
+            without,
+            "lang C\n%packages --nocore\nvim\n# more\n-sl\n@x\n%end\n%post\nnano\n%end\n"
+        );
+        assert!(without_last_package("%packages\n@x\n%end\n").is_none());
+    }
 }
