@@ -358,16 +358,7 @@ fn a_full_disk_ends_the_storing_and_not_the_image_needs_root() {
     need_root();
     let work = tempfile::tempdir().unwrap();
     let script = format!(r#"mount -t tmpfs -o size=80m tmpfs "${STORE}" && exec "$@""#);
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        &script,
-        "sh",
-    ]);
+    let mut command = nasty::own_mounts(&script);
     command.arg(std::env::current_exe().unwrap());
     command.args([
         "--exact",

@@ -116,16 +116,7 @@ fn kernel_and_unsquashfs_list_70000_names_and_65535_owners_needs_root_and_loop()
     let mount = work.path().join("mount");
     fs::create_dir(&mount).unwrap();
     let script = r#"mount -t squashfs -o loop,ro "$1" "$2" && cd "$2/big" && find . -mindepth 1 -printf '%f %U %s\n' | LC_ALL=C sort && cat 07000-* 69000-*"#;
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ]);
+    let mut command = nasty::own_mounts(script);
     let seen = run(command.arg(&image).arg(&mount)).stdout;
     let seen = String::from_utf8(seen).unwrap();
     let names = [7000, 69_000]

@@ -42,7 +42,7 @@ const ALL: &[Wanted] = &[
         rows: &[
             ("lang", "LANG=en_US.UTF-8 in /etc/locale.conf"),
             ("%packages", "@kde-media"),
-            ("%post", "write its output to /root/ks-post.log"),
+            ("%post", "write its output to /var/log/ks-post.log"),
             ("user", "make user liveuser in groups wheel"),
         ],
         repositories: 3,

@@ -26,6 +26,6 @@ ask selinux 'echo enforce $(cat /sys/fs/selinux/enforce); for f in /etc/hostname
 ask packages 'ls /usr/share/doc/nano; find /usr/share/man -name "nano*"; find /usr/share/locale -name "*.mo" | cut -d/ -f5 | sort -u; dpkg -s man-db 2>&1 | grep -c "ok installed"'
 ask certificate 'ls -l /etc/ssl/certs | grep lab-ca; grep -c "$(sed -n 2p /usr/local/share/ca-certificates/lab-ca.crt)" /etc/ssl/certs/ca-certificates.crt; cat /etc/ssl/lab/extra.pem | head -n 1'
 ask authselect 'grep -h pam_mkhomedir /etc/pam.d/common-session'
-ask scripts 'cat /root/early /root/perl.log /root/outside /root/from-afar; ls /mnt /run/kiln 2>&1; cat /etc/resolv.conf 2>/dev/null | grep -c nameserver'
+ask scripts 'cat /srv/early /srv/perl.log /srv/outside /srv/from-afar; ls /mnt /run/kiln 2>&1; cat /etc/resolv.conf 2>/dev/null | grep -c nameserver'
 ask failed 'systemctl --failed --no-legend; echo nothing else'
 echo "== end"

@@ -72,11 +72,7 @@ fn site(turn: &Turn) -> Mirror {
     let network = "network --device=lab0 --bootproto=static --ip=192.0.2.10 --netmask=255.255.255.0 \
                    --gateway=192.0.2.1 --nameserver=192.0.2.53 --onboot=no\n";
     fs::write(site.join("network.ks"), network).expect("a file");
-    fs::write(
-        site.join("script.inc"),
-        "echo from afar > /root/from-afar\n",
-    )
-    .expect("a file");
+    fs::write(site.join("script.inc"), "echo from afar > /srv/from-afar\n").expect("a file");
     Mirror::of(site)
 }
 
@@ -324,7 +320,7 @@ fn files(facts: &Facts) {
 fn a_missing_interpreter_is_named_and_onerror_runs() {
     let turn = Turn::warm();
     turn.minimal_with(
-        "%post\necho seen > /root/seen\n%end\n%post --interpreter=/usr/bin/python3\nprint(1)\n%end\n\
+        "%post\necho seen > /srv/seen\n%end\n%post --interpreter=/usr/bin/python3\nprint(1)\n%end\n\
          %onerror\necho \"onerror has $(ls /mnt/sysimage/usr/bin/dpkg) $INSTALL_ROOT\"\n%end\n",
     );
     let ran: Ran = turn.kiln(&["build", "--verbose", "minimal.ks", "-o", "output"]);

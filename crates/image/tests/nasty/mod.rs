@@ -61,22 +61,21 @@ pub(crate) fn unsquash(image: &Path, target: &Path) {
     assert!(complaints.is_empty(), "{complaints}");
 }
 
+/// A shell whose mounts nobody else sees; its arguments are added to the command.
+pub(crate) fn own_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.args([script, "sh"]);
+    command
+}
+
 /// Mounts with the kernel in a mount namespace of its own and copies everything out.
 pub(crate) fn kernel_copy(image: &Path, target: &Path) {
     let mount = target.with_extension("mount");
     fs::create_dir_all(&mount).unwrap();
     fs::create_dir_all(target).unwrap();
     let script = r#"mount -t squashfs -o loop,ro "$1" "$2" && cp -a "$2/." "$3" && umount "$2""#;
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ]);
+    let mut command = own_mounts(script);
     run(command.arg(image).arg(&mount).arg(target));
 }
 
