@@ -113,11 +113,6 @@ impl Shared {
             pusher.finish(self.share.url(), steps);
         }
     }
-
-    /// Hears of trouble; a share that is given up is mentioned once.
-    fn trouble(&self, steps: &Steps<'_>, error: &kiln_share::Error) {
-        warn(steps, error);
-    }
 }
 
 impl Drop for Shared {

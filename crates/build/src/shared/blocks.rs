@@ -94,7 +94,7 @@ impl Shared {
                         break;
                     }
                 },
-                Err(error) => self.trouble(steps, &error),
+                Err(error) => super::warn(steps, &error),
             }
             if adopted as usize >= missing.len() {
                 wanted.clear();
@@ -132,7 +132,7 @@ impl Shared {
             match self.share.fetch_whole(std::slice::from_ref(chunk)) {
                 Ok(bytes) => file.write_all_at(&bytes, offset).map_err(|e| local(&e))?,
                 // A gap: only its blocks are missed.
-                Err(error) if !self.share.is_given_up() => self.trouble(steps, &error),
+                Err(error) if !self.share.is_given_up() => super::warn(steps, &error),
                 Err(error) => return Err(error),
             }
         }

@@ -47,7 +47,7 @@ impl Shared {
         }
         let found = self.share.find(kind, id);
         found.unwrap_or_else(|error| {
-            self.trouble(steps, &error);
+            super::warn(steps, &error);
             None
         })
     }
@@ -58,7 +58,7 @@ impl Shared {
             return Vec::new();
         }
         let names = self.share.newest(kind, most).unwrap_or_else(|error| {
-            self.trouble(steps, &error);
+            super::warn(steps, &error);
             Vec::new()
         });
         names.iter().filter_map(|name| name.parse().ok()).collect()
@@ -82,7 +82,7 @@ impl Shared {
         step.summarise("it cannot be used".to_owned());
         locked(&self.spoiled).insert(id);
         match trouble {
-            Trouble::Share(error) => self.trouble(steps, &error),
+            Trouble::Share(error) => super::warn(steps, &error),
             // The end of the build says that it was stopped.
             Trouble::Local(failure) if failure.kind == crate::FailureKind::Cancelled => {}
             Trouble::Local(failure) => {
