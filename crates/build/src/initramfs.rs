@@ -11,16 +11,16 @@
 //!   looks.json                                paths, what was asked of them, and their states
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use kiln_plan::{Hasher, Id};
 use kiln_rootfs::debian::{export, initramfs};
-use kiln_rootfs::looks::{Sight, states};
+use kiln_rootfs::looks::{Question, Sight, questions, states};
 use kiln_rootfs::{Layer, Place, Reporter};
-use kiln_sandbox::{CancelToken, Look, Root};
+use kiln_sandbox::{CancelToken, Root};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,15 +32,15 @@ use crate::steps::Step;
 use crate::{Failure, Unit};
 
 /// To be raised when results of an older Kiln must not be taken.
-const CODE: &str = "1";
+const CODE: &str = "2";
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
 /// Results of other machines that are tried for a root.
 const TRIED: usize = 2;
 const LOOKS: &str = "looks.json";
 
-/// What was asked of paths, and the answers.
-type Now = BTreeMap<(String, Look), String>;
+/// What was asked, and the answers.
+type Now = BTreeMap<Question, String>;
 
 /// A stored result: the file that names it, its layer, and what it says.
 type Candidate = (PathBuf, Layer, Facts);
@@ -173,8 +173,7 @@ impl Session<'_> {
             let sights: Vec<Vec<Sight>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
             let now = self.now(place, &sights)?;
-            let same =
-                |sight: &Sight| now.get(&(sight.path.clone(), sight.look)) == Some(&sight.state);
+            let same = |sight: &Sight| now.get(&sight.question) == Some(&sight.state);
             fitting = sights
                 .iter()
                 .position(|sights| !sights.is_empty() && sights.iter().all(same));
@@ -208,15 +207,9 @@ impl Session<'_> {
 
     /// What this root answers to everything that any candidate asked.
     fn now(&self, place: &Place<'_>, sights: &[Vec<Sight>]) -> Result<Now, Failure> {
-        let asked: BTreeSet<(String, Look)> = sights
-            .iter()
-            .flatten()
-            .map(|sight| (sight.path.clone(), sight.look))
-            .collect();
-        let found = states(place, &asked)?.into_iter();
-        Ok(found
-            .map(|sight| ((sight.path, sight.look), sight.state))
-            .collect())
+        let asked = sights.iter().flatten().map(|sight| sight.question.clone());
+        let found = states(place, &asked.collect())?.into_iter();
+        Ok(found.map(|sight| (sight.question, sight.state)).collect())
     }
 
     fn generate(
@@ -262,7 +255,7 @@ impl Session<'_> {
             },
             ..place
         };
-        let sights = states(&untouched, &looks.into_iter().collect())?;
+        let sights = states(&untouched, &questions(looks))?;
         let facts = Facts {
             version: made.version.clone(),
             root: root.id,

@@ -244,6 +244,8 @@ pub(crate) struct Notification {
     pub(crate) number: i32,
     pub(crate) arch: u32,
     pub(crate) arguments: [u64; 6],
+    /// The address of the instruction behind the call.
+    pub(crate) instruction: u64,
 }
 
 /// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND` and `_SET_FLAGS` of `linux/seccomp.h`.
@@ -271,6 +273,7 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notif
         number: got.data.nr,
         arch: got.data.arch,
         arguments: got.data.args,
+        instruction: got.data.instruction_pointer,
     })
 }
 

@@ -24,6 +24,9 @@ use crate::sys::{self, Notification};
 /// `PATH_MAX` of `linux/limits.h`, with its NUL byte.
 const PATH_MAX: usize = 4096;
 
+/// Where the dynamic linker finds which file a library's name means (ld.so(8)).
+pub const LINKER_CACHE: &str = "/etc/ld.so.cache";
+
 /// What a run learned of a path, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Look {
@@ -33,6 +36,8 @@ pub struct Look {
     pub names: bool,
     /// It was executed.
     pub executed: bool,
+    /// The dynamic linker looked up names of libraries in it; only of [`LINKER_CACHE`].
+    pub linked: bool,
 }
 
 /// What a run has looked at: every path whose existence, type, attributes, content or names it has asked for.
@@ -124,13 +129,20 @@ impl Notes {
             self.incomplete(name);
             return;
         };
-        let look = Look {
+        let mut look = Look {
             content: matches!(seen, Seen::Open { .. } | Seen::Execute { .. }),
             names: matches!(seen, Seen::List),
             executed: matches!(seen, Seen::Execute { .. }),
+            linked: false,
         };
         match self.path(notification, seen) {
-            Ok(Some(path)) => self.note(path, look),
+            Ok(Some(path)) => {
+                // Every program opens it, but for a few of its lines only.
+                if path == LINKER_CACHE && look.content && is_linker(notification) {
+                    (look.content, look.linked) = (false, true);
+                }
+                self.note(path, look);
+            }
             Ok(None) => {}
             Err(why) => self.incomplete(why),
         }
@@ -145,6 +157,7 @@ impl Notes {
         entry.content |= look.content;
         entry.names |= look.names;
         entry.executed |= look.executed;
+        entry.linked |= look.linked;
     }
 
     /// The path that a call is about; `None` if it is none of the root's.
@@ -224,6 +237,27 @@ impl Notes {
     }
 }
 
+/// Whether a call was made by the code of the dynamic linker. In doubt it was not.
+fn is_linker(of: &Notification) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", of.process)).unwrap_or_default();
+    let here = maps
+        .lines()
+        .filter_map(mapping)
+        .find(|(start, end, _)| (*start..*end).contains(&of.instruction));
+    here.is_some_and(|(_, _, file)| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ld-linux") || name.starts_with("ld-2.")
+    })
+}
+
+/// Start, end and file of a line of `/proc/PID/maps` (proc_pid_maps(5)).
+fn mapping(line: &str) -> Option<(u64, u64, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some((address(start)?, address(end)?, rest.split_once('/')?.1))
+}
+
 fn link(path: &Path) -> Noted<String> {
     let target =
         std::fs::read_link(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
@@ -282,6 +316,18 @@ mod tests {
         assert_eq!(join("/", ""), "/");
         assert_eq!(join("/chroot", "/etc/passwd"), "/chroot/etc/passwd");
         assert_eq!(join("pipe:[12]", ""), "");
+    }
+
+    #[test]
+    fn mappings_have_a_range_and_a_file() {
+        let line = "7f10c8a4d000-7f10c8a73000 r-xp 00001000 00:1f 42   /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+        let (start, end, file) = mapping(line).expect("a mapping");
+        assert_eq!((start, end), (0x7f10_c8a4_d000, 0x7f10_c8a7_3000));
+        assert!(file.ends_with("ld-linux-x86-64.so.2"));
+        assert_eq!(
+            mapping("7ffe1000-7ffe2000 rw-p 00000000 00:00 0   [stack]"),
+            None
+        );
     }
 
     #[test]

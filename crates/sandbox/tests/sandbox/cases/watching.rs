@@ -4,14 +4,14 @@ use super::prelude::*;
 
 pub(super) fn looks(f: &Fixture) -> Outcome {
     let base = f.path("base");
-    for name in ["a", "rel", "secret", "old"] {
+    for name in ["a", "rel", "secret", "old", "ld.so.cache"] {
         fs::write(base.join("etc").join(name), name)?;
     }
     std::os::unix::fs::symlink("a", base.join("etc/l"))?;
     f.give_to_root_inside(&base.join("etc"))?;
     let mut request = f.script(
         "cat /etc/a; [ -e /etc/missing ]; cd /etc; readlink l; cat ../etc/rel; ls /bin; \
-         ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
+         cat /etc/ld.so.cache; ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
     );
     request.watch = Some(["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec());
     let seen = f.run(&request)?;
@@ -28,6 +28,10 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
     for path in ["/etc/missing", "/etc/l"] {
         check(!look(path)?.content, || format!("{path} was not read"))?;
     }
+    // Not the dynamic linker: `cat` reads all of it.
+    check(look("/etc/ld.so.cache")?.content, || {
+        "the linker's cache was read".into()
+    })?;
     check(look("/bin")?.names, || "/bin was listed".into())?;
     check(!look("/etc")?.names, || "/etc was not listed".into())?;
     check(look("/bin/sh")?.executed, || "/bin/sh was executed".into())?;
