@@ -7,19 +7,21 @@
 //!
 //! The dynamic linker reads a cache that changes with every library of the root, but only its lines for the names that it is asked
 //! for. A name that it was asked for is the last part of a path that it then opened, or tried to (ld.so(8)): of all
-//! last parts that look like a library's name the lines count, and not the cache as a whole.
+//! last parts that look like a library's name the lines count, and not the cache as a whole. Likewise, of directories that were
+//! searched for names only the names found count, where it is known what was searched for ([`Search`]).
 
 mod linker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Call, CallError, ErrorKind, LINKER_CACHE, Look};
+use kiln_sandbox::{Call, CallError, ErrorKind, LINKER_CACHE, Look, Looks, Search};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -53,6 +55,18 @@ pub enum Question {
     Path(String, Look),
     /// Which files the dynamic linker's cache names for a library.
     Library(String),
+    /// Which names are below a directory.
+    Search(Search),
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Path(path, _) => f.write_str(path),
+            Question::Library(name) => write!(f, "the dynamic linker's entry for {name}"),
+            Question::Search(search) => write!(f, "what is searched for in {}", search.directory),
+        }
+    }
 }
 
 /// What was asked, and the digest of the answer.
@@ -70,19 +84,23 @@ struct Request {
     epoch: i64,
 }
 
-/// What has to be asked of a root to know whether a run that looked at these paths would see the same there.
-pub fn questions(looks: BTreeMap<String, Look>) -> BTreeSet<Question> {
-    let linked = looks.values().any(|look| look.linked);
+/// What has to be asked of a root to know whether a run that looked like this would see the same there.
+pub fn questions(looks: Looks) -> BTreeSet<Question> {
+    let paths = looks.paths;
+    let linked = paths.values().any(|look| look.linked);
     let library = |path: &String| linker::library(path).map(Question::Library);
-    let libraries: BTreeSet<Question> = looks
+    let libraries: BTreeSet<Question> = paths
         .keys()
         .filter(|path| linked && *path != LINKER_CACHE)
         .filter_map(library)
         .collect();
-    let paths = looks
+    let searches = looks.searches.into_iter().map(Question::Search);
+    paths
         .into_iter()
-        .map(|(path, look)| Question::Path(path, look));
-    paths.chain(libraries).collect()
+        .map(|(path, look)| Question::Path(path, look))
+        .chain(libraries)
+        .chain(searches)
+        .collect()
 }
 
 /// The answers that the root at `place` gives. Programs bring their interpreters along.
@@ -209,6 +227,7 @@ fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> Str
     let fed = match (question, cache) {
         (Question::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
         (Question::Library(_), Err(error)) => Err(copy(error)),
+        (Question::Search(search), _) => found(&mut hash, search),
         // Its lines count, and each is a question of its own.
         (Question::Path(_, look), _) if look.linked && *look == LINKED => Ok(()),
         (Question::Path(path, look), _) => feed(&mut hash, Path::new(path), *look, epoch),
@@ -254,6 +273,31 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
         names.sort();
         names.iter().for_each(|name| hash.update(name));
     }
+    Ok(())
+}
+
+/// All names that were searched for, and what they are names of.
+fn found(hash: &mut Sha256, search: &Search) -> io::Result<()> {
+    let mut found = Vec::new();
+    let mut pending = vec![(PathBuf::from(&search.directory), 1)];
+    while let Some((directory, depth)) = pending.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            if search
+                .names
+                .iter()
+                .any(|names| names.fit(name.as_deref().unwrap_or_default()))
+            {
+                found.push(format!("{path:?} {kind:?}\n"));
+            }
+            if kind.is_dir() && search.depth.is_none_or(|most| depth < most) {
+                pending.push((path, depth + 1));
+            }
+        }
+    }
+    found.sort();
+    found.iter().for_each(|entry| hash.update(entry));
     Ok(())
 }
 
@@ -365,7 +409,10 @@ mod tests {
             let paths = ["/lib/libc.so.6", "/opt/plugin.so", "/etc/passwd"];
             let read = paths.map(|path| (path.to_owned(), READ));
             let all = read.into_iter().chain([(LINKER_CACHE.to_owned(), cache)]);
-            questions(all.collect())
+            questions(Looks {
+                paths: all.collect(),
+                ..Looks::default()
+            })
         };
         let library = |name: &str| Question::Library(name.to_owned());
         let linked = looks(LINKED);
@@ -381,5 +428,30 @@ mod tests {
         let cache = Question::Path(LINKER_CACHE.to_owned(), both);
         assert!(looks(both).contains(&cache));
         assert_ne!(both, LINKED);
+    }
+
+    #[test]
+    fn a_search_is_answered_by_what_it_finds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path().join("a/b")).expect("directories");
+        let state = |depth| {
+            let search = Search {
+                directory: dir.path().to_string_lossy().into_owned(),
+                depth,
+                names: vec![kiln_sandbox::Affixes::of("lib*.so.1")],
+            };
+            state_of(&Question::Search(search), 0, &Ok(Vec::new()))
+        };
+        let (before, shallow) = (state(None), state(Some(1)));
+        fs::write(dir.path().join("a/other"), "").expect("a file");
+        assert_eq!(before, state(None));
+        fs::write(dir.path().join("a/b/libx.so.1"), "").expect("a file");
+        let deep = state(None);
+        assert_ne!(before, deep);
+        assert_eq!(shallow, state(Some(1)));
+        // Another type under the same name.
+        fs::remove_file(dir.path().join("a/b/libx.so.1")).expect("removed");
+        fs::create_dir(dir.path().join("a/b/libx.so.1")).expect("a directory");
+        assert_ne!(deep, state(None));
     }
 }

@@ -13,7 +13,10 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
         "cat /etc/a; [ -e /etc/missing ]; cd /etc; readlink l; cat ../etc/rel; ls /bin; \
          cat /etc/ld.so.cache; ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
     );
-    request.watch = Some(["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec());
+    request.watch = Some(Watch {
+        ignored: ["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec(),
+        globs: Vec::new(),
+    });
     let seen = f.run(&request)?;
     equal(seen.outcome.status, Status::Exited(0))?;
     let looks = seen.outcome.looks.ok_or("nothing was noted")?;
@@ -50,7 +53,7 @@ pub(super) fn unwatched(f: &Fixture) -> Outcome {
 /// Its end is noticed, and what it notes does not keep a killed run alive.
 pub(super) fn killed(f: &Fixture) -> Outcome {
     let mut request = f.script("while :; do cat /etc/hostname; done");
-    request.watch = Some(Vec::new());
+    request.watch = Some(Watch::default());
     request.limits.seconds = Some(2);
     let start = Instant::now();
     let seen = f.run(&request)?;
