@@ -417,3 +417,28 @@ fn blocks_are_carried_to_another_store() {
     let (image, ..) = warm(&tree, theirs.path());
     assert_eq!(image, expected);
 }
+
+/// Blocks made ahead, of only a part of the tree that the image has in the end, are those that the image would have made.
+#[test]
+fn blocks_made_ahead_are_found_by_the_image() {
+    let (all, store) = (tree(150, 3), tempfile::tempdir().unwrap());
+    let prepare = |go_on: &dyn Fn() -> bool| {
+        let packs = Arc::new(open(store.path()));
+        let options = Options {
+            block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
+            ..options()
+        };
+        let made = squashfs::prepare(&all, &options, go_on).unwrap();
+        assert_eq!(packs.finish().trouble, None);
+        made
+    };
+    // Stopped after the first blocks, it keeps these and makes the others the next time.
+    let first = prepare(&|| false);
+    let rest = prepare(&|| true);
+    assert!(first > 0 && rest > 0, "{first} {rest}");
+    assert_eq!(prepare(&|| true), 0);
+    let (image, summary, _) = warm(&all, store.path());
+    assert_eq!(image, cold(&all));
+    assert_eq!(summary.reused_blocks, first + rest);
+    assert!(summary.fragments > 0, "files shorter than a block are left to the image");
+}
