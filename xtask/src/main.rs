@@ -9,6 +9,7 @@ mod peer;
 mod prerequisites;
 mod process;
 mod roots;
+mod space;
 mod test;
 mod tidy;
 mod workspace;
