@@ -16,4 +16,5 @@ mod kill;
 mod residue;
 mod rootless;
 mod shared;
+mod stock;
 mod warm;
