@@ -64,13 +64,14 @@ fn build() -> Command {
 }
 
 /// The end-to-end modules that the test command runs: all. `KILN_KILLS=50 cargo xtask e2e kill::` kills more often than the
-/// ten times of every day.
+/// ten times of every day; `KILN_EDITS=50 cargo xtask e2e edits::` makes all fifty edits that a release has to survive.
 const MODULES: &[&str] = &[
     "bad_input::",
     "beside::",
     "boots::",
     "commands::",
     "desktop::",
+    "edits::",
     "faults::",
     "judges::",
     "kill::",
