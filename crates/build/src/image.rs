@@ -17,8 +17,10 @@ use kiln_plan::{Format, Home, Id};
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
+use crate::ahead::Ahead;
 use crate::artifacts::Made;
 use crate::finish::{home_uuid, image_id, uuid_text};
+use crate::initramfs::Terms;
 use crate::output::{Output, write_failure};
 use crate::pipeline::{Resolved, Session};
 use crate::root::Stack;
@@ -45,6 +47,7 @@ impl Session<'_> {
         resolved: &Resolved,
         root: &Stack,
         output: &Output,
+        ahead: &Ahead,
     ) -> Result<Made, Failure> {
         let disk = output.create(RAW)?;
         let ids = Ids::new(resolved);
@@ -55,9 +58,11 @@ impl Session<'_> {
         };
         // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
         // When one fails, the other ends at once.
-        let race = self.cancel.run.child().map_err(|e| no_descriptor(&e))?;
+        let race = self.child_token()?;
+        let terms = Terms::new(&resolved.plan.compression, root.epoch);
         let (squashed, version) = std::thread::scope(|scope| {
-            let version = scope.spawn(|| ending(&race, self.initramfs(root, &boot, &race)));
+            let version =
+                scope.spawn(|| ending(&race, self.initramfs(root, &boot, terms, ahead, &race)));
             let squashed = ending(&race, self.squashfs(resolved, root, &disk, offset, &race));
             let version = version.join().unwrap_or_else(|_| {
                 Err(Failure::new(
@@ -97,6 +102,11 @@ impl Session<'_> {
         })
     }
 
+    /// A token that is set with the build's own.
+    pub(crate) fn child_token(&self) -> Result<CancelToken, Failure> {
+        self.cancel.run.child().map_err(|e| no_descriptor(&e))
+    }
+
     /// The image's clock: what the user fixed, or the newest repository's date.
     pub(crate) fn epoch(&self, resolved: &Resolved) -> i64 {
         let seconds = |time: std::time::SystemTime| {
@@ -131,11 +141,11 @@ impl Session<'_> {
                     cancel,
                 };
                 let sources = Sources {
+                    prepared: self.recorded(),
                     store: &self.store,
                     layers: &root.layers,
                     shared: self.shared.as_ref().map(|shared| (shared, self.steps)),
                 };
-                self.recorded();
                 let written = squash::write(
                     &place,
                     &sources,

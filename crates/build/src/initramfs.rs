@@ -1,7 +1,7 @@
 //! The initramfs as a step of its own, keyed by what its generator really read.
 //!
-//! What will be read is known only afterwards, so the key has two parts. The first is what is known before: this code and the
-//! clock. Under it stand the results that were made so far, each with every path its generator looked at and the
+//! What will be read is known only afterwards, so the key has two parts. The first is what is known before: this code, the
+//! clock and the level. Under it stand the results that were made so far, each with every path its generator looked at and the
 //! state of that path ([`kiln_rootfs::looks`]); the first whose states are all as they were is the result again.
 //!
 //! ```text
@@ -11,19 +11,20 @@
 //!   looks.json                                paths, what was asked of them, and their states
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use kiln_plan::{Hasher, Id};
+use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::debian::{export, initramfs};
-use kiln_rootfs::looks::{Sight, states};
+use kiln_rootfs::looks::{Question, Sight, questions, states};
 use kiln_rootfs::{Layer, Place, Reporter};
-use kiln_sandbox::{CancelToken, Look, Root};
+use kiln_sandbox::{CancelToken, Noted, Root};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::ahead::Ahead;
 use crate::image::{BootFiles, descriptor};
 use crate::known;
 use crate::pipeline::Session;
@@ -32,26 +33,89 @@ use crate::steps::Step;
 use crate::{Failure, Unit};
 
 /// To be raised when results of an older Kiln must not be taken.
-const CODE: &str = "1";
+const CODE: &str = "2";
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
 /// Results of other machines that are tried for a root.
 const TRIED: usize = 2;
+/// Levels up to this one say that somebody is waiting.
+const QUICK: u32 = 3;
 const LOOKS: &str = "looks.json";
 
-/// What was asked of paths, and the answers.
-type Now = BTreeMap<(String, Look), String>;
+/// What was asked, and the answers.
+type Now = BTreeMap<Question, String>;
 
 /// A stored result: the file that names it, its layer, and what it says.
 type Candidate = (PathBuf, Layer, Facts);
 
-/// The layer of the result for this root.
-fn result_id(root: &Stack) -> Id {
-    Hasher::new("initramfs.v1")
-        .text("code", CODE)
-        .id("root", root.id)
-        .json("epoch", &root.epoch)
-        .finish()
+/// Whether a stored result is right for a root.
+enum Tried {
+    Fits(Box<Candidate>),
+    /// No; what is not as it was for the last of them.
+    None(Option<Question>),
+}
+
+/// Whether the boot files were filled from a stored result.
+enum Reused {
+    /// The kernel's version, and the result's layer.
+    Yes(String, Id),
+    /// No; what has changed since the last one.
+    No(Option<Question>),
+}
+
+/// What a result depends on besides the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Terms {
+    /// `SOURCE_DATE_EPOCH`.
+    pub(crate) epoch: i64,
+    /// The compressor's level where the root's configuration names none; `None` for the generator's own.
+    level: Option<u32>,
+}
+
+impl Terms {
+    /// An image that is compressed in a hurry has an initramfs that is.
+    pub(crate) fn new(compression: &Compression, epoch: i64) -> Self {
+        let quick = compression.level.filter(|level| *level <= QUICK);
+        Terms {
+            epoch,
+            level: quick.filter(|_| compression.codec == Codec::Zstd),
+        }
+    }
+
+    /// Where results for these terms are named, below the cache.
+    fn key(self) -> String {
+        let hasher = Hasher::new("initramfs.v1").text("code", CODE);
+        hasher.json("terms", &self).finish().to_string()
+    }
+}
+
+/// A root that the generator runs over.
+#[derive(Clone, Debug)]
+pub(crate) struct Over {
+    /// Overlay directories, the top one first.
+    pub(crate) lower: Vec<PathBuf>,
+    /// What identifies it.
+    pub(crate) root: Id,
+    pub(crate) terms: Terms,
+}
+
+impl Over {
+    fn of(root: &Stack, terms: Terms) -> Self {
+        Over {
+            lower: root.lower(),
+            root: root.id,
+            terms,
+        }
+    }
+
+    /// The layer of the result.
+    fn result_id(&self) -> Id {
+        Hasher::new("initramfs.v1")
+            .text("code", CODE)
+            .id("root", self.root)
+            .json("terms", &self.terms)
+            .finish()
+    }
 }
 
 /// Where the shared cache lists results for a key.
@@ -77,56 +141,85 @@ impl Session<'_> {
         &self,
         root: &Stack,
         boot: &BootFiles,
+        terms: Terms,
+        ahead: &Ahead,
         cancel: &CancelToken,
     ) -> Result<String, Failure> {
         const TITLE: &str = "generating the initramfs";
-        let results = self.results(root);
-        if let Some((version, id)) = self.reuse(&results, root, boot, cancel)? {
-            let pulled = self.shared.as_ref().is_some_and(|s| s.has_pulled(id));
-            self.steps.cached_here(TITLE, None, pulled);
-            return Ok(version);
+        let over = Over::of(root, terms);
+        let guess = ahead.has_guess();
+        let mut why = None;
+        if !guess {
+            match self.reuse(&over, boot, cancel)? {
+                Reused::Yes(version, id) => {
+                    let pulled = self.shared.as_ref().is_some_and(|s| s.has_pulled(id));
+                    self.steps.cached_here(TITLE, None, pulled);
+                    return Ok(version);
+                }
+                Reused::No(changed) => why = changed.map(|what| format!("because of {what}")),
+            }
         }
-        self.steps.step(TITLE, None, Unit::Bytes, |step| {
-            let version = self.generate(&results, root, boot, step, cancel)?;
+        let steps = self.steps;
+        steps.step_because(why, TITLE, None, Unit::Bytes, |step| {
+            let mut beside = "";
+            let mut version = None;
+            if guess && ahead.settle(self, root, step) {
+                match self.reuse(&over, boot, cancel)? {
+                    Reused::Yes(made, _) => {
+                        version = Some(made);
+                        beside = ", begun beside the last packages";
+                    }
+                    Reused::No(changed) => say_wrong(step, changed.as_ref()),
+                }
+            }
+            let version = match version {
+                Some(version) => version,
+                None => self.generate_sound(root, &over, boot, step, cancel)?,
+            };
             let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
-            step.summarise(format!("kernel {version}, {} MB", bytes / 1_000_000));
+            step.summarise(format!(
+                "kernel {version}, {} MB{beside}",
+                bytes / 1_000_000
+            ));
             Ok(version)
         })
     }
 
-    /// Where results for this root's key are named.
-    fn results(&self, root: &Stack) -> PathBuf {
-        let key = Hasher::new("initramfs.v1")
-            .text("code", CODE)
-            .json("epoch", &root.epoch)
-            .finish();
-        self.store.root().join("initramfs").join(key.to_string())
+    /// Where results for these terms are named.
+    fn results(&self, terms: Terms) -> PathBuf {
+        self.store.root().join("initramfs").join(terms.key())
+    }
+
+    /// Whether there are results to try.
+    pub(crate) fn has_results(&self, terms: Terms) -> bool {
+        !newest_first(&self.results(terms)).is_empty()
     }
 
     fn reuse(
         &self,
-        results: &std::path::Path,
-        root: &Stack,
+        over: &Over,
         boot: &BootFiles,
         cancel: &CancelToken,
-    ) -> Result<Option<(String, Id)>, Failure> {
-        let quiet = Quiet;
+    ) -> Result<Reused, Failure> {
+        let results = &self.results(over.terms);
         let place = Place {
             sandbox: &self.sandbox,
             root: Root::Layers {
-                lower: root.lower(),
+                lower: over.lower.clone(),
             },
-            epoch: root.epoch,
-            reporter: &quiet,
+            epoch: over.terms.epoch,
+            reporter: &Quiet,
             cancel,
         };
-        let mut fitting = self.fitting(&place, results, root)?;
-        if fitting.is_none() && self.pull_results(results, root) {
-            fitting = self.fitting(&place, results, root)?;
+        let mut tried = self.fitting(&place, results, over.root)?;
+        if matches!(tried, Tried::None(_)) && self.pull_results(results, over) {
+            tried = self.fitting(&place, results, over.root)?;
         }
-        let Some((path, layer, facts)) = &fitting else {
-            return Ok(None);
+        let fitting = match tried {
+            Tried::Fits(fitting) => fitting,
+            Tried::None(changed) => return Ok(Reused::No(changed)),
         };
+        let (path, layer, facts) = &*fitting;
         export(
             &place,
             layer.fs.clone(),
@@ -143,11 +236,11 @@ impl Session<'_> {
             for file in [&boot.kernel, &boot.initrd] {
                 empty(file)?;
             }
-            return Ok(None);
+            return Ok(Reused::No(None));
         }
         touch(path);
         self.share_result(results, layer);
-        Ok(Some((facts.version.clone(), layer.info.id)))
+        Ok(Reused::Yes(facts.version.clone(), layer.info.id))
     }
 
     /// A stored result that this root would give again.
@@ -155,8 +248,8 @@ impl Session<'_> {
         &self,
         place: &Place<'_>,
         results: &std::path::Path,
-        root: &Stack,
-    ) -> Result<Option<Candidate>, Failure> {
+        root: Id,
+    ) -> Result<Tried, Failure> {
         let mut candidates: Vec<Candidate> = newest_first(results)
             .into_iter()
             .filter_map(|path| {
@@ -168,22 +261,27 @@ impl Session<'_> {
             .collect();
         let mut fitting = candidates
             .iter()
-            .position(|(_, _, facts)| facts.root == root.id);
+            .position(|(_, _, facts)| facts.root == root);
+        let mut changed = None;
         if fitting.is_none() && !candidates.is_empty() {
             let sights: Vec<Vec<Sight>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
             let now = self.now(place, &sights)?;
-            let same =
-                |sight: &Sight| now.get(&(sight.path.clone(), sight.look)) == Some(&sight.state);
+            let other = |sight: &&Sight| now.get(&sight.question) != Some(&sight.state);
+            let first_other = |sights: &Vec<Sight>| sights.iter().find(other).cloned();
             fitting = sights
                 .iter()
-                .position(|sights| !sights.is_empty() && sights.iter().all(same));
+                .position(|sights| !sights.is_empty() && first_other(sights).is_none());
+            changed = sights.first().and_then(first_other);
         }
-        Ok(fitting.map(|index| candidates.swap_remove(index)))
+        Ok(match fitting {
+            Some(index) => Tried::Fits(Box::new(candidates.swap_remove(index))),
+            None => Tried::None(changed.map(|sight| sight.question)),
+        })
     }
 
     /// Gets results of other machines: the one for this very root, or the newest for its key. Whether there is any.
-    fn pull_results(&self, results: &std::path::Path, root: &Stack) -> bool {
+    fn pull_results(&self, results: &std::path::Path, over: &Over) -> bool {
         let Some(shared) = &self.shared else {
             return false;
         };
@@ -197,7 +295,7 @@ impl Session<'_> {
             }
             layer.is_some()
         };
-        pull(result_id(root))
+        pull(over.result_id())
             || shared
                 .newest(self.steps, &shared_kind(results), TRIED)
                 .into_iter()
@@ -208,41 +306,43 @@ impl Session<'_> {
 
     /// What this root answers to everything that any candidate asked.
     fn now(&self, place: &Place<'_>, sights: &[Vec<Sight>]) -> Result<Now, Failure> {
-        let asked: BTreeSet<(String, Look)> = sights
-            .iter()
-            .flatten()
-            .map(|sight| (sight.path.clone(), sight.look))
-            .collect();
-        let found = states(place, &asked)?.into_iter();
-        Ok(found
-            .map(|sight| ((sight.path, sight.look), sight.state))
-            .collect())
+        let asked = sights.iter().flatten().map(|sight| sight.question.clone());
+        let found = states(place, &asked.collect())?.into_iter();
+        Ok(found.map(|sight| (sight.question, sight.state)).collect())
     }
 
-    fn generate(
+    fn generate_sound(
         &self,
-        results: &std::path::Path,
         root: &Stack,
+        over: &Over,
         boot: &BootFiles,
         step: &Step<'_, '_>,
         cancel: &CancelToken,
     ) -> Result<String, Failure> {
-        let staging = self.store.stage()?;
-        let place = Place::over(
-            &self.sandbox,
-            root.lower(),
-            &staging,
-            root.epoch,
-            step,
-            cancel,
-        );
         // A damaged file of a layer must not get into the initramfs either. Comparing takes a fraction of the time.
         let (made, sound) = std::thread::scope(|scope| {
             let sound = scope.spawn(|| self.check_layers(root, cancel));
-            (initramfs(&place), sound.join())
+            let made = self.generate(over, boot, step, cancel, None);
+            (made, sound.join())
         });
         sound.unwrap_or_else(|_| Err(known::panicked()))?;
-        let made = made?;
+        made
+    }
+
+    /// Generates it over a root, and keeps the result; returns the kernel's version.
+    pub(crate) fn generate(
+        &self,
+        over: &Over,
+        boot: &BootFiles,
+        reporter: &dyn Reporter,
+        cancel: &CancelToken,
+        noted: Option<Noted>,
+    ) -> Result<String, Failure> {
+        let results = self.results(over.terms);
+        let staging = self.store.stage()?;
+        let (lower, epoch) = (over.lower.clone(), over.terms.epoch);
+        let place = Place::over(&self.sandbox, lower, &staging, epoch, reporter, cancel);
+        let made = initramfs(&place, over.terms.level, noted)?;
         export(
             &place,
             staging.fs(),
@@ -250,7 +350,7 @@ impl Session<'_> {
             descriptor(&boot.initrd)?,
         )?;
         let Some(looks) = made.looks else {
-            step.line(
+            reporter.line(
                 kiln_sandbox::Stream::Stdout,
                 "the generator could not be watched, so its result is not kept",
             );
@@ -258,24 +358,24 @@ impl Session<'_> {
         };
         let untouched = Place {
             root: Root::Layers {
-                lower: root.lower(),
+                lower: over.lower.clone(),
             },
             ..place
         };
-        let sights = states(&untouched, &looks.into_iter().collect())?;
+        let sights = states(&untouched, &questions(looks))?;
         let facts = Facts {
             version: made.version.clone(),
-            root: root.id,
+            root: over.root,
             kernel: digest(&boot.kernel)?,
             initrd: digest(&boot.initrd)?,
         };
         let text = serde_json::to_vec(&sights).map_err(|e| internal(&e))?;
-        let id = result_id(root);
+        let id = over.result_id();
         staging.attach(LOOKS, &text)?;
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
         let layer = staging.commit(id, "initramfs", facts)?;
-        self.name_result(results, id);
-        self.share_result(results, &layer);
+        self.name_result(&results, id);
+        self.share_result(&results, &layer);
         Ok(made.version)
     }
 
@@ -302,6 +402,13 @@ impl Session<'_> {
             let _ = fs::remove_file(old);
         }
     }
+}
+
+/// Says in the log why what was begun ahead is of no use.
+pub(crate) fn say_wrong(step: &dyn Reporter, changed: Option<&Question>) {
+    let what = changed.map_or(String::new(), |what| format!(": {what} has changed"));
+    let line = format!("what was begun beside the last packages is of no use{what}");
+    step.line(kiln_sandbox::Stream::Stdout, &line);
 }
 
 /// Looking for a result is not worth a line.

@@ -138,6 +138,33 @@ impl Session<'_> {
     /// Compares the layers of a stack that earlier builds made with their manifests, as far as they have one. A damaged one is
     /// taken out of the store.
     pub(crate) fn check_layers(&self, root: &Stack, cancel: &CancelToken) -> Result<(), Failure> {
+        let Some((number, path)) = self.damage(root, cancel)? else {
+            return Ok(());
+        };
+        evict(&self.store, root.layers.iter().skip(number))?;
+        self.evicted.store(true, Ordering::Relaxed);
+        let message = format!(
+            "/{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
+            String::from_utf8_lossy(&path)
+        );
+        let title = root
+            .layers
+            .get(number)
+            .map_or("", |layer| &layer.info.title);
+        Err(Failure::new(FailureKind::Step, message).cause(again(title)))
+    }
+
+    /// Whether a layer of a stack that an earlier build made is damaged.
+    pub(crate) fn any_damage(&self, root: &Stack, cancel: &CancelToken) -> Result<bool, Failure> {
+        Ok(self.damage(root, cancel)?.is_some())
+    }
+
+    /// The first damaged layer, counted from the lowest, and what in it is damaged.
+    fn damage(
+        &self,
+        root: &Stack,
+        cancel: &CancelToken,
+    ) -> Result<Option<(usize, Vec<u8>)>, Failure> {
         let place = Place {
             sandbox: &self.sandbox,
             root: Root::Layers {
@@ -150,19 +177,11 @@ impl Session<'_> {
         let earlier = root.layers.iter().enumerate();
         for (number, layer) in earlier.filter(|(_, layer)| !self.made(layer)) {
             let damaged = differences(&place, layer, 1)?;
-            if let Some(path) = damaged.first() {
-                evict(&self.store, root.layers.iter().skip(number))?;
-                self.evicted.store(true, Ordering::Relaxed);
-                let message = format!(
-                    "/{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
-                    String::from_utf8_lossy(path)
-                );
-                return Err(
-                    Failure::new(FailureKind::Step, message).cause(again(&layer.info.title))
-                );
+            if let Some(path) = damaged.into_iter().next() {
+                return Ok(Some((number, path)));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -299,7 +318,7 @@ fn contents(file: &File) -> io::Result<Vec<u8>> {
 }
 
 /// The directory of the block store; made by one rename, because it has to have its owner from the start.
-fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
     let path = store.root().join(BLOCKS);
     if !path.is_dir() {
         let private = format!("{BLOCKS}-{}", std::process::id());

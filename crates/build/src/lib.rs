@@ -2,6 +2,7 @@
 //!
 //! [`build`] is the list of a build's verbs; read `pipeline.rs` first.
 
+mod ahead;
 mod artifacts;
 pub mod cache;
 mod cancel;

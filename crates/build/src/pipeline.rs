@@ -12,6 +12,7 @@ use kiln_rootfs::debian::{self, package_error};
 use kiln_rootfs::{Layer, Store, configure};
 use kiln_sandbox::Sandbox;
 
+use crate::ahead::{Ahead, Closing};
 use crate::artifacts::Made;
 use crate::load::Source;
 use crate::output::Output;
@@ -104,17 +105,12 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         name: resolved.plan.name.clone(),
         plan_id: resolved.plan.id().to_string(),
     });
-    let root = session.root(&resolved)?;
-    let key = session.key(&resolved, &root);
-    if let Some(report) = session.current(key, &request.output) {
-        session.finish_sharing();
-        return Ok(report);
-    }
-    let made = session.image_or_again(&resolved, root, &output)?;
-    let report = session.publish(&resolved, &made, &output)?;
-    session.remember(key, &report);
-    session.finish_sharing();
-    Ok(report)
+    let ahead = Ahead::new(&session, &resolved)?;
+    std::thread::scope(|scope| {
+        let _closing = Closing(&ahead);
+        scope.spawn(|| ahead.work(&session, &resolved.lock.packages));
+        session.build(&resolved, &output, &ahead)
+    })
 }
 
 /// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
@@ -309,8 +305,8 @@ impl<'a> Session<'a> {
 
     /// The one that looks at this build's layers.
     fn recorder(&self, plan: &Plan) -> Result<&Recorder, Failure> {
-        let block_size = plan.compression.block_size;
-        let fresh = Recorder::start(&self.sandbox, &self.cancel.run, block_size)?;
+        let compression = plan.compression.clone();
+        let fresh = Recorder::start(&self.sandbox, &self.store, &self.cancel.run, compression)?;
         Ok(self.recorder.get_or_init(|| fresh))
     }
 
@@ -319,11 +315,32 @@ impl<'a> Session<'a> {
         self.recorder.get().is_some_and(|r| r.added(layer.info.id))
     }
 
-    /// Waits until all layers that were made are recorded.
-    pub(crate) fn recorded(&self) {
-        if let Some(recorder) = self.recorder.get() {
-            recorder.finish();
-        }
+    /// From a resolved definition to its artifacts.
+    fn build(
+        &self,
+        resolved: &Resolved,
+        output: &Output,
+        ahead: &Ahead,
+    ) -> Result<BuildReport, Failure> {
+        let root = self.root(resolved, Some(ahead))?;
+        let key = self.key(resolved, &root);
+        let current = self.current(key, &self.request.output);
+        let report = match current {
+            Some(report) => report,
+            None => {
+                let made = self.image_or_again(resolved, root, output, ahead)?;
+                let report = self.publish(resolved, &made, output)?;
+                self.remember(key, &report);
+                report
+            }
+        };
+        self.finish_sharing();
+        Ok(report)
+    }
+
+    /// Waits until all layers that were made are recorded; gives the number of blocks that were compressed ahead.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.recorder.get().map_or(0, Recorder::finish)
     }
 
     pub(crate) fn resolver(&self) -> Resolver<'_> {
@@ -354,6 +371,7 @@ impl<'a> Session<'a> {
             pools: None,
             shared: self.shared.as_ref(),
             tmp: None,
+            ahead: None,
         }
     }
 
@@ -568,11 +586,12 @@ impl<'a> Session<'a> {
         resolved: &Resolved,
         root: Stack,
         output: &Output,
+        ahead: &Ahead,
     ) -> Result<Made, Failure> {
         let failed = |failure: &Failure, root: &Stack| {
             self.on_error(failure, &resolved.on_error, &resolved.tools, Some(root));
         };
-        let failure = match self.image(resolved, &root, output) {
+        let failure = match self.image(resolved, &root, output, ahead) {
             Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
             other => return other.inspect_err(|failure| failed(failure, &root)),
         };
@@ -585,13 +604,13 @@ impl<'a> Session<'a> {
         // Nobody holds the damaged layers any more.
         drop(root);
         self.store.reclaim()?;
-        let root = self.root(resolved)?;
-        self.image(resolved, &root, output)
+        let root = self.root(resolved, None)?;
+        self.image(resolved, &root, output, ahead)
             .inspect_err(|failure| failed(failure, &root))
     }
 
     /// Makes all layers.
-    fn root(&self, resolved: &Resolved) -> Result<Stack, Failure> {
+    fn root(&self, resolved: &Resolved, ahead: Option<&Ahead>) -> Result<Stack, Failure> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
@@ -602,6 +621,7 @@ impl<'a> Session<'a> {
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
             tmp: resolved.pre.as_ref(),
+            ahead: ahead.zip(last_packages(plan, lock)),
             ..self.roots()
         };
         let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
@@ -635,6 +655,13 @@ impl<'a> Session<'a> {
     ) -> Result<BuildReport, Failure> {
         crate::artifacts::publish(self, resolved, made, output)
     }
+}
+
+/// The last layer that has packages, unless it is the first: what follows these is the most of a system.
+fn last_packages<'p>(plan: &'p Plan, lock: &Lock) -> Option<&'p str> {
+    let mut names = plan.layers.iter().map(|layer| layer.name.as_str());
+    names.next();
+    names.rfind(|name| lock.of_layer(name).next().is_some())
 }
 
 fn slice<'l>(lock: &'l Lock, layer: &'l str) -> Vec<&'l LockedPackage> {

@@ -1,55 +1,87 @@
-//! Records what layers hold as soon as they are finished, while the next ones are made.
+//! Looks after layers as soon as they are finished, while the next ones are made.
 //!
 //! An image needs the content of every file, and a layer that is damaged later can only be told from a sound one if somebody
 //! looked before. A layer that is not recorded here, because the build failed or was killed, is recorded by the first image.
+//!
+//! What is recorded is then compressed, as far as the image's blocks can be told from one layer alone. Maintainer scripts are one
+//! process after the other and leave a processor idle; the image then finds most of its blocks made. It does not
+//! wait: what is not compressed when it begins, it compresses itself.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use kiln_plan::Id;
-use kiln_rootfs::{Layer, Place};
+use kiln_plan::{Compression, Id};
+use kiln_rootfs::{Layer, Place, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 
 use crate::initramfs::Quiet;
-use crate::{Failure, FailureKind, known};
+use crate::{Failure, FailureKind, known, squash};
 
-/// A thread that records layers one after the other. Dropping it ends it.
+/// A thread that looks after layers one after the other. Dropping it ends it.
 pub(crate) struct Recorder {
     cancel: CancelToken,
-    work: Mutex<Option<(Sender<Layer>, JoinHandle<()>)>>,
+    work: Mutex<Option<Work>>,
     added: Mutex<HashSet<Id>>,
+    prepared: Arc<AtomicU64>,
+}
+
+/// What ends with the last layer.
+struct Work {
+    layers: Sender<Layer>,
+    thread: JoinHandle<()>,
+    /// Closed when the image begins.
+    stop: OwnedFd,
 }
 
 impl Recorder {
-    /// For images of a block size in bytes.
+    /// For images that are compressed in one way.
     pub(crate) fn start(
         sandbox: &Arc<Sandbox>,
+        store: &Store,
         cancel: &CancelToken,
-        block_size: u32,
+        compression: Compression,
     ) -> Result<Self, Failure> {
-        let cancel = cancel.child().map_err(|error| {
+        let failed = |error: std::io::Error| {
             Failure::new(FailureKind::Environment, "making a descriptor").cause(error.to_string())
-        })?;
+        };
+        let cancel = cancel.child().map_err(failed)?;
+        let flags = rustix::pipe::PipeFlags::CLOEXEC;
+        let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
         let (sender, layers) = channel();
-        let (sandbox, inside) = (Arc::clone(sandbox), cancel.clone());
-        let worker = std::thread::spawn(move || record(&layers, &sandbox, &inside, block_size));
+        let prepared = Arc::default();
+        let worker = Worker {
+            sandbox: Arc::clone(sandbox),
+            store: store.clone(),
+            cancel: cancel.clone(),
+            compression,
+            stopped,
+            prepared: Arc::clone(&prepared),
+        };
+        let thread = std::thread::spawn(move || worker.work(&layers));
         Ok(Recorder {
             cancel,
-            work: Mutex::new(Some((sender, worker))),
+            work: Mutex::new(Some(Work {
+                layers: sender,
+                thread,
+                stop,
+            })),
             added: Mutex::default(),
+            prepared,
         })
     }
 
-    /// Has a finished layer recorded.
+    /// Has a finished layer looked after.
     pub(crate) fn add(&self, layer: &Layer) {
         if let Ok(mut added) = self.added.lock() {
             added.insert(layer.info.id);
         }
-        if let Some((sender, _)) = &*self.work() {
+        if let Some(work) = &*self.work() {
             // If the thread is gone, the image records the layer.
-            let _ = sender.send(layer.clone());
+            let _ = work.layers.send(layer.clone());
         }
     }
 
@@ -58,16 +90,17 @@ impl Recorder {
         self.added.lock().is_ok_and(|added| added.contains(&id))
     }
 
-    /// Waits for what was added.
-    pub(crate) fn finish(&self) {
+    /// Waits until what was added is recorded, and ends the compressing. Gives the number of blocks compressed.
+    pub(crate) fn finish(&self) -> u64 {
         let work = self.work().take();
-        if let Some((sender, worker)) = work {
-            drop(sender);
-            let _ = worker.join();
+        if let Some(work) = work {
+            drop((work.stop, work.layers));
+            let _ = work.thread.join();
         }
+        self.prepared.load(Ordering::Relaxed)
     }
 
-    fn work(&self) -> std::sync::MutexGuard<'_, Option<(Sender<Layer>, JoinHandle<()>)>> {
+    fn work(&self) -> std::sync::MutexGuard<'_, Option<Work>> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,21 +112,41 @@ impl Drop for Recorder {
     }
 }
 
-/// A failure is left to the image, which tries again and reports it.
-fn record(layers: &Receiver<Layer>, sandbox: &Sandbox, cancel: &CancelToken, block_size: u32) {
-    for layer in layers {
-        let place = Place {
-            sandbox,
-            root: Root::Dir {
-                path: layer.fs.clone(),
-                writable: false,
-            },
-            epoch: 0,
-            reporter: &Quiet,
-            cancel,
-        };
-        if known::ensure_recorded(&place, &layer, block_size, 1).is_err() {
-            return;
+struct Worker {
+    sandbox: Arc<Sandbox>,
+    store: Store,
+    cancel: CancelToken,
+    compression: Compression,
+    /// Readable when the other end is closed.
+    stopped: OwnedFd,
+    prepared: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// A failure is left to the image, which tries again and reports it.
+    fn work(&self, layers: &Receiver<Layer>) {
+        for layer in layers {
+            let place = Place {
+                sandbox: &self.sandbox,
+                root: Root::Dir {
+                    path: layer.fs.clone(),
+                    writable: false,
+                },
+                epoch: 0,
+                reporter: &Quiet,
+                cancel: &self.cancel,
+            };
+            let size = self.compression.block_size;
+            let Ok(manifest) = known::ensure_recorded(&place, &layer, size, 1) else {
+                return;
+            };
+            if let (Ok((_, blocks)), Ok(stop)) =
+                (known::open_blocks(&self.store), self.stopped.try_clone())
+                && let Ok(count) =
+                    squash::prepare(&place, manifest, blocks, stop, &self.compression)
+            {
+                self.prepared.fetch_add(count, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -15,8 +15,10 @@ use kiln_rootfs::{Place, Store, changes};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
+use crate::ahead::Ahead;
 use crate::pools::Pools;
 use crate::recorder::Recorder;
+use crate::resolve::TOOLS;
 use crate::shared::Shared;
 use crate::steps::{Step, Steps};
 use crate::why::{self, Inputs};
@@ -69,6 +71,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) shared: Option<&'a Shared>,
     /// What `%pre` left in `/tmp`.
     pub(crate) tmp: Option<&'a PreFiles>,
+    /// Is told what is below the packages of this layer before they are installed.
+    pub(crate) ahead: Option<(&'a Ahead, &'a str)>,
 }
 
 /// What `%pre` left in `/tmp`, for the scripts that run outside of the root, as in an installer.
@@ -319,6 +323,9 @@ impl Roots<'_> {
         };
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
+            if let Some((ahead, _)) = self.ahead.filter(|(_, last)| *last == layer.name) {
+                ahead.offer(stack);
+            }
             let pool = self.pool(&layer.name, step)?;
             self.with_pool(pool, staging, |unpacker| {
                 let (downloads, present) = (&self.download_dir, &stack.present);
@@ -524,6 +531,21 @@ impl Roots<'_> {
         stack.installed.extend(debs);
         stack.layers.push(layer);
         stack.id = id;
+    }
+
+    /// The epoch of a stack with all packages of a lock.
+    pub(crate) fn last_epoch(
+        &self,
+        stack: &Stack,
+        packages: &[LockedPackage],
+    ) -> Result<i64, Failure> {
+        if let Some(fixed) = self.fixed_epoch {
+            return Ok(fixed);
+        }
+        let layers = packages.iter().filter(|p| p.layer != TOOLS);
+        layers
+            .map(|p| debian::built(&self.downloads.path(&p.sha256)))
+            .try_fold(stack.epoch, |newest, built| Ok(newest.max(built?)))
     }
 
     fn epoch(&self, stack: &Stack, debs: &[Deb]) -> i64 {

@@ -14,6 +14,7 @@ use kiln_plan::{Codec as PlanCodec, Compression, Id};
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -26,10 +27,14 @@ const WRITE: &str = "build.squashfs";
 /// Says which blocks would have to be compressed.
 const MISSING: &str = "build.missing-blocks";
 
+/// Compresses blocks ahead of the image.
+const PREPARE: &str = "build.prepare-blocks";
+
 /// Functions of this crate for [`kiln_sandbox::entry`].
 pub const FUNCTIONS: &[(&str, Function)] = &[
     (WRITE, write_call),
     (MISSING, missing_call),
+    (PREPARE, prepare_call),
     known::FUNCTION,
     crate::shared::FUNCTIONS[0],
 ];
@@ -89,6 +94,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) store: &'a Store,
     /// The whole stack, the lowest first.
     pub(crate) layers: &'a [Layer],
+    /// Blocks that this build compressed ahead.
+    pub(crate) prepared: u64,
     /// Where other machines' blocks are.
     pub(crate) shared: Option<(&'a Shared, &'a Steps<'a>)>,
 }
@@ -175,6 +182,7 @@ pub(crate) fn write(
             damaged_blocks,
             trouble,
         } => {
+            let new = new + sources.prepared;
             if let Some(shared) = &shared {
                 shared.push(used, (new, squashed.blocks));
             }
@@ -296,6 +304,49 @@ fn missing_call(mut call: Call) -> Result<Value, CallError> {
         CallError::new(ErrorKind::Step, "saying which blocks are missing").because(e)
     })?;
     Ok(Value::Null)
+}
+
+/// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.
+/// Gives their number.
+pub(crate) fn prepare(
+    place: &Place<'_>,
+    manifest: File,
+    blocks: OwnedFd,
+    stop: OwnedFd,
+    compression: &Compression,
+) -> Result<u64, Failure> {
+    let mut write = request(compression, 0, 0, 1);
+    write.manifests = 1;
+    write.blocks = true;
+    let extras = Extras {
+        fds: vec![stop, manifest.into(), blocks],
+        bare: true,
+        ..Extras::default()
+    };
+    let (value, _) = place.call(PREPARE, json!(write), extras, &mut |_| {})?;
+    Ok(value.as_u64().unwrap_or(0))
+}
+
+fn prepare_call(mut call: Call) -> Result<Value, CallError> {
+    // What is left of the processors by the steps that the build waits for.
+    let _ = rustix::process::nice(19);
+    let (request, stop, layers, blocks) = unpack(&mut call)?;
+    let roots = [PathBuf::from("/")];
+    let stacked = Tree::stack(&layers, &roots, &scan_options(request.epoch)?).map_err(failed)?;
+    // A layer that its manifest does not describe is left to the image.
+    let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
+        return Ok(json!(0));
+    };
+    let go_on = || {
+        let mut fds = [PollFd::new(&stop, PollFlags::IN)];
+        matches!(
+            rustix::event::poll(&mut fds, Some(&Timespec::default())),
+            Ok(0)
+        )
+    };
+    let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
+    packs.finish();
+    Ok(json!(done?))
 }
 
 fn warn_about(reporter: &dyn Reporter, trouble: Option<&str>) {
@@ -438,20 +489,24 @@ impl Answer {
 
 /// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
 fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
+    let options = scan_options(epoch)?;
+    // Files are opened through the overlay, which shows the topmost of each name.
+    let roots = vec![PathBuf::from("/"); layers.len()];
+    let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
+    stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
+}
+
+fn scan_options(epoch: i64) -> Result<ScanOptions, CallError> {
     let exclude = EXCLUDED
         .iter()
         .map(Pattern::new)
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
-    let options = ScanOptions {
+    Ok(ScanOptions {
         exclude,
         clamp_mtime: Some(epoch),
         ..ScanOptions::default()
-    };
-    // Files are opened through the overlay, which shows the topmost of each name.
-    let roots = vec![PathBuf::from("/"); layers.len()];
-    let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
-    stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
+    })
 }
 
 /// Gives every file the label of the root's own SELinux policy, where it has one. The tree has the labels alone: the host

@@ -30,6 +30,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
     (debian::KEEP_BOOT, debian::keep_boot_call),
+    (debian::KNOWN_GENERATOR, debian::known_generator_call),
 ];
 
 pub(crate) const WRITE_FILE: &str = "rootfs.write-file";

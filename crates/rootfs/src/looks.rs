@@ -4,16 +4,24 @@
 //! target of a link and what is behind it; its content or the names in it, where they were read. A directory's
 //! size and time are left out: they change with names that nobody asked for. Times after `SOURCE_DATE_EPOCH` count as
 //! that, as they do for the program and for the image: they are only the clock of the build that wrote the file.
+//!
+//! The dynamic linker reads a cache that changes with every library of the root, but only its lines for the names that it is asked
+//! for. A name that it was asked for is the last part of a path that it then opened, or tried to (ld.so(8)): of all
+//! last parts that look like a library's name the lines count, and not the cache as a whole. Likewise, of directories that were
+//! searched for names only the names found count, where it is known what was searched for ([`Search`]).
+
+mod linker;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Call, CallError, ErrorKind, Look};
+use kiln_sandbox::{Call, CallError, ErrorKind, LINKER_CACHE, Look, Looks, Search};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -32,37 +40,83 @@ const LOADERS: &[&str] = &[
     "/lib/ld-linux-aarch64.so.1",
 ];
 
+/// Nothing but the dynamic linker asked.
+const LINKED: Look = Look {
+    content: false,
+    names: false,
+    executed: false,
+    linked: true,
+};
+
+/// Something that can be asked of a root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Question {
+    /// What is at an absolute path.
+    Path(String, Look),
+    /// Which files the dynamic linker's cache names for a library.
+    Library(String),
+    /// Which names are below a directory.
+    Search(Search),
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Path(path, _) => f.write_str(path),
+            Question::Library(name) => write!(f, "the dynamic linker's entry for {name}"),
+            Question::Search(search) => write!(f, "what is searched for in {}", search.directory),
+        }
+    }
+}
+
+/// What was asked, and the digest of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// What was asked.
+    pub question: Question,
+    /// SHA-256 of the answer, hexadecimal.
+    pub state: String,
+}
+
 #[derive(Serialize, Deserialize)]
-struct Question {
-    paths: BTreeSet<(String, Look)>,
+struct Request {
+    questions: BTreeSet<Question>,
     epoch: i64,
 }
 
-/// A path, what was asked of it, and the digest of the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sight {
-    /// Absolute in the root.
-    pub path: String,
-    /// What was asked.
-    pub look: Look,
-    /// SHA-256 of the answer, hexadecimal.
-    pub state: String,
+/// What has to be asked of a root to know whether a run that looked like this would see the same there.
+pub fn questions(looks: Looks) -> BTreeSet<Question> {
+    let paths = looks.paths;
+    let linked = paths.values().any(|look| look.linked);
+    let library = |path: &String| linker::library(path).map(Question::Library);
+    let libraries: BTreeSet<Question> = paths
+        .keys()
+        .filter(|path| linked && *path != LINKER_CACHE)
+        .filter_map(library)
+        .collect();
+    let searches = looks.searches.into_iter().map(Question::Search);
+    paths
+        .into_iter()
+        .map(|(path, look)| Question::Path(path, look))
+        .chain(libraries)
+        .chain(searches)
+        .collect()
 }
 
 /// The answers that the root at `place` gives. Programs bring their interpreters along.
 ///
 /// # Errors
 /// The sandbox cannot be made.
-pub fn states(place: &Place<'_>, paths: &BTreeSet<(String, Look)>) -> Result<Vec<Sight>> {
+pub fn states(place: &Place<'_>, questions: &BTreeSet<Question>) -> Result<Vec<Sight>> {
     let extras = Extras {
         bare: true,
         ..Extras::default()
     };
-    let question = Question {
-        paths: paths.clone(),
+    let request = Request {
+        questions: questions.clone(),
         epoch: place.epoch,
     };
-    let (value, _) = place.call(STATES, serde_json::json!(question), extras, &mut |_| {})?;
+    let (value, _) = place.call(STATES, serde_json::json!(request), extras, &mut |_| {})?;
     serde_json::from_value(value).map_err(|e| {
         Error::new(
             crate::ErrorKind::Internal,
@@ -73,40 +127,48 @@ pub fn states(place: &Place<'_>, paths: &BTreeSet<(String, Look)>) -> Result<Vec
 }
 
 pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
-    let Question { mut paths, epoch } = payload(&call)?;
-    if paths.iter().any(|(_, look)| look.executed) {
+    let Request {
+        mut questions,
+        epoch,
+    } = payload(&call)?;
+    if questions
+        .iter()
+        .any(|question| executed(question).is_some())
+    {
         let read = Look {
             content: true,
             ..Look::default()
         };
-        for loader in LOADERS {
-            paths.insert(((*loader).to_owned(), read));
-        }
+        let loaders = LOADERS.iter().map(|&path| path.to_owned());
+        questions.extend(loaders.map(|path| Question::Path(path, read)));
     }
-    add_interpreters(&mut paths);
-    let sights = all(paths.into_iter().collect(), epoch);
+    add_interpreters(&mut questions);
+    let sights = all(questions.into_iter().collect(), epoch);
     serde_json::to_value(sights).map_err(|e| {
         CallError::new(ErrorKind::Internal, "the states of a root cannot be told").because(e)
     })
 }
 
+fn executed(question: &Question) -> Option<&String> {
+    match question {
+        Question::Path(path, look) if look.executed => Some(path),
+        _ => None,
+    }
+}
+
 /// Scripts name what runs them in their first line (execve(2)); the kernel opens it without a system call.
-fn add_interpreters(paths: &mut BTreeSet<(String, Look)>) {
-    let mut fresh: BTreeSet<String> = paths
-        .iter()
-        .filter(|(_, look)| look.executed)
-        .map(|(path, _)| path.clone())
-        .collect();
+fn add_interpreters(questions: &mut BTreeSet<Question>) {
+    let mut fresh: BTreeSet<String> = questions.iter().filter_map(executed).cloned().collect();
     while let Some(path) = fresh.pop_first() {
         let Some(interpreter) = interpreter(Path::new(&path)) else {
             continue;
         };
         let ran = Look {
             content: true,
-            names: false,
             executed: true,
+            ..Look::default()
         };
-        if paths.insert((interpreter.clone(), ran)) {
+        if questions.insert(Question::Path(interpreter.clone(), ran)) {
             fresh.insert(interpreter);
         }
     }
@@ -130,15 +192,16 @@ fn interpreter(path: &Path) -> Option<String> {
 }
 
 /// Hashing is what takes time, so it is shared out.
-fn all(paths: Vec<(String, Look)>, epoch: i64) -> Vec<Sight> {
+fn all(questions: Vec<Question>, epoch: i64) -> Vec<Sight> {
     let next = AtomicUsize::new(0);
-    let states: Vec<Mutex<String>> = paths.iter().map(|_| Mutex::default()).collect();
+    let states: Vec<Mutex<String>> = questions.iter().map(|_| Mutex::default()).collect();
+    let cache = fs::read(LINKER_CACHE);
     let work = || {
-        while let Some(((path, look), state)) = {
+        while let Some((question, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            paths.get(index).zip(states.get(index))
+            questions.get(index).zip(states.get(index))
         } {
-            let found = state_of(Path::new(path), *look, epoch);
+            let found = state_of(question, epoch, &cache);
             if let Ok(mut state) = state.lock() {
                 *state = found;
             }
@@ -153,17 +216,24 @@ fn all(paths: Vec<(String, Look)>, epoch: i64) -> Vec<Sight> {
     let states = states
         .into_iter()
         .map(|s| s.into_inner().unwrap_or_default());
-    paths
-        .into_iter()
-        .zip(states)
-        .map(|((path, look), state)| Sight { path, look, state })
+    let sights = questions.into_iter().zip(states);
+    sights
+        .map(|(question, state)| Sight { question, state })
         .collect()
 }
 
-fn state_of(path: &Path, look: Look, epoch: i64) -> String {
+fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
     let mut hash = Sha256::new();
-    // A path that cannot be read has a state too: the error.
-    if let Err(error) = feed(&mut hash, path, look, epoch) {
+    let fed = match (question, cache) {
+        (Question::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
+        (Question::Library(_), Err(error)) => Err(copy(error)),
+        (Question::Search(search), _) => found(&mut hash, search),
+        // Its lines count, and each is a question of its own.
+        (Question::Path(_, look), _) if look.linked && *look == LINKED => Ok(()),
+        (Question::Path(path, look), _) => feed(&mut hash, Path::new(path), *look, epoch),
+    };
+    // What cannot be read has a state too: the error.
+    if let Err(error) = fed {
         hash.update(format!("error {:?}", error.raw_os_error()));
     }
     hex::encode(hash.finalize())
@@ -206,6 +276,31 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
     Ok(())
 }
 
+/// All names that were searched for, and what they are names of.
+fn found(hash: &mut Sha256, search: &Search) -> io::Result<()> {
+    let mut found = Vec::new();
+    let mut pending = vec![(PathBuf::from(&search.directory), 1)];
+    while let Some((directory, depth)) = pending.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            if search
+                .names
+                .iter()
+                .any(|names| names.fit(name.as_deref().unwrap_or_default()))
+            {
+                found.push(format!("{path:?} {kind:?}\n"));
+            }
+            if kind.is_dir() && search.depth.is_none_or(|most| depth < most) {
+                pending.push((path, depth + 1));
+            }
+        }
+    }
+    found.sort();
+    found.iter().for_each(|entry| hash.update(entry));
+    Ok(())
+}
+
 fn copy(error: &io::Error) -> io::Error {
     error
         .raw_os_error()
@@ -228,11 +323,13 @@ mod tests {
         content: true,
         names: false,
         executed: false,
+        linked: false,
     };
     const LISTED: Look = Look {
         content: false,
         names: true,
         executed: false,
+        linked: false,
     };
 
     #[test]
@@ -244,7 +341,11 @@ mod tests {
         let time = fs::metadata(&file)
             .and_then(|m| m.modified())
             .expect("a time");
-        let ask = |path: &Path, look| state_of(path, look, i64::MAX);
+        let state = |path: &Path, look, epoch| {
+            let question = Question::Path(path.to_string_lossy().into_owned(), look);
+            state_of(&question, epoch, &Ok(Vec::new()))
+        };
+        let ask = |path: &Path, look| state(path, look, i64::MAX);
         let before = [
             ask(&file, Look::default()),
             ask(&link, READ),
@@ -264,7 +365,7 @@ mod tests {
         assert_eq!(before[2], ask(dir.path(), Look::default()));
         assert_ne!(listed, ask(dir.path(), LISTED));
         // Times after the epoch are all the same.
-        let early = |path: &Path| state_of(path, Look::default(), 1_000);
+        let early = |path: &Path| state(path, Look::default(), 1_000);
         let clamped = early(&file);
         let later = time + std::time::Duration::from_secs(5);
         File::options()
@@ -293,12 +394,64 @@ mod tests {
         let outer = script("outer", &format!("#!{inner}"));
         let ran = Look {
             content: true,
-            names: false,
             executed: true,
+            ..Look::default()
         };
-        let mut paths = BTreeSet::from([(outer, ran)]);
-        add_interpreters(&mut paths);
-        assert!(paths.contains(&(inner, ran)));
-        assert!(paths.contains(&("/bin/sh".to_owned(), ran)));
+        let mut questions = BTreeSet::from([Question::Path(outer, ran)]);
+        add_interpreters(&mut questions);
+        assert!(questions.contains(&Question::Path(inner, ran)));
+        assert!(questions.contains(&Question::Path("/bin/sh".to_owned(), ran)));
+    }
+
+    #[test]
+    fn of_the_linkers_cache_only_the_names_that_were_asked_for_count() {
+        let looks = |cache: Look| {
+            let paths = ["/lib/libc.so.6", "/opt/plugin.so", "/etc/passwd"];
+            let read = paths.map(|path| (path.to_owned(), READ));
+            let all = read.into_iter().chain([(LINKER_CACHE.to_owned(), cache)]);
+            questions(Looks {
+                paths: all.collect(),
+                ..Looks::default()
+            })
+        };
+        let library = |name: &str| Question::Library(name.to_owned());
+        let linked = looks(LINKED);
+        assert!(linked.contains(&library("libc.so.6")) && linked.contains(&library("plugin.so")));
+        assert_eq!(linked.len(), 6);
+        // Somebody else read all of it.
+        let read = looks(READ);
+        assert_eq!(read.len(), 4);
+        let both = Look {
+            linked: true,
+            ..READ
+        };
+        let cache = Question::Path(LINKER_CACHE.to_owned(), both);
+        assert!(looks(both).contains(&cache));
+        assert_ne!(both, LINKED);
+    }
+
+    #[test]
+    fn a_search_is_answered_by_what_it_finds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path().join("a/b")).expect("directories");
+        let state = |depth| {
+            let search = Search {
+                directory: dir.path().to_string_lossy().into_owned(),
+                depth,
+                names: vec![kiln_sandbox::Affixes::of("lib*.so.1")],
+            };
+            state_of(&Question::Search(search), 0, &Ok(Vec::new()))
+        };
+        let (before, shallow) = (state(None), state(Some(1)));
+        fs::write(dir.path().join("a/other"), "").expect("a file");
+        assert_eq!(before, state(None));
+        fs::write(dir.path().join("a/b/libx.so.1"), "").expect("a file");
+        let deep = state(None);
+        assert_ne!(before, deep);
+        assert_eq!(shallow, state(Some(1)));
+        // Another type under the same name.
+        fs::remove_file(dir.path().join("a/b/libx.so.1")).expect("removed");
+        fs::create_dir(dir.path().join("a/b/libx.so.1")).expect("a directory");
+        assert_ne!(deep, state(None));
     }
 }

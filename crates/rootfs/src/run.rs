@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin,
-    Stream,
+    Body, CancelToken, Io, Limits, Mount, Network, Noted, Outcome, Request, Root, Sandbox, Status,
+    Stdin, Stream, Watch,
 };
 
 use crate::error::{Error, ErrorKind, Result, describe};
@@ -46,8 +46,10 @@ pub struct Extras {
     pub bare: bool,
     /// Whether a status other than 0 is an answer rather than a failure.
     pub any_status: bool,
-    /// Directories where a program's looks are not noted; `None`: it is not watched.
-    pub watch: Option<Vec<String>>,
+    /// How a program is watched; `None`: it is not.
+    pub watch: Option<Watch>,
+    /// Where the watcher takes its notes.
+    pub noted: Option<Noted>,
 }
 
 impl<'a> Place<'a> {
@@ -212,6 +214,7 @@ impl<'a> Place<'a> {
             fds: extras.fds,
             cancel: Some(self.cancel),
             terminal: None,
+            noted: extras.noted,
         };
         let outcome = self.sandbox.run(&request, io).map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {

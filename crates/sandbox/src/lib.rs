@@ -42,4 +42,4 @@ pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use parent::die_with_parent;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
-pub use watch::{Look, Looks};
+pub use watch::{Affixes, Glob, LINKER_CACHE, Look, Looks, Noted, Search, Watch};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::watch::Watch;
+
 /// One run in a sandbox of its own: new user, mount, pid, ipc, uts, cgroup and mostly network namespaces.
 ///
 /// The root is entered by `pivot_root` in both kinds of [`Body`]; nothing of the host can be seen but the
@@ -26,9 +28,8 @@ pub struct Request {
     pub limits: Limits,
     /// Host name inside.
     pub hostname: String,
-    /// Directories in which a watched program's looks are not noted; `None`: the program is not watched.
-    /// For [`Body::Exec`] only.
-    pub watch: Option<Vec<String>>,
+    /// How the program is watched; `None`: it is not. For [`Body::Exec`] only.
+    pub watch: Option<Watch>,
 }
 
 /// The root file system of a run. Paths are the host's.

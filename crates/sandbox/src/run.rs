@@ -19,7 +19,7 @@ use crate::child::{MARK, MAX_HANDED};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
-use crate::watch::{Looks, Watcher};
+use crate::watch::{Looks, Noted, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory};
 
@@ -67,6 +67,8 @@ pub struct Io<'a> {
     /// The user's terminal. The program gets a terminal of its own, connected to it, as its standard files;
     /// `output` then takes no standard output. Needs [`Mount::Dev`].
     pub terminal: Option<BorrowedFd<'a>>,
+    /// Where a watcher takes its notes; they are taken out at the end of the run.
+    pub noted: Option<Noted>,
 }
 
 impl<'a> Io<'a> {
@@ -79,6 +81,7 @@ impl<'a> Io<'a> {
             fds: Vec::new(),
             cancel: None,
             terminal: None,
+            noted: None,
         }
     }
 }
@@ -133,32 +136,27 @@ impl Sandbox {
         validate(request, &io)?;
         let request = self.settle(request)?;
         let limits = request.limits.clone();
-        let ignored = request.watch.clone().unwrap_or_default();
-        self.execute(Job::Run(Box::new(request)), &limits, ignored, io)
+        let watch = request.watch.clone().unwrap_or_default();
+        self.execute(Job::Run(Box::new(request)), &limits, watch, io)
     }
 
     /// Carries out a job that is no run.
     pub(crate) fn execute_job(&self, job: Job) -> Result<()> {
         let (mut output, mut message) = (|_: Stream, _: &str| {}, |_: Value| {});
         let io = Io::new(&mut output, &mut message);
-        self.execute(job, &Limits::default(), Vec::new(), io)
+        self.execute(job, &Limits::default(), Watch::default(), io)
             .map(drop)
     }
 
-    fn execute(
-        &self,
-        job: Job,
-        limits: &Limits,
-        ignored: Vec<String>,
-        io: Io<'_>,
-    ) -> Result<Outcome> {
+    fn execute(&self, job: Job, limits: &Limits, watch: Watch, io: Io<'_>) -> Result<Outcome> {
         if io.cancel.is_some_and(CancelToken::is_cancelled) {
             return Ok(outcome(Status::Cancelled, 0.0, 0));
         }
         let kills = memory::kills();
         let started = Instant::now();
+        let noted = io.noted.clone().unwrap_or_default();
         let mut run = Run::start(self, job, limits, io)?;
-        run.ignored = ignored;
+        (run.watch, run.noted) = (watch, noted);
         run.pump()?;
         let ended = run.finish()?;
         let unsuccessful = ended.status != Status::Exited(0);
@@ -359,8 +357,9 @@ struct Run<'a> {
     ended: Option<Outcome>,
     value: Option<Result<Value, CallError>>,
     chunk: Vec<u8>,
-    /// Where a watcher takes no notes.
-    ignored: Vec<String>,
+    /// How a watcher takes notes.
+    watch: Watch,
+    noted: Noted,
     watcher: Option<Watcher>,
     looks: Option<Looks>,
 }
@@ -422,7 +421,8 @@ impl<'a> Run<'a> {
             ended: None,
             value: None,
             chunk: vec![0; PIPE_BYTES],
-            ignored: Vec::new(),
+            watch: Watch::default(),
+            noted: Noted::default(),
             watcher: None,
             looks: None,
         })
@@ -613,7 +613,11 @@ impl<'a> Run<'a> {
                 FromCall::Result(value) => self.value = Some(value),
                 FromCall::Watch => {
                     let listener = self.call.fd().doing("receiving the watched system calls")?;
-                    self.watcher = Some(Watcher::start(listener, self.ignored.clone())?);
+                    self.watcher = Some(Watcher::start(
+                        listener,
+                        self.watch.clone(),
+                        self.noted.clone(),
+                    )?);
                 }
                 FromCall::Unwatched(why) => {
                     self.looks = Some(Looks {

@@ -244,6 +244,8 @@ pub(crate) struct Notification {
     pub(crate) number: i32,
     pub(crate) arch: u32,
     pub(crate) arguments: [u64; 6],
+    /// The address of the instruction behind the call.
+    pub(crate) instruction: u64,
 }
 
 /// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND` and `_SET_FLAGS` of `linux/seccomp.h`.
@@ -271,6 +273,7 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notif
         number: got.data.nr,
         arch: got.data.arch,
         arguments: got.data.args,
+        instruction: got.data.instruction_pointer,
     })
 }
 
@@ -294,6 +297,21 @@ pub(crate) fn wake_listener_fast(listener: BorrowedFd<'_>) {
 
 /// Reads the NUL-terminated string at an address of another process.
 pub(crate) fn read_path(process: u32, address: u64, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = read_memory(process, address, limit)?;
+    let end = bytes.iter().position(|byte| *byte == 0);
+    bytes.truncate(end.ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?);
+    Ok(bytes)
+}
+
+/// Reads the pointer at an address of another process.
+pub(crate) fn read_pointer(process: u32, address: u64) -> io::Result<u64> {
+    let bytes = read_memory(process, address, size_of::<u64>())?;
+    let whole = bytes.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    Ok(u64::from_ne_bytes(whole))
+}
+
+/// Reads up to `limit` bytes, at most a page, at an address of another process: fewer where its memory ends.
+fn read_memory(process: u32, address: u64, limit: usize) -> io::Result<Vec<u8>> {
     const PAGE: usize = 4096;
     let mut bytes = vec![0u8; limit];
     // A transfer ends before the first piece that cannot be read, so pieces end where pages do.
@@ -325,8 +343,6 @@ pub(crate) fn read_path(process: u32, address: u64, limit: usize) -> io::Result<
     };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     bytes.truncate(count);
-    let end = bytes.iter().position(|byte| *byte == 0);
-    bytes.truncate(end.ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?);
     Ok(bytes)
 }
 

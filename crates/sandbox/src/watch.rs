@@ -7,10 +7,13 @@
 //! What cannot be seen makes the record incomplete, never wrong: system calls of a foreign architecture, paths that are no
 //! UTF-8, a process that ended while it was looked at.
 
-use std::collections::BTreeMap;
+mod search;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags};
@@ -20,9 +23,34 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use crate::seccomp::{self, Seen};
 use crate::sys::{self, Notification};
+pub use search::{Affixes, Search};
 
 /// `PATH_MAX` of `linux/limits.h`, with its NUL byte.
 const PATH_MAX: usize = 4096;
+
+/// Where the dynamic linker finds which file a library's name means (ld.so(8)).
+pub const LINKER_CACHE: &str = "/etc/ld.so.cache";
+
+/// Arguments of find(1) that are read: more of them are no search.
+const ARGUMENTS: u64 = 64;
+
+/// How a run is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Directories in which looks are not noted.
+    pub ignored: Vec<String>,
+    /// What scripts are known to search for when they list a directory.
+    pub globs: Vec<Glob>,
+}
+
+/// What a script searches for. Only of the process that runs the script, not of what it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Glob {
+    /// The script, as it is started.
+    pub script: String,
+    /// The names, and the directory that is listed for them.
+    pub search: Search,
+}
 
 /// What a run learned of a path, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +61,8 @@ pub struct Look {
     pub names: bool,
     /// It was executed.
     pub executed: bool,
+    /// The dynamic linker looked up names of libraries in it; only of [`LINKER_CACHE`].
+    pub linked: bool,
 }
 
 /// What a run has looked at: every path whose existence, type, attributes, content or names it has asked for.
@@ -40,12 +70,17 @@ pub struct Look {
 pub struct Looks {
     /// Absolute paths in the root, as the run named them: links in them are not resolved.
     pub paths: BTreeMap<String, Look>,
+    /// Names that it has searched for.
+    pub searches: BTreeSet<Search>,
     /// Why something may be missing here.
     pub incomplete: Option<String>,
 }
 
+/// Notes under way, for whoever cannot wait for the end of the run.
+pub type Noted = Arc<Mutex<Looks>>;
+
 /// A note, or why it could not be taken.
-type Noted<T> = std::result::Result<T, String>;
+type Note<T> = std::result::Result<T, String>;
 
 /// The thread that takes the notes.
 pub(crate) struct Watcher {
@@ -56,12 +91,13 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Serves `listener` until nobody is left who could notify.
-    pub(crate) fn start(listener: OwnedFd, ignored: Vec<String>) -> Result<Self> {
+    pub(crate) fn start(listener: OwnedFd, watch: Watch, looks: Noted) -> Result<Self> {
         let (stopped, stop) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe")?;
         let mut notes = Notes {
-            ignored,
-            looks: Looks::default(),
+            watch,
+            looks,
+            ..Notes::default()
         };
         let serve = move || {
             sys::wake_listener_fast(listener.as_fd());
@@ -69,7 +105,7 @@ impl Watcher {
                 notes.take(&notification);
                 sys::let_go_on(listener.as_fd(), &notification);
             }
-            notes.looks
+            std::mem::take(&mut *notes.looks())
         };
         Ok(Watcher {
             thread: std::thread::spawn(serve),
@@ -109,9 +145,20 @@ fn next(listener: &OwnedFd, stopped: &OwnedFd) -> Option<Notification> {
     }
 }
 
+#[derive(Default)]
 struct Notes {
-    ignored: Vec<String>,
-    looks: Looks,
+    watch: Watch,
+    looks: Noted,
+    /// What processes run of which it is known what they search for.
+    known: HashMap<u32, Known>,
+}
+
+/// A program of which it is known what it searches for.
+enum Known {
+    /// find(1).
+    Find(Vec<Search>),
+    /// A script, by its path.
+    Script(String),
 }
 
 impl Notes {
@@ -124,31 +171,84 @@ impl Notes {
             self.incomplete(name);
             return;
         };
-        let look = Look {
+        let mut look = Look {
             content: matches!(seen, Seen::Open { .. } | Seen::Execute { .. }),
             names: matches!(seen, Seen::List),
             executed: matches!(seen, Seen::Execute { .. }),
+            linked: false,
         };
         match self.path(notification, seen) {
-            Ok(Some(path)) => self.note(path, look),
+            Ok(Some(path)) => {
+                if look.executed {
+                    self.executes(notification, seen, &path);
+                } else if self.is_search(notification, seen, &path) {
+                    return;
+                }
+                // Every program opens it, but for a few of its lines only.
+                if path == LINKER_CACHE && look.content && is_linker(notification) {
+                    (look.content, look.linked) = (false, true);
+                }
+                self.note(path, look);
+            }
             Ok(None) => {}
             Err(why) => self.incomplete(why),
         }
     }
 
+    /// Remembers what a process becomes.
+    fn executes(&mut self, of: &Notification, seen: Seen, path: &str) {
+        self.known.remove(&of.process);
+        if self.watch.globs.iter().any(|glob| glob.script == path) {
+            let script = Known::Script(path.to_owned());
+            self.known.insert(of.process, script);
+        } else if path.ends_with("/find")
+            && let Some(searches) = searches_of(of, seen)
+        {
+            self.known.insert(of.process, Known::Find(searches));
+        }
+    }
+
+    /// Whether a look belongs to a search, which is noted instead.
+    fn is_search(&mut self, of: &Notification, seen: Seen, path: &str) -> bool {
+        let noted = match self.known.get(&of.process) {
+            None => return false,
+            Some(Known::Script(script)) => {
+                let globs = self.watch.globs.iter();
+                let mut globs = globs.filter(|glob| glob.script == *script && seen == Seen::List);
+                let glob = globs.find(|glob| glob.search.directory == path);
+                let glob = glob.filter(|_| runs_script(of.process, script));
+                glob.map(|glob| vec![glob.search.clone()])
+            }
+            // What it does to walk. What it needs to run at all it opens by whole paths.
+            Some(Known::Find(searches)) => {
+                let walks = seen == Seen::List || below_descriptor(of, seen);
+                (walks && is_find(of.process) && within(path, searches)).then(|| searches.clone())
+            }
+        };
+        let is_search = noted.is_some();
+        self.looks().searches.extend(noted.into_iter().flatten());
+        is_search
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn incomplete(&mut self, why: String) {
-        self.looks.incomplete.get_or_insert(why);
+        self.looks().incomplete.get_or_insert(why);
     }
 
     fn note(&mut self, path: String, look: Look) {
-        let entry = self.looks.paths.entry(path).or_default();
+        let mut looks = self.looks();
+        let entry = looks.paths.entry(path).or_default();
         entry.content |= look.content;
         entry.names |= look.names;
         entry.executed |= look.executed;
+        entry.linked |= look.linked;
     }
 
     /// The path that a call is about; `None` if it is none of the root's.
-    fn path(&self, of: &Notification, seen: Seen) -> Noted<Option<String>> {
+    fn path(&self, of: &Notification, seen: Seen) -> Note<Option<String>> {
         let (directory, argument) = match seen {
             Seen::List => (Some(of.arguments[0]), None),
             Seen::Open { at, path } | Seen::Execute { at, path } | Seen::Status { at, path } => (
@@ -217,14 +317,89 @@ impl Notes {
     }
 
     fn is_ignored(&self, path: &str) -> bool {
-        self.ignored.iter().any(|prefix| {
-            path.strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        self.watch
+            .ignored
+            .iter()
+            .any(|prefix| is_below(path, prefix))
     }
 }
 
-fn link(path: &Path) -> Noted<String> {
+/// Whether a path is a directory or lies in it.
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || directory == "/")
+}
+
+fn within(path: &str, searches: &[Search]) -> bool {
+    let mut directories = searches.iter().map(|search| search.directory.as_str());
+    directories.any(|directory| is_below(path, directory))
+}
+
+/// Whether a call names its path from an open directory on.
+fn below_descriptor(of: &Notification, seen: Seen) -> bool {
+    let (Seen::Open { at: Some(at), .. } | Seen::Status { at: Some(at), .. }) = seen else {
+        return false;
+    };
+    of.arguments[usize::from(at)] as i32 != libc::AT_FDCWD
+}
+
+/// Whether the program that a process meant to run is the one that runs: executing it may have failed.
+fn is_find(process: u32) -> bool {
+    let program = link(&PathBuf::from(format!("/proc/{process}/exe")));
+    program.is_ok_and(|program| program.ends_with("/find"))
+}
+
+/// The same of a script: its interpreter has it as the first argument (execve(2)).
+fn runs_script(process: u32, script: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(script.as_bytes())
+}
+
+/// What the command line of find(1) that a process is about to run searches for.
+fn searches_of(of: &Notification, seen: Seen) -> Option<Vec<Search>> {
+    let Seen::Execute { path, .. } = seen else {
+        return None;
+    };
+    let list = of.arguments[usize::from(path) + 1];
+    let mut arguments = Vec::new();
+    loop {
+        let address = list + 8 * arguments.len() as u64;
+        let argument = sys::read_pointer(of.process, address).ok()?;
+        if argument == 0 {
+            break;
+        }
+        let text = sys::read_path(of.process, argument, PATH_MAX).ok()?;
+        arguments.push(String::from_utf8(text).ok()?);
+        if arguments.len() as u64 > ARGUMENTS {
+            return None;
+        }
+    }
+    let at = link(&PathBuf::from(format!("/proc/{}/cwd", of.process))).ok()?;
+    search::of_find(&arguments, &at)
+}
+
+/// Whether a call was made by the code of the dynamic linker. In doubt it was not.
+fn is_linker(of: &Notification) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", of.process)).unwrap_or_default();
+    let here = maps
+        .lines()
+        .filter_map(mapping)
+        .find(|(start, end, _)| (*start..*end).contains(&of.instruction));
+    here.is_some_and(|(_, _, file)| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ld-linux") || name.starts_with("ld-2.")
+    })
+}
+
+/// Start, end and file of a line of `/proc/PID/maps` (proc_pid_maps(5)).
+fn mapping(line: &str) -> Option<(u64, u64, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some((address(start)?, address(end)?, rest.split_once('/')?.1))
+}
+
+fn link(path: &Path) -> Note<String> {
     let target =
         std::fs::read_link(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
     target
@@ -285,10 +460,25 @@ mod tests {
     }
 
     #[test]
+    fn mappings_have_a_range_and_a_file() {
+        let line = "7f10c8a4d000-7f10c8a73000 r-xp 00001000 00:1f 42   /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+        let (start, end, file) = mapping(line).expect("a mapping");
+        assert_eq!((start, end), (0x7f10_c8a4_d000, 0x7f10_c8a7_3000));
+        assert!(file.ends_with("ld-linux-x86-64.so.2"));
+        assert_eq!(
+            mapping("7ffe1000-7ffe2000 rw-p 00000000 00:00 0   [stack]"),
+            None
+        );
+    }
+
+    #[test]
     fn ignored_directories_end_at_a_slash() {
         let notes = Notes {
-            ignored: vec!["/run".to_owned()],
-            looks: Looks::default(),
+            watch: Watch {
+                ignored: vec!["/run".to_owned()],
+                ..Watch::default()
+            },
+            ..Notes::default()
         };
         assert!(notes.is_ignored("/run") && notes.is_ignored("/run/x"));
         assert!(!notes.is_ignored("/runs"));

@@ -47,4 +47,4 @@ mod xattrs;
 
 pub use options::{Codec, Options, Summary};
 pub use store::{BlockKey, BlockStore, Stored};
-pub use writer::{missing, write};
+pub use writer::{missing, prepare, write};

@@ -77,17 +77,37 @@ pub(super) fn run(
     options: &Options,
     mut take: impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
-    let queue = Queue::new(files, contents, layout, options)?;
+    let queue = Queue::new(files, contents, layout, options, What::All)?;
+    serve(&queue, options, &mut take)
+}
+
+/// Makes the data blocks that the store does not have, and nothing else, and gives them to `take`.
+pub(super) fn run_missing(
+    files: &[File<'_>],
+    contents: &Contents,
+    layout: &Layout,
+    options: &Options,
+    mut take: impl FnMut(&Finished) -> Result<()>,
+) -> Result<()> {
+    let queue = Queue::new(files, contents, layout, options, What::MissingData)?;
+    serve(&queue, options, &mut take)
+}
+
+fn serve(
+    queue: &Queue<'_>,
+    options: &Options,
+    take: &mut impl FnMut(&Finished) -> Result<()>,
+) -> Result<()> {
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
-            let (queue, sender) = (&queue, sender.clone());
+            let sender = sender.clone();
             scope.spawn(move || work(queue, options, &sender));
         }
         drop(sender);
         // Also when `take` fails or panics, the workers must not wait for the window to move.
-        let _stop = StopOnDrop(&queue);
-        deliver(&queue, &receiver, &mut take)
+        let _stop = StopOnDrop(queue);
+        deliver(queue, &receiver, take)
     })
 }
 
@@ -361,11 +381,21 @@ struct Queue<'a> {
     layout: &'a Layout,
     /// The block store and what identifies the encoder in its keys.
     store: Option<(&'a dyn BlockStore, [u8; 32])>,
+    what: What,
     window: u64,
     state: Mutex<State>,
     moved: Condvar,
     /// Buffers to be used again.
     spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Which blocks are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Those of an image.
+    All,
+    /// Data blocks that are named and that the store does not have.
+    MissingData,
 }
 
 #[derive(Default)]
@@ -388,6 +418,7 @@ impl<'a> Queue<'a> {
         contents: &'a Contents,
         layout: &'a Layout,
         options: &'a Options,
+        what: What,
     ) -> Result<Self> {
         let store = match options.block_store.as_deref() {
             Some(store) => Some((store, fingerprint(options)?)),
@@ -399,6 +430,7 @@ impl<'a> Queue<'a> {
             contents,
             layout,
             store,
+            what,
             window: (AHEAD / run).clamp(4, 16) * options.threads.max(1) as u64,
             state: Mutex::default(),
             moved: Condvar::new(),
@@ -431,7 +463,7 @@ impl<'a> Queue<'a> {
         let mut job = Vec::new();
         let mut weight = 0.0;
         while job.len() < JOB_BLOCKS {
-            let Some(item) = state.pending.take().or_else(|| self.advance(state)) else {
+            let Some(item) = state.pending.take().or_else(|| self.wanted(state)) else {
                 break;
             };
             weight += item.weight();
@@ -442,6 +474,16 @@ impl<'a> Queue<'a> {
             job.push(item);
         }
         job
+    }
+
+    fn wanted(&self, state: &mut State) -> Option<Item> {
+        if self.what == What::All {
+            return self.advance(state);
+        }
+        let data = |item: &Item| matches!(item.place, Place::Data { .. });
+        let items = std::iter::from_fn(|| self.advance(state)).take_while(data);
+        let mut missing = items.filter(|item| item.key.is_some() && item.known.is_none());
+        missing.next()
     }
 
     fn advance(&self, state: &mut State) -> Option<Item> {
@@ -573,7 +615,7 @@ pub(super) fn missing(
     layout: &Layout,
     options: &Options,
 ) -> Result<Vec<BlockKey>> {
-    let queue = Queue::new(files, contents, layout, options)?;
+    let queue = Queue::new(files, contents, layout, options, What::All)?;
     let mut state = State::default();
     let items = std::iter::from_fn(|| queue.advance(&mut state));
     let unknown = items.filter(|item| item.known.is_none());

@@ -84,6 +84,48 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
     pipeline::missing(&numbering.files, &contents, &layout, options)
 }
 
+/// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
+/// well, when `go_on` says so. Gives the number of blocks. Blocks of files that are shorter than a block are left out: which of
+/// them share a block is known only when all files are.
+///
+/// # Errors
+/// As [`write`].
+pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Result<u64> {
+    options.check()?;
+    let Some(store) = options.block_store.as_deref() else {
+        return Ok(0);
+    };
+    let numbering = Numbering::new(tree)?;
+    let contents = Contents::new(&numbering.files, options)?;
+    let layout = Layout::new(&numbering.files, &contents.representatives, options);
+    let mut blocks = 0;
+    let done = pipeline::run_missing(&numbering.files, &contents, &layout, options, |finished| {
+        put_new(finished, store);
+        blocks += finished.blocks.len() as u64;
+        if go_on() {
+            Ok(())
+        } else {
+            Err(Error::cancelled())
+        }
+    });
+    match done {
+        Err(error) if error.kind() == crate::ErrorKind::Cancelled => Ok(blocks),
+        done => done.map(|()| blocks),
+    }
+}
+
+/// Here, and not on the threads, so that the store has blocks in the order in which they are read again.
+fn put_new(finished: &Finished, store: &dyn BlockStore) {
+    let mut rest = finished.bytes();
+    for block in &finished.blocks {
+        let (bytes, behind) = rest.split_at(block.stored().min(rest.len()));
+        if let Some(key) = &block.new {
+            store.put(key, block.size & BLOCK_RAW != 0, bytes);
+        }
+        rest = behind;
+    }
+}
+
 /// A superblock of zeros, so that an unfinished image is never taken for one, and the compressor's options.
 fn write_head<W: Write + Seek>(output: &mut Output<W>, options: &Options) -> Result<()> {
     output.write(&[0; SUPERBLOCK])?;
@@ -137,17 +179,13 @@ impl<'a> Data<'a> {
         store: Option<&dyn BlockStore>,
         output: &mut Output<W>,
     ) -> Result<()> {
-        let (mut at, start) = (0, output.position());
+        let mut position = output.position();
         for block in &finished.blocks {
-            let end = at + block.stored();
-            self.place(block, start + at as u64);
-            // Here, and not on the threads, so that the store has blocks in the order in which they are read again.
-            if let (Some(store), Some(key)) = (store, &block.new)
-                && let Some(bytes) = finished.bytes().get(at..end)
-            {
-                store.put(key, block.size & BLOCK_RAW != 0, bytes);
-            }
-            at = end;
+            self.place(block, position);
+            position += block.stored() as u64;
+        }
+        if let Some(store) = store {
+            put_new(finished, store);
         }
         output.write(finished.bytes())?;
         finished.blocks.iter().for_each(|block| self.count(block));

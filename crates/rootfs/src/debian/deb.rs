@@ -92,8 +92,12 @@ pub fn pool_item(package: &LockedPackage, file: PathBuf) -> PoolItem {
     }
 }
 
-/// The time in the header of the archive's first member (deb(5), ar's decimal `mtime` at byte 16 of the header).
-fn built(file: &Path) -> Result<i64> {
+/// When a package was made, in seconds since 1970: the time in the header of the archive's first member (deb(5), ar's decimal `mtime`
+/// at byte 16 of the header).
+///
+/// # Errors
+/// The file cannot be read.
+pub fn built(file: &Path) -> Result<i64> {
     let mut digits = [0; 12];
     let read = File::open(file).and_then(|f| f.read_exact_at(&mut digits, 8 + 16));
     read.map_err(|e| Error::io(format!("reading {}", file.display()), &e))?;

@@ -1,13 +1,12 @@
 //! The initramfs: generated once, from the finished root, and never into it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_sandbox::{Call, CallError, Look};
+use kiln_sandbox::{Call, CallError, Looks, Noted, Watch};
 use serde_json::{Value, json};
 
 use crate::calls::{EXPORT, io_error, payload};
@@ -27,21 +26,29 @@ pub struct Initramfs {
     /// The kernel's version.
     pub version: String,
     /// All that the generator looked at; `None` where that could not be told.
-    pub looks: Option<BTreeMap<String, Look>>,
+    pub looks: Option<Looks>,
 }
 
 /// Generates the initramfs of the newest kernel in the root and leaves it and the kernel in `place`, for [`export`].
-/// `place` is over the finished root with a staging directory of its own.
+/// `place` is over the finished root with a staging directory of its own. `level` is the compressor's where the root's configuration
+/// (initramfs.conf(5)) names none. What the generator looks at can be seen in `noted` while it runs.
 ///
 /// # Errors
 /// There is no kernel or no generator in the root, or the generator failed.
-pub fn initramfs(place: &Place<'_>) -> Result<Initramfs> {
+pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) -> Result<Initramfs> {
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
     let extras = Extras {
         // It starts some 20,000 processes, each of which would read the 28 files of C.UTF-8; both locales sort by bytes.
-        env: vec![("LC_ALL".to_owned(), "C".to_owned())],
-        watch: Some(PRIVATE.iter().map(|&path| path.to_owned()).collect()),
+        env: [("LC_ALL".to_owned(), "C".to_owned())]
+            .into_iter()
+            .chain(level.map(|level| ("COMPRESSLEVEL".to_owned(), level.to_string())))
+            .collect(),
+        watch: Some(Watch {
+            ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
+            globs: super::generator::globs(place)?,
+        }),
+        noted,
         ..Extras::default()
     };
     let outcome = place.exec(&argv, extras).map_err(|mut error| {
@@ -58,15 +65,15 @@ pub fn initramfs(place: &Place<'_>) -> Result<Initramfs> {
     let looks = outcome.looks.filter(|looks| looks.incomplete.is_none());
     Ok(Initramfs {
         version,
-        looks: looks.map(|looks| with_kernel(looks.paths, kernel)),
+        looks: looks.map(|looks| with_kernel(looks, kernel)),
     })
 }
 
 /// Which kernels there are, and the one that was taken.
-fn with_kernel(mut paths: BTreeMap<String, Look>, kernel: String) -> BTreeMap<String, Look> {
-    paths.entry("/boot".to_owned()).or_default().names = true;
-    paths.entry(kernel).or_default().content = true;
-    paths
+fn with_kernel(mut looks: Looks, kernel: String) -> Looks {
+    looks.paths.entry("/boot".to_owned()).or_default().names = true;
+    looks.paths.entry(kernel).or_default().content = true;
+    looks
 }
 
 pub(crate) fn keep_boot_call(call: Call) -> std::result::Result<Value, CallError> {

@@ -22,7 +22,7 @@ mod prelude {
 
     pub(super) use kiln_sandbox::{
         Body, Call, CallError, CancelToken, ErrorKind, Io, Mount, Needs, Network, Root, Status,
-        Stdin, Stream, Verdict,
+        Stdin, Stream, Verdict, Watch,
     };
     pub(super) use libtest_mimic::Failed;
     pub(super) use serde_json::{Value, json};

@@ -4,16 +4,19 @@ use super::prelude::*;
 
 pub(super) fn looks(f: &Fixture) -> Outcome {
     let base = f.path("base");
-    for name in ["a", "rel", "secret", "old"] {
+    for name in ["a", "rel", "secret", "old", "ld.so.cache"] {
         fs::write(base.join("etc").join(name), name)?;
     }
     std::os::unix::fs::symlink("a", base.join("etc/l"))?;
     f.give_to_root_inside(&base.join("etc"))?;
     let mut request = f.script(
         "cat /etc/a; [ -e /etc/missing ]; cd /etc; readlink l; cat ../etc/rel; ls /bin; \
-         ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
+         cat /etc/ld.so.cache; ln -s /etc/secret /tmp/link; cat /tmp/link; mv /etc/old /tmp/new; cat /tmp/new; : >/dev/null",
     );
-    request.watch = Some(["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec());
+    request.watch = Some(Watch {
+        ignored: ["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec(),
+        globs: Vec::new(),
+    });
     let seen = f.run(&request)?;
     equal(seen.outcome.status, Status::Exited(0))?;
     let looks = seen.outcome.looks.ok_or("nothing was noted")?;
@@ -28,6 +31,10 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
     for path in ["/etc/missing", "/etc/l"] {
         check(!look(path)?.content, || format!("{path} was not read"))?;
     }
+    // Not the dynamic linker: `cat` reads all of it.
+    check(look("/etc/ld.so.cache")?.content, || {
+        "the linker's cache was read".into()
+    })?;
     check(look("/bin")?.names, || "/bin was listed".into())?;
     check(!look("/etc")?.names, || "/etc was not listed".into())?;
     check(look("/bin/sh")?.executed, || "/bin/sh was executed".into())?;
@@ -46,7 +53,7 @@ pub(super) fn unwatched(f: &Fixture) -> Outcome {
 /// Its end is noticed, and what it notes does not keep a killed run alive.
 pub(super) fn killed(f: &Fixture) -> Outcome {
     let mut request = f.script("while :; do cat /etc/hostname; done");
-    request.watch = Some(Vec::new());
+    request.watch = Some(Watch::default());
     request.limits.seconds = Some(2);
     let start = Instant::now();
     let seen = f.run(&request)?;

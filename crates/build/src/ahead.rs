@@ -1,0 +1,230 @@
+//! The initramfs, generated before the root is finished.
+//!
+//! Its generator is one process after the other for half a minute, and so are the maintainer scripts of the packages before it.
+//! So while the last packages are installed, it runs over what is below them, with the last step's changes, in the hope that
+//! nothing that it looks at changes any more. Whether that is so is told by what it looked at, as for any stored
+//! result; a wrong guess is a result like others, of which only time was spent.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use kiln_packages::LockedPackage;
+use kiln_plan::{Compression, Hasher};
+use kiln_rootfs::debian::{self, Finish};
+use kiln_rootfs::looks::{Question, questions, states};
+use kiln_rootfs::{Place, Reporter, Staging};
+use kiln_sandbox::{CancelToken, Noted, Root};
+
+use crate::Failure;
+use crate::initramfs::{Over, Quiet, Terms, say_wrong};
+use crate::pipeline::{Resolved, Session};
+use crate::root::Stack;
+
+/// Generates one initramfs ahead, on a thread of its own.
+pub(crate) struct Ahead {
+    cancel: CancelToken,
+    finish: Finish,
+    compression: Compression,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where to begin.
+    offered: Option<Stack>,
+    /// What the generator runs over, and what it has looked at so far.
+    running: Option<(Over, Noted)>,
+    /// Whether a result was made.
+    made: bool,
+    /// Nothing is to begin any more.
+    closed: bool,
+}
+
+impl Ahead {
+    pub(crate) fn new(session: &Session<'_>, resolved: &Resolved) -> Result<Self, Failure> {
+        Ok(Ahead {
+            cancel: session.child_token()?,
+            finish: crate::finish::finish(resolved),
+            compression: resolved.plan.compression.clone(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Says that packages are about to be installed on a stack, after which no others follow.
+    pub(crate) fn offer(&self, stack: &Stack) {
+        self.lock().offered = Some(stack.clone());
+        self.changed.notify_all();
+    }
+
+    /// Nothing begins any more. Whether there is a result, or one under way.
+    pub(crate) fn has_guess(&self) -> bool {
+        let mut state = self.lock();
+        state.closed = true;
+        state.running.is_some() || state.made
+    }
+
+    /// Nothing begins any more, and what runs ends.
+    pub(crate) fn close(&self) {
+        self.cancel.cancel();
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the result if it is under way and looks right for this root. Whether there is one.
+    pub(crate) fn settle(
+        &self,
+        session: &Session<'_>,
+        root: &Stack,
+        reporter: &dyn Reporter,
+    ) -> bool {
+        let running = self.lock().running.clone();
+        if let Some((over, noted)) = running
+            && let Err(changed) = alike(session, &over, &noted, root, &self.cancel)
+        {
+            say_wrong(reporter, changed.as_ref());
+            self.cancel.cancel();
+        }
+        let mut state = self.lock();
+        while state.running.is_some() {
+            state = self.wait(state);
+        }
+        state.made
+    }
+
+    /// Waits for an offer and takes it.
+    pub(crate) fn work(&self, session: &Session<'_>, packages: &[LockedPackage]) {
+        let mut state = self.lock();
+        while state.offered.is_none() && !state.closed {
+            state = self.wait(state);
+        }
+        let Some(stack) = state.offered.take().filter(|_| !state.closed) else {
+            return;
+        };
+        drop(state);
+        // The packages, which the build waits for, go first.
+        let _ = rustix::process::nice(5);
+        // A failure is the generator's own to report, if it fails over the finished root too.
+        let made = self.make(session, &stack, packages).is_ok_and(|made| made);
+        let mut state = self.lock();
+        (state.running, state.made) = (None, made);
+        self.changed.notify_all();
+    }
+
+    fn make(
+        &self,
+        session: &Session<'_>,
+        stack: &Stack,
+        packages: &[LockedPackage],
+    ) -> Result<bool, Failure> {
+        let epoch = session.roots().last_epoch(stack, packages)?;
+        let terms = Terms::new(&self.compression, epoch);
+        if session.has_results(terms) {
+            // Chances are that one of them is right.
+            return Ok(false);
+        }
+        let finishing = session.store.stage()?;
+        let over = self.finished(session, stack, &finishing, terms)?;
+        let noted = Noted::default();
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return Ok(false);
+            }
+            state.running = Some((over.clone(), noted.clone()));
+        }
+        if session.any_damage(stack, &self.cancel)? {
+            return Ok(false);
+        }
+        let (kernel, initrd) = (spare()?, spare()?);
+        let files = crate::image::BootFiles { kernel, initrd };
+        session.generate(&over, &files, &Quiet, &self.cancel, Some(noted))?;
+        Ok(true)
+    }
+
+    /// The stack with the changes of the last step.
+    fn finished(
+        &self,
+        session: &Session<'_>,
+        stack: &Stack,
+        staging: &Staging,
+        terms: Terms,
+    ) -> Result<Over, Failure> {
+        let lower = stack.lower();
+        let place = Place::over(
+            &session.sandbox,
+            lower.clone(),
+            staging,
+            terms.epoch,
+            &Quiet,
+            &self.cancel,
+        );
+        debian::finish(&place, &self.finish)?;
+        let root = Hasher::new("initramfs-ahead.v1")
+            .id("stack", stack.id)
+            .json("finish", &self.finish)
+            .finish();
+        let lower: Vec<PathBuf> = std::iter::once(staging.fs()).chain(lower).collect();
+        Ok(Over { lower, root, terms })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'g>(&self, state: MutexGuard<'g, State>) -> MutexGuard<'g, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether everything that was looked at so far is the same in both roots, or what is not.
+fn alike(
+    session: &Session<'_>,
+    over: &Over,
+    noted: &Noted,
+    root: &Stack,
+    cancel: &CancelToken,
+) -> Result<(), Option<Question>> {
+    let looks = noted.lock().map(|looks| looks.clone()).unwrap_or_default();
+    let asked = questions(looks);
+    let answers = |lower: Vec<PathBuf>| {
+        let place = Place {
+            sandbox: &session.sandbox,
+            root: Root::Layers { lower },
+            epoch: over.terms.epoch,
+            reporter: &Quiet,
+            cancel,
+        };
+        states(&place, &asked).map_err(|_| None)
+    };
+    if over.terms.epoch != root.epoch {
+        return Err(None);
+    }
+    let (before, now) = (answers(over.lower.clone())?, answers(root.lower())?);
+    // Both are in the order of the questions.
+    let mut pairs = before.into_iter().zip(now);
+    let other = pairs
+        .find(|(before, now)| before != now)
+        .map(|(before, _)| before);
+    other.map_or(Ok(()), |sight| Err(Some(sight.question)))
+}
+
+/// A file without a name.
+fn spare() -> Result<File, Failure> {
+    let memory = rustix::fs::memfd_create("kiln-initramfs", rustix::fs::MemfdFlags::CLOEXEC);
+    let file = memory.map(File::from);
+    file.map_err(|e| crate::output::write_failure(std::path::Path::new("initrd"), &e.into()))
+}
+
+/// Ends the thread when the build ends, however it does.
+pub(crate) struct Closing<'a>(pub(crate) &'a Ahead);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,248 @@
+//! What Debian's mkinitramfs and its hooks list directories for.
+//!
+//! They expand patterns like `/etc/ld.so.conf*`, and so they read all names in `/etc`, `/` and `/usr/lib`: without this knowledge any
+//! file that a script adds to `/etc`, and any package with a directory in `/usr/lib`, would cost a new initramfs. What a script
+//! expands is known for the very scripts that were read by people, and only while the configuration that they source does nothing
+//! but set variables.
+
+use std::fs;
+use std::path::Path;
+
+use kiln_sandbox::{Affixes, Call, CallError, Glob, Search};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::run::{Extras, Place};
+
+pub(crate) const KNOWN: &str = "debian.known-generator";
+
+/// A script that was read.
+struct Script {
+    path: &'static str,
+    /// SHA-256 of those of its versions that were read.
+    versions: &'static [&'static str],
+    /// Other scripts that it sources.
+    functions: &'static [Functions],
+    /// What it sources besides: files, and all files of directories.
+    configuration: &'static [&'static str],
+    /// What its own process lists directories for. Other listings, of directories that matter as a whole, are not here.
+    globs: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// Functions for scripts, and SHA-256 of those of their versions that were read.
+struct Functions {
+    path: &'static str,
+    versions: &'static [&'static str],
+}
+
+/// Versions are those of bookworm and of trixie: initramfs-tools 0.142+deb12u3 and 0.148.4, klibc 2.0.12 and 2.0.14, live-boot
+/// 20230131 and 20250815.
+const SCRIPTS: &[Script] = &[
+    Script {
+        path: "/usr/sbin/mkinitramfs",
+        versions: &[
+            "30ca50148a93b77b596097f0905c2b6c1f04deacfe2d01bdb04f4b0f04ffaed8",
+            "16780cbe540fa1a9d7b1faad173b1fd74bdd4de3e56e773d10462d9ce77161bf",
+        ],
+        functions: &[HOOK_FUNCTIONS, BOOT_FUNCTIONS],
+        configuration: &[
+            "/etc/initramfs-tools/initramfs.conf",
+            "/etc/initramfs-tools/conf.d",
+            "/usr/share/initramfs-tools/conf.d",
+            "/usr/share/initramfs-tools/conf-hooks.d",
+        ],
+        globs: &[("/", &["lib*"]), ("/etc", &["ld.so.conf*"])],
+    },
+    Script {
+        path: "/usr/share/initramfs-tools/hooks/klibc-utils",
+        versions: &[
+            "cbf958037f123a092c7b13a87206397f3950aa3dc402c4dde8ffb3884628f0f2",
+            "56e06e437c8b05f066d3f86f9af7b49425b27949164aaf83890dbe154ebe42ba",
+        ],
+        functions: &[],
+        configuration: &[],
+        globs: &[("/usr/lib", &["klibc-*.so"])],
+    },
+    Script {
+        path: "/usr/share/initramfs-tools/hooks/live",
+        versions: &[
+            "046f032b3d282b76768f817a62e299827e1175982cfc39fd28f4f3faaa31234a",
+            "a66e3336d293267cea750290efe12a989172899464ffdd49f57b24f2949bfe40",
+        ],
+        functions: &[HOOK_FUNCTIONS],
+        configuration: &["/etc/live/boot.conf", "/etc/live/boot"],
+        globs: &[(
+            "/usr/lib",
+            &[
+                "libacl*",
+                "libblkid*",
+                "libuuid*",
+                "libdevmapper*",
+                "libattr*",
+            ],
+        )],
+    },
+];
+
+const HOOK_FUNCTIONS: Functions = Functions {
+    path: "/usr/share/initramfs-tools/hook-functions",
+    versions: &[
+        "05ec37b6ab74e1205027bc1d8bcb429ab18d9f3e06ea66bdf552083c5fa516af",
+        "8329c405b5af7cbae6c7409de334b0663add53b97eb7f7d608750808d86b1c93",
+    ],
+};
+const BOOT_FUNCTIONS: Functions = Functions {
+    path: "/usr/share/initramfs-tools/scripts/functions",
+    versions: &[
+        "1c12fdb98f6b03c47e2a5f6d7e6e019ac016345eb0fd8300b808b128e70f00b5",
+        "b328b49756e00ec7c692dcdd28526831def5e9e0d7a0d0963087b450c2db4743",
+    ],
+};
+
+/// What the root's generator and hooks are known to search for; nothing of unknown ones.
+pub(super) fn globs(place: &Place<'_>) -> Result<Vec<Glob>> {
+    let extras = Extras {
+        bare: true,
+        ..Extras::default()
+    };
+    let (known, _) = place.call(KNOWN, Value::Null, extras, &mut |_| {})?;
+    let known: Vec<String> = serde_json::from_value(known).unwrap_or_default();
+    let known = SCRIPTS
+        .iter()
+        .filter(|script| known.iter().any(|path| path == script.path));
+    Ok(known.flat_map(Script::globs).collect())
+}
+
+impl Script {
+    fn globs(&self) -> impl Iterator<Item = Glob> {
+        self.globs.iter().map(|(directory, patterns)| Glob {
+            script: self.path.to_owned(),
+            search: Search {
+                directory: (*directory).to_owned(),
+                depth: Some(1),
+                names: patterns
+                    .iter()
+                    .map(|pattern| Affixes::of(pattern))
+                    .collect(),
+            },
+        })
+    }
+
+    /// Whether a root has it as it was read.
+    fn is_known(&self, root: &Path) -> bool {
+        is_one_of(root, self.path, self.versions)
+            && self
+                .functions
+                .iter()
+                .all(|f| is_one_of(root, f.path, f.versions))
+            && self
+                .configuration
+                .iter()
+                .all(|path| sets_variables(&below(root, path)))
+    }
+}
+
+pub(crate) fn known_call(_: Call) -> std::result::Result<Value, CallError> {
+    let known = SCRIPTS
+        .iter()
+        .filter(|script| script.is_known(Path::new("/")));
+    Ok(json!(known.map(|script| script.path).collect::<Vec<_>>()))
+}
+
+fn below(root: &Path, path: &str) -> std::path::PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+fn is_one_of(root: &Path, path: &str, versions: &[&str]) -> bool {
+    let text = fs::read(below(root, path));
+    text.is_ok_and(|text| versions.contains(&hex::encode(Sha256::digest(text)).as_str()))
+}
+
+/// Whether a file, or each in a directory, does nothing but set variables to fixed values, if it exists.
+fn sets_variables(path: &Path) -> bool {
+    if let Ok(entries) = fs::read_dir(path) {
+        let mut entries = entries.map(|entry| entry.map(|entry| entry.path()));
+        return entries.all(|path| path.is_ok_and(|path| sets_variables(&path)));
+    }
+    match fs::read_to_string(path) {
+        Ok(text) => text.lines().all(sets_a_variable),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+fn sets_a_variable(line: &str) -> bool {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return true;
+    }
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let Some((name, value)) = line.split_once('=') else {
+        return false;
+    };
+    let named = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    named && !value.contains(|c| "*?[]\\`$();&|<>".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_may_only_set_variables() {
+        for line in [
+            "",
+            "# [ most | dep ]",
+            "MODULES=most",
+            "RUNSIZE=10%",
+            "export A=\"b c\"",
+            "DEVICE=",
+        ] {
+            assert!(sets_a_variable(line), "{line}");
+        }
+        for line in [
+            ". /etc/x",
+            "A=/etc/*",
+            "A=$(ls /etc)",
+            "A=1; ls",
+            "[ -x /bin/a ] && B=1",
+            "A=`b`",
+            "f a=1",
+            "A=$B",
+        ] {
+            assert!(!sets_a_variable(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_script_is_unknown() {
+        let root = tempfile::tempdir().expect("a directory");
+        for script in SCRIPTS {
+            assert!(!script.is_known(root.path()));
+            let path = below(root.path(), script.path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, "#!/bin/sh\necho /etc/*\n").expect("a script");
+            assert!(!script.is_known(root.path()));
+        }
+    }
+
+    #[test]
+    fn a_known_script_needs_plain_configuration() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::write(root.path().join("script"), "true\n").expect("a script");
+        let conf = root.path().join("conf.d");
+        fs::create_dir(&conf).expect("a directory");
+        let script = Script {
+            path: "/script",
+            // printf 'true\n' | sha256sum
+            versions: &["a17fcf0a2f50e2d495e4f90ce263410edc183add6c62699a2facbccf60410f74"],
+            functions: &[],
+            configuration: &["/conf.d", "/missing"],
+            globs: &[],
+        };
+        fs::write(conf.join("a"), "A=1\n").expect("a file");
+        assert!(script.is_known(root.path()));
+        fs::write(conf.join("b"), "cat /etc/*\n").expect("a file");
+        assert!(!script.is_known(root.path()));
+    }
+}
