@@ -9,6 +9,7 @@ mod peer;
 mod prerequisites;
 mod process;
 mod roots;
+mod space;
 mod test;
 mod tidy;
 mod workspace;
@@ -28,8 +29,8 @@ usage: cargo xtask CHORE
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
-  equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare
-  equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte
+  equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
+  equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
   equal-root A B        compare two root file systems: directories or SquashFS files
 ";
 

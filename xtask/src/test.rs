@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::prerequisites::search_path_with;
-use crate::{Result, deny, prerequisites, process, tidy, workspace};
+use crate::{Result, deny, prerequisites, process, space, tidy, workspace};
 
 /// Installs what is needed, then checks and tests everything.
 pub(crate) fn run() -> Result<()> {
+    stage("space", || space::check(&space::TESTS))?;
     let tools = stage("prerequisites", prerequisites::install)?;
     let path = search_path_with(&tools)?;
     stage("rustfmt", || {
@@ -63,13 +64,14 @@ fn build() -> Command {
 }
 
 /// The end-to-end modules that the test command runs: all. `KILN_KILLS=50 cargo xtask e2e kill::` kills more often than the
-/// ten times of every day.
+/// ten times of every day; `KILN_EDITS=50 cargo xtask e2e edits::` makes all fifty edits that a release has to survive.
 const MODULES: &[&str] = &[
     "bad_input::",
     "beside::",
     "boots::",
     "commands::",
     "desktop::",
+    "edits::",
     "faults::",
     "judges::",
     "kill::",
@@ -80,6 +82,7 @@ const MODULES: &[&str] = &[
 
 /// `cargo xtask e2e [FILTER…]`: end-to-end tests alone, all of them unless filtered.
 pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
+    stage("space", || space::check(&space::end_to_end(filters)))?;
     let tools = stage("prerequisites", prerequisites::install)?;
     let path = search_path_with(&tools)?;
     process::run(end_to_end_command(filters).env("PATH", path))

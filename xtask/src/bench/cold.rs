@@ -20,8 +20,19 @@ use crate::peer::{build_command, repository, tool, trouble};
 use crate::{Result, process, workspace};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT: &str = "[--definition DEF] [--kiln FILE] [--warm CACHE] [--profile NAME] \
+pub(super) const ABOUT: &str = "[--definition DEF] [--kiln FILE] [--warm CACHE] [--profile NAME] [--keep] \
     an image from a warm download store, against mmdebstrap + mksquashfs";
+
+/// What the other cases begin with.
+pub(super) const FOR_OTHERS: &[&str] = &[
+    "definition",
+    "cache",
+    "peer",
+    "output/disk.raw",
+    "output/manifest.json",
+];
+pub(super) const WHY: &str =
+    "for `bench warm`, `bench tar.gz` and `bench squashfs`; remove it after them";
 
 /// Runs the case for a definition, by default `examples/lab`.
 pub(super) fn run(words: &[&str]) -> Result<()> {
@@ -30,6 +41,7 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
     let lab = || workspace::root().join("examples/lab");
     let source = options.definition.clone().unwrap_or_else(lab);
     let work = workspace::target_directory()?.join("bench/cold");
+    let _leftovers = options.leftovers(&work, FOR_OTHERS, WHY);
     let kiln = options.kiln()?;
     let project = definition::copy(&source, &work.join("definition"))?;
     let warm = options.warm_cache(&kiln, &project, &work)?;

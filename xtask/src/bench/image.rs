@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::measure::measure;
 use super::table::ratio_table;
-use crate::peer::{tool, trouble};
+use crate::peer::{Leftovers, tool, trouble};
 use crate::{Result, process, workspace};
 
 /// What `cargo xtask bench` says of it.
@@ -16,7 +16,7 @@ pub(super) const ABOUT_TARGZ: &str =
 /// Packs a disk twice. Without an argument it is the one that `bench cold` left behind.
 pub(super) fn targz(words: &[&str]) -> Result<()> {
     let disk = input(words, "bench/cold/output/disk.raw")?;
-    let work = work_directory()?;
+    let (work, _leftovers) = work_directory()?;
     let mine = work.join("kiln.tar.gz");
     let mut ours = Command::new(example("targz_peer")?);
     let kiln = measure(ours.arg(&disk).arg(&mine))?;
@@ -51,10 +51,12 @@ pub(super) fn input(words: &[&str], default: &str) -> Result<PathBuf> {
     }
 }
 
-pub(super) fn work_directory() -> Result<PathBuf> {
+/// A place for images, which go when the case is over.
+pub(super) fn work_directory() -> Result<(PathBuf, Leftovers)> {
     let work = workspace::target_directory()?.join("bench/image");
     fs::create_dir_all(&work).map_err(trouble("making", &work))?;
-    Ok(work)
+    let leftovers = Leftovers::new(&work, &[], "");
+    Ok((work, leftovers))
 }
 
 /// A program of the image crate's examples, built for speed.

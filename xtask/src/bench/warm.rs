@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::cold::{level, quote};
+use super::cold::{FOR_OTHERS, WHY, level, quote};
 use super::image::input;
 use super::measure::{Cost, measure};
 use super::table::ratio_table;
@@ -28,6 +28,7 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
     need_root("bench warm")?;
     let options = Options::parse(words)?;
     let work = input(&[], "bench/cold")?;
+    let _leftovers = options.leftovers(&work, FOR_OTHERS, WHY);
     let project = work.join("definition");
     let bench = Bench {
         kiln: options.kiln()?,

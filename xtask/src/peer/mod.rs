@@ -3,6 +3,7 @@
 
 pub(crate) mod definition;
 pub(crate) mod disk;
+mod leftovers;
 pub(crate) mod mmdebstrap;
 pub(crate) mod repository;
 
@@ -10,8 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) use leftovers::Leftovers;
+
 use crate::prerequisites::search_path;
 use crate::{Result, process, workspace};
+
+/// What comes from the network, below a comparison's directory: the next run need not fetch it again.
+pub(crate) const FETCHED: &[&str] = &["warm/downloads", "warm/metadata"];
 
 /// What the command line of a comparison says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,10 +30,12 @@ pub(crate) struct Options {
     pub(crate) warm: Option<PathBuf>,
     /// Profile of a project.
     pub(crate) profile: Option<PathBuf>,
+    /// Everything that the comparison made stays.
+    pub(crate) keep: bool,
 }
 
 impl Options {
-    /// `[--definition DEF | DEF] [--kiln FILE] [--warm CACHE] [--profile NAME]`
+    /// `[--definition DEF | DEF] [--kiln FILE] [--warm CACHE] [--profile NAME] [--keep]`
     pub(crate) fn parse(words: &[&str]) -> Result<Options> {
         let mut options = Options::default();
         let mut words = words.iter();
@@ -43,12 +51,25 @@ impl Options {
                 "--kiln" => options.kiln = value()?,
                 "--warm" => options.warm = value()?,
                 "--profile" => options.profile = value()?,
+                "--keep" => options.keep = true,
                 other if other.starts_with('-') => return Err(format!("unknown option {other}")),
                 path if options.definition.is_none() => options.definition = Some(path.into()),
                 more => return Err(format!("one definition is enough, {more} is a second")),
             }
         }
         Ok(options)
+    }
+
+    /// Clears `work` when the comparison ends. `kept` stays for this reason, and the packages if no other cache has them.
+    pub(crate) fn leftovers(&self, work: &Path, kept: &[&str], reason: &'static str) -> Leftovers {
+        if self.keep {
+            return Leftovers::all(work);
+        }
+        let fetched: &[&str] = match self.warm {
+            Some(_) => &[],
+            None => FETCHED,
+        };
+        Leftovers::new(work, &[kept, fetched].concat(), reason)
     }
 
     /// Kiln's release binary.
@@ -170,6 +191,7 @@ mod tests {
         assert_eq!(options.definition.as_deref(), Some(Path::new("a.ks")));
         assert_eq!(options.warm.as_deref(), Some(Path::new("/w")));
         assert!(Options::parse(&["a.ks", "b.ks"]).is_err());
+        assert!(Options::parse(&["--keep"]).unwrap().keep && !options.keep);
         assert!(Options::parse(&["--kiln"]).is_err());
         assert!(Options::parse(&["--fast"]).is_err());
     }

@@ -12,6 +12,10 @@ use crate::peer::disk::{Squashfs, partitions};
 use crate::peer::{Options, afresh, build_command, definition, mmdebstrap, need_root, repository};
 use crate::{Result, process, workspace};
 
+/// Why something stays when both roots are gone.
+pub(super) const PACKAGES: &str =
+    "packages for the next run; `--keep` keeps both roots, `--warm CACHE` neither";
+
 /// Builds both roots below the target directory, compares them and lets dpkg judge both.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     need_root("equal-root")?;
@@ -19,6 +23,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let minimal = || workspace::root().join("examples/minimal.ks");
     let source = options.definition.clone().unwrap_or_else(minimal);
     let work = workspace::target_directory()?.join("equal-root");
+    let _leftovers = options.leftovers(&work, &[], PACKAGES);
     let kiln = options.kiln()?;
     let project = definition::copy(&source, &work.join("definition"))?;
     definition::keep_packages_only(&project)?;

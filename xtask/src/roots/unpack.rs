@@ -4,7 +4,7 @@
 //! same: names, types, modes, owners, times, contents, dpkg's database. What may differ is what maintainer scripts
 //! draw at random. `xtask/sets` has definitions of several kinds beside those of `examples`.
 
-use super::build::judge;
+use super::build::{PACKAGES, judge};
 use super::{Allowed, Aspect, Closeness};
 use crate::peer::disk::{Squashfs, partitions};
 use crate::peer::{Options, afresh, build_command, definition, link_downloads, need_root};
@@ -86,6 +86,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let minimal = || workspace::root().join("examples/minimal.ks");
     let source = options.definition.clone().unwrap_or_else(minimal);
     let work = workspace::target_directory()?.join("equal-unpack");
+    let _leftovers = options.leftovers(&work, &[], PACKAGES);
     let kiln = options.kiln()?;
     let project = definition::copy(&source, &work.join("definition"))?;
     definition::keep_packages_only(&project)?;
@@ -106,8 +107,10 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         let image = output.join("disk.raw");
         let squashfs = Squashfs::find(&image, &partitions(&image)?)?;
         process::output(&mut squashfs.extract(&image, &root))?;
-        for directory in [&cache, &output] {
-            afresh(directory)?;
+        if !options.keep {
+            for directory in [&cache, &output] {
+                afresh(directory)?;
+            }
         }
     }
     let (ours, theirs) = (work.join("kiln"), work.join("dpkg"));

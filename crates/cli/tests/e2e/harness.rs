@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::residue::Residue;
+use crate::stock::Stock;
 
 /// What every run is told about the target.
 pub(crate) const TARGET: &[&str] = &["--distribution", "debian:bookworm"];
@@ -24,6 +25,8 @@ static WARM: OnceLock<()> = OnceLock::new();
 pub(crate) struct Turn {
     directory: TempDir,
     pub(crate) before: Residue,
+    /// Taken before anything that the test itself builds.
+    stock: Stock,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -58,14 +61,18 @@ impl Turn {
         Turn {
             directory,
             before: Residue::now(),
+            stock: Stock::of(cache()),
             _turn: turn,
         }
     }
 
     /// Waits for the turn, with the minimal image built and its lock beside the copy of its definition.
     pub(crate) fn warm() -> Self {
-        let turn = Turn::cold();
-        WARM.get_or_init(|| turn.warm_up());
+        let mut turn = Turn::cold();
+        WARM.get_or_init(|| {
+            turn.warm_up();
+            turn.stock.keep();
+        });
         fs::copy(
             base().join("minimal.kiln.lock"),
             turn.path("minimal.kiln.lock"),

@@ -1,4 +1,6 @@
 //! SIGKILL at random moments of a build: no process, mount or loop device stays, and every store is valid.
+//!
+//! `KILN_KILLS` says how often, `KILN_SEED` repeats a run.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,35 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{Ran, Turn, cache, finish, text};
+use crate::random::{Random, setting};
 use crate::residue::names;
-
-/// `KILN_KILLS` says how often; `KILN_SEED` repeats a run.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |value| {
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number"))
-    })
-}
-
-/// Marsaglia's xorshift: the same moments for the same seed.
-struct Random(u64);
-
-impl Random {
-    /// A number in 0..1.
-    fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
 
 #[test]
 fn sigkill_leaves_nothing() {
     let turn = Turn::warm();
     let (kills, seed) = (setting("KILN_KILLS", 10), setting("KILN_SEED", 20_240_601));
-    let mut random = Random(seed.max(1));
+    let mut random = Random::new(seed);
     let whole = build(&turn, "whole", None);
     whole.assert(0);
     let size = fs::metadata(turn.path("output/disk.raw"))
