@@ -379,6 +379,9 @@ fn lock(
             .iter()
             .map(|s| locked(&s.package, &names[s.layer], s.auto)),
     );
+    // As in its text: the order is that of installing, and decides whether a layer is the one of an earlier build.
+    let order = |p: &LockedPackage| (p.name.clone(), p.architecture.clone(), p.version.clone());
+    packages.sort_by_cached_key(order);
     Lock {
         target: target(&plan.target),
         inputs: inputs(plan),

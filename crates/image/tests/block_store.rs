@@ -440,5 +440,8 @@ fn blocks_made_ahead_are_found_by_the_image() {
     let (image, summary, _) = warm(&all, store.path());
     assert_eq!(image, cold(&all));
     assert_eq!(summary.reused_blocks, first + rest);
-    assert!(summary.fragments > 0, "files shorter than a block are left to the image");
+    assert!(
+        summary.fragments > 0,
+        "files shorter than a block are left to the image"
+    );
 }

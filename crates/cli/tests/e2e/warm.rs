@@ -59,6 +59,9 @@ fn what_the_generator_reads_makes_a_new_initramfs() {
          chmod 755 /etc/initramfs-tools/hooks/marker\n%end\n",
     );
     build(&turn, "output").says(&["done generating the initramfs"]);
+    let log = fs::read_to_string(turn.path("output/build.log")).expect("a log");
+    let why = "==> generating the initramfs (because of /etc/initramfs-tools/hooks)";
+    assert!(log.contains(why), "{log}");
     let esp = extract(&turn.path("output/disk.raw"), FAT, turn.path("esp"));
     let listed = tool("mdir", &["-/", "-b", "-i", &text(&esp), "::"]);
     let initrd = listed
@@ -73,4 +76,53 @@ fn what_the_generator_reads_makes_a_new_initramfs() {
     .assert(0);
     let script = "{ zstd -qdc \"$1\" || gzip -dc \"$1\"; } | grep -c kiln-was-here";
     tool("sh", &["-c", script, "sh", &text(&turn.path("initrd"))]).assert(0);
+}
+
+/// Its generator lists `/etc` and `/usr/lib`, and every program of it opens the dynamic linker's cache; but what is new there is not
+/// what they are looking for.
+#[test]
+fn what_the_generator_does_not_look_for_keeps_the_initramfs() {
+    let turn = Turn::warm();
+    turn.minimal_with(
+        "%post --erroronfail\necho new > /etc/kiln-was-here\nmkdir -p /usr/lib/kiln-was-here /lib-of-kiln.d\n\
+         rmdir /lib-of-kiln.d\ncp -L /lib/x86_64-linux-gnu/libanl.so.1 /usr/local/lib/\nldconfig\n\
+         ldconfig -p | grep -q /usr/local/lib/libanl.so.1\n%end\n",
+    );
+    build(&turn, "output").says(&["cached generating the initramfs"]);
+}
+
+/// Where a layer with packages follows another one, the initramfs begins below it.
+#[test]
+fn an_initramfs_begun_beside_the_last_packages_is_the_one_made_at_the_end() {
+    let turn = Turn::warm();
+    turn.write(
+        "kiln.toml",
+        "name = \"two\"\ndistribution = \"debian:bookworm\"\nlayers = [\"minimal.ks\", \"more.ks\"]\n",
+    );
+    turn.write(
+        "more.ks",
+        "%packages --exclude-weakdeps\ntree\n%end\n%post\necho two > /etc/two\n%end\n",
+    );
+    let build = |output: &str| {
+        fs::rename(
+            cache().join("initramfs"),
+            turn.path(&format!("{output}-before")),
+        )
+        .expect("no initramfs");
+        let ran = turn.kiln(&["build", "kiln.toml", "-o", output, "--format", "raw"]);
+        ran.assert(0);
+        ran
+    };
+    build("ahead").says(&["begun beside the last packages"]);
+    // The packages are there now, although no lock says which they are, so nothing is left to be begun beside.
+    let after = build("after");
+    after.says(&["cached system: installing", "cached more: installing"]);
+    after.says(&["done generating the initramfs"]);
+    assert!(!after.stderr.contains("begun beside"), "{}", after.whole());
+    fs::remove_dir_all(cache().join("initramfs")).expect("results");
+    fs::rename(turn.path("ahead-before"), cache().join("initramfs")).expect("back in its place");
+    assert_eq!(
+        digest(&turn.path("ahead/disk.raw")),
+        digest(&turn.path("after/disk.raw"))
+    );
 }
