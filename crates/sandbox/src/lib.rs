@@ -39,6 +39,7 @@ pub use checks::{Check, Needs, Verdict, checks};
 pub use child::entry;
 pub use error::{CallError, Error, ErrorKind};
 pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
+pub use memory::available as available_memory;
 pub use parent::die_with_parent;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};

@@ -1,4 +1,4 @@
-//! Noticing that the kernel's out-of-memory killer has been at work.
+//! How much memory there is, and noticing that the kernel's out-of-memory killer has been at work.
 
 use std::fs;
 
@@ -9,4 +9,22 @@ pub(crate) fn kills() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     line.and_then(|number| number.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// Bytes that programs can have without swapping (`MemAvailable` of `/proc/meminfo`); 0 where that is not known.
+pub fn available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(super::available() > 1 << 20);
+    }
 }

@@ -17,6 +17,8 @@ use crate::run::{Extras, Place};
 const INITRD: &str = "/var/tmp/kiln-initrd.img";
 /// The kernel's copy beside it.
 const KERNEL: &str = "/var/tmp/kiln-vmlinuz";
+/// Available memory from which on the generator's files are kept there: several times what they take.
+const SCRATCH: u64 = 2 << 30;
 /// Places whose content is this run's own.
 const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 
@@ -39,11 +41,7 @@ pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) ->
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
     let extras = Extras {
-        // It starts some 20,000 processes, each of which would read the 28 files of C.UTF-8; both locales sort by bytes.
-        env: [("LC_ALL".to_owned(), "C".to_owned())]
-            .into_iter()
-            .chain(level.map(|level| ("COMPRESSLEVEL".to_owned(), level.to_string())))
-            .collect(),
+        env: environment(level),
         watch: Some(Watch {
             ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
             globs: super::generator::globs(place)?,
@@ -67,6 +65,18 @@ pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) ->
         version,
         looks: looks.map(|looks| with_kernel(looks, kernel)),
     })
+}
+
+/// What the generator is told; nothing of it changes the result but the level.
+fn environment(level: Option<u32>) -> Vec<(String, String)> {
+    // It starts some 20,000 processes, each of which would read the 28 files of C.UTF-8; both locales sort by bytes.
+    let locale = ("LC_ALL", "C".to_owned());
+    let level = level.map(|level| ("COMPRESSLEVEL", level.to_string()));
+    // Thousands of files that live for half a minute: in memory, where there is enough. There is a tmpfs on `/tmp`.
+    let scratch =
+        (kiln_sandbox::available_memory() >= SCRATCH).then(|| ("TMPDIR", "/tmp".to_owned()));
+    let all = [Some(locale), level, scratch].into_iter().flatten();
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Which kernels there are, and the one that was taken.
