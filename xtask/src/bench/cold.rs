@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::measure::{Cost, measure};
+use super::measure::{Cost, measure, settle};
 use super::table::ratio_table;
 use crate::peer::disk::{Partition, SECTOR, Squashfs, partitions};
 use crate::peer::repository::Package;
@@ -95,6 +95,7 @@ fn ours(
     if let Some(profile) = profile {
         build.arg("--profile").arg(profile);
     }
+    settle();
     measure(&mut build)
 }
 
@@ -137,6 +138,7 @@ impl Peer<'_> {
             ("mksquashfs", &mut compress),
             ("partition and file systems", &mut assemble),
         ];
+        settle();
         let cost = |(name, command): (&str, &mut _)| Ok((name.to_owned(), measure(command)?));
         steps.into_iter().map(cost).collect()
     }

@@ -35,6 +35,17 @@ impl std::ops::Add for Cost {
     }
 }
 
+/// Ext4 without a journal does not reuse an inode within a minute of its removal, and looks at every such one in turn before it takes another
+/// (`recently_deleted` of `fs/ext4/ialloc.c`): what was removed before a measurement would be paid for by whoever is measured first.
+const SETTLE: Duration = Duration::from_secs(65);
+
+/// Lets what happened before not count: all is written, and no removed file is fresh.
+pub(super) fn settle() {
+    println!("waiting {} s for the disk to settle", SETTLE.as_secs());
+    rustix::fs::sync();
+    std::thread::sleep(SETTLE);
+}
+
 /// Runs a command and measures it. What it prints is passed on.
 pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
     println!("+ {}", process::describe(command));
