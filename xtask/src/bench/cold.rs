@@ -95,7 +95,7 @@ fn ours(
     if let Some(profile) = profile {
         build.arg("--profile").arg(profile);
     }
-    settle();
+    settle(&cache.join("downloads"))?;
     measure(&mut build)
 }
 
@@ -138,7 +138,7 @@ impl Peer<'_> {
             ("mksquashfs", &mut compress),
             ("partition and file systems", &mut assemble),
         ];
-        settle();
+        settle(self.mirror)?;
         let cost = |(name, command): (&str, &mut _)| Ok((name.to_owned(), measure(command)?));
         steps.into_iter().map(cost).collect()
     }

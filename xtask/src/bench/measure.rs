@@ -1,9 +1,11 @@
 //! What a command costs: wall time, processor time, memory.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use crate::{Result, process};
 
@@ -39,11 +41,22 @@ impl std::ops::Add for Cost {
 /// (`recently_deleted` of `fs/ext4/ialloc.c`): what was removed before a measurement would be paid for by whoever is measured first.
 const SETTLE: Duration = Duration::from_secs(65);
 
-/// Lets what happened before not count: all is written, and no removed file is fresh.
-pub(super) fn settle() {
+/// Lets what happened before not count: all is written, no removed file is fresh, and memory holds the files below `inputs` and
+/// nothing of earlier runs that would have to be dropped first.
+pub(super) fn settle(inputs: &Path) -> Result<()> {
     println!("waiting {} s for the disk to settle", SETTLE.as_secs());
     rustix::fs::sync();
     std::thread::sleep(SETTLE);
+    let dropped = fs::write("/proc/sys/vm/drop_caches", "3");
+    dropped.map_err(|e| format!("dropping the kernel's caches: {e}"))?;
+    read_all(inputs).map_err(|e| format!("reading {}: {e}", inputs.display()))
+}
+
+fn read_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.try_for_each(|entry| read_all(&entry?.path()));
+    }
+    io::copy(&mut fs::File::open(path)?, &mut io::sink()).map(drop)
 }
 
 /// Runs a command and measures it. What it prints is passed on.
