@@ -30,9 +30,12 @@ fn account() {
 fn give_packages(turn: &Turn) {
     let store = turn.path("cache/downloads/sha256");
     let lock = fs::read_to_string(turn.path("minimal.kiln.lock")).expect("the lock");
-    let words = lock.lines().filter_map(|line| line.split(' ').nth(4));
     let mut given = 0;
-    for digest in words.filter(|word| word.len() == 64) {
+    for line in lock.lines() {
+        let [_, _, _, _, digest, "auto" | "asked", _] = line.split(' ').collect::<Vec<_>>()[..]
+        else {
+            continue;
+        };
         let name = Path::new(&digest[..2]).join(digest);
         fs::create_dir_all(store.join(&digest[..2])).expect("a store");
         let package = cache().join("downloads/sha256").join(&name);

@@ -85,9 +85,10 @@ pick() {
 mkdir -p /srv/edits
 "#;
 
-/// The initramfs has what hooks want and the few modules that are named, not every driver: it is made for each cold build, in
-/// seconds and not in half a minute. Nobody boots these images.
-const FEW_MODULES: &str = "echo MODULES=list > /etc/initramfs-tools/conf.d/edits\n";
+/// The initramfs has what hooks want and the few modules that are named, not every driver, and is compressed in a hurry: each
+/// cold build makes one. Nobody boots these images.
+const FEW_MODULES: &str = r"printf 'MODULES=list\nCOMPRESSLEVEL=1\n' > /etc/initramfs-tools/conf.d/edits
+";
 
 /// Things of all sorts that edits find, in one place where the layers are and one that packages have too.
 const GARDEN: &str = r#"for bed in 0 1 2 3 4 5 6 7; do
