@@ -106,11 +106,10 @@ impl Ahead {
         drop(state);
         // The packages, which the build waits for, go first.
         let _ = rustix::process::nice(5);
+        let _ending = Ending(self);
         // A failure is the generator's own to report, if it fails over the finished root too.
         let made = self.make(session, &stack, packages).is_ok_and(|made| made);
-        let mut state = self.lock();
-        (state.running, state.made) = (None, made);
-        self.changed.notify_all();
+        self.lock().made = made;
     }
 
     fn make(
@@ -218,6 +217,16 @@ fn spare() -> Result<File, Failure> {
     let memory = rustix::fs::memfd_create("kiln-initramfs", rustix::fs::MemfdFlags::CLOEXEC);
     let file = memory.map(File::from);
     file.map_err(|e| crate::output::write_failure(std::path::Path::new("initrd"), &e.into()))
+}
+
+/// Says that nothing runs any more, however it ended.
+struct Ending<'a>(&'a Ahead);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running = None;
+        self.0.changed.notify_all();
+    }
 }
 
 /// Ends the thread when the build ends, however it does.

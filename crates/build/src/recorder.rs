@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use kiln_plan::{Compression, Id};
 use kiln_rootfs::{Layer, Place, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::initramfs::Quiet;
 use crate::{Failure, FailureKind, known, squash};
@@ -140,6 +141,9 @@ impl Worker {
             let Ok(manifest) = known::ensure_recorded(&place, &layer, size, 1) else {
                 return;
             };
+            if is_closed(&self.stopped) {
+                continue;
+            }
             if let (Ok((_, blocks)), Ok(stop)) =
                 (known::open_blocks(&self.store), self.stopped.try_clone())
                 && let Ok(count) =
@@ -149,4 +153,13 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the other end of a pipe is closed.
+pub(crate) fn is_closed(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    !matches!(
+        rustix::event::poll(&mut fds, Some(&Timespec::default())),
+        Ok(0)
+    )
 }

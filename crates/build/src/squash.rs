@@ -14,11 +14,11 @@ use kiln_plan::{Codec as PlanCodec, Compression, Id};
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::known::{self, Known};
+use crate::recorder::is_closed;
 use crate::shared::{Shared, keys, put_keys};
 use crate::steps::Steps;
 use crate::{Failure, FailureKind};
@@ -337,13 +337,7 @@ fn prepare_call(mut call: Call) -> Result<Value, CallError> {
     let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
         return Ok(json!(0));
     };
-    let go_on = || {
-        let mut fds = [PollFd::new(&stop, PollFlags::IN)];
-        matches!(
-            rustix::event::poll(&mut fds, Some(&Timespec::default())),
-            Ok(0)
-        )
-    };
+    let go_on = || !is_closed(&stop);
     let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
     packs.finish();
     Ok(json!(done?))

@@ -227,7 +227,10 @@ fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> Str
     let fed = match (question, cache) {
         (Question::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
         (Question::Library(_), Err(error)) => Err(copy(error)),
-        (Question::Search(search), _) => found(&mut hash, search),
+        (Question::Search(search), _) => {
+            found(&mut hash, search);
+            Ok(())
+        }
         // Its lines count, and each is a question of its own.
         (Question::Path(_, look), _) if look.linked && *look == LINKED => Ok(()),
         (Question::Path(path, look), _) => feed(&mut hash, Path::new(path), *look, epoch),
@@ -276,19 +279,21 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
     Ok(())
 }
 
-/// All names that were searched for, and what they are names of.
-fn found(hash: &mut Sha256, search: &Search) -> io::Result<()> {
+/// All names that were searched for, and what they are names of. A directory that cannot be read is an answer of its own.
+fn found(hash: &mut Sha256, search: &Search) {
     let mut found = Vec::new();
     let mut pending = vec![(PathBuf::from(&search.directory), 1)];
     while let Some((directory, depth)) = pending.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-            let name = path.file_name().map(|name| name.to_string_lossy());
-            if search
-                .names
-                .iter()
-                .any(|names| names.fit(name.as_deref().unwrap_or_default()))
-            {
+        let entries = match entries(&directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                found.push(format!("{directory:?} error {:?}\n", error.raw_os_error()));
+                continue;
+            }
+        };
+        for (path, kind) in entries {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if search.names.iter().any(|names| names.fit(&name)) {
                 found.push(format!("{path:?} {kind:?}\n"));
             }
             if kind.is_dir() && search.depth.is_none_or(|most| depth < most) {
@@ -298,7 +303,14 @@ fn found(hash: &mut Sha256, search: &Search) -> io::Result<()> {
     }
     found.sort();
     found.iter().for_each(|entry| hash.update(entry));
-    Ok(())
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.path(), entry.file_type()?))
+    };
+    fs::read_dir(directory)?.map(entry).collect()
 }
 
 fn copy(error: &io::Error) -> io::Error {
@@ -449,6 +461,16 @@ mod tests {
         let deep = state(None);
         assert_ne!(before, deep);
         assert_eq!(shallow, state(Some(1)));
+        // One directory that cannot be read hides nothing of the others.
+        let missing = Search {
+            directory: dir.path().join("missing").to_string_lossy().into_owned(),
+            depth: None,
+            names: Vec::new(),
+        };
+        let of_missing = state_of(&Question::Search(missing.clone()), 0, &Ok(Vec::new()));
+        fs::create_dir(dir.path().join("missing")).expect("a directory");
+        let of_empty = state_of(&Question::Search(missing), 0, &Ok(Vec::new()));
+        assert_ne!(of_missing, of_empty);
         // Another type under the same name.
         fs::remove_file(dir.path().join("a/b/libx.so.1")).expect("removed");
         fs::create_dir(dir.path().join("a/b/libx.so.1")).expect("a directory");
