@@ -69,35 +69,15 @@ impl Finished {
     }
 }
 
-/// Makes everything that the layout plans and gives it to `take` in order, on the calling thread.
+/// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread.
 pub(super) fn run(
     files: &[File<'_>],
     contents: &Contents,
     layout: &Layout,
-    options: &Options,
+    (options, what): (&Options, What),
     mut take: impl FnMut(&Finished) -> Result<()>,
 ) -> Result<()> {
-    let queue = Queue::new(files, contents, layout, options, What::All)?;
-    serve(&queue, options, &mut take)
-}
-
-/// Makes the data blocks that the store does not have, and nothing else, and gives them to `take`.
-pub(super) fn run_missing(
-    files: &[File<'_>],
-    contents: &Contents,
-    layout: &Layout,
-    options: &Options,
-    mut take: impl FnMut(&Finished) -> Result<()>,
-) -> Result<()> {
-    let queue = Queue::new(files, contents, layout, options, What::MissingData)?;
-    serve(&queue, options, &mut take)
-}
-
-fn serve(
-    queue: &Queue<'_>,
-    options: &Options,
-    take: &mut impl FnMut(&Finished) -> Result<()>,
-) -> Result<()> {
+    let queue = &Queue::new(files, contents, layout, options, what)?;
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
@@ -107,7 +87,7 @@ fn serve(
         drop(sender);
         // Also when `take` fails or panics, the workers must not wait for the window to move.
         let _stop = StopOnDrop(queue);
-        deliver(queue, &receiver, take)
+        deliver(queue, &receiver, &mut take)
     })
 }
 
@@ -391,7 +371,7 @@ struct Queue<'a> {
 
 /// Which blocks are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     /// Those of an image.
     All,
     /// Data blocks that are named and that the store does not have.

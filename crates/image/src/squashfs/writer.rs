@@ -12,7 +12,7 @@ use super::metadata::Table;
 use super::numbering::{File, Numbering};
 use super::options::{Options, Summary};
 use super::output::Output;
-use super::pipeline::{Block, Finished, Part};
+use super::pipeline::{Block, Finished, Part, What};
 use super::store::{BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
@@ -44,7 +44,8 @@ pub fn write<W: Write + Seek>(
     write_head(&mut output, options)?;
     let mut data = Data::new(&numbering.files, representatives, progress);
     let store = options.block_store.as_deref();
-    pipeline::run(&numbering.files, &contents, &layout, options, |finished| {
+    let all = (options, What::All);
+    pipeline::run(&numbering.files, &contents, &layout, all, |finished| {
         data.take(finished, store, &mut output)
     })?;
     let metadata = Metadata {
@@ -99,7 +100,8 @@ pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Resu
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut blocks = 0;
-    let done = pipeline::run_missing(&numbering.files, &contents, &layout, options, |finished| {
+    let missing = (options, What::MissingData);
+    let done = pipeline::run(&numbering.files, &contents, &layout, missing, |finished| {
         put_new(finished, store);
         blocks += finished.blocks.len() as u64;
         if go_on() {
