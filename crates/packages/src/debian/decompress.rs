@@ -33,11 +33,10 @@ impl Compression {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(reader)?),
             Compression::Xz => {
-                // 128 MiB holds the window of every preset; more is not for repositories.
-                let stream = liblzma::stream::Stream::new_auto_decoder(
-                    256 << 20,
-                    liblzma::stream::CONCATENATED,
-                )?;
+                // 128 MiB holds the window of every preset; more is not for repositories. What is read here has the SHA-256
+                // that a signature leads to, so a weaker check of every byte would tell nothing.
+                let flags = liblzma::stream::CONCATENATED | liblzma::stream::IGNORE_CHECK;
+                let stream = liblzma::stream::Stream::new_auto_decoder(256 << 20, flags)?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(reader, stream))
             }
         })

@@ -4,11 +4,14 @@
 //! file that a script adds to `/etc`, and any package with a directory in `/usr/lib`, would cost a new initramfs. What a script
 //! expands is known for the very scripts that were read by people, and only while the configuration that they source does nothing
 //! but set variables.
+//!
+//! The functions that hooks share are known too, and get a few more behind them that spare processes (`hook-functions.sh`).
 
 use std::fs;
 use std::path::Path;
 
-use kiln_sandbox::{Affixes, Call, CallError, Glob, Search};
+use kiln_sandbox::{Affixes, Call, CallError, Glob, Mount, Search};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -100,18 +103,46 @@ const BOOT_FUNCTIONS: Functions = Functions {
     ],
 };
 
-/// What the root's generator and hooks are known to search for; nothing of unknown ones.
-pub(super) fn globs(place: &Place<'_>) -> Result<Vec<Glob>> {
+/// What follows the functions that hooks share. It does what the programs do that it stands for.
+const FASTER: &str = include_str!("hook-functions.sh");
+
+/// What is known of a root's generator.
+pub(super) struct Generator {
+    /// What it and its hooks are known to search for; nothing of unknown ones.
+    pub(super) globs: Vec<Glob>,
+    /// What lies over the root's files while it runs.
+    pub(super) mounts: Vec<Mount>,
+}
+
+/// What a root says.
+#[derive(Default, Serialize, Deserialize)]
+struct Known {
+    /// Paths of scripts that are known.
+    scripts: Vec<String>,
+    /// The functions that hooks share, if they are known.
+    functions: Option<String>,
+}
+
+/// Looks at a root's generator.
+pub(super) fn generator(place: &Place<'_>) -> Result<Generator> {
     let extras = Extras {
         bare: true,
         ..Extras::default()
     };
     let (known, _) = place.call(KNOWN, Value::Null, extras, &mut |_| {})?;
-    let known: Vec<String> = serde_json::from_value(known).unwrap_or_default();
-    let known = SCRIPTS
+    let known: Known = serde_json::from_value(known).unwrap_or_default();
+    let scripts = SCRIPTS
         .iter()
-        .filter(|script| known.iter().any(|path| path == script.path));
-    Ok(known.flat_map(Script::globs).collect())
+        .filter(|script| known.scripts.iter().any(|path| path == script.path));
+    let faster = known.functions.map(|functions| Mount::File {
+        target: HOOK_FUNCTIONS.path.to_owned(),
+        content: (functions + FASTER).into_bytes(),
+        mode: 0o644,
+    });
+    Ok(Generator {
+        globs: scripts.flat_map(Script::globs).collect(),
+        mounts: faster.into_iter().collect(),
+    })
 }
 
 impl Script {
@@ -144,10 +175,15 @@ impl Script {
 }
 
 pub(crate) fn known_call(_: Call) -> std::result::Result<Value, CallError> {
-    let known = SCRIPTS
-        .iter()
-        .filter(|script| script.is_known(Path::new("/")));
-    Ok(json!(known.map(|script| script.path).collect::<Vec<_>>()))
+    let root = Path::new("/");
+    let scripts = SCRIPTS.iter().filter(|script| script.is_known(root));
+    let functions = is_one_of(root, HOOK_FUNCTIONS.path, HOOK_FUNCTIONS.versions)
+        .then(|| fs::read_to_string(below(root, HOOK_FUNCTIONS.path)).ok())
+        .flatten();
+    Ok(json!(Known {
+        scripts: scripts.map(|script| script.path.to_owned()).collect(),
+        functions,
+    }))
 }
 
 fn below(root: &Path, path: &str) -> std::path::PathBuf {
@@ -224,6 +260,67 @@ mod tests {
             fs::write(path, "#!/bin/sh\necho /etc/*\n").expect("a script");
             assert!(!script.is_known(root.path()));
         }
+    }
+
+    /// What a shell prints and returns that has the functions, and one that has not.
+    fn both_ways(arguments: &[&str], cwd: &Path) -> (String, String) {
+        let run = |functions: &str| {
+            let script = format!("set -u\n{functions}\nprogram=\"$1\"; shift; \"$program\" \"$@\" 2>/dev/null; echo \"= $?\"");
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &script, "sh"]).args(arguments);
+            let output = shell.current_dir(cwd).output().expect("a shell");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        (run(FASTER), run(""))
+    }
+
+    #[test]
+    fn functions_answer_as_the_programs_do() {
+        let root = tempfile::tempdir().expect("a directory");
+        let top = fs::canonicalize(root.path()).expect("a path");
+        fs::create_dir_all(top.join("a/b c")).expect("directories");
+        fs::write(top.join("a/b c/file"), "").expect("a file");
+        fs::write(top.join("a/new\nline\n"), "").expect("a file");
+        let link = |to: &str, at: &str| {
+            std::os::unix::fs::symlink(to, top.join(at)).expect("a link");
+        };
+        link("a", "link");
+        link("b c/file", "a/file link");
+        link("nowhere", "a/dangling");
+        link("loop", "a/loop");
+        let inside = [
+            "", "/", "a", "a/", "a/b c", "a/b c/file", "a//b c", "a/./b c", "a/../a", "a/.", "a/..", "link", "link/",
+            "link/b c/file", "a/file link", "a/dangling", "a/dangling/x", "a/loop", "a/missing", "missing/x", "a/b c/file/x",
+            "a/new\nline\n", "a/.hidden", "a/..more",
+        ];
+        let absolute = inside.iter().map(|path| format!("{}/{path}", top.display()));
+        let doubled = inside.iter().map(|path| format!("//{}/{path}", top.display()));
+        let relative = inside.iter().map(|path| (*path).to_owned());
+        let fixed = ["/", "//", "/bin", "/usr/bin", "-x", "--", ".", ".."].map(str::to_owned);
+        for path in absolute.chain(doubled).chain(relative).chain(fixed) {
+            for program in [
+                &["realpath", "-ms"][..],
+                &["realpath", "-s"],
+                &["realpath"],
+                &["readlink", "-f"],
+                &["readlink"],
+                &["readlink", "-f", "--"],
+                &["basename"],
+                &["basename", "-a"],
+            ] {
+                let arguments = [program, &[&path]].concat();
+                let (function, program) = both_ways(&arguments, &top);
+                assert_eq!(function, program, "{arguments:?}");
+            }
+        }
+        let ours = top.display().to_string();
+        for (path, more) in [("a", "-p"), ("a/b c", "-p"), ("a", "-v"), ("a/b c/file", "-p"), ("a/b c/file/x", "-p")] {
+            let path = format!("{ours}/{path}");
+            let (function, program) = both_ways(&["mkdir", more, &path], &top);
+            assert_eq!(function, program, "{path}");
+        }
+        both_ways(&["mkdir", "-p", &format!("{ours}/new/deep")], &top);
+        assert!(top.join("new/deep").is_dir());
     }
 
     #[test]

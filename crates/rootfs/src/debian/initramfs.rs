@@ -40,11 +40,13 @@ pub struct Initramfs {
 pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) -> Result<Initramfs> {
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
+    let generator = super::generator::generator(place)?;
     let extras = Extras {
+        mounts: generator.mounts,
         env: environment(level),
         watch: Some(Watch {
             ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
-            globs: super::generator::globs(place)?,
+            globs: generator.globs,
         }),
         noted,
         ..Extras::default()
