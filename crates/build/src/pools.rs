@@ -3,6 +3,7 @@
 //! Configuring a layer's packages keeps one processor busy. Meanwhile another unpacks the packages of the layers to come.
 //! Nothing is begun before the first layer asks: if every layer is cached, nobody does.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -25,16 +26,17 @@ struct Shared {
     downloads: PathBuf,
     threads: usize,
     cancel: CancelToken,
-    slots: Vec<Slot>,
     changed: Condvar,
     /// One lock for all slots: they change rarely.
-    states: Mutex<Vec<State>>,
+    slots: Mutex<Vec<Slot>>,
 }
 
+/// The packages of a layer that are unpacked together.
 struct Slot {
     layer: String,
     items: Vec<PoolItem>,
     filters: Vec<Filter>,
+    state: State,
 }
 
 enum State {
@@ -62,18 +64,16 @@ impl Pools {
                 layer,
                 items,
                 filters,
+                state: State::Filling(String::new()),
             })
             .collect();
-        let states = slots.iter().map(|_| State::Filling(String::new()));
-        let states = Mutex::new(states.collect());
         let shared = Shared {
             store: store.clone(),
             downloads,
             threads,
             cancel,
-            slots,
             changed: Condvar::new(),
-            states,
+            slots: Mutex::new(slots),
         };
         Ok(Pools {
             shared: Arc::new(shared),
@@ -81,7 +81,29 @@ impl Pools {
         })
     }
 
-    /// The pool of a layer, waiting for it. `None` for a layer without one.
+    /// Has these packages of a layer unpacked before its others, in a pool of their own: [`Pools::take`] gives them first.
+    /// Without effect once a pool was asked for.
+    pub(crate) fn first(&self, layer: &str, keys: &HashSet<String>) {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.shared.slots();
+        if let Some(number) = slots.iter().position(|s| s.layer == layer)
+            && worker.is_none()
+        {
+            let slot = &mut slots[number];
+            let items = std::mem::take(&mut slot.items);
+            let (first, rest) = items.into_iter().partition(|item| keys.contains(&item.key));
+            slot.items = first;
+            let rest = Slot {
+                layer: layer.to_owned(),
+                items: rest,
+                filters: slot.filters.clone(),
+                state: State::Filling(String::new()),
+            };
+            slots.insert(number + 1, rest);
+        }
+    }
+
+    /// The next pool of a layer, waiting for it. `None` for a layer that has none, or no more.
     ///
     /// # Errors
     /// A package cannot be unpacked, or the build was stopped.
@@ -90,14 +112,17 @@ impl Pools {
         layer: &str,
         reporter: &dyn Reporter,
     ) -> Result<Option<Pool>, Failure> {
-        let Some(number) = self.shared.slots.iter().position(|s| s.layer == layer) else {
+        let left = |slot: &Slot| slot.layer == layer && !matches!(slot.state, State::Taken);
+        let number = self.shared.slots().iter().position(left);
+        let Some(number) = number else {
             return Ok(None);
         };
         self.start(number);
-        let total = 2 * self.shared.slots[number].items.len() as u64;
-        let mut states = self.shared.states();
+        let mut slots = self.shared.slots();
+        let of_layer = slots.iter().filter(|slot| slot.layer == layer);
+        let total = 2 * of_layer.map(|slot| slot.items.len() as u64).sum::<u64>();
         loop {
-            match &states[number] {
+            match &slots[number].state {
                 State::Ready(_) => break,
                 State::Taken => return Ok(None),
                 State::Filling(name) => {
@@ -108,10 +133,10 @@ impl Pools {
             let waited = self
                 .shared
                 .changed
-                .wait_timeout(states, Duration::from_millis(200));
-            states = waited.unwrap_or_else(PoisonError::into_inner).0;
+                .wait_timeout(slots, Duration::from_millis(200));
+            slots = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        match std::mem::replace(&mut states[number], State::Taken) {
+        match std::mem::replace(&mut slots[number].state, State::Taken) {
             State::Ready(pool) => Ok(Some((*pool)?)),
             _ => Ok(None),
         }
@@ -150,10 +175,10 @@ struct End<'a>(&'a Shared);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        for state in self.0.states().iter_mut() {
-            if let State::Filling(..) = state {
+        for slot in self.0.slots().iter_mut() {
+            if let State::Filling(..) = slot.state {
                 let error = Error::new(ErrorKind::Internal, "unpacking ahead ended early");
-                *state = State::Ready(Box::new(Err(error)));
+                slot.state = State::Ready(Box::new(Err(error)));
             }
         }
         self.0.changed.notify_all();
@@ -161,31 +186,46 @@ impl Drop for End<'_> {
 }
 
 impl Shared {
-    fn states(&self) -> MutexGuard<'_, Vec<State>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fill(&self, first: usize) {
-        for (number, slot) in self.slots.iter().enumerate().skip(first) {
+        for number in first.. {
+            let Some((items, filters)) = self.what(number) else {
+                return;
+            };
             let pool = Pool::fill(
                 &self.store,
                 &self.downloads,
-                slot.items.clone(),
-                slot.filters.clone(),
+                items,
+                filters,
                 self.threads,
                 number > first,
                 &self.cancel,
                 &mut |name| {
-                    self.states()[number] = State::Filling(name.to_owned());
+                    self.set(number, State::Filling(name.to_owned()));
                 },
             );
             let failed = pool.is_err();
-            self.states()[number] = State::Ready(Box::new(pool));
+            self.set(number, State::Ready(Box::new(pool)));
             self.changed.notify_all();
             if failed {
                 // Layers above a failed one are not made.
                 return;
             }
+        }
+    }
+
+    fn what(&self, number: usize) -> Option<(Vec<PoolItem>, Vec<Filter>)> {
+        let slots = self.slots();
+        let slot = slots.get(number)?;
+        Some((slot.items.clone(), slot.filters.clone()))
+    }
+
+    fn set(&self, number: usize, state: State) {
+        if let Some(slot) = self.slots().get_mut(number) {
+            slot.state = state;
         }
     }
 }

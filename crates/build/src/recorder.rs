@@ -6,10 +6,16 @@
 //! What is recorded is then compressed, as far as the image's blocks can be told from one layer alone. Maintainer scripts are one
 //! process after the other and leave a processor idle; the image then finds most of its blocks made. It does not
 //! wait: what is not compressed when it begins, it compresses itself.
+//!
+//! Short files share blocks, and which do depends on the names of all. While the last packages are installed, what lies below them
+//! is most of the image already, and most of its short files will share blocks with the same others: these blocks are made
+//! as well. Every new layer interrupts that.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +26,7 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::initramfs::Quiet;
+use crate::squash::Blocks;
 use crate::{Failure, FailureKind, known, squash};
 
 /// A thread that looks after layers one after the other. Dropping it ends it.
@@ -28,11 +35,35 @@ pub(crate) struct Recorder {
     work: Mutex<Option<Work>>,
     added: Mutex<HashSet<Id>>,
     prepared: Arc<AtomicU64>,
+    urgent: Arc<Urgent>,
+}
+
+/// What is to be looked after.
+enum Job {
+    /// A layer that was finished.
+    Layer(Layer),
+    /// Layers, the lowest first, that are most of an image, and the directory of one in the making above them.
+    Stack(Vec<Layer>, Option<PathBuf>),
+}
+
+/// What interrupts work on a stack.
+#[derive(Default)]
+struct Urgent {
+    /// Layers that wait.
+    layers: AtomicUsize,
+    /// Closed to interrupt.
+    stop: Mutex<Option<OwnedFd>>,
+}
+
+impl Urgent {
+    fn stop(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What ends with the last layer.
 struct Work {
-    layers: Sender<Layer>,
+    jobs: Sender<Job>,
     thread: JoinHandle<()>,
     /// Closed when the image begins.
     stop: OwnedFd,
@@ -52,8 +83,9 @@ impl Recorder {
         let cancel = cancel.child().map_err(failed)?;
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
-        let (sender, layers) = channel();
+        let (sender, jobs) = channel();
         let prepared = Arc::default();
+        let urgent: Arc<Urgent> = Arc::default();
         let worker = Worker {
             sandbox: Arc::clone(sandbox),
             store: store.clone(),
@@ -61,17 +93,19 @@ impl Recorder {
             compression,
             stopped,
             prepared: Arc::clone(&prepared),
+            urgent: Arc::clone(&urgent),
         };
-        let thread = std::thread::spawn(move || worker.work(&layers));
+        let thread = std::thread::spawn(move || worker.work(&jobs));
         Ok(Recorder {
             cancel,
             work: Mutex::new(Some(Work {
-                layers: sender,
+                jobs: sender,
                 thread,
                 stop,
             })),
             added: Mutex::default(),
             prepared,
+            urgent,
         })
     }
 
@@ -80,9 +114,23 @@ impl Recorder {
         if let Ok(mut added) = self.added.lock() {
             added.insert(layer.info.id);
         }
+        self.urgent.layers.fetch_add(1, Ordering::SeqCst);
+        self.send(Job::Layer(layer.clone()));
+        drop(self.urgent.stop().take());
+    }
+
+    /// Has the blocks made that short files of a stack share, as long as no further layer comes; with the directory of what will be
+    /// the next layer, in which all packages are unpacked, also its own blocks.
+    pub(crate) fn offer(&self, layers: &[Layer], new: Option<PathBuf>) {
+        if layers.len() < known::MOST {
+            self.send(Job::Stack(layers.to_vec(), new));
+        }
+    }
+
+    fn send(&self, job: Job) {
         if let Some(work) = &*self.work() {
-            // If the thread is gone, the image records the layer.
-            let _ = work.layers.send(layer.clone());
+            // If the thread is gone, the image does it.
+            let _ = work.jobs.send(job);
         }
     }
 
@@ -95,7 +143,8 @@ impl Recorder {
     pub(crate) fn finish(&self) -> u64 {
         let work = self.work().take();
         if let Some(work) = work {
-            drop((work.stop, work.layers));
+            drop((work.stop, work.jobs));
+            drop(self.urgent.stop().take());
             let _ = work.thread.join();
         }
         self.prepared.load(Ordering::Relaxed)
@@ -121,36 +170,93 @@ struct Worker {
     /// Readable when the other end is closed.
     stopped: OwnedFd,
     prepared: Arc<AtomicU64>,
+    urgent: Arc<Urgent>,
 }
 
 impl Worker {
     /// A failure is left to the image, which tries again and reports it.
-    fn work(&self, layers: &Receiver<Layer>) {
-        for layer in layers {
-            let place = Place {
-                sandbox: &self.sandbox,
-                root: Root::Dir {
-                    path: layer.fs.clone(),
-                    writable: false,
-                },
-                epoch: 0,
-                reporter: &Quiet,
-                cancel: &self.cancel,
+    fn work(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            let done = match job {
+                Job::Layer(layer) => {
+                    self.urgent.layers.fetch_sub(1, Ordering::SeqCst);
+                    self.layer(&layer)
+                }
+                Job::Stack(layers, new) => self.stack(&layers, new.as_deref()),
             };
-            let size = self.compression.block_size;
-            let Ok(manifest) = known::ensure_recorded(&place, &layer, size, 1) else {
+            if done.is_err() {
                 return;
-            };
-            if is_closed(&self.stopped) {
-                continue;
             }
-            if let (Ok((_, blocks)), Ok(stop)) =
-                (known::open_blocks(&self.store), self.stopped.try_clone())
-                && let Ok(count) =
-                    squash::prepare(&place, manifest, blocks, stop, &self.compression)
-            {
-                self.prepared.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn layer(&self, layer: &Layer) -> Result<(), Failure> {
+        let place = self.place(Root::Dir {
+            path: layer.fs.clone(),
+            writable: false,
+        });
+        let size = self.compression.block_size;
+        let manifest = known::ensure_recorded(&place, layer, size, 1)?;
+        if let Ok(stop) = self.stopped.try_clone()
+            && !is_closed(&stop)
+        {
+            self.prepare(&place, vec![manifest], stop, &Blocks::Long);
+        }
+        Ok(())
+    }
+
+    fn stack(&self, layers: &[Layer], new: Option<&Path>) -> Result<(), Failure> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let place = self.place(Root::Layers {
+            lower: layers.iter().rev().map(|layer| layer.fs.clone()).collect(),
+        });
+        let size = self.compression.block_size;
+        let recorded = |layer| known::ensure_recorded(&place, layer, size, 1);
+        let manifests = layers.iter().rev().map(recorded);
+        let mut manifests = manifests.collect::<Result<Vec<_>, _>>()?;
+        if let Some(fs) = new {
+            match known::glance(&place, fs, size) {
+                Ok(manifest) => manifests.insert(0, manifest),
+                Err(_) => return Ok(()),
             }
+        }
+        let Ok((stopped, stop)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else {
+            return Ok(());
+        };
+        // Whoever comes after this finds something to close, whoever came before it is seen below.
+        *self.urgent.stop() = Some(stop);
+        if !self.is_over() {
+            let blocks = Blocks::Short { new };
+            self.prepare(&place, manifests, stopped, &blocks);
+        }
+        drop(self.urgent.stop().take());
+        Ok(())
+    }
+
+    /// Whether a layer waits, or the image.
+    fn is_over(&self) -> bool {
+        self.urgent.layers.load(Ordering::SeqCst) > 0 || is_closed(&self.stopped)
+    }
+
+    /// Blocks that cannot be made now, the image makes.
+    fn prepare(&self, place: &Place<'_>, manifests: Vec<File>, stop: OwnedFd, wanted: &Blocks<'_>) {
+        if let Ok((_, blocks)) = known::open_blocks(&self.store)
+            && let Ok(count) =
+                squash::prepare(place, manifests, blocks, stop, (&self.compression, wanted))
+        {
+            self.prepared.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn place(&self, root: Root) -> Place<'_> {
+        Place {
+            sandbox: &self.sandbox,
+            root,
+            epoch: 0,
+            reporter: &Quiet,
+            cancel: &self.cancel,
         }
     }
 }

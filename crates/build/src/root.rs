@@ -194,9 +194,27 @@ impl Roots<'_> {
         };
         stack.epoch = self.epoch(&stack, &debs);
         let layer = self.layer(&work, &stack, |place, step, staging| {
+            let (first, rest) = debian::bootstrap_split(&debs);
+            if let Some(pools) = &self.pools {
+                // Their scripts can run while the others, which are much larger, are unpacked.
+                pools.first(debian::SYSTEM, &first.iter().map(Deb::key).collect());
+            }
             let pool = self.pool(debian::SYSTEM, step)?;
             self.with_pool(pool, staging, |unpacker| {
-                self.essential(place, plan, &debs, &options, unpacker)
+                self.essential(place, plan, &first, &options, unpacker)
+            })?;
+            let pool = self.pool(debian::SYSTEM, step)?;
+            self.with_pool(pool, staging, |unpacker| {
+                let (downloads, present) = (&self.download_dir, names(&first));
+                Ok(debian::install(
+                    place,
+                    downloads,
+                    &rest,
+                    &present,
+                    &options,
+                    unpacker,
+                    &|| {},
+                )?)
             })?;
             debian::mark_auto(place, &debs)?;
             step.summarise(packages_summary(packages));
@@ -206,7 +224,7 @@ impl Roots<'_> {
         Ok(stack)
     }
 
-    /// The essential packages first, which have to be there before any of their scripts can run; then the rest.
+    /// The essential packages, which have to be there before any of their scripts can run.
     fn essential(
         &self,
         place: &Place<'_>,
@@ -215,18 +233,11 @@ impl Roots<'_> {
         options: &InstallOptions,
         unpacker: Unpacker,
     ) -> Result<(), Failure> {
-        let (first, rest) = debian::bootstrap_split(debs);
-        let architecture = &plan.target.architecture;
+        let (downloads, architecture) = (&self.download_dir, &plan.target.architecture);
         match unpacker {
-            Unpacker::Pool => debian::extract(place, &first, architecture)?,
+            Unpacker::Pool => debian::extract(place, debs, architecture)?,
             Unpacker::Dpkg => {
-                debian::unpack(
-                    place,
-                    &self.download_dir,
-                    &first,
-                    architecture,
-                    self.threads,
-                )?;
+                debian::unpack(place, downloads, debs, architecture, self.threads)?;
                 debian::clear_filtered(place, options)?;
             }
         }
@@ -235,24 +246,15 @@ impl Roots<'_> {
             ..options.clone()
         };
         let none = HashSet::new();
-        debian::install(
+        Ok(debian::install(
             place,
-            &self.download_dir,
-            &first,
+            downloads,
+            debs,
             &none,
             &bootstrap,
             unpacker,
-        )?;
-        let present = names(&first);
-        debian::install(
-            place,
-            &self.download_dir,
-            &rest,
-            &present,
-            options,
-            unpacker,
-        )?;
-        Ok(())
+            &|| {},
+        )?)
     }
 
     fn pool(&self, layer: &str, step: &Step<'_, '_>) -> Result<Option<Pool>, Failure> {
@@ -323,14 +325,27 @@ impl Roots<'_> {
         };
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
-            if let Some((ahead, _)) = self.ahead.filter(|(_, last)| *last == layer.name) {
+            let last = self.ahead.filter(|(_, last)| *last == layer.name);
+            // What is there already is looked at once more when it is finished.
+            let offer = |new: Option<PathBuf>| match self.recorder {
+                Some(recorder) if last.is_some() => recorder.offer(&stack.layers, new),
+                _ => {}
+            };
+            if let Some((ahead, _)) = last {
                 ahead.offer(stack);
             }
+            offer(None);
             let pool = self.pool(&layer.name, step)?;
             self.with_pool(pool, staging, |unpacker| {
                 let (downloads, present) = (&self.download_dir, &stack.present);
                 Ok(debian::install(
-                    place, downloads, &debs, present, &options, unpacker,
+                    place,
+                    downloads,
+                    &debs,
+                    present,
+                    &options,
+                    unpacker,
+                    &|| offer(Some(staging.fs())),
                 )?)
             })?;
             let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();

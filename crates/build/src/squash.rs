@@ -13,7 +13,7 @@ use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xatt
 use kiln_plan::{Codec as PlanCodec, Compression, Id};
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function, Mount, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -62,6 +62,10 @@ struct Write {
     manifests: usize,
     /// Whether the block store is the last of the files.
     blocks: bool,
+    /// Whether blocks of short files are prepared.
+    short: bool,
+    /// Where the files of the first manifest are, if not in the root.
+    new: Option<String>,
 }
 
 /// What the child answers.
@@ -141,7 +145,7 @@ pub(crate) fn write(
     let mut write = request(compression, offset, place.epoch, threads);
     write.manifests = known.manifests;
     write.blocks = known.has_blocks();
-    let shared = Blocks::new(sources, &write);
+    let shared = Shares::new(sources, &write);
     if let (Some(shared), Some(store)) = (&shared, handed.last().filter(|_| write.blocks)) {
         shared.pull(place, &write, &handed, store);
     }
@@ -221,11 +225,13 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         epoch,
         manifests: 0,
         blocks: false,
+        short: false,
+        new: None,
     }
 }
 
 /// Blocks that go between machines, for one image.
-struct Blocks<'a> {
+struct Shares<'a> {
     shared: &'a Shared,
     steps: &'a Steps<'a>,
     directory: PathBuf,
@@ -235,11 +241,11 @@ struct Blocks<'a> {
     layers: Vec<Id>,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> Shares<'a> {
     fn new(sources: &Sources<'a>, write: &Write) -> Option<Self> {
         let (shared, steps) = sources.shared?;
         // Without digests of all files a block's name costs as much as the block.
-        (write.blocks && write.manifests > 0).then(|| Blocks {
+        (write.blocks && write.manifests > 0).then(|| Shares {
             shared,
             steps,
             directory: sources.store.root().join(known::BLOCKS),
@@ -306,20 +312,56 @@ fn missing_call(mut call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
-/// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.
+/// Which blocks are prepared.
+pub(crate) enum Blocks<'a> {
+    /// Those of one file each.
+    Long,
+    /// These, and those that short files share.
+    Short {
+        /// The directory of a layer above the root, which is not finished: the first manifest is its.
+        new: Option<&'a Path>,
+    },
+}
+
+/// Where a layer that is not finished is seen.
+const NEW: &str = "/run/kiln-new";
+
+/// Compresses blocks of the layers that make the root at `place`, for the image to come, until the other end of `stop` is closed.
 /// Gives their number.
 pub(crate) fn prepare(
     place: &Place<'_>,
-    manifest: File,
+    manifests: Vec<File>,
     blocks: OwnedFd,
     stop: OwnedFd,
-    compression: &Compression,
+    (compression, wanted): (&Compression, &Blocks<'_>),
 ) -> Result<u64, Failure> {
     let mut write = request(compression, 0, 0, 1);
-    write.manifests = 1;
+    write.manifests = manifests.len();
     write.blocks = true;
+    let mut mounts = Vec::new();
+    if let Blocks::Short { new } = wanted {
+        write.short = true;
+        if let Some(fs) = new {
+            write.new = Some(NEW.to_owned());
+            let tmpfs = Mount::Tmpfs {
+                target: "/run".to_owned(),
+                mode: 0o755,
+            };
+            let bind = Mount::Bind {
+                source: (*fs).to_owned(),
+                target: NEW.to_owned(),
+                writable: false,
+            };
+            mounts.extend([tmpfs, bind]);
+        }
+    }
+    let manifests = manifests.into_iter().map(OwnedFd::from);
     let extras = Extras {
-        fds: vec![stop, manifest.into(), blocks],
+        fds: std::iter::once(stop)
+            .chain(manifests)
+            .chain([blocks])
+            .collect(),
+        mounts,
         bare: true,
         ..Extras::default()
     };
@@ -331,14 +373,18 @@ fn prepare_call(mut call: Call) -> Result<Value, CallError> {
     // What is left of the processors by the steps that the build waits for.
     let _ = rustix::process::nice(19);
     let (request, stop, layers, blocks) = unpack(&mut call)?;
-    let roots = [PathBuf::from("/")];
+    let mut roots = vec![PathBuf::from("/"); layers.len()];
+    if let (Some(first), Some(new)) = (roots.first_mut(), &request.new) {
+        *first = PathBuf::from(new);
+    }
     let stacked = Tree::stack(&layers, &roots, &scan_options(request.epoch)?).map_err(failed)?;
     // A layer that its manifest does not describe is left to the image.
     let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
         return Ok(json!(0));
     };
     let go_on = || !is_closed(&stop);
-    let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
+    let options = options(&request, Some(&packs));
+    let done = squashfs::prepare(&tree, &options, request.short, &go_on).map_err(failed);
     packs.finish();
     Ok(json!(done?))
 }

@@ -48,7 +48,7 @@ impl Deb {
     }
 
     /// Its name in a pool.
-    pub(crate) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         key(&self.name, &self.version, &self.architecture)
     }
 

@@ -265,7 +265,9 @@ mod tests {
     /// What a shell prints and returns that has the functions, and one that has not.
     fn both_ways(arguments: &[&str], cwd: &Path) -> (String, String) {
         let run = |functions: &str| {
-            let script = format!("set -u\n{functions}\nprogram=\"$1\"; shift; \"$program\" \"$@\" 2>/dev/null; echo \"= $?\"");
+            let script = format!(
+                "set -u\n{functions}\nprogram=\"$1\"; shift; \"$program\" \"$@\" 2>/dev/null; echo \"= $?\""
+            );
             let mut shell = std::process::Command::new("sh");
             shell.args(["-c", &script, "sh"]).args(arguments);
             let output = shell.current_dir(cwd).output().expect("a shell");
@@ -289,12 +291,37 @@ mod tests {
         link("nowhere", "a/dangling");
         link("loop", "a/loop");
         let inside = [
-            "", "/", "a", "a/", "a/b c", "a/b c/file", "a//b c", "a/./b c", "a/../a", "a/.", "a/..", "link", "link/",
-            "link/b c/file", "a/file link", "a/dangling", "a/dangling/x", "a/loop", "a/missing", "missing/x", "a/b c/file/x",
-            "a/new\nline\n", "a/.hidden", "a/..more",
+            "",
+            "/",
+            "a",
+            "a/",
+            "a/b c",
+            "a/b c/file",
+            "a//b c",
+            "a/./b c",
+            "a/../a",
+            "a/.",
+            "a/..",
+            "link",
+            "link/",
+            "link/b c/file",
+            "a/file link",
+            "a/dangling",
+            "a/dangling/x",
+            "a/loop",
+            "a/missing",
+            "missing/x",
+            "a/b c/file/x",
+            "a/new\nline\n",
+            "a/.hidden",
+            "a/..more",
         ];
-        let absolute = inside.iter().map(|path| format!("{}/{path}", top.display()));
-        let doubled = inside.iter().map(|path| format!("//{}/{path}", top.display()));
+        let absolute = inside
+            .iter()
+            .map(|path| format!("{}/{path}", top.display()));
+        let doubled = inside
+            .iter()
+            .map(|path| format!("//{}/{path}", top.display()));
         let relative = inside.iter().map(|path| (*path).to_owned());
         let fixed = ["/", "//", "/bin", "/usr/bin", "-x", "--", ".", ".."].map(str::to_owned);
         for path in absolute.chain(doubled).chain(relative).chain(fixed) {
@@ -314,7 +341,13 @@ mod tests {
             }
         }
         let ours = top.display().to_string();
-        for (path, more) in [("a", "-p"), ("a/b c", "-p"), ("a", "-v"), ("a/b c/file", "-p"), ("a/b c/file/x", "-p")] {
+        for (path, more) in [
+            ("a", "-p"),
+            ("a/b c", "-p"),
+            ("a", "-v"),
+            ("a/b c/file", "-p"),
+            ("a/b c/file/x", "-p"),
+        ] {
             let path = format!("{ours}/{path}");
             let (function, program) = both_ways(&["mkdir", more, &path], &top);
             assert_eq!(function, program, "{path}");

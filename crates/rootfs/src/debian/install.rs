@@ -46,7 +46,8 @@ pub enum Unpacker {
     Dpkg,
 }
 
-/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already.
+/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already. `unpacked` is
+/// called when all are unpacked and most have still to be configured.
 ///
 /// # Errors
 /// A package cannot be unpacked or configured; the error names it.
@@ -57,6 +58,7 @@ pub fn install(
     present: &HashSet<String>,
     options: &InstallOptions,
     unpacker: Unpacker,
+    unpacked: &dyn Fn(),
 ) -> Result<()> {
     let nodes: Vec<Node> = debs.iter().map(node).collect();
     let waves = if options.bootstrap {
@@ -78,6 +80,7 @@ pub fn install(
             run.configure(&configure)?;
         }
     }
+    unpacked();
     run.configure_pending()
 }
 
