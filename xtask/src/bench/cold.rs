@@ -2,8 +2,8 @@
 //!
 //! Both sides start with every package on the local disk and nothing else: Kiln with its download store, offline and
 //! locked; the peer with a `file://` repository of the very same files. Kiln's codec, level and block size are read
-//! off the image that it made and given to `mksquashfs`. What only Kiln does is left in its time: kickstart commands,
-//! scripts, `disk.tar.gz`, digests.
+//! off the image that it made and given to `mksquashfs`. Both end with a raw disk. What only Kiln does is left in its time:
+//! kickstart commands, scripts, digests.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -91,7 +91,7 @@ fn ours(
     afresh(&output)?;
     link_downloads(warm, &cache)?;
     let mut build = build_command(kiln, &cache, project, &output);
-    build.arg("--offline");
+    build.args(["--offline", "--format", "raw"]);
     if let Some(profile) = profile {
         build.arg("--profile").arg(profile);
     }

