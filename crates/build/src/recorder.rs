@@ -17,8 +17,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kiln_plan::{Compression, Id};
 use kiln_rootfs::{Layer, Place, Store};
@@ -32,6 +33,8 @@ use crate::{Failure, FailureKind, known, squash};
 /// A thread that looks after layers one after the other. Dropping it ends it.
 pub(crate) struct Recorder {
     cancel: CancelToken,
+    /// Ends the compressing alone.
+    hurry: CancelToken,
     work: Mutex<Option<Work>>,
     added: Mutex<HashSet<Id>>,
     prepared: Arc<AtomicU64>,
@@ -46,18 +49,37 @@ enum Job {
     Stack(Vec<Layer>, Option<PathBuf>),
 }
 
-/// What interrupts work on a stack.
+/// What interrupts the compressing.
 #[derive(Default)]
 struct Urgent {
     /// Layers that wait.
     layers: AtomicUsize,
-    /// Closed to interrupt.
+    /// Closed to interrupt work on a stack.
     stop: Mutex<Option<OwnedFd>>,
+    /// Whether blocks are being compressed.
+    busy: Mutex<bool>,
+    rested: Condvar,
 }
+
+/// How long an interrupted process has for the block that it is at. On a machine with much else to do it may not get a processor at
+/// all; then what it did since its last full pack is lost.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Urgent {
     fn stop(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
         self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_busy(&self, busy: bool) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy;
+        self.rested.notify_all();
+    }
+
+    /// Waits for the compressing to end; whether it did.
+    fn rests(&self) -> bool {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.rested.wait_timeout_while(busy, GRACE, |busy| *busy);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -81,6 +103,7 @@ impl Recorder {
             Failure::new(FailureKind::Environment, "making a descriptor").cause(error.to_string())
         };
         let cancel = cancel.child().map_err(failed)?;
+        let hurry = cancel.child().map_err(failed)?;
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
         let (sender, jobs) = channel();
@@ -90,6 +113,7 @@ impl Recorder {
             sandbox: Arc::clone(sandbox),
             store: store.clone(),
             cancel: cancel.clone(),
+            hurry: hurry.clone(),
             compression,
             stopped,
             prepared: Arc::clone(&prepared),
@@ -98,6 +122,7 @@ impl Recorder {
         let thread = std::thread::spawn(move || worker.work(&jobs));
         Ok(Recorder {
             cancel,
+            hurry,
             work: Mutex::new(Some(Work {
                 jobs: sender,
                 thread,
@@ -145,6 +170,9 @@ impl Recorder {
         if let Some(work) = work {
             drop((work.stop, work.jobs));
             drop(self.urgent.stop().take());
+            if !self.urgent.rests() {
+                self.hurry.cancel();
+            }
             let _ = work.thread.join();
         }
         self.prepared.load(Ordering::Relaxed)
@@ -166,6 +194,7 @@ struct Worker {
     sandbox: Arc<Sandbox>,
     store: Store,
     cancel: CancelToken,
+    hurry: CancelToken,
     compression: Compression,
     /// Readable when the other end is closed.
     stopped: OwnedFd,
@@ -197,9 +226,7 @@ impl Worker {
         });
         let size = self.compression.block_size;
         let manifest = known::ensure_recorded(&place, layer, size, 1)?;
-        if let Ok(stop) = self.stopped.try_clone()
-            && !is_closed(&stop)
-        {
+        if let Ok(stop) = self.stopped.try_clone() {
             self.prepare(&place, vec![manifest], stop, &Blocks::Long);
         }
         Ok(())
@@ -242,12 +269,23 @@ impl Worker {
 
     /// Blocks that cannot be made now, the image makes.
     fn prepare(&self, place: &Place<'_>, manifests: Vec<File>, stop: OwnedFd, wanted: &Blocks<'_>) {
-        if let Ok((_, blocks)) = known::open_blocks(&self.store)
+        let Ok((_, blocks)) = known::open_blocks(&self.store) else {
+            return;
+        };
+        let place = Place {
+            root: place.root.clone(),
+            cancel: &self.hurry,
+            ..*place
+        };
+        // Said before the last look, so that whoever closes the pipe after it finds somebody to wait for.
+        self.urgent.set_busy(true);
+        if !is_closed(&stop)
             && let Ok(count) =
-                squash::prepare(place, manifests, blocks, stop, (&self.compression, wanted))
+                squash::prepare(&place, manifests, blocks, stop, (&self.compression, wanted))
         {
             self.prepared.fetch_add(count, Ordering::Relaxed);
         }
+        self.urgent.set_busy(false);
     }
 
     fn place(&self, root: Root) -> Place<'_> {

@@ -326,7 +326,7 @@ impl Roots<'_> {
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
             let last = self.ahead.filter(|(_, last)| *last == layer.name);
-            // What is there already is looked at once more when it is finished.
+            // Much of the image can be made from what is below, and from the packages as soon as they are unpacked.
             let offer = |new: Option<PathBuf>| match self.recorder {
                 Some(recorder) if last.is_some() => recorder.offer(&stack.layers, new),
                 _ => {}

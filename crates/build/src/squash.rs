@@ -370,8 +370,9 @@ pub(crate) fn prepare(
 }
 
 fn prepare_call(mut call: Call) -> Result<Value, CallError> {
-    // What is left of the processors by the steps that the build waits for.
-    let _ = rustix::process::nice(19);
+    // What is left of the processors by the steps that the build waits for. These are many short processes: one that is only
+    // nicer would keep each of them waiting for a moment.
+    kiln_sandbox::run_aside();
     let (request, stop, layers, blocks) = unpack(&mut call)?;
     let mut roots = vec![PathBuf::from("/"); layers.len()];
     if let (Some(first), Some(new)) = (roots.first_mut(), &request.new) {
