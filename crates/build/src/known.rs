@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use kiln_image::blocks;
-use kiln_image::tree::{Manifest, Pattern};
-use kiln_rootfs::debian::POOL;
+use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
 use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
@@ -29,7 +28,7 @@ const RECORD: &str = "build.record";
 /// For [`kiln_sandbox::entry`].
 pub(crate) const FUNCTION: (&str, Function) = (RECORD, record_call);
 /// Layers whose files can be handed over; the sandbox takes 200, and a few are for other things.
-pub(crate) const MOST: usize = 190;
+const MOST: usize = 190;
 /// The block store's directory in the cache.
 pub(crate) const BLOCKS: &str = "blocks";
 /// Packs from which on small ones are put together after an image.
@@ -205,9 +204,9 @@ pub(crate) fn differences(
         return Ok(Vec::new());
     };
     let now = contents(&look(place, layer, block_size, threads)?)
-        .map_err(|error| unrecorded(&layer.info.title, &error))?;
+        .map_err(|error| unrecorded(layer, &error))?;
     let now = Manifest::decode(&now)
-        .ok_or_else(|| unrecorded(&layer.info.title, &io::ErrorKind::InvalidData.into()))?;
+        .ok_or_else(|| unrecorded(layer, &io::ErrorKind::InvalidData.into()))?;
     Ok(now.differences(&earlier))
 }
 
@@ -232,20 +231,17 @@ fn record(
     threads: usize,
 ) -> Result<File, Failure> {
     let file = look(place, layer, block_size, threads)?;
-    let bytes = contents(&file).map_err(|error| unrecorded(&layer.info.title, &error))?;
+    let bytes = contents(&file).map_err(|error| unrecorded(layer, &error))?;
     if !Manifest::is_whole(&bytes, block_size) {
-        return Err(unrecorded(
-            &layer.info.title,
-            &io::ErrorKind::UnexpectedEof.into(),
-        ));
+        return Err(unrecorded(layer, &io::ErrorKind::UnexpectedEof.into()));
     }
     // One that is lost is only made again.
     let _ = put(layer, block_size, &bytes);
     Ok(file)
 }
 
-fn unrecorded(title: &str, error: &io::Error) -> Failure {
-    let message = format!("recording what the layer `{title}` holds");
+fn unrecorded(layer: &Layer, error: &io::Error) -> Failure {
+    let message = format!("recording what the layer `{}` holds", layer.info.title);
     Failure::new(FailureKind::Environment, message).cause(error.to_string())
 }
 
@@ -256,27 +252,12 @@ fn look(
     block_size: u32,
     threads: usize,
 ) -> Result<File, Failure> {
-    let payload = json!({ "block_size": block_size, "threads": threads });
-    manifest_of(place, (&layer.fs, &layer.info.title), payload)
-}
-
-/// The manifest of what will be a layer, while its packages are still configured.
-pub(crate) fn glance(place: &Place<'_>, fs: &Path, block_size: u32) -> Result<File, Failure> {
-    let payload = json!({ "block_size": block_size, "threads": 1, "moving": true });
-    manifest_of(place, (fs, "in the making"), payload)
-}
-
-fn manifest_of(
-    place: &Place<'_>,
-    (fs, title): (&Path, &str),
-    payload: Value,
-) -> Result<File, Failure> {
-    let failed = |error: io::Error| unrecorded(title, &error);
+    let failed = |error: io::Error| unrecorded(layer, &error);
     let memory = rustix::fs::memfd_create("kiln-manifest", MemfdFlags::CLOEXEC);
     let file = File::from(memory.map_err(|error| failed(error.into()))?);
     let inside = Place {
         root: Root::Dir {
-            path: fs.to_owned(),
+            path: layer.fs.clone(),
             writable: false,
         },
         ..place.with_reporter(place.reporter)
@@ -286,6 +267,7 @@ fn manifest_of(
         bare: true,
         ..Extras::default()
     };
+    let payload = json!({ "block_size": block_size, "threads": threads });
     inside.call(RECORD, payload, extras, &mut |_| {})?;
     Ok(file)
 }
@@ -306,14 +288,8 @@ fn record_call(mut call: Call) -> Result<Value, CallError> {
         // Beside the next layer, which goes first.
         let _ = rustix::process::nice(10);
     }
-    let (root, threads) = (Path::new("/"), threads as usize);
-    let manifest = if call.payload["moving"] == json!(true) {
-        let pool = Pattern::new(format!("/{POOL}")).map_err(|error| doing().because(error))?;
-        Manifest::glance(root, block_size, threads, vec![pool])
-    } else {
-        Manifest::record(root, block_size, threads)
-    };
-    let manifest = manifest.map_err(|error| doing().because(error))?;
+    let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
+        .map_err(|error| doing().because(error))?;
     File::from(out)
         .write_all(&manifest.encode())
         .map_err(|error| doing().because(error))?;

@@ -207,13 +207,7 @@ impl Roots<'_> {
             self.with_pool(pool, staging, |unpacker| {
                 let (downloads, present) = (&self.download_dir, names(&first));
                 Ok(debian::install(
-                    place,
-                    downloads,
-                    &rest,
-                    &present,
-                    &options,
-                    unpacker,
-                    &|| {},
+                    place, downloads, &rest, &present, &options, unpacker,
                 )?)
             })?;
             debian::mark_auto(place, &debs)?;
@@ -247,13 +241,7 @@ impl Roots<'_> {
         };
         let none = HashSet::new();
         Ok(debian::install(
-            place,
-            downloads,
-            debs,
-            &none,
-            &bootstrap,
-            unpacker,
-            &|| {},
+            place, downloads, debs, &none, &bootstrap, unpacker,
         )?)
     }
 
@@ -325,27 +313,14 @@ impl Roots<'_> {
         };
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
-            let last = self.ahead.filter(|(_, last)| *last == layer.name);
-            // Much of the image can be made from what is below, and from the packages as soon as they are unpacked.
-            let offer = |new: Option<PathBuf>| match self.recorder {
-                Some(recorder) if last.is_some() => recorder.offer(&stack.layers, new),
-                _ => {}
-            };
-            if let Some((ahead, _)) = last {
+            if let Some((ahead, _)) = self.ahead.filter(|(_, last)| *last == layer.name) {
                 ahead.offer(stack);
             }
-            offer(None);
             let pool = self.pool(&layer.name, step)?;
             self.with_pool(pool, staging, |unpacker| {
                 let (downloads, present) = (&self.download_dir, &stack.present);
                 Ok(debian::install(
-                    place,
-                    downloads,
-                    &debs,
-                    present,
-                    &options,
-                    unpacker,
-                    &|| offer(Some(staging.fs())),
+                    place, downloads, &debs, present, &options, unpacker,
                 )?)
             })?;
             let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();

@@ -13,7 +13,7 @@ use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xatt
 use kiln_plan::{Codec as PlanCodec, Compression, Id};
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function, Mount, Stream};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -62,10 +62,6 @@ struct Write {
     manifests: usize,
     /// Whether the block store is the last of the files.
     blocks: bool,
-    /// Whether blocks of short files are prepared.
-    short: bool,
-    /// Where the files of the first manifest are, if not in the root.
-    new: Option<String>,
 }
 
 /// What the child answers.
@@ -145,7 +141,7 @@ pub(crate) fn write(
     let mut write = request(compression, offset, place.epoch, threads);
     write.manifests = known.manifests;
     write.blocks = known.has_blocks();
-    let shared = Shares::new(sources, &write);
+    let shared = Blocks::new(sources, &write);
     if let (Some(shared), Some(store)) = (&shared, handed.last().filter(|_| write.blocks)) {
         shared.pull(place, &write, &handed, store);
     }
@@ -225,13 +221,11 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         epoch,
         manifests: 0,
         blocks: false,
-        short: false,
-        new: None,
     }
 }
 
 /// Blocks that go between machines, for one image.
-struct Shares<'a> {
+struct Blocks<'a> {
     shared: &'a Shared,
     steps: &'a Steps<'a>,
     directory: PathBuf,
@@ -241,11 +235,11 @@ struct Shares<'a> {
     layers: Vec<Id>,
 }
 
-impl<'a> Shares<'a> {
+impl<'a> Blocks<'a> {
     fn new(sources: &Sources<'a>, write: &Write) -> Option<Self> {
         let (shared, steps) = sources.shared?;
         // Without digests of all files a block's name costs as much as the block.
-        (write.blocks && write.manifests > 0).then(|| Shares {
+        (write.blocks && write.manifests > 0).then(|| Blocks {
             shared,
             steps,
             directory: sources.store.root().join(known::BLOCKS),
@@ -312,56 +306,20 @@ fn missing_call(mut call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
-/// Which blocks are prepared.
-pub(crate) enum Blocks<'a> {
-    /// Those of one file each.
-    Long,
-    /// These, and those that short files share.
-    Short {
-        /// The directory of a layer above the root, which is not finished: the first manifest is its.
-        new: Option<&'a Path>,
-    },
-}
-
-/// Where a layer that is not finished is seen.
-const NEW: &str = "/run/kiln-new";
-
-/// Compresses blocks of the layers that make the root at `place`, for the image to come, until the other end of `stop` is closed.
+/// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.
 /// Gives their number.
 pub(crate) fn prepare(
     place: &Place<'_>,
-    manifests: Vec<File>,
+    manifest: File,
     blocks: OwnedFd,
     stop: OwnedFd,
-    (compression, wanted): (&Compression, &Blocks<'_>),
+    compression: &Compression,
 ) -> Result<u64, Failure> {
     let mut write = request(compression, 0, 0, 1);
-    write.manifests = manifests.len();
+    write.manifests = 1;
     write.blocks = true;
-    let mut mounts = Vec::new();
-    if let Blocks::Short { new } = wanted {
-        write.short = true;
-        if let Some(fs) = new {
-            write.new = Some(NEW.to_owned());
-            let tmpfs = Mount::Tmpfs {
-                target: "/run".to_owned(),
-                mode: 0o755,
-            };
-            let bind = Mount::Bind {
-                source: (*fs).to_owned(),
-                target: NEW.to_owned(),
-                writable: false,
-            };
-            mounts.extend([tmpfs, bind]);
-        }
-    }
-    let manifests = manifests.into_iter().map(OwnedFd::from);
     let extras = Extras {
-        fds: std::iter::once(stop)
-            .chain(manifests)
-            .chain([blocks])
-            .collect(),
-        mounts,
+        fds: vec![stop, manifest.into(), blocks],
         bare: true,
         ..Extras::default()
     };
@@ -370,22 +328,17 @@ pub(crate) fn prepare(
 }
 
 fn prepare_call(mut call: Call) -> Result<Value, CallError> {
-    // What is left of the processors by the steps that the build waits for. These are many short processes: one that is only
-    // nicer would keep each of them waiting for a moment.
-    kiln_sandbox::run_aside();
+    // What is left of the processors by the steps that the build waits for.
+    let _ = rustix::process::nice(19);
     let (request, stop, layers, blocks) = unpack(&mut call)?;
-    let mut roots = vec![PathBuf::from("/"); layers.len()];
-    if let (Some(first), Some(new)) = (roots.first_mut(), &request.new) {
-        *first = PathBuf::from(new);
-    }
+    let roots = [PathBuf::from("/")];
     let stacked = Tree::stack(&layers, &roots, &scan_options(request.epoch)?).map_err(failed)?;
     // A layer that its manifest does not describe is left to the image.
     let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
         return Ok(json!(0));
     };
     let go_on = || !is_closed(&stop);
-    let options = options(&request, Some(&packs));
-    let done = squashfs::prepare(&tree, &options, request.short, &go_on).map_err(failed);
+    let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
     packs.finish();
     Ok(json!(done?))
 }

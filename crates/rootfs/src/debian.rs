@@ -23,7 +23,7 @@ pub(crate) use initramfs::keep_boot_call;
 pub use initramfs::{Initramfs, export, initramfs};
 pub use install::{InstallOptions, Unpacker, filters, install, mark_auto};
 pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_call};
-pub use native::{Filter, POOL, Pool, PoolItem};
+pub use native::{Filter, Pool, PoolItem};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};
 pub use tools::{package_error, tools};

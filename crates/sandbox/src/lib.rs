@@ -44,10 +44,3 @@ pub use parent::die_with_parent;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
 pub use watch::{Affixes, Glob, LINKER_CACHE, Look, Looks, Noted, Search, Watch};
-
-/// Lets the calling thread, and those that it starts from now on, run only while nobody else wants the processor. Whoever waits for
-/// it must be able to do without.
-pub fn run_aside() {
-    // Without it the work is only less modest.
-    let _ = sys::run_aside();
-}

@@ -36,15 +36,6 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Lets the calling thread, and those that it starts from now on, run only while nobody else wants the processor (`SCHED_IDLE`,
-/// sched(7)).
-pub(crate) fn run_aside() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread; the kernel reads the structure, which outlives the call, and keeps nothing of it.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })?;
-    Ok(())
-}
-
 pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: the hazard of `unshare` is `CLONE_FILES` under other threads' descriptors; it is never passed.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;

@@ -141,7 +141,7 @@ const TOGETHER: usize = 3;
 /// less than in the order of directories, at every level.
 fn sort_key(path: &[u8]) -> SortKey<'_> {
     let slashes = || path.iter().enumerate().filter(|(_, b)| **b == b'/');
-    let last = slashes().last().map_or(0, |(at, _)| at + 1);
+    let last = slashes().next_back().map_or(0, |(at, _)| at + 1);
     let first = slashes().nth(TOGETHER - 1).map_or(last, |(at, _)| at + 1);
     let name = &path[last..];
     let dot = name.iter().rposition(|b| *b == b'.').unwrap_or(name.len());

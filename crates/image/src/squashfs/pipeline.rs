@@ -177,11 +177,7 @@ impl Worker<'_, '_> {
                     continue;
                 }
             }
-            match self.make(item, &mut finished) {
-                // What is made ahead may be changing still; then the image makes it.
-                Err(_) if self.queue.what != What::All => {}
-                made => made?,
-            }
+            self.make(item, &mut finished)?;
         }
         self.queue.give_back(copied);
         Ok(finished)
@@ -380,8 +376,6 @@ pub(super) enum What {
     All,
     /// Data blocks that are named and that the store does not have.
     MissingData,
-    /// These, and likewise the blocks that short files share.
-    Missing,
 }
 
 #[derive(Default)]
@@ -466,8 +460,7 @@ impl<'a> Queue<'a> {
         if self.what == What::All {
             return self.advance(state);
         }
-        let all = self.what == What::Missing;
-        let data = |item: &Item| all || matches!(item.place, Place::Data { .. });
+        let data = |item: &Item| matches!(item.place, Place::Data { .. });
         let items = std::iter::from_fn(|| self.advance(state)).take_while(data);
         let mut missing = items.filter(|item| item.key.is_some() && item.known.is_none());
         missing.next()

@@ -86,17 +86,12 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
 }
 
 /// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
-/// well, when `go_on` says so. Gives the number of blocks. Blocks of files that are shorter than a block are left out unless
-/// `short` says that most of the image's files are there: which of them share a block depends on all.
+/// well, when `go_on` says so. Gives the number of blocks. Blocks of files that are shorter than a block are left out: which of
+/// them share a block is known only when all files are.
 ///
 /// # Errors
 /// As [`write`].
-pub fn prepare(
-    tree: &Tree,
-    options: &Options,
-    short: bool,
-    go_on: &dyn Fn() -> bool,
-) -> Result<u64> {
+pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Result<u64> {
     options.check()?;
     let Some(store) = options.block_store.as_deref() else {
         return Ok(0);
@@ -105,12 +100,7 @@ pub fn prepare(
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut blocks = 0;
-    let what = if short {
-        What::Missing
-    } else {
-        What::MissingData
-    };
-    let missing = (options, what);
+    let missing = (options, What::MissingData);
     let done = pipeline::run(&numbering.files, &contents, &layout, missing, |finished| {
         put_new(finished, store);
         blocks += finished.blocks.len() as u64;

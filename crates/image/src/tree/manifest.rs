@@ -23,7 +23,7 @@ use std::sync::Arc;
 use super::content::Content;
 use super::digest::{BlockDigests, Digest, digest_blocks, number};
 use super::node::{Device, Directory, Inode, Kind, Meta};
-use super::{InodeId, Pattern, ScanOptions, Skipped, Tree, Xattr};
+use super::{InodeId, ScanOptions, Skipped, Tree, Xattr};
 use crate::{Result, parallel};
 
 const MAGIC: &[u8; 8] = b"kilnman2";
@@ -55,32 +55,9 @@ impl Manifest {
     /// # Errors
     /// Something cannot be read, or changes meanwhile.
     pub fn record(root: &Path, block_size: u32, threads: usize) -> Result<Self> {
-        Manifest::read(root, block_size, threads, ScanOptions::default())
-    }
-
-    /// A layer that is still being written, as far as it can be told: files that change or vanish under the reader are left out
-    /// or count as empty. For what is made ahead, never for what an image is made of.
-    ///
-    /// # Errors
-    /// The directory cannot be opened.
-    pub fn glance(
-        root: &Path,
-        block_size: u32,
-        threads: usize,
-        exclude: Vec<Pattern>,
-    ) -> Result<Self> {
-        let options = ScanOptions {
-            moving: true,
-            exclude,
-            ..ScanOptions::default()
-        };
-        Manifest::read(root, block_size, threads, options)
-    }
-
-    fn read(root: &Path, block_size: u32, threads: usize, options: ScanOptions) -> Result<Self> {
         let options = ScanOptions {
             overlay_marks: true,
-            ..options
+            ..ScanOptions::default()
         };
         let tree = Tree::scan(root, &options)?;
         let contents: Vec<(usize, &Content)> = tree
@@ -94,27 +71,16 @@ impl Manifest {
             .collect();
         let batches = parallel::map(contents.len().div_ceil(BATCH), threads, |batch| {
             let (mut buffer, mut digests) = (Vec::new(), Vec::new());
-            let mut whole = Vec::with_capacity(BATCH);
             for (_, content) in contents.iter().skip(batch * BATCH).take(BATCH) {
-                let before = digests.len();
-                let done = digest_blocks(content, block_size, &mut buffer, &mut digests);
-                whole.push(done.is_ok());
-                if let Err(error) = done {
-                    if !options.moving {
-                        return Err(error);
-                    }
-                    digests.truncate(before);
-                }
+                digest_blocks(content, block_size, &mut buffer, &mut digests)?;
             }
-            Ok((digests, whole))
+            Ok(digests)
         })?;
-        let (digests, whole): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
-        let table = digests.concat();
+        let table = batches.concat();
         number(table.len())?;
         let mut files = vec![None; tree.inodes.len()];
         let mut first = 0;
-        let found = contents.into_iter().zip(whole.into_iter().flatten());
-        for ((index, content), _) in found.filter(|(_, whole)| *whole) {
+        for (index, content) in contents {
             files[index] = Some(Recorded {
                 size: content.len(),
                 mtime: content.mtime().unwrap_or_default(),

@@ -33,8 +33,6 @@ pub struct ScanOptions {
     /// Also enters what is mounted inside the directory. Otherwise a mounted directory (`/proc`) becomes an empty one,
     /// with the owner and mode of what is mounted there, and a mounted file is an error: what it hides cannot be seen.
     pub cross_mounts: bool,
-    /// Somebody is writing there: what cannot be read is left out.
-    pub moving: bool,
 }
 
 impl Tree {
@@ -90,36 +88,21 @@ impl Scan<'_> {
         id: InodeId,
         pending: &mut Vec<(Vec<u8>, InodeId)>,
     ) -> Result<()> {
-        let opened = self.open_directory(path);
-        let (fd, names) = match opened.and_then(|fd| Ok((self.names(path, &fd)?, fd))) {
-            Ok((names, fd)) => (fd, names),
-            Err(_) if self.options.moving => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for name in names {
+        let fd = self.open_directory(path)?;
+        for name in self.names(path, &fd)? {
             let child = join(path, &name);
             if self.options.exclude.iter().any(|p| p.matches(&child)) {
                 continue;
             }
-            let (inode, enters) = match self.child(&fd, &child, &name) {
-                Ok(found) => found,
-                Err(_) if self.options.moving => continue,
-                Err(error) => return Err(error),
-            };
-            if enters {
+            let stat =
+                stat_at(&fd, Path::new(OsStr::from_bytes(&name))).doing(|| self.reading(&child))?;
+            let inode = self.entry(&fd, &child, &name, &stat)?;
+            if self.enters(&stat) {
                 pending.push((child, inode));
             }
             self.tree.attach(id, name.into_boxed_slice(), inode);
         }
         Ok(())
-    }
-
-    /// A name's inode, and whether there is something below it.
-    fn child(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8]) -> Result<(InodeId, bool)> {
-        let stat =
-            stat_at(directory, Path::new(OsStr::from_bytes(name))).doing(|| self.reading(path))?;
-        let inode = self.entry(directory, path, name, &stat)?;
-        Ok((inode, self.enters(&stat)))
     }
 
     fn entry(

@@ -46,8 +46,7 @@ pub enum Unpacker {
     Dpkg,
 }
 
-/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already. `unpacked` is
-/// called when all are unpacked and most have still to be configured.
+/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already.
 ///
 /// # Errors
 /// A package cannot be unpacked or configured; the error names it.
@@ -58,7 +57,6 @@ pub fn install(
     present: &HashSet<String>,
     options: &InstallOptions,
     unpacker: Unpacker,
-    unpacked: &dyn Fn(),
 ) -> Result<()> {
     let nodes: Vec<Node> = debs.iter().map(node).collect();
     let waves = if options.bootstrap {
@@ -80,7 +78,6 @@ pub fn install(
             run.configure(&configure)?;
         }
     }
-    unpacked();
     run.configure_pending()
 }
 

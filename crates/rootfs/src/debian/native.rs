@@ -27,8 +27,9 @@ use serde_json::{Value, json};
 
 use adopt::{Adopt, Outcome, Said, adopt};
 use extract::extract;
+use pool::POOL;
 pub(crate) use pool::{FILL, fill_call};
-pub use pool::{Filter, POOL, Pool, PoolItem};
+pub use pool::{Filter, Pool, PoolItem};
 
 use crate::calls::payload;
 use crate::error::{Error, ErrorKind, Result};

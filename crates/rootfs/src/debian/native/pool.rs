@@ -34,8 +34,8 @@ use crate::report::Reporter;
 use crate::run::{Extras, Place};
 use crate::store::{Staging, Store};
 
-/// Where the pool is while it is in a root, a name below `/`.
-pub const POOL: &str = ".kiln-pool";
+/// Where the pool is while it is in a root.
+pub(super) const POOL: &str = ".kiln-pool";
 /// How the message of a package's failure begins; its name follows.
 const AT_FAULT: &str = "package ";
 /// Where package files are seen while a pool is filled.
