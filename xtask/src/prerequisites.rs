@@ -67,6 +67,11 @@ const PACKAGES: &[Package] = &[
     package("dpkg", &["dpkg", "dpkg-deb"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),
+    // The root that the sandbox's tests run in; the proof is not the program, which may be the one that is not static.
+    package(
+        "busybox-static",
+        &["/var/lib/dpkg/info/busybox-static.list"],
+    ),
     // Ordinary users' namespaces.
     package("uidmap", &["newuidmap", "newgidmap"]),
     package("util-linux", &["unshare", "setpriv"]),
@@ -125,7 +130,34 @@ pub(crate) fn install() -> Result<PathBuf> {
             missing.join(" ")
         ));
     }
+    if rustix::process::geteuid().is_root() {
+        account()?;
+    }
     python_tools()
+}
+
+/// The ordinary user whom the tests, run by root, build as.
+const USER: &str = "kilntest";
+/// Its subordinate ids: useradd gives some, but not on every system.
+const RANGE: &str = "2000000000-2000065535";
+
+/// Has an account with ranges of subordinate ids.
+fn account() -> Result<()> {
+    if process::output(Command::new("id").arg(USER)).is_err() {
+        let options = ["--create-home", "--shell", "/bin/sh", USER];
+        process::run(Command::new("useradd").args(options))?;
+    }
+    for (file, flag) in [
+        ("/etc/subuid", "--add-subuids"),
+        ("/etc/subgid", "--add-subgids"),
+    ] {
+        let ranges = std::fs::read_to_string(file).unwrap_or_default();
+        let own = format!("{USER}:");
+        if !ranges.lines().any(|line| line.starts_with(&own)) {
+            process::run(Command::new("usermod").args([flag, RANGE, USER]))?;
+        }
+    }
+    Ok(())
 }
 
 /// How often missing packages are installed.

@@ -8,23 +8,8 @@ use std::process::Command;
 use crate::disk::{SQUASHFS, extract};
 use crate::harness::{LONGEST, Turn, cache, image, run, text, tool};
 
+/// The account, with ranges of subordinate ids, that `cargo xtask prerequisites` makes.
 const USER: &str = "kilntest";
-
-/// Has the account, with ranges of subordinate ids (useradd gives them to ordinary accounts).
-fn account() {
-    if tool("id", &[USER]).code != Some(0) {
-        tool("useradd", &["--create-home", "--shell", "/bin/sh", USER]).assert(0);
-    }
-    for (file, flag) in [
-        ("/etc/subuid", "--add-subuids"),
-        ("/etc/subgid", "--add-subgids"),
-    ] {
-        let ranges = fs::read_to_string(file).unwrap_or_default();
-        if !ranges.lines().any(|line| line.starts_with("kilntest:")) {
-            tool("usermod", &[flag, "2000000000-2000065535", USER]).assert(0);
-        }
-    }
-}
 
 /// The user's cache has the packages of the lock, and nothing else.
 fn give_packages(turn: &Turn) {
@@ -47,8 +32,12 @@ fn give_packages(turn: &Turn) {
 
 #[test]
 fn a_user_builds_what_root_builds() {
+    let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    assert!(
+        ranges.lines().any(|line| line.starts_with("kilntest:")),
+        "there is no user {USER} with subordinate ids: `cargo xtask prerequisites` makes one"
+    );
     let turn = Turn::warm();
-    account();
     let program = turn.path("kiln");
     fs::copy(env!("CARGO_BIN_EXE_kiln"), &program)
         .expect("a copy of kiln that everybody can reach");

@@ -267,6 +267,6 @@ pub(crate) fn ordinary_user() -> Result<(String, u32, u32), Failed> {
         fits.then_some(((*name).to_owned(), uid.parse().ok()?, gid.parse().ok()?))
     });
     found.ok_or_else(|| {
-        "no user has ranges in /etc/subuid and /etc/subgid (make one: useradd -m kiln-test)".into()
+        "no user has ranges in /etc/subuid and /etc/subgid (make one: cargo xtask prerequisites)".into()
     })
 }

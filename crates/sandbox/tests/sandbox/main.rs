@@ -2,7 +2,7 @@
 //!
 //! Needs: a static busybox (Debian: busybox-static), newuidmap and newgidmap (Debian: uidmap). Started by root, the
 //! cases for an ordinary user run as the first user that has ranges in `/etc/subuid` and `/etc/subgid`
-//! (`useradd -m kiln-test` makes one). Started by an ordinary user, the cases for root fail, and say so.
+//! (`cargo xtask prerequisites` makes one). Started by an ordinary user, the cases for root fail, and say so.
 #![allow(
     clippy::print_stderr,
     reason = "a case that runs in a process of its own reports there"
