@@ -138,7 +138,7 @@ const TOGETHER: usize = 3;
 
 /// The first directories, then extension, then name, then the whole path: files of one name in neighbouring directories are what is
 /// most alike (one catalogue in many languages, one icon in many sizes, `__init__.py`). A Debian desktop's short files take 2.5 %
-/// less than in the order of directories, at every level.
+/// less than in the order of directories, at zstd levels 3 and 19 alike.
 fn sort_key(path: &[u8]) -> SortKey<'_> {
     let slashes = || path.iter().enumerate().filter(|(_, b)| **b == b'/');
     let last = slashes().next_back().map_or(0, |(at, _)| at + 1);

@@ -356,6 +356,36 @@ mod tests {
         assert!(top.join("new/deep").is_dir());
     }
 
+    /// Without this the functions could leave everything to the programs.
+    #[test]
+    fn plain_questions_need_no_program() {
+        let root = tempfile::tempdir().expect("a directory");
+        let top = fs::canonicalize(root.path()).expect("a path");
+        let top = top.to_str().expect("a plain path");
+        for (question, answer) in [
+            (
+                format!("realpath -ms /{top}/missing"),
+                format!("{top}/missing\n"),
+            ),
+            (format!("realpath -s {top}"), format!("{top}\n")),
+            (format!("readlink -f {top}"), format!("{top}\n")),
+            (format!("mkdir -p {top}"), String::new()),
+            ("basename /a/b".to_owned(), "b\n".to_owned()),
+        ] {
+            let script = format!("{FASTER}\nPATH=/nonexistent\n{question}");
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output();
+            let output = output.expect("a shell");
+            assert!(output.status.success(), "{question}: {output:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                answer,
+                "{question}"
+            );
+        }
+    }
+
     #[test]
     fn a_known_script_needs_plain_configuration() {
         let root = tempfile::tempdir().expect("a directory");

@@ -45,7 +45,7 @@ realpath() {
 readlink() {
 	local path
 	if [ "${#}" = 2 ] && [ "${1}" = -f ]; then
-		if [ "${2}" = /bin ] && [ ! -h /usr ] && [ ! -h /usr/bin ] && [ /bin -ef /usr/bin ]; then
+		if [ "${2}" = /bin ] && [ -h /bin ] && [ ! -h /usr ] && [ ! -h /usr/bin ] && [ /bin -ef /usr/bin ]; then
 			echo /usr/bin
 			return 0
 		fi
