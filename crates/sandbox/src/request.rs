@@ -28,7 +28,7 @@ pub struct Request {
     pub limits: Limits,
     /// Host name inside.
     pub hostname: String,
-    /// How the program is watched; `None`: it is not. For [`Body::Exec`] only.
+    /// How the program or function is watched, with all that it starts; `None`: it is not.
     pub watch: Option<Watch>,
 }
 

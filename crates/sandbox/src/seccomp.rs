@@ -216,6 +216,40 @@ const WATCHED: &[(libc::c_long, Seen)] = &[
     (libc::SYS_getdents, Seen::List),
 ];
 
+/// Every further system call by which a file's attributes change. An overlay copies the file up for it, with its content. What has a
+/// descriptor instead of a path has opened it.
+const CHANGING: &[(libc::c_long, Seen)] = &[
+    (libc::SYS_fchmodat, open(Some(0), 1)),
+    (FCHMODAT2, open(Some(0), 1)),
+    (libc::SYS_fchownat, open(Some(0), 1)),
+    (libc::SYS_utimensat, open(Some(0), 1)),
+    (libc::SYS_setxattr, open(None, 0)),
+    (libc::SYS_lsetxattr, open(None, 0)),
+    (libc::SYS_removexattr, open(None, 0)),
+    (libc::SYS_lremovexattr, open(None, 0)),
+    (SETXATTRAT, open(Some(0), 1)),
+    (REMOVEXATTRAT, open(Some(0), 1)),
+    (FILE_SETATTR, open(Some(0), 1)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chown, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_lchown, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_utime, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_utimes, open(None, 0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_futimesat, open(Some(0), 1)),
+];
+
+// The same numbers on all architectures (scripts/syscall.tbl of Linux).
+const FCHMODAT2: libc::c_long = 452;
+const SETXATTRAT: libc::c_long = 463;
+const REMOVEXATTRAT: libc::c_long = 466;
+const FILE_SETATTR: libc::c_long = 469;
+
 /// `AUDIT_ARCH_*` of this program.
 #[cfg(target_arch = "x86_64")]
 const NATIVE: u32 = ARCH_X86_64;
@@ -226,6 +260,7 @@ const NATIVE: u32 = ARCH_AARCH64;
 pub(crate) fn seen(arch: u32, number: i32) -> Option<Seen> {
     let known = WATCHED
         .iter()
+        .chain(CHANGING)
         .find(|(watched, _)| arch == NATIVE && *watched == libc::c_long::from(number));
     known.map(|(_, seen)| *seen)
 }
@@ -238,11 +273,12 @@ const fn argument(index: u32) -> u32 {
     16 + 8 * index
 }
 
-/// A program that hands over every system call that names a path, and all of foreign architectures.
+/// A program that hands over every system call that names a path to learn of it, and all of foreign architectures; with `changes` also
+/// those that only change attributes.
 ///
 /// Left out is what has the flags of `fstat(3)` (exactly `AT_EMPTY_PATH`) and a descriptor: it is a third of all calls. A
 /// path beside that flag alone would be missed; programs that use the flag so pass `AT_SYMLINK_NOFOLLOW` with it.
-pub(crate) fn watching() -> Vec<sock_filter> {
+pub(crate) fn watching(changes: bool) -> Vec<sock_filter> {
     let mut program = vec![
         load(4),
         instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, NATIVE, 1, 0),
@@ -271,7 +307,8 @@ pub(crate) fn watching() -> Vec<sock_filter> {
             answer(libc::SECCOMP_RET_ALLOW),
         ]);
     }
-    for (number, _) in WATCHED {
+    let changing = CHANGING.iter().filter(|_| changes);
+    for (number, _) in WATCHED.iter().chain(changing) {
         program.extend([
             unless_equal(*number as u32),
             answer(libc::SECCOMP_RET_USER_NOTIF),

@@ -41,6 +41,8 @@ pub struct Watch {
     pub ignored: Vec<String>,
     /// What scripts are known to search for when they list a directory.
     pub globs: Vec<Glob>,
+    /// Whether a change of a file's attributes counts as reading it, as it does in an overlay, which copies the file for it.
+    pub changes: bool,
 }
 
 /// What a script searches for. Only of the process that runs the script, not of what it starts.

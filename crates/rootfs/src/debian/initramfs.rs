@@ -47,6 +47,7 @@ pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) ->
         watch: Some(Watch {
             ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
             globs: generator.globs,
+            changes: false,
         }),
         noted,
         ..Extras::default()

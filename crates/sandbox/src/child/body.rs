@@ -56,17 +56,20 @@ pub(super) fn run(
     let error = match (prepare(request, stdio, terminal, &handed), &request.body) {
         (Err(error), _) => error,
         (Ok(()), Body::Exec { argv }) => exec(argv, request, &call),
-        (Ok(()), Body::Call { function, payload }) => match find(functions, function) {
-            Ok(function) => {
-                // The init waits for the end of this pipe, and a call has no exec that would close it.
-                drop(status);
-                let handed = (0..handed.len())
-                    .map(|index| sys::adopt(FIRST_HANDED + index as RawFd))
-                    .collect();
-                run_call(function, payload.clone(), handed, &call)
+        (Ok(()), Body::Call { function, payload }) => {
+            let found = find(functions, function);
+            match found.and_then(|found| watched(request, &call).map(|()| found)) {
+                Ok(function) => {
+                    // The init waits for the end of this pipe, and a call has no exec that would close it.
+                    drop(status);
+                    let handed = (0..handed.len())
+                        .map(|index| sys::adopt(FIRST_HANDED + index as RawFd))
+                        .collect();
+                    run_call(function, payload.clone(), handed, &call)
+                }
+                Err(error) => error,
             }
-            Err(error) => error,
-        },
+        }
     };
     let mut file = std::fs::File::from(status);
     // If the init cannot be told, it takes the exit status for the body's.
@@ -174,12 +177,15 @@ fn limit(limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// Has the program's looks noted from here on. It runs all the same where the kernel refuses.
-fn watch(call: &OwnedFd) -> Result<()> {
+/// Has the body's looks noted from here on, if that was asked for. It runs all the same where the kernel refuses.
+fn watched(request: &Request, call: &OwnedFd) -> Result<()> {
+    let Some(watch) = &request.watch else {
+        return Ok(());
+    };
     // The init's copy, which this still is, keeps tracers out; the caller has to read the first path.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
         .doing("opening the body to its watcher")?;
-    let (message, listener) = match sys::install_listener(&seccomp::watching()) {
+    let (message, listener) = match sys::install_listener(&seccomp::watching(watch.changes)) {
         Ok(listener) => (FromCall::Watch, Some(listener)),
         Err(error) => (FromCall::Unwatched(error.to_string()), None),
     };
@@ -217,9 +223,7 @@ fn exec(argv: &[String], request: &Request, call: &OwnedFd) -> Error {
         (Ok(candidates), Ok(argv), Ok(env)) => (candidates, argv, env),
         (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error,
     };
-    if request.watch.is_some()
-        && let Err(error) = watch(call)
-    {
+    if let Err(error) = watched(request, call) {
         return error;
     }
     if let Err(error) = drop_capabilities() {

@@ -61,3 +61,14 @@ pub(super) fn threads(call: Call) -> Result<Value, CallError> {
     let joined = threads.into_iter().all(|thread| thread.join().is_ok());
     Ok(json!(joined))
 }
+
+/// Reads a file, and has a shell read another.
+pub(super) fn read(call: Call) -> Result<Value, CallError> {
+    let failed = |error: std::io::Error| CallError::new(ErrorKind::Step, "reading").because(error);
+    let word = |index: usize| call.payload[index].as_str().unwrap_or_default();
+    let own = fs::read_to_string(word(0)).map_err(failed)?;
+    let mut shell = std::process::Command::new("/bin/sh");
+    let others = shell.args(["-c", word(1)]).output().map_err(failed)?;
+    let others = String::from_utf8_lossy(&others.stdout).into_owned();
+    Ok(json!(format!("{own} {others}")))
+}

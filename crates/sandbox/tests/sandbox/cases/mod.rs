@@ -40,6 +40,7 @@ pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
     ("flush", functions::flush),
     ("wait", functions::wait),
     ("threads", functions::threads),
+    ("read", functions::read),
 ];
 
 /// Cases that root and an ordinary user must both pass.
@@ -54,6 +55,8 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("calls_return_values_and_messages", running::calls),
     ("calls_that_fail_or_panic_say_why", running::failing_calls),
     ("looks_of_watched_programs", watching::looks),
+    ("changed_attributes_count_as_looks", watching::changes),
+    ("functions_are_watched", watching::functions),
     ("programs_are_not_watched_unasked", watching::unwatched),
     ("watched_programs_can_be_killed", watching::killed),
     ("flushing_does_nothing", walls::flushing),

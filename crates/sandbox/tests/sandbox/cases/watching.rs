@@ -15,7 +15,7 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
     );
     request.watch = Some(Watch {
         ignored: ["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec(),
-        globs: Vec::new(),
+        ..Watch::default()
     });
     let seen = f.run(&request)?;
     equal(seen.outcome.status, Status::Exited(0))?;
@@ -44,6 +44,54 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
             .any(|p| path.starts_with(p))
     };
     equal(looks.paths.keys().find(outside), None)
+}
+
+/// An overlay copies a file when its attributes change; that counts as reading where it is asked for.
+pub(super) fn changes(f: &Fixture) -> Outcome {
+    let base = f.path("base");
+    for name in ["mode", "owner", "time", "left"] {
+        fs::write(base.join("etc").join(name), name)?;
+    }
+    f.give_to_root_inside(&base.join("etc"))?;
+    let script = "chmod 600 /etc/mode; chown 0:0 /etc/owner; touch /etc/time; [ -e /etc/left ]";
+    let mut request = f.script(script);
+    let mut content = |changes: bool| -> Result<Vec<String>, Failed> {
+        request.watch = Some(Watch {
+            changes,
+            ..Watch::default()
+        });
+        let looks = f.run(&request)?.outcome.looks.ok_or("nothing was noted")?;
+        equal(&looks.incomplete, &None)?;
+        let read = looks.paths.into_iter().filter(|(_, look)| look.content);
+        Ok(read.map(|(path, _)| path).collect())
+    };
+    let has = |paths: &[String], name: &str| paths.iter().any(|path| path == name);
+    let all = content(true)?;
+    for name in ["/etc/mode", "/etc/owner", "/etc/time"] {
+        check(has(&all, name), || format!("{name} is not in {all:?}"))?;
+    }
+    check(!has(&all, "/etc/left"), || "/etc/left was not read".into())?;
+    let opened = content(false)?;
+    check(!has(&opened, "/etc/mode"), || format!("{opened:?}"))
+}
+
+/// What a function reads itself, and what the programs read that it starts.
+pub(super) fn functions(f: &Fixture) -> Outcome {
+    let base = f.path("base");
+    fs::write(base.join("etc/own"), "own")?;
+    fs::write(base.join("etc/others"), "others")?;
+    f.give_to_root_inside(&base.join("etc"))?;
+    let mut request = f.call("read", json!(["/etc/own", "cat /etc/others"]));
+    request.watch = Some(Watch::default());
+    let outcome = f.run(&request)?.outcome;
+    equal(outcome.value, Some(Ok(json!("own others"))))?;
+    let looks = outcome.looks.ok_or("nothing was noted")?;
+    equal(&looks.incomplete, &None)?;
+    for path in ["/etc/own", "/etc/others"] {
+        let read = looks.paths.get(path).is_some_and(|look| look.content);
+        check(read, || format!("{path} is not in {:#?}", looks.paths))?;
+    }
+    Ok(())
 }
 
 pub(super) fn unwatched(f: &Fixture) -> Outcome {
