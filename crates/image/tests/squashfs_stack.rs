@@ -3,6 +3,7 @@
 
 mod nasty;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -14,7 +15,9 @@ use std::sync::Arc;
 
 use kiln_image::blocks::PackStore;
 use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
-use kiln_image::tree::{Manifest, Pattern, ScanOptions, Tree, provider};
+use kiln_image::tree::{
+    Expected, Kind, Manifest, Overlay, Pattern, ScanOptions, Tree, first_other, provider,
+};
 use nasty::{Builder, assert_same, manifest, need_root, noise, run, unsquash};
 
 const BLOCK: u32 = 4 << 10;
@@ -105,6 +108,29 @@ cp -aT mnt copy",
         let roots: Vec<PathBuf> = (0..self.count).rev().map(|i| self.path(i)).collect();
         let tree = Tree::stack(&self.manifests, &roots, options).unwrap();
         tree.expect("the kernel's marks are known")
+    }
+
+    /// Every path that the overlay shows is expected, and is there as expected.
+    fn assert_expected(&self, script: &str) {
+        let all: Vec<Arc<Manifest>> = self.manifests.iter().cloned().map(Arc::new).collect();
+        let overlay = Overlay::new(all).expect("the kernel's marks are known");
+        let shown = Tree::scan(&self.copy(), &ScanOptions::default()).unwrap();
+        for entry in shown.walk() {
+            let mut expected = HashSet::new();
+            overlay.expect(&entry.path, true, &mut expected);
+            let expected: Vec<Expected> = expected.into_iter().collect();
+            let path = String::from_utf8_lossy(&entry.path);
+            let other = first_other(&self.copy(), &expected, 1).unwrap();
+            assert_eq!(other, None, "{path} after {script}");
+            let counts = matches!(
+                entry.inode.kind,
+                Kind::File(_) | Kind::Directory(_) | Kind::Symlink(_)
+            );
+            assert_eq!(counts, !expected.is_empty(), "{path} after {script}");
+        }
+        let mut expected = HashSet::new();
+        overlay.expect(b"/opt/missing", true, &mut expected);
+        assert_eq!(expected, HashSet::new());
     }
 
     fn copy(&self) -> PathBuf {
@@ -234,6 +260,7 @@ fn fifty_edits_give_the_cold_image_every_time_needs_root() {
             made += summary.blocks + u64::from(summary.fragments) - summary.reused_blocks;
         }
         if round % 12 == 11 {
+            layers.assert_expected(&script);
             let (path, target) = (work.path().join("image"), work.path().join("target"));
             let all = ScanOptions::default();
             fs::write(&path, image(&layers.stack(&all), &warm).0).unwrap();
@@ -288,4 +315,64 @@ fn a_flipped_bit_in_a_layer_is_named_and_never_in_an_image() {
         flip(&lower.join(name));
     }
     assert!(image(&stack(), &options()).0 == good);
+}
+
+#[test]
+fn what_links_lead_to_is_expected_and_a_difference_found() {
+    let work = tempfile::tempdir().unwrap();
+    let (lower, upper) = (work.path().join("lower"), work.path().join("upper"));
+    let link = |target: &str, at: PathBuf| std::os::unix::fs::symlink(target, at).unwrap();
+    fs::create_dir_all(lower.join("usr/lib/deep")).unwrap();
+    fs::write(lower.join("usr/lib/deep/file"), noise(1, 50_000)).unwrap();
+    link("usr/lib", lower.join("lib"));
+    link("/lib/deep/../deep/./file", lower.join("name"));
+    link("circle", lower.join("circle"));
+    fs::create_dir_all(upper.join("usr/lib/deep")).unwrap();
+    fs::write(upper.join("usr/lib/deep/other"), "other").unwrap();
+    let all = [&upper, &lower].map(|root| Arc::new(Manifest::record(root, BLOCK, 1).unwrap()));
+    let overlay = Overlay::new(all.into()).unwrap();
+    let expect = |path: &str, names: bool| {
+        let mut expected = HashSet::new();
+        overlay.expect(path.as_bytes(), names, &mut expected);
+        let mut expected: Vec<Expected> = expected.into_iter().collect();
+        expected.sort_by(|a, b| a.path.cmp(&b.path));
+        expected
+    };
+    let places = |expected: &[Expected]| -> Vec<(String, usize)> {
+        let place = |one: &Expected| (String::from_utf8(one.path.clone()).unwrap(), one.layer);
+        expected.iter().map(place).collect()
+    };
+    let place = |path: &str, layer| (path.to_owned(), layer);
+    let through = expect("/name", false);
+    let file = place("usr/lib/deep/file", 1);
+    assert_eq!(
+        places(&through),
+        [place("lib", 1), place("name", 1), file.clone()]
+    );
+    assert_eq!(places(&expect("/circle", false)), [place("circle", 1)]);
+    assert_eq!(places(&expect("/../usr/lib/deep/file", false)), [file]);
+    // Below a file, and beside what is there, is nothing.
+    assert_eq!(places(&expect("/usr/lib/deep/file/x", true)), []);
+    assert_eq!(places(&expect("/usr/lib/deep", false)), []);
+    let names = expect("/usr/lib/deep", true);
+    assert_eq!(places(&names), [place("usr/lib/deep", 0)]);
+    // What the overlay shows, as the kernel would.
+    let shown = work.path().join("shown");
+    run(Command::new("cp").arg("-aT").args([&lower, &shown]));
+    run(Command::new("cp").arg("-aT").args([&upper, &shown]));
+    let other = |expected: &[Expected]| {
+        let other = first_other(&shown, expected, 2).unwrap();
+        other.map(|one| String::from_utf8(one.path.clone()).unwrap())
+    };
+    let all = [through, names].concat();
+    assert_eq!(other(&all), None);
+    flip(&shown.join("usr/lib/deep/file"));
+    assert_eq!(other(&all).as_deref(), Some("usr/lib/deep/file"));
+    flip(&shown.join("usr/lib/deep/file"));
+    fs::remove_file(shown.join("usr/lib/deep/other")).unwrap();
+    assert_eq!(other(&all).as_deref(), Some("usr/lib/deep"));
+    fs::write(shown.join("usr/lib/deep/other"), "other").unwrap();
+    fs::remove_file(shown.join("lib")).unwrap();
+    link("usr/lab", shown.join("lib"));
+    assert_eq!(other(&all).as_deref(), Some("lib"));
 }

@@ -10,6 +10,7 @@
 mod content;
 mod digest;
 mod exclude;
+mod expect;
 mod manifest;
 mod node;
 mod scan;
@@ -21,6 +22,7 @@ pub use content::{Content, ContentReader};
 pub use digest::{BlockDigests, Digest, ZEROS};
 pub(crate) use digest::{digest, is_zero};
 pub use exclude::Pattern;
+pub use expect::{Expected, Overlay, first_other};
 pub use manifest::Manifest;
 pub use node::{Device, Directory, Inode, Kind, Meta};
 pub use scan::ScanOptions;

@@ -5,6 +5,7 @@
 //! something that is no directory; a merged directory has the owner, mode, time and attributes of the topmost.
 //! With `userxattr`, as Kiln mounts, directories are never redirected and files are never copied up without their data.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -80,7 +81,7 @@ fn bases(roots: &[PathBuf]) -> Result<Vec<Arc<Base>>> {
     Ok(bases)
 }
 
-fn is_strange(layer: &Manifest) -> bool {
+pub(super) fn is_strange(layer: &Manifest) -> bool {
     layer.tree.inodes.iter().any(|inode| {
         let mut xattrs = inode.meta.xattrs.iter();
         xattrs.any(|x| {
@@ -90,7 +91,27 @@ fn is_strange(layer: &Manifest) -> bool {
 }
 
 /// A directory in the layers that have a part in it, the top one first.
-type Parts = Vec<(usize, InodeId)>;
+pub(super) type Parts = Vec<(usize, InodeId)>;
+
+/// Those from the top on that are merged: down to an opaque directory, or to something else.
+pub(super) fn directories<M: Borrow<Manifest>>(
+    layers: &[M],
+    found: impl Iterator<Item = (usize, InodeId)>,
+) -> Parts {
+    let mut parts = Parts::new();
+    for (layer, id) in found {
+        let inode = layers[layer].borrow().tree.inode(id);
+        if inode.as_directory().is_none() {
+            break;
+        }
+        parts.push((layer, id));
+        let mut xattrs = inode.meta.xattrs.iter();
+        if xattrs.any(|x| &*x.name == OPAQUE && &*x.value == b"y") {
+            break;
+        }
+    }
+    parts
+}
 
 struct Merge<'a> {
     layers: &'a [Manifest],
@@ -105,7 +126,7 @@ impl<'a> Merge<'a> {
     fn run(&mut self) -> Result<()> {
         let root = self.tree.root();
         let all = (0..self.layers.len()).map(|layer| (layer, root));
-        let parts = self.directories(all);
+        let parts = directories(self.layers, all);
         if let Some((layer, id)) = parts.first() {
             self.tree.inode_mut(root).meta = self.meta(&self.inode(*layer, *id).meta);
         }
@@ -126,7 +147,7 @@ impl<'a> Merge<'a> {
                 let new = self.take(layer, id, inode, &child)?;
                 self.tree.attach(directory, name.into(), new);
                 if inode.as_directory().is_some() {
-                    pending.push((child, new, self.directories(found.into_iter())));
+                    pending.push((child, new, directories(self.layers, found.into_iter())));
                 }
             }
         }
@@ -135,23 +156,6 @@ impl<'a> Merge<'a> {
 
     fn inode(&self, layer: usize, id: InodeId) -> &'a Inode {
         self.layers[layer].tree.inode(id)
-    }
-
-    /// Those from the top on that are merged: down to an opaque directory, or to something else.
-    fn directories(&self, found: impl Iterator<Item = (usize, InodeId)>) -> Parts {
-        let mut parts = Parts::new();
-        for (layer, id) in found {
-            let inode = self.inode(layer, id);
-            if inode.as_directory().is_none() {
-                break;
-            }
-            parts.push((layer, id));
-            let mut xattrs = inode.meta.xattrs.iter();
-            if xattrs.any(|x| &*x.name == OPAQUE && &*x.value == b"y") {
-                break;
-            }
-        }
-        parts
     }
 
     /// All names with the layers that have them, the top one first.
@@ -249,7 +253,7 @@ fn provider_of_directory(layers: &[Manifest], path: &[u8]) -> Option<usize> {
     })
 }
 
-fn is_whiteout(inode: &Inode) -> bool {
+pub(super) fn is_whiteout(inode: &Inode) -> bool {
     const WHITEOUT: Device = Device { major: 0, minor: 0 };
     matches!(&inode.kind, Kind::CharDevice(device) if *device == WHITEOUT)
 }
