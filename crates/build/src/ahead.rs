@@ -134,7 +134,7 @@ impl Ahead {
             }
             state.running = Some((over.clone(), noted.clone()));
         }
-        if session.any_damage(stack, &self.cancel)? {
+        if session.guard.damage(stack, &self.cancel)?.is_some() {
             return Ok(false);
         }
         let (kernel, initrd) = (spare()?, spare()?);
@@ -197,6 +197,7 @@ fn alike(
             epoch: over.terms.epoch,
             reporter: &Quiet,
             cancel,
+            seen: None,
         };
         states(&place, &asked).map_err(|_| None)
     };

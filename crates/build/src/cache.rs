@@ -82,6 +82,7 @@ pub fn verify(store: &Store, threads: usize) -> Result<Vec<Damage>, Failure> {
             epoch: 0,
             reporter: &Quiet,
             cancel: &cancel,
+            seen: None,
         };
         let paths = differences(&place, layer, threads)?;
         if !paths.is_empty() || !damaged.is_empty() {

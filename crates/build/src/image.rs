@@ -1,10 +1,11 @@
 //! From the finished root to `disk.raw` and `disk.tar.gz`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use kiln_image::disk::{
     Attributes, Bytes, DiskLayout, Extent, Guid, LayoutBuilder, PartitionSpec, PartitionType,
@@ -91,6 +92,7 @@ impl Session<'_> {
             output,
             squashed: &squashed,
             offset,
+            read: RefCell::default(),
         };
         job.assemble(&disk, boot, home.as_ref())?;
         if resolved.plan.formats.contains(&Format::TarGz) {
@@ -139,6 +141,7 @@ impl Session<'_> {
                     epoch,
                     reporter: step,
                     cancel,
+                    seen: None,
                 };
                 let sources = Sources {
                     prepared: self.recorded(),
@@ -157,7 +160,7 @@ impl Session<'_> {
                 let (squashed, new, peak) = match written {
                     Written::Done(squashed, new, peak) => (squashed, new, peak),
                     Written::Evicted(failure) => {
-                        self.evicted.store(true, Ordering::Relaxed);
+                        self.guard.set_evicted();
                         return Err(*failure);
                     }
                 };
@@ -221,15 +224,15 @@ impl Session<'_> {
                 "E2FSPROGS_FAKE_TIME".to_owned(),
                 self.epoch(resolved).to_string(),
             )];
-            place
-                .exec(
-                    &argv,
-                    Extras {
-                        env,
-                        ..Extras::default()
-                    },
-                )
-                .map_err(|error| error.at(home.origin.clone()))?;
+            let size = resolved.plan.compression.block_size;
+            self.guard.watched(root, &place, size, |place| {
+                let extras = Extras {
+                    env,
+                    ..Extras::default()
+                };
+                let made = place.exec(&argv, extras);
+                Ok(made.map_err(|error| error.at(home.origin.clone()))?)
+            })?;
             let made = output.create("home.img")?;
             made.set_len(home.size)
                 .map_err(|e| write_failure(Path::new("home.img"), &e))?;
@@ -350,6 +353,8 @@ struct Assembly<'a> {
     squashed: &'a Squashed,
     /// Where the root was written.
     offset: Bytes,
+    /// What was read in the tools root.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl Assembly<'_> {
@@ -378,6 +383,8 @@ impl Assembly<'_> {
                     .map_err(|e| write_failure(Path::new(RAW), &e))?;
                 layout.write(disk)?;
                 self.write_boot(disk, &layout, &tree, &fat, size)?;
+                let tools = &self.resolved.tools;
+                self.session.guard.check_tools(tools, &self.read.borrow())?;
                 if let (Some(file), Some(extent), Some(home)) =
                     (home, home_at, &self.resolved.plan.disk.home)
                 {
@@ -468,7 +475,7 @@ impl Assembly<'_> {
         FatImage::new(tree, fat, size)?
             .write(disk, esp.offset(), &mut |_| self.session.image_check())?;
         let early = grub::early_config(&fat.uuid());
-        let read = |name: &str| fs_read(self.tools(), &format!("usr/lib/grub/i386-pc/{name}"));
+        let read = |name: &str| self.read_tool(&format!("usr/lib/grub/i386-pc/{name}"));
         let core = grub::build_core(&CoreSpec {
             read: &read,
             modules: BIOS_MODULES,
@@ -527,6 +534,11 @@ impl Assembly<'_> {
         }
     }
 
+    fn read_tool(&self, path: &str) -> std::io::Result<Vec<u8>> {
+        self.read.borrow_mut().insert(path.to_owned());
+        fs_read(self.tools(), path)
+    }
+
     fn tools(&self) -> &Path {
         // The tools root is one layer, unpacked from verified packages.
         self.resolved
@@ -537,7 +549,7 @@ impl Assembly<'_> {
     }
 
     fn tool(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        fs_read(self.tools(), path).map_err(|e| {
+        self.read_tool(path).map_err(|e| {
             Failure::new(
                 FailureKind::Step,
                 format!("the boot loader file /{path} is not in the distribution's packages"),

@@ -26,7 +26,6 @@ use sha2::{Digest, Sha256};
 
 use crate::ahead::Ahead;
 use crate::image::{BootFiles, descriptor};
-use crate::known;
 use crate::pipeline::Session;
 use crate::root::Stack;
 use crate::steps::Step;
@@ -210,6 +209,7 @@ impl Session<'_> {
             epoch: over.terms.epoch,
             reporter: &Quiet,
             cancel,
+            seen: None,
         };
         let mut tried = self.fitting(&place, results, over.root)?;
         if matches!(tried, Tried::None(_)) && self.pull_results(results, over) {
@@ -320,13 +320,9 @@ impl Session<'_> {
         cancel: &CancelToken,
     ) -> Result<String, Failure> {
         // A damaged file of a layer must not get into the initramfs either. Comparing takes a fraction of the time.
-        let (made, sound) = std::thread::scope(|scope| {
-            let sound = scope.spawn(|| self.check_layers(root, cancel));
-            let made = self.generate(over, boot, step, cancel, None);
-            (made, sound.join())
-        });
-        sound.unwrap_or_else(|_| Err(known::panicked()))?;
-        made
+        self.guard.beside(root, cancel, || {
+            self.generate(over, boot, step, cancel, None)
+        })
     }
 
     /// Generates it over a root, and keeps the result; returns the kernel's version.

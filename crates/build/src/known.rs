@@ -9,18 +9,14 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use kiln_image::blocks;
 use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
-use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Function, Root};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
 
-use crate::initramfs::Quiet;
-use crate::pipeline::Session;
-use crate::root::Stack;
 use crate::{Failure, FailureKind};
 
 /// The function that records a layer.
@@ -134,57 +130,6 @@ fn evict<'l>(
     layers.try_for_each(|layer| store.remove(layer.info.id))
 }
 
-impl Session<'_> {
-    /// Compares the layers of a stack that earlier builds made with their manifests, as far as they have one. A damaged one is
-    /// taken out of the store.
-    pub(crate) fn check_layers(&self, root: &Stack, cancel: &CancelToken) -> Result<(), Failure> {
-        let Some((number, path)) = self.damage(root, cancel)? else {
-            return Ok(());
-        };
-        evict(&self.store, root.layers.iter().skip(number))?;
-        self.evicted.store(true, Ordering::Relaxed);
-        let message = format!(
-            "/{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
-            String::from_utf8_lossy(&path)
-        );
-        let title = root
-            .layers
-            .get(number)
-            .map_or("", |layer| &layer.info.title);
-        Err(Failure::new(FailureKind::Step, message).cause(again(title)))
-    }
-
-    /// Whether a layer of a stack that an earlier build made is damaged.
-    pub(crate) fn any_damage(&self, root: &Stack, cancel: &CancelToken) -> Result<bool, Failure> {
-        Ok(self.damage(root, cancel)?.is_some())
-    }
-
-    /// The first damaged layer, counted from the lowest, and what in it is damaged.
-    fn damage(
-        &self,
-        root: &Stack,
-        cancel: &CancelToken,
-    ) -> Result<Option<(usize, Vec<u8>)>, Failure> {
-        let place = Place {
-            sandbox: &self.sandbox,
-            root: Root::Layers {
-                lower: root.lower(),
-            },
-            epoch: root.epoch,
-            reporter: &Quiet,
-            cancel,
-        };
-        let earlier = root.layers.iter().enumerate();
-        for (number, layer) in earlier.filter(|(_, layer)| !self.made(layer)) {
-            let damaged = differences(&place, layer, 1)?;
-            if let Some(path) = damaged.into_iter().next() {
-                return Ok(Some((number, path)));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// What happens with a damaged layer.
 pub(crate) fn again(title: &str) -> String {
     format!("the stored layer `{title}` is damaged; it and those above it are made again")
@@ -211,7 +156,7 @@ pub(crate) fn differences(
 }
 
 /// A layer's manifest for whatever block size.
-fn any_manifest(layer: &Layer) -> Option<(u32, Manifest)> {
+pub(crate) fn any_manifest(layer: &Layer) -> Option<(u32, Manifest)> {
     let names = fs::read_dir(layer.fs.parent()?).ok()?.flatten();
     let mut sizes = names.filter_map(|entry| {
         let name = entry.file_name();

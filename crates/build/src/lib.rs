@@ -11,6 +11,7 @@ mod current;
 mod event;
 mod failure;
 mod finish;
+mod guard;
 mod image;
 mod initramfs;
 mod known;

@@ -9,11 +9,12 @@ use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, package_error};
-use kiln_rootfs::{Layer, Store, configure};
+use kiln_rootfs::{Store, configure};
 use kiln_sandbox::Sandbox;
 
 use crate::ahead::{Ahead, Closing};
 use crate::artifacts::Made;
+use crate::guard::Guard;
 use crate::load::Source;
 use crate::output::Output;
 use crate::pools::Pools;
@@ -89,18 +90,13 @@ pub fn build(
 }
 
 fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
-    let source = Source::open(&request.definition, web(request, cancel))?;
     // What can be said without a sandbox or a network is said first.
-    let first = checked(source.lower(&Input {
-        before_pre: true,
-        ..request.input.clone()
-    }))?;
-    buildable(&first)?;
+    let opened = open(request, cancel)?;
     let output = Output::open(&request.output)?;
     let log = output.create("build.log")?;
     let steps = Steps::new(sink, Some(log));
     let session = Session::open(request, &steps, cancel)?;
-    let resolved = session.resolve(source, first)?;
+    let resolved = session.opened(opened, |source, first| session.resolve(source, first))?;
     sink(Event::BuildStarted {
         name: resolved.plan.name.clone(),
         plan_id: resolved.plan.id().to_string(),
@@ -124,30 +120,38 @@ pub fn lock(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
+    let opened = open(request, cancel)?;
+    let steps = Steps::new(sink, None);
+    let session = Session::open(request, &steps, cancel)?;
+    let path = opened.0.lock_path();
+    let (lock, world) = session.opened(opened, |source, first| {
+        let Prepared {
+            plan,
+            world,
+            tools,
+            stack,
+            ..
+        } = session.prepare(source, first, None)?;
+        let world = world.map_or_else(|| session.resolver().world(&plan), Ok)?;
+        let (resolver, roots) = (session.resolver(), session.roots());
+        let lock = resolver.solve(&plan, &world, &tools, &roots, &stack)?;
+        Ok((lock, world))
+    })?;
+    if let Some(directory) = vendor {
+        session.vendor(directory, &lock, &world)?;
+    }
+    Ok((path, lock))
+}
+
+/// Reads a definition, as far as that goes before its `%pre` scripts.
+fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
     let source = Source::open(&request.definition, web(request, cancel))?;
     let first = checked(source.lower(&Input {
         before_pre: true,
         ..request.input.clone()
     }))?;
     buildable(&first)?;
-    let steps = Steps::new(sink, None);
-    let session = Session::open(request, &steps, cancel)?;
-    let path = source.lock_path();
-    let Prepared {
-        plan,
-        world,
-        tools,
-        stack,
-        ..
-    } = session.prepare(source, first, None)?;
-    let world = world.map_or_else(|| session.resolver().world(&plan), Ok)?;
-    let lock = session
-        .resolver()
-        .solve(&plan, &world, &tools, &session.roots(), &stack)?;
-    if let Some(directory) = vendor {
-        session.vendor(directory, &lock, &world)?;
-    }
-    Ok((path, lock))
+    Ok((source, first))
 }
 
 /// How a build reads what kickstart files include from the network.
@@ -221,6 +225,9 @@ fn refused(lowered: &Lowered) -> Option<Failure> {
     Some(failure)
 }
 
+/// How often a build begins again because of damaged layers. A disk that damages more than that has to be replaced.
+const TRIES: usize = 4;
+
 /// What a definition was resolved to.
 pub(crate) struct Resolved {
     pub(crate) plan: Plan,
@@ -253,8 +260,8 @@ pub(crate) struct Session<'a> {
     pub(crate) now: SystemTime,
     pub(crate) shared: Option<Shared>,
     vendored: Option<Vendored>,
-    /// Whether the image found a damaged layer and took it out of the store.
-    pub(crate) evicted: AtomicBool,
+    /// What is known of the layers that earlier builds made.
+    pub(crate) guard: Guard,
     /// Whether the packages are at hand.
     fetched: AtomicBool,
     /// Looks at layers as they come.
@@ -284,6 +291,7 @@ impl<'a> Session<'a> {
             Some(vendored) => vendored.metadata(&request.cache)?,
             None => request.cache.join("metadata"),
         };
+        let guard = Guard::new(&store, &sandbox, request.threads);
         Ok(Session {
             shared,
             vendored,
@@ -297,7 +305,7 @@ impl<'a> Session<'a> {
             metadata,
             fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
             now: SystemTime::now(),
-            evicted: AtomicBool::new(false),
+            guard,
             fetched: AtomicBool::new(false),
             recorder: OnceLock::new(),
         })
@@ -310,11 +318,6 @@ impl<'a> Session<'a> {
         Ok(self.recorder.get_or_init(|| fresh))
     }
 
-    /// Whether this build made a layer, so that nothing can have happened to it.
-    pub(crate) fn made(&self, layer: &Layer) -> bool {
-        self.recorder.get().is_some_and(|r| r.added(layer.info.id))
-    }
-
     /// From a resolved definition to its artifacts.
     fn build(
         &self,
@@ -322,20 +325,60 @@ impl<'a> Session<'a> {
         output: &Output,
         ahead: &Ahead,
     ) -> Result<BuildReport, Failure> {
-        let root = self.root(resolved, Some(ahead))?;
-        let key = self.key(resolved, &root);
-        let current = self.current(key, &self.request.output);
-        let report = match current {
-            Some(report) => report,
-            None => {
-                let made = self.image_or_again(resolved, root, output, ahead)?;
-                let report = self.publish(resolved, &made, output)?;
-                self.remember(key, &report);
-                report
+        let mut first = true;
+        let report = self.or_again(|| {
+            let guess = std::mem::take(&mut first).then_some(ahead);
+            let _again = match guess {
+                Some(_) => None,
+                // It may be what was damaged.
+                None => Some(self.tools(&resolved.plan, &slice(&resolved.lock, TOOLS))?),
+            };
+            let root = self.root(resolved, guess)?;
+            let key = self.key(resolved, &root);
+            if let Some(report) = self.current(key, &self.request.output) {
+                return Ok(report);
             }
-        };
+            let made = self.image(resolved, &root, output, ahead);
+            let made = made.inspect_err(|failure| self.on_error(failure, resolved, Some(&root)))?;
+            let report = self.publish(resolved, &made, output)?;
+            self.remember(key, &report);
+            Ok(report)
+        })?;
         self.finish_sharing();
         Ok(report)
+    }
+
+    /// Does something with a definition that was opened, and once more where a stored layer turned out to be damaged.
+    fn opened<T>(
+        &self,
+        opened: (Source, Lowered),
+        with: impl Fn(Source, Lowered) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut opened = Some(opened);
+        self.or_again(|| {
+            let opened = opened.take();
+            let (source, first) = opened.map_or_else(|| open(self.request, self.cancel), Ok)?;
+            with(source, first)
+        })
+    }
+
+    /// Does something, and again where a stored layer turned out to be damaged: it is out of the store by then.
+    fn or_again<T>(&self, mut work: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        for _ in 0..TRIES {
+            let failure = match work() {
+                Err(failure) if self.guard.take_evicted() => failure,
+                other => return other,
+            };
+            let cause = failure.causes.first().cloned();
+            self.steps.warn(
+                failure.message,
+                None,
+                Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
+            );
+            // Nobody holds the damaged layers any more.
+            self.store.reclaim()?;
+        }
+        work()
     }
 
     /// Waits until all layers that were made are recorded; gives the number of blocks that were compressed ahead.
@@ -370,6 +413,7 @@ impl<'a> Session<'a> {
             fetch: None,
             pools: None,
             shared: self.shared.as_ref(),
+            guard: &self.guard,
             tmp: None,
             ahead: None,
         }
@@ -515,17 +559,11 @@ impl<'a> Session<'a> {
                 (Some(world), tools)
             }
         };
-        let wanted: Vec<&LockedPackage> = tools.iter().collect();
-        let fetch = || self.download(&wanted);
-        let roots = Roots {
-            fetch: Some(&fetch),
-            ..self.roots()
-        };
-        let stack = roots.tools(&plan, &wanted)?;
+        let stack = self.tools(&plan, &tools.iter().collect::<Vec<_>>())?;
         let pre = if has_pre {
             let left = self.roots().pre(&first.pre_scripts, &stack);
             Some(PreFiles::new(left.inspect_err(|failure| {
-                self.on_error(failure, &first.other_scripts, &stack, None);
+                self.scripts_on_error(failure, &first.other_scripts, &stack, None);
             })?)?)
         } else {
             None
@@ -549,15 +587,29 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What `%onerror` and `%traceback` are for: everything that fails but the user's own stop.
-    fn on_error(
+    /// The tools root.
+    fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
+        let fetch = || self.download(packages);
+        let roots = Roots {
+            fetch: Some(&fetch),
+            ..self.roots()
+        };
+        roots.tools(plan, packages)
+    }
+
+    fn on_error(&self, failure: &Failure, resolved: &Resolved, root: Option<&Stack>) {
+        self.scripts_on_error(failure, &resolved.on_error, &resolved.tools, root);
+    }
+
+    /// What `%onerror` and `%traceback` are for: everything that fails but the user's own stop, and what will be tried again.
+    fn scripts_on_error(
         &self,
         failure: &Failure,
         scripts: &[Located<Script>],
         tools: &Stack,
         root: Option<&Stack>,
     ) {
-        if failure.kind != FailureKind::Cancelled {
+        if failure.kind != FailureKind::Cancelled && !self.guard.has_evicted() {
             self.roots().on_error(scripts, tools, root);
         }
     }
@@ -580,43 +632,16 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes root and image, and both once more where a stored layer turned out to be damaged.
-    fn image_or_again(
-        &self,
-        resolved: &Resolved,
-        root: Stack,
-        output: &Output,
-        ahead: &Ahead,
-    ) -> Result<Made, Failure> {
-        let failed = |failure: &Failure, root: &Stack| {
-            self.on_error(failure, &resolved.on_error, &resolved.tools, Some(root));
-        };
-        let failure = match self.image(resolved, &root, output, ahead) {
-            Err(failure) if self.evicted.swap(false, Ordering::Relaxed) => failure,
-            other => return other.inspect_err(|failure| failed(failure, &root)),
-        };
-        let cause = failure.causes.first().cloned();
-        self.steps.warn(
-            failure.message,
-            None,
-            Some(cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned())),
-        );
-        // Nobody holds the damaged layers any more.
-        drop(root);
-        self.store.reclaim()?;
-        let root = self.root(resolved, None)?;
-        self.image(resolved, &root, output, ahead)
-            .inspect_err(|failure| failed(failure, &root))
-    }
-
     /// Makes all layers.
     fn root(&self, resolved: &Resolved, ahead: Option<&Ahead>) -> Result<Stack, Failure> {
         let Resolved {
             plan, lock, tools, ..
         } = resolved;
         let fetch = || self.fetch(lock);
+        let recorder = self.recorder(plan)?;
+        tools.layers.iter().for_each(|layer| recorder.record(layer));
         let roots = Roots {
-            recorder: Some(self.recorder(plan)?),
+            recorder: Some(recorder),
             name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
@@ -640,7 +665,7 @@ impl<'a> Session<'a> {
                     )
                 });
         if let Err(failure) = result {
-            self.on_error(&failure, &resolved.on_error, tools, Some(&stack));
+            self.on_error(&failure, resolved, Some(&stack));
             return Err(failure);
         }
         roots.finish(&mut stack, &crate::finish::finish(resolved))?;

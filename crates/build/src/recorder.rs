@@ -7,14 +7,13 @@
 //! process after the other and leave a processor idle; the image then finds most of its blocks made. It does not
 //! wait: what is not compressed when it begins, it compresses itself.
 
-use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use kiln_plan::{Compression, Id};
+use kiln_plan::Compression;
 use kiln_rootfs::{Layer, Place, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -26,13 +25,14 @@ use crate::{Failure, FailureKind, known, squash};
 pub(crate) struct Recorder {
     cancel: CancelToken,
     work: Mutex<Option<Work>>,
-    added: Mutex<HashSet<Id>>,
     prepared: Arc<AtomicU64>,
+    block_size: u32,
 }
 
 /// What ends with the last layer.
 struct Work {
-    layers: Sender<Layer>,
+    /// Whether a layer's blocks are compressed, beside it.
+    layers: Sender<(Layer, bool)>,
     thread: JoinHandle<()>,
     /// Closed when the image begins.
     stop: OwnedFd,
@@ -53,6 +53,7 @@ impl Recorder {
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
         let (sender, layers) = channel();
+        let block_size = compression.block_size;
         let prepared = Arc::default();
         let worker = Worker {
             sandbox: Arc::clone(sandbox),
@@ -70,25 +71,31 @@ impl Recorder {
                 thread,
                 stop,
             })),
-            added: Mutex::default(),
             prepared,
+            block_size,
         })
     }
 
-    /// Has a finished layer looked after.
+    /// Has a finished layer recorded, and its blocks compressed.
     pub(crate) fn add(&self, layer: &Layer) {
-        if let Ok(mut added) = self.added.lock() {
-            added.insert(layer.info.id);
-        }
+        self.send(layer, true);
+    }
+
+    /// Has a layer recorded that is no part of the image.
+    pub(crate) fn record(&self, layer: &Layer) {
+        self.send(layer, false);
+    }
+
+    fn send(&self, layer: &Layer, compress: bool) {
         if let Some(work) = &*self.work() {
-            // If the thread is gone, the image records the layer.
-            let _ = work.layers.send(layer.clone());
+            // If the thread is gone, whoever needs the manifest makes it.
+            let _ = work.layers.send((layer.clone(), compress));
         }
     }
 
-    /// Whether a layer was added.
-    pub(crate) fn added(&self, id: Id) -> bool {
-        self.added.lock().is_ok_and(|added| added.contains(&id))
+    /// How large the image's blocks are.
+    pub(crate) fn block_size(&self) -> u32 {
+        self.block_size
     }
 
     /// Waits until what was added is recorded, and ends the compressing. Gives the number of blocks compressed.
@@ -125,8 +132,8 @@ struct Worker {
 
 impl Worker {
     /// A failure is left to the image, which tries again and reports it.
-    fn work(&self, layers: &Receiver<Layer>) {
-        for layer in layers {
+    fn work(&self, layers: &Receiver<(Layer, bool)>) {
+        for (layer, compress) in layers {
             let place = Place {
                 sandbox: &self.sandbox,
                 root: Root::Dir {
@@ -136,12 +143,13 @@ impl Worker {
                 epoch: 0,
                 reporter: &Quiet,
                 cancel: &self.cancel,
+                seen: None,
             };
             let size = self.compression.block_size;
             let Ok(manifest) = known::ensure_recorded(&place, &layer, size, 1) else {
                 return;
             };
-            if is_closed(&self.stopped) {
+            if !compress || is_closed(&self.stopped) {
                 continue;
             }
             if let (Ok((_, blocks)), Ok(stop)) =

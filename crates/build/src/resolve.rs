@@ -111,14 +111,17 @@ impl Resolver<'_> {
                     epoch: 0,
                     reporter: step,
                     cancel: roots.cancel,
+                    seen: None,
                 };
-                let solved = debian::solve(
-                    &place,
-                    &world.universe,
-                    &world.metadata,
-                    &requests,
-                    &plan.target.architecture,
-                )?;
+                let solved = roots.guard.beside(root, roots.cancel, || {
+                    Ok(debian::solve(
+                        &place,
+                        &world.universe,
+                        &world.metadata,
+                        &requests,
+                        &plan.target.architecture,
+                    )?)
+                })?;
                 step.summarise(format!("{} packages", solved.len()));
                 let names: Vec<String> = requests
                     .layers

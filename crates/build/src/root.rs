@@ -16,6 +16,7 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::ahead::Ahead;
+use crate::guard::Guard;
 use crate::pools::Pools;
 use crate::recorder::Recorder;
 use crate::resolve::TOOLS;
@@ -69,6 +70,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) pools: Option<Pools>,
     /// Where other machines' layers are.
     pub(crate) shared: Option<&'a Shared>,
+    /// Keeps damage of stored layers out of new ones.
+    pub(crate) guard: &'a Guard,
     /// What `%pre` left in `/tmp`.
     pub(crate) tmp: Option<&'a PreFiles>,
     /// Is told what is below the packages of this layer before they are installed.
@@ -138,6 +141,16 @@ struct Work<'w> {
     unit: Unit,
     /// Packages that it installs.
     debs: &'w [Deb],
+    against: Against,
+}
+
+/// How damage of the layers below is kept out of what a step makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Against {
+    /// What it looks at is compared.
+    Seen,
+    /// All of them are, beside it.
+    All,
 }
 
 impl Roots<'_> {
@@ -153,6 +166,7 @@ impl Roots<'_> {
             layer: "tools",
             unit: Unit::Packages,
             debs: &[],
+            against: Against::All,
         };
         if let Some(fetch) = self.fetch
             && self.find(id, Some(work.layer)).is_none()
@@ -191,6 +205,7 @@ impl Roots<'_> {
             layer: debian::SYSTEM,
             unit: Unit::Packages,
             debs: &debs,
+            against: Against::All,
         };
         stack.epoch = self.epoch(&stack, &debs);
         let layer = self.layer(&work, &stack, |place, step, staging| {
@@ -310,6 +325,7 @@ impl Roots<'_> {
             layer: &layer.name,
             unit: Unit::Packages,
             debs: &debs,
+            against: Against::All,
         };
         stack.epoch = self.epoch(stack, &debs);
         let made = self.layer(&work, stack, |place, step, staging| {
@@ -350,6 +366,7 @@ impl Roots<'_> {
             layer: &layer.name,
             unit: Unit::Files,
             debs: &[],
+            against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
             changes::execute(place, list)?;
@@ -384,6 +401,11 @@ impl Roots<'_> {
                 inputs = inputs.other("tmp", tmp.id, "what %pre left in /tmp");
             }
         }
+        // A script outside of the root sees two roots.
+        let against = match list.iter().all(|script| script.item.chroot) {
+            true => Against::Seen,
+            false => Against::All,
+        };
         let id = inputs.id();
         let count = list.len();
         let title = format!("running {count} {before}script{}", plural(count));
@@ -393,8 +415,12 @@ impl Roots<'_> {
             layer: &layer.name,
             unit: Unit::Files,
             debs: &[],
+            against,
         };
         let made = self.layer(&work, stack, |place, _, _| {
+            if against == Against::All {
+                self.guard.check(tools, self.cancel)?;
+            }
             let (scratch, more) = (self.store.stage()?, self.store.stage()?);
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
@@ -423,6 +449,7 @@ impl Roots<'_> {
             layer: "",
             unit: Unit::Files,
             debs: &[],
+            against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
             debian::finish(place, finish)?;
@@ -434,7 +461,8 @@ impl Roots<'_> {
 
     /// Runs `%pre` scripts in the tools root. What they leave in `/tmp` is in the staging directory's `fs`.
     pub(crate) fn pre(&self, list: &[Located<Script>], tools: &Stack) -> Result<Staging, Failure> {
-        self.outside("%pre", list, tools, None)
+        let run = || self.outside("%pre", list, tools, None);
+        self.guard.beside(tools, self.cancel, run)
     }
 
     fn outside(
@@ -591,7 +619,7 @@ impl Roots<'_> {
         let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
-            match make(&place, step, &staging) {
+            match self.guarded(work.against, stack, &place, |place| make(place, step, &staging)) {
                 Ok(facts) => {
                     if !work.debs.is_empty() {
                         let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
@@ -599,13 +627,15 @@ impl Roots<'_> {
                     }
                     staging.attach(why::NOTE, &work.inputs.note())?;
                     let layer = staging.commit(id, &work.title, facts)?;
+                    self.guard.trust(id);
                     if let Some(recorder) = self.recorder {
                         recorder.add(&layer);
                     }
                     Ok(layer)
                 }
                 Err(mut failure) => {
-                    if matches!(failure.kind, FailureKind::Step | FailureKind::Definition) {
+                    let counts = matches!(failure.kind, FailureKind::Step | FailureKind::Definition);
+                    if counts && !self.guard.has_evicted() {
                         let kept = json!({ "lower": stack.lower(), "title": work.title, "layer": name, "epoch": stack.epoch, "origin": failure.origin });
                         if staging.keep_failed(&kept).is_ok() {
                             failure.reopen = Some("kiln shell --last".to_owned());
@@ -619,9 +649,30 @@ impl Roots<'_> {
         Ok(made)
     }
 
+    /// Makes something over a stack that is worth nothing where the stack is damaged.
+    fn guarded<T>(
+        &self,
+        against: Against,
+        stack: &Stack,
+        place: &Place<'_>,
+        make: impl FnOnce(&Place<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match (against, self.recorder) {
+            (Against::Seen, Some(recorder)) => {
+                let size = recorder.block_size();
+                self.guard.watched(stack, place, size, make)
+            }
+            _ => self.guard.beside(stack, self.cancel, || make(place)),
+        }
+    }
+
     /// A layer that is here, or comes from the shared cache.
     fn find(&self, id: Id, layer: Option<&str>) -> Option<Layer> {
-        let pull = || self.shared?.pull(self.store, self.steps, id, layer);
+        let pull = || {
+            let pulled = self.shared?.pull(self.store, self.steps, id, layer)?;
+            self.guard.trust(id);
+            Some(pulled)
+        };
         self.store.layer(id).or_else(pull)
     }
 

@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (MISSING, missing_call),
     (PREPARE, prepare_call),
     known::FUNCTION,
+    crate::guard::FUNCTION,
     crate::shared::FUNCTIONS[0],
 ];
 

@@ -16,5 +16,5 @@ pub mod store;
 pub use calls::{EXPORT_SPARSE, FUNCTIONS};
 pub use error::{Error, ErrorKind, Result, describe};
 pub use report::Reporter;
-pub use run::{Extras, Place};
+pub use run::{Extras, Place, Seen};
 pub use store::{Layer, Staging, Store};

@@ -34,7 +34,7 @@ pub(crate) const STATES: &str = "rootfs.states";
 
 /// What the kernel itself opens to run a program (`PT_INTERP` of the System V ABI), on all of Debian's architectures of PCs and
 /// their 64-bit ARM kin. No system call names it.
-const LOADERS: &[&str] = &[
+pub const LOADERS: &[&str] = &[
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux.so.2",
     "/lib/ld-linux-aarch64.so.1",
@@ -156,22 +156,29 @@ fn executed(question: &Question) -> Option<&String> {
     }
 }
 
-/// Scripts name what runs them in their first line (execve(2)); the kernel opens it without a system call.
 fn add_interpreters(questions: &mut BTreeSet<Question>) {
-    let mut fresh: BTreeSet<String> = questions.iter().filter_map(executed).cloned().collect();
-    while let Some(path) = fresh.pop_first() {
-        let Some(interpreter) = interpreter(Path::new(&path)) else {
-            continue;
-        };
-        let ran = Look {
-            content: true,
-            executed: true,
-            ..Look::default()
-        };
-        if questions.insert(Question::Path(interpreter.clone(), ran)) {
-            fresh.insert(interpreter);
+    let executed = questions.iter().filter_map(executed).cloned().collect();
+    let ran = Look {
+        content: true,
+        executed: true,
+        ..Look::default()
+    };
+    let interpreters = interpreters(executed).into_iter();
+    questions.extend(interpreters.map(|path| Question::Path(path, ran)));
+}
+
+/// What runs these programs, as far as they are scripts, and what runs that. Scripts name it in their first line (execve(2)); the kernel
+/// opens it without a system call.
+pub fn interpreters(mut executed: BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    while let Some(path) = executed.pop_first() {
+        if let Some(interpreter) = interpreter(Path::new(&path))
+            && found.insert(interpreter.clone())
+        {
+            executed.insert(interpreter);
         }
     }
+    found
 }
 
 fn interpreter(path: &Path) -> Option<String> {

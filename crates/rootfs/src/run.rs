@@ -2,10 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Mount, Network, Noted, Outcome, Request, Root, Sandbox, Status,
-    Stdin, Stream, Watch,
+    Body, CancelToken, Io, Limits, Looks, Mount, Network, Noted, Outcome, Request, Root, Sandbox,
+    Status, Stdin, Stream, Watch,
 };
 
 use crate::error::{Error, ErrorKind, Result, describe};
@@ -27,6 +28,28 @@ pub struct Place<'a> {
     pub reporter: &'a dyn Reporter,
     /// Stops runs.
     pub cancel: &'a CancelToken,
+    /// Where all that runs here look is noted; `None`: nowhere.
+    pub seen: Option<&'a Seen>,
+}
+
+/// Notes of where runs have looked, or changed a file of a layer below.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Looks>);
+
+impl Seen {
+    /// All of it so far.
+    pub fn take(self) -> Looks {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` of a run that was not watched.
+    fn add(&self, looks: Option<&Looks>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match looks {
+            Some(looks) => all.add(looks),
+            None => all.incomplete = Some("a run could not be watched".to_owned()),
+        }
+    }
 }
 
 /// What a run has beside the root's standard furniture.
@@ -73,6 +96,7 @@ impl<'a> Place<'a> {
             epoch,
             reporter,
             cancel,
+            seen: None,
         }
     }
 
@@ -84,6 +108,7 @@ impl<'a> Place<'a> {
             epoch: self.epoch,
             reporter,
             cancel: self.cancel,
+            seen: self.seen,
         }
     }
 
@@ -176,11 +201,9 @@ impl<'a> Place<'a> {
         tail: &Tail<'_>,
         message: &mut dyn FnMut(serde_json::Value),
     ) -> Result<Outcome> {
-        let mut mounts = if extras.bare {
-            Vec::new()
-        } else {
-            standard_mounts()
-        };
+        let bare = extras.bare;
+        let mut mounts = if bare { Vec::new() } else { standard_mounts() };
+        let noting = self.seen.filter(|_| extras.watch.is_none());
         mounts.extend(extras.mounts);
         let mut env = standard_env(self.epoch);
         // Of two variables of one name most programs take the first.
@@ -199,7 +222,7 @@ impl<'a> Place<'a> {
             },
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
-            watch: extras.watch,
+            watch: extras.watch.or(noting.map(|_| look_at_layers(bare))),
         };
         let stdin = if extras.stdin.is_empty() {
             Stdin::Null
@@ -216,7 +239,12 @@ impl<'a> Place<'a> {
             terminal: None,
             noted: extras.noted,
         };
-        let outcome = self.sandbox.run(&request, io).map_err(sandbox_error)?;
+        let outcome = self.sandbox.run(&request, io);
+        if let Some(seen) = noting {
+            let looks = outcome.as_ref().ok().and_then(|o| o.looks.as_ref());
+            seen.add(looks);
+        }
+        let outcome = outcome.map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {
             return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
         }
@@ -248,6 +276,20 @@ impl Reporter for Collector<'_> {
 
     fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
         self.inner.warn(message, origin, hint);
+    }
+}
+
+/// Notes all that can bring something of a layer into what a run makes. What lies in mounts belongs to no layer.
+fn look_at_layers(bare: bool) -> Watch {
+    let mounts = ["/dev", "/proc", "/sys", "/run", "/tmp"];
+    Watch {
+        ignored: mounts
+            .iter()
+            .filter(|_| !bare)
+            .map(|&m| m.to_owned())
+            .collect(),
+        globs: Vec::new(),
+        changes: true,
     }
 }
 

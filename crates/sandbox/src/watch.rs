@@ -78,6 +78,27 @@ pub struct Looks {
     pub incomplete: Option<String>,
 }
 
+impl Looks {
+    /// Adds what another run has looked at.
+    pub fn add(&mut self, other: &Looks) {
+        for (path, look) in &other.paths {
+            self.paths.entry(path.clone()).or_default().add(*look);
+        }
+        self.searches.extend(other.searches.iter().cloned());
+        let incomplete = self.incomplete.take();
+        self.incomplete = incomplete.or_else(|| other.incomplete.clone());
+    }
+}
+
+impl Look {
+    fn add(&mut self, other: Look) {
+        self.content |= other.content;
+        self.names |= other.names;
+        self.executed |= other.executed;
+        self.linked |= other.linked;
+    }
+}
+
 /// Notes under way, for whoever cannot wait for the end of the run.
 pub type Noted = Arc<Mutex<Looks>>;
 
@@ -241,12 +262,7 @@ impl Notes {
     }
 
     fn note(&mut self, path: String, look: Look) {
-        let mut looks = self.looks();
-        let entry = looks.paths.entry(path).or_default();
-        entry.content |= look.content;
-        entry.names |= look.names;
-        entry.executed |= look.executed;
-        entry.linked |= look.linked;
+        self.looks().paths.entry(path).or_default().add(look);
     }
 
     /// The path that a call is about; `None` if it is none of the root's.

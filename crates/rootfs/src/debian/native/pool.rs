@@ -99,6 +99,7 @@ impl Pool {
             epoch: 0,
             reporter: &Silent,
             cancel,
+            seen: None,
         };
         let inside = |item: PoolItem| PoolItem {
             file: Path::new(DOWNLOADS)
