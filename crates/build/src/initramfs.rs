@@ -155,7 +155,7 @@ impl Session<'_> {
                     self.steps.cached_here(TITLE, None, pulled);
                     return Ok(version);
                 }
-                Reused::No(changed) => why = changed.map(|what| format!("because of {what}")),
+                Reused::No(changed) => why = changed.map(|what| format!("{what} changed")),
             }
         }
         let steps = self.steps;

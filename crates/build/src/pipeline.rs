@@ -102,11 +102,15 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         plan_id: resolved.plan.id().to_string(),
     });
     let ahead = Ahead::new(&session, &resolved)?;
-    std::thread::scope(|scope| {
+    let report = std::thread::scope(|scope| {
         let _closing = Closing(&ahead);
         scope.spawn(|| ahead.work(&session, &resolved.lock.packages));
         session.build(&resolved, &output, &ahead)
-    })
+    });
+    // Damaged layers were only taken away while this build held them. What cannot be emptied now, the next build reports.
+    drop(resolved);
+    let _ = session.store.reclaim();
+    report
 }
 
 /// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs

@@ -1,12 +1,9 @@
-//! Two builds and a collection on one cache at once, and layers whose bytes change behind Kiln's back.
+//! Two builds and a collection on one cache at once.
 
-use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::harness::{LONGEST, Ran, Turn, cache, digest, finish};
 use crate::residue::names;
@@ -75,62 +72,6 @@ fn two_builds_of_one_definition_and_a_collection() {
     assert!(names(&cache().join("staging")).is_empty());
     let left = turn.before.of_the_machine();
     assert!(left.is_empty(), "{left:?}");
-}
-
-/// The file of this path in the stored layer that has it.
-fn stored(path: &str) -> PathBuf {
-    let layers = cache().join("layers");
-    let found = names(&layers)
-        .into_iter()
-        .map(|name| layers.join(name).join("fs").join(path))
-        .filter(|file| file.exists());
-    let newest = found.max_by_key(|file| modified(&file.join("../../../layer.json")));
-    newest.unwrap_or_else(|| panic!("no layer has {path}"))
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|m| m.modified()).ok()
-}
-
-/// One bit, as a bad disk does it: times stay.
-fn flip(path: &Path) {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .expect("the file");
-    let before = file.metadata().and_then(|m| m.modified()).expect("a time");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 3).expect("a byte");
-    file.write_all_at(&[byte[0] ^ 16], 3).expect("the byte");
-    file.set_modified(before).expect("the old time");
-}
-
-#[test]
-fn a_bit_that_flips_in_a_layer_is_found_and_the_layer_made_again() {
-    let turn = Turn::warm();
-    turn.minimal_with("%post\necho 'a sound layer' > /etc/kiln-proof\n%end\n");
-    ended_well(start(&turn, "sound"));
-    let right = digest(&turn.path("sound/disk.raw"));
-    flip(&stored("etc/kiln-proof"));
-    // Its blocks are known: the image is right without a look at the file.
-    ended_well(start(&turn, "unread"));
-    assert_eq!(digest(&turn.path("unread/disk.raw")), right);
-    // Without them it is read.
-    fs::rename(cache().join("blocks"), turn.path("blocks")).expect("out of the way");
-    let again = ended_well(start(&turn, "again"));
-    again.says(&["/etc/kiln-proof does not hold what it held", "made again"]);
-    fs::remove_dir_all(cache().join("blocks")).expect("new blocks");
-    fs::rename(turn.path("blocks"), cache().join("blocks")).expect("back in its place");
-    assert_eq!(digest(&turn.path("again/disk.raw")), right);
-    assert!(names(&cache().join("staging")).is_empty());
-    // A layer that no image was ever made of is known too: it is looked at when it is finished.
-    turn.minimal_with("user --name=sound\n%post --erroronfail\nexit 3\n%end\n");
-    turn.kiln(&["build", "minimal.ks", "-o", "never"]).assert(4);
-    turn.kiln(&["cache", "verify"]).assert(0);
-    flip(&stored("etc/passwd"));
-    let verified = turn.kiln(&["cache", "verify"]);
-    verified.assert(4).says(&["/etc/passwd among them"]);
 }
 
 #[test]

@@ -32,8 +32,8 @@ pub(crate) fn parts(disk: &Path) -> Vec<Part> {
     parts.map(part).collect()
 }
 
-/// Copies the partition that begins with these bytes at an offset into a file of its own.
-pub(crate) fn extract(disk: &Path, magic: (u64, &[u8]), to: PathBuf) -> PathBuf {
+/// The partition that begins with these bytes at an offset.
+pub(crate) fn part(disk: &Path, magic: (u64, &[u8])) -> Part {
     let mut image = File::open(disk).expect("the disk");
     let found = parts(disk).into_iter().find(|part| {
         let mut head = vec![0; magic.1.len()];
@@ -42,8 +42,13 @@ pub(crate) fn extract(disk: &Path, magic: (u64, &[u8]), to: PathBuf) -> PathBuf 
             .expect("a disk that long");
         image.read_exact(&mut head).is_ok_and(|()| head == magic.1)
     });
-    let part =
-        found.unwrap_or_else(|| panic!("{} has no partition with {magic:?}", disk.display()));
+    found.unwrap_or_else(|| panic!("{} has no partition with {magic:?}", disk.display()))
+}
+
+/// Copies such a partition into a file of its own.
+pub(crate) fn extract(disk: &Path, magic: (u64, &[u8]), to: PathBuf) -> PathBuf {
+    let part = part(disk, magic);
+    let mut image = File::open(disk).expect("the disk");
     image
         .seek(SeekFrom::Start(part.start))
         .expect("a disk that long");

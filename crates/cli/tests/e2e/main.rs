@@ -7,6 +7,7 @@ mod bad_input;
 mod beside;
 mod boots;
 mod commands;
+mod damage;
 mod desktop;
 mod disk;
 mod edits;

@@ -60,7 +60,7 @@ fn what_the_generator_reads_makes_a_new_initramfs() {
     );
     build(&turn, "output").says(&["done generating the initramfs"]);
     let log = fs::read_to_string(turn.path("output/build.log")).expect("a log");
-    let why = "==> generating the initramfs (because of /etc/initramfs-tools/hooks)";
+    let why = "==> generating the initramfs (/etc/initramfs-tools/hooks changed)";
     assert!(log.contains(why), "{log}");
     let esp = extract(&turn.path("output/disk.raw"), FAT, turn.path("esp"));
     let listed = tool("mdir", &["-/", "-b", "-i", &text(&esp), "::"]);
