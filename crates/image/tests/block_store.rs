@@ -4,7 +4,7 @@ mod nasty;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,9 @@ fn tree(files: u64, seed: u64) -> Tree {
     tree
 }
 
+/// What lies before an image.
+const BEFORE: [u8; 5000] = [7; 5000];
+
 fn cold(tree: &Tree) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     squashfs::write(tree, &mut out, &options(), &|_, _| {}).unwrap();
@@ -68,9 +71,18 @@ fn warm(tree: &Tree, directory: &Path) -> (Vec<u8>, Summary, Outcome) {
         block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
         ..options()
     };
-    let mut out = Cursor::new(Vec::new());
+    // In the middle of a file, as in a build: what is known is copied into it by several threads.
+    let mut out = tempfile::tempfile().unwrap();
+    out.write_all(&BEFORE).unwrap();
     let summary = squashfs::write(tree, &mut out, &options, &|_, _| {}).unwrap();
-    (out.into_inner(), summary, packs.finish())
+    let behind = out.stream_position().unwrap();
+    assert_eq!(behind, BEFORE.len() as u64 + summary.padded_bytes);
+    let mut bytes = Vec::new();
+    out.rewind().unwrap();
+    out.read_to_end(&mut bytes).unwrap();
+    let image = bytes.split_off(BEFORE.len());
+    assert_eq!(bytes, BEFORE);
+    (image, summary, packs.finish())
 }
 
 fn all(summary: &Summary) -> u64 {

@@ -6,7 +6,7 @@ mod nasty;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,13 @@ fn options() -> Options {
 }
 
 fn image(tree: &Tree, options: &Options) -> (Vec<u8>, Summary) {
-    let mut out = Cursor::new(Vec::new());
+    // A file, as in a build: what is known is copied into it by several threads.
+    let mut out = tempfile::tempfile().unwrap();
     let summary = squashfs::write(tree, &mut out, options, &|_, _| {}).unwrap();
-    (out.into_inner(), summary)
+    let mut bytes = Vec::new();
+    out.seek(SeekFrom::Start(0)).unwrap();
+    out.read_to_end(&mut bytes).unwrap();
+    (bytes, summary)
 }
 
 /// Layers on disk, changed through the kernel's own overlay, so that whiteouts and marks are the kernel's.

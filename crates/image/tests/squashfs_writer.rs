@@ -212,6 +212,8 @@ fn an_entry_of_another_level_or_block_size_is_not_taken() {
 /// Takes so many bytes, then the disk is full.
 struct Full(Cursor<Vec<u8>>, usize);
 
+impl squashfs::Target for Full {}
+
 impl Write for Full {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.get_ref().len() + bytes.len() > self.1 {

@@ -65,7 +65,13 @@ impl Layout {
                 tails.push(index);
             }
         }
-        tails.sort_by(|a, b| sort_key(&files[*a].path).cmp(&sort_key(&files[*b].path)));
+        // Each key once, not at every comparison. No two are equal: the path is in them.
+        let mut keyed: Vec<(SortKey<'_>, usize)> = tails
+            .into_iter()
+            .map(|index| (sort_key(&files[index].path), index))
+            .collect();
+        keyed.sort_unstable();
+        let tails: Vec<usize> = keyed.into_iter().map(|(_, index)| index).collect();
         layout.group(files, &tails);
         layout
     }

@@ -21,8 +21,8 @@
 //!    not known already, and finds whole-file duplicates.
 //! 2. [`layout`] decides from names and lengths which tails share a fragment block. The groups are content-defined: an edit changes
 //!    the group of the edited file and seldom a neighbour, so the blocks of two similar trees are mostly the same.
-//! 3. [`pipeline`] copies the blocks that the store has, reads and compresses the others on all threads, and writes in order,
-//!    within a bounded window.
+//! 3. [`pipeline`] copies the blocks that the store has ([`straight`] where it can), reads and compresses the others on all threads,
+//!    and writes in order, within a bounded window.
 //! 4. [`inodes`], [`directories`] and [`tables`] write the metadata.
 //!
 //! Specification: the kernel's `fs/squashfs/squashfs_fs.h` and <https://dr-emann.github.io/squashfs/>.
@@ -41,10 +41,12 @@ mod options;
 mod output;
 mod pipeline;
 mod store;
+mod straight;
 mod tables;
 mod writer;
 mod xattrs;
 
 pub use options::{Codec, Options, Summary};
+pub use output::Target;
 pub use store::{BlockKey, BlockStore, Stored};
 pub use writer::{missing, prepare, write};

@@ -1,24 +1,75 @@
 //! The sequential part of the image's bytes.
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufWriter, Cursor, Seek, SeekFrom, Write};
+
+use rustix::fs::{OFlags, fcntl_getfl};
 
 use super::format::PADDING;
 use crate::Result;
 use crate::error::IoContext;
 
+/// Where an image goes.
+pub trait Target: Write + Seek {
+    /// A second handle to the same bytes, at any place of which several threads can write at once; `None` where there is none.
+    fn shared(&self) -> Option<File> {
+        None
+    }
+}
+
+impl Target for File {
+    fn shared(&self) -> Option<File> {
+        let flags = fcntl_getfl(self).ok()?;
+        // It would write at the end, whatever the place (pwrite(2)).
+        let anywhere = !flags.contains(OFlags::APPEND);
+        anywhere.then(|| self.try_clone().ok()).flatten()
+    }
+}
+
+impl Target for &File {
+    fn shared(&self) -> Option<File> {
+        File::shared(self)
+    }
+}
+
+impl<T: Target + ?Sized> Target for &mut T {
+    fn shared(&self) -> Option<File> {
+        (**self).shared()
+    }
+}
+
+impl Target for Cursor<Vec<u8>> {}
+
+/// Less than most of what is copied from a block store at once, so that it is written without a further copy.
+const BUFFER: usize = 256 << 10;
+
+/// Another handle to where an image goes.
+pub(super) struct Direct {
+    pub(super) file: File,
+    /// Where the file has the image's byte 0.
+    pub(super) base: u64,
+    /// Where in the image the first block begins.
+    pub(super) start: u64,
+}
+
 /// Counts what goes out, and remembers where the image starts in the target.
-pub(super) struct Output<W: Write + Seek> {
+pub(super) struct Output<W: Target> {
     inner: BufWriter<W>,
     base: u64,
     position: u64,
+    /// Whether the target stands elsewhere, because others have written what lies before the position.
+    behind: bool,
+    shared: Option<File>,
 }
 
-impl<W: Write + Seek> Output<W> {
+impl<W: Target> Output<W> {
     /// The image starts where the target stands now.
     pub(super) fn new(mut target: W) -> Result<Self> {
         let base = target.stream_position().doing(doing)?;
         Ok(Output {
-            inner: BufWriter::with_capacity(1 << 20, target),
+            shared: target.shared(),
+            behind: false,
+            inner: BufWriter::with_capacity(BUFFER, target),
             base,
             position: 0,
         })
@@ -29,7 +80,31 @@ impl<W: Write + Seek> Output<W> {
         self.position
     }
 
+    /// For those who write without a detour what comes next; see [`Target::shared`].
+    pub(super) fn direct(&self) -> Option<Direct> {
+        let file = self.shared.as_ref()?.try_clone().ok()?;
+        Some(Direct {
+            file,
+            base: self.base,
+            start: self.position,
+        })
+    }
+
+    /// Others have written so many bytes.
+    pub(super) fn skip(&mut self, length: u64) -> Result<()> {
+        if !self.behind {
+            self.inner.flush().doing(doing)?;
+            self.behind = true;
+        }
+        self.position += length;
+        Ok(())
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if std::mem::take(&mut self.behind) {
+            let here = SeekFrom::Start(self.base + self.position);
+            self.inner.seek(here).doing(doing)?;
+        }
         self.inner.write_all(bytes).doing(doing)?;
         self.position += bytes.len() as u64;
         Ok(())
@@ -49,6 +124,6 @@ impl<W: Write + Seek> Output<W> {
     }
 }
 
-fn doing() -> String {
+pub(super) fn doing() -> String {
     "writing the SquashFS".to_owned()
 }

@@ -1,6 +1,6 @@
 //! Copies what is known, reads and compresses the rest on all threads, and hands everything over in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -10,6 +10,7 @@ use super::format::BLOCK_RAW;
 use super::layout::Layout;
 use super::numbering::File;
 use super::options::Options;
+use super::output::Direct;
 use super::store::{BlockKey, BlockStore, Stored};
 use crate::tree::{ContentReader, Digest, ZEROS, digest, is_zero};
 use crate::{Error, ErrorKind, Result};
@@ -54,11 +55,14 @@ impl Block {
 }
 
 /// Finished blocks, in this order: the data blocks of each file, then the fragment blocks.
+#[derive(Default)]
 pub(super) struct Finished {
     /// What goes to the image, and maybe more.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// What it is.
     pub(super) blocks: Vec<Block>,
+    /// It is in the image already, and not here.
+    pub(super) written: bool,
 }
 
 impl Finished {
@@ -69,15 +73,19 @@ impl Finished {
     }
 }
 
-/// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread.
+/// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread. `take` gives where in the
+/// image it stands afterwards. What is copied goes straight to its place in `direct`, as soon as that is known.
 pub(super) fn run(
     files: &[File<'_>],
     contents: &Contents,
     layout: &Layout,
-    (options, what): (&Options, What),
-    mut take: impl FnMut(&Finished) -> Result<()>,
+    (options, what, direct): (&Options, What, Option<Direct>),
+    mut take: impl FnMut(&Finished) -> Result<u64>,
 ) -> Result<()> {
-    let queue = &Queue::new(files, contents, layout, options, what)?;
+    let mut queue = Queue::new(files, contents, layout, options, what)?;
+    queue.lock().position = direct.as_ref().map_or(0, |direct| direct.start);
+    queue.direct = direct;
+    let queue = &queue;
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
@@ -94,16 +102,16 @@ pub(super) fn run(
 fn deliver(
     queue: &Queue<'_>,
     receiver: &Receiver<(u64, Result<Finished>)>,
-    take: &mut impl FnMut(&Finished) -> Result<()>,
+    take: &mut impl FnMut(&Finished) -> Result<u64>,
 ) -> Result<()> {
     let mut early = BTreeMap::new();
     let mut next = 0;
     for (sequence, finished) in receiver {
         early.insert(sequence, finished?);
         while let Some(finished) = early.remove(&next) {
-            take(&finished)?;
+            let position = take(&finished)?;
             next += 1;
-            queue.written(next, finished.buffer);
+            queue.written(next, finished.buffer, position);
         }
     }
     if queue.is_done(next) {
@@ -122,6 +130,7 @@ fn work(queue: &Queue<'_>, options: &Options, sender: &Sender<(u64, Result<Finis
             compressor,
             queue,
             buffer: Vec::new(),
+            hot: Vec::new(),
         },
         Err(e) => {
             // The receiver is gone only when it failed itself.
@@ -129,18 +138,29 @@ fn work(queue: &Queue<'_>, options: &Options, sender: &Sender<(u64, Result<Finis
             return;
         }
     };
-    while let Some((sequence, job)) = queue.next() {
-        if sender.send((sequence, worker.finish(&job))).is_err() {
+    while let Some(Job {
+        sequence,
+        items,
+        start,
+    }) = queue.next()
+    {
+        let finished = match (&queue.direct, start) {
+            (Some(direct), Some(start)) => worker.straight(&items, direct, start),
+            _ => worker.finish(&items),
+        };
+        if sender.send((sequence, finished)).is_err() {
             return;
         }
     }
 }
 
 /// One thread's state.
-struct Worker<'q, 'a> {
+pub(super) struct Worker<'q, 'a> {
     compressor: Box<dyn Compressor>,
-    queue: &'q Queue<'a>,
+    pub(super) queue: &'q Queue<'a>,
     buffer: Vec<u8>,
+    /// What is copied straight.
+    pub(super) hot: Vec<u8>,
 }
 
 impl Worker<'_, '_> {
@@ -155,12 +175,14 @@ impl Worker<'_, '_> {
             return Ok(Finished {
                 buffer: copied,
                 blocks,
+                written: false,
             });
         }
         let (mut copies, mut at) = (sound.into_iter(), 0);
         let mut finished = Finished {
             buffer: self.queue.buffer(),
             blocks: Vec::with_capacity(job.len()),
+            written: false,
         };
         finished.buffer.clear();
         for item in job {
@@ -200,7 +222,7 @@ impl Worker<'_, '_> {
     }
 
     /// Reads and compresses a block.
-    fn make(&mut self, item: &Item, finished: &mut Finished) -> Result<()> {
+    pub(super) fn make(&mut self, item: &Item, finished: &mut Finished) -> Result<()> {
         match item.place {
             Place::Data { file, offset } => {
                 let reader = item.handle.get(self.queue.files, file)?;
@@ -275,8 +297,16 @@ impl Worker<'_, '_> {
     }
 }
 
+/// Some blocks that follow one another.
+struct Job {
+    sequence: u64,
+    items: Vec<Item>,
+    /// Where in the image they begin, where that is known and they are all known.
+    start: Option<u64>,
+}
+
 /// One block to be made.
-struct Item {
+pub(super) struct Item {
     place: Place,
     /// Uncompressed bytes.
     length: u32,
@@ -285,7 +315,7 @@ struct Item {
     /// Its name in the block store, where there is one.
     key: Option<BlockKey>,
     /// What the store has of it.
-    known: Option<Stored>,
+    pub(super) known: Option<Stored>,
     handle: Arc<Handle>,
 }
 
@@ -306,7 +336,7 @@ impl Place {
 
 impl Item {
     /// The block as the store has it, or a hole.
-    fn reused(&self) -> Block {
+    pub(super) fn reused(&self) -> Block {
         let size = |known: &Stored| known.length | if known.raw { BLOCK_RAW } else { 0 };
         let known = self.known.as_ref();
         Block {
@@ -326,6 +356,14 @@ impl Item {
             length: self.length,
             reused: false,
             new: None,
+        }
+    }
+
+    /// Its bytes in the image, if they are known before it is made.
+    fn size(&self) -> Option<u64> {
+        match (&self.known, self.hole) {
+            (_, true) => Some(0),
+            (known, _) => known.as_ref().map(|known| u64::from(known.length)),
         }
     }
 
@@ -355,13 +393,14 @@ impl Handle {
 }
 
 /// Jobs in output order, given out within a window ahead of what is written.
-struct Queue<'a> {
+pub(super) struct Queue<'a> {
     files: &'a [File<'a>],
     contents: &'a Contents,
     layout: &'a Layout,
     /// The block store and what identifies the encoder in its keys.
-    store: Option<(&'a dyn BlockStore, [u8; 32])>,
+    pub(super) store: Option<(&'a dyn BlockStore, [u8; 32])>,
     what: What,
+    direct: Option<Direct>,
     window: u64,
     state: Mutex<State>,
     moved: Condvar,
@@ -382,6 +421,10 @@ pub(super) enum What {
 struct State {
     taken: u64,
     written: u64,
+    /// Where in the image the next job to be written begins.
+    position: u64,
+    /// Bytes in the image of the jobs that are under way, where they are known.
+    under_way: VecDeque<Option<u64>>,
     stop: bool,
     done: bool,
     file: usize,
@@ -390,6 +433,14 @@ struct State {
     group: usize,
     /// Looked at, but too much for the job before.
     pending: Option<Item>,
+}
+
+impl State {
+    /// Where in the image the job begins that is taken next, if that is known.
+    fn start(&self) -> Option<u64> {
+        let mut sizes = self.under_way.iter();
+        sizes.try_fold(self.position, |at, size| Some(at + (*size)?))
+    }
 }
 
 impl<'a> Queue<'a> {
@@ -411,6 +462,7 @@ impl<'a> Queue<'a> {
             layout,
             store,
             what,
+            direct: None,
             window: (AHEAD / run).clamp(4, 16) * options.threads.max(1) as u64,
             state: Mutex::default(),
             moved: Condvar::new(),
@@ -418,7 +470,7 @@ impl<'a> Queue<'a> {
         })
     }
 
-    fn next(&self) -> Option<(u64, Vec<Item>)> {
+    fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         while !state.stop && state.taken - state.written >= self.window {
             state = self
@@ -429,14 +481,23 @@ impl<'a> Queue<'a> {
         if state.stop {
             return None;
         }
-        let job = self.job(&mut state);
-        if job.is_empty() {
+        let items = self.job(&mut state);
+        if items.is_empty() {
             state.done = true;
             return None;
         }
         let sequence = state.taken;
         state.taken += 1;
-        Some((sequence, job))
+        let size = items
+            .iter()
+            .try_fold(0, |sum, item| Some(sum + item.size()?));
+        let start = size.and_then(|_| state.start());
+        state.under_way.push_back(size);
+        Some(Job {
+            sequence,
+            items,
+            start,
+        })
     }
 
     fn job(&self, state: &mut State) -> Vec<Item> {
@@ -553,9 +614,13 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn written(&self, count: u64, buffer: Vec<u8>) {
+    fn written(&self, count: u64, buffer: Vec<u8>, position: u64) {
         self.give_back(buffer);
-        self.lock().written = count;
+        let mut state = self.lock();
+        state.written = count;
+        state.position = position;
+        state.under_way.pop_front();
+        drop(state);
         self.moved.notify_all();
     }
 

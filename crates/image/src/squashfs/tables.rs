@@ -1,15 +1,13 @@
 //! Lookup tables: metadata blocks, and behind them the places of these blocks.
 
-use std::io::{Seek, Write};
-
 use super::format::Put;
 use super::metadata::Table;
 use super::options::Options;
-use super::output::Output;
+use super::output::{Output, Target};
 use crate::Result;
 
 /// Writes a table and its index. Gives where the index starts, which is what the superblock holds.
-pub(super) fn write_lookup<W: Write + Seek>(
+pub(super) fn write_lookup<W: Target>(
     output: &mut Output<W>,
     entries: &[u8],
     options: &Options,
@@ -21,7 +19,7 @@ pub(super) fn write_lookup<W: Write + Seek>(
 }
 
 /// Writes a table and gives its index: one 64-bit place per metadata block, from the start of the image.
-pub(super) fn pack_lookup<W: Write + Seek>(
+pub(super) fn pack_lookup<W: Target>(
     output: &mut Output<W>,
     entries: &[u8],
     options: &Options,

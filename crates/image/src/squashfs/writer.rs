@@ -1,7 +1,5 @@
 //! The passes, in order.
 
-use std::io::{Seek, Write};
-
 use super::dedup::Contents;
 use super::format::{
     BLOCK_RAW, METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options,
@@ -11,7 +9,7 @@ use super::layout::{Layout, Placement};
 use super::metadata::Table;
 use super::numbering::{File, Numbering};
 use super::options::{Options, Summary};
-use super::output::Output;
+use super::output::{Output, Target};
 use super::pipeline::{Block, Finished, Part, What};
 use super::store::{BlockKey, BlockStore};
 use super::tables::write_lookup;
@@ -29,7 +27,7 @@ use crate::{Error, Result};
 /// # Errors
 /// An option is out of range, the tree has something that no SquashFS holds, a file changed, vanished or cannot be read, or
 /// the target cannot be written.
-pub fn write<W: Write + Seek>(
+pub fn write<W: Target>(
     tree: &Tree,
     out: W,
     options: &Options,
@@ -44,9 +42,10 @@ pub fn write<W: Write + Seek>(
     write_head(&mut output, options)?;
     let mut data = Data::new(&numbering.files, representatives, progress);
     let store = options.block_store.as_deref();
-    let all = (options, What::All);
+    let all = (options, What::All, output.direct());
     pipeline::run(&numbering.files, &contents, &layout, all, |finished| {
-        data.take(finished, store, &mut output)
+        data.take(finished, store, &mut output)?;
+        Ok(output.position())
     })?;
     let metadata = Metadata {
         tree,
@@ -100,12 +99,12 @@ pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Resu
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut blocks = 0;
-    let missing = (options, What::MissingData);
+    let missing = (options, What::MissingData, None);
     let done = pipeline::run(&numbering.files, &contents, &layout, missing, |finished| {
         put_new(finished, store);
         blocks += finished.blocks.len() as u64;
         if go_on() {
-            Ok(())
+            Ok(0)
         } else {
             Err(Error::cancelled())
         }
@@ -129,7 +128,7 @@ fn put_new(finished: &Finished, store: &dyn BlockStore) {
 }
 
 /// A superblock of zeros, so that an unfinished image is never taken for one, and the compressor's options.
-fn write_head<W: Write + Seek>(output: &mut Output<W>, options: &Options) -> Result<()> {
+fn write_head<W: Target>(output: &mut Output<W>, options: &Options) -> Result<()> {
     output.write(&[0; SUPERBLOCK])?;
     let settings = compressor_options(options);
     if settings.is_empty() {
@@ -175,7 +174,7 @@ impl<'a> Data<'a> {
         }
     }
 
-    fn take<W: Write + Seek>(
+    fn take<W: Target>(
         &mut self,
         finished: &Finished,
         store: Option<&dyn BlockStore>,
@@ -189,7 +188,10 @@ impl<'a> Data<'a> {
         if let Some(store) = store {
             put_new(finished, store);
         }
-        output.write(finished.bytes())?;
+        match finished.written {
+            true => output.skip(position - output.position())?,
+            false => output.write(finished.bytes())?,
+        }
         finished.blocks.iter().for_each(|block| self.count(block));
         (self.progress)(self.done, self.total);
         Ok(())
@@ -237,7 +239,7 @@ struct Metadata<'a> {
 }
 
 impl Metadata<'_> {
-    fn write<W: Write + Seek>(
+    fn write<W: Target>(
         mut self,
         fragments: &[(u64, u32)],
         output: &mut Output<W>,
@@ -276,7 +278,7 @@ impl Metadata<'_> {
         Ok(superblock)
     }
 
-    fn lookup<W: Write + Seek>(
+    fn lookup<W: Target>(
         &self,
         output: &mut Output<W>,
         fill: impl FnOnce(&mut Vec<u8>),

@@ -1,15 +1,13 @@
 //! Extended attributes: every different set once, every repeated value once.
 
-use std::collections::HashMap;
-use std::io::{Seek, Write};
-
 use super::format::{NO_TABLE, NONE, Put};
 use super::metadata::Table;
 use super::options::Options;
-use super::output::Output;
+use super::output::{Output, Target};
 use super::tables::pack_lookup;
 use crate::tree::{InodeId, Tree, Xattr, show};
 use crate::{Error, Result};
+use std::collections::HashMap;
 
 /// Set in the type of an attribute whose value is elsewhere.
 const OUT_OF_LINE: u16 = 1 << 8;
@@ -59,7 +57,7 @@ impl<'a> Sets<'a> {
     }
 
     /// Writes values, ids and their index. Gives where the table is, or [`NO_TABLE`].
-    pub(super) fn write<W: Write + Seek>(
+    pub(super) fn write<W: Target>(
         &self,
         output: &mut Output<W>,
         options: &Options,
