@@ -26,7 +26,7 @@ use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "6";
+const CODE: &str = "7";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]

@@ -65,7 +65,13 @@ fn extract_item(
 ) -> io::Result<()> {
     let path = item.entry.path.as_os_str();
     let there = tree.look(path)?;
-    if tree.is_there(item, path, there.as_ref())? || item.entry.kind == Kind::Device {
+    // The links of a merged /usr were made for packages that do not bring them. Those that do (base-files since Debian 13) have them as
+    // they are in the package; dpkg, which would leave a link to the same directory alone, knows of none yet.
+    let is_link = |m: &fs::Metadata| m.is_symlink();
+    let link_again =
+        matches!(item.entry.kind, Kind::Symlink(_)) && there.as_ref().is_some_and(is_link);
+    let is_there = !link_again && tree.is_there(item, path, there.as_ref())?;
+    if is_there || item.entry.kind == Kind::Device {
         return Ok(());
     }
     if let Some(parent) = tree.at(path).parent() {
