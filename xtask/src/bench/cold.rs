@@ -124,12 +124,7 @@ impl Peer<'_> {
         let partitions = partitions(self.image)?;
         let like = Squashfs::find(self.image, &partitions)?;
         let mut install = mmdebstrap::command(self.packages, self.mirror, &root, self.no_docs);
-        let mut compress = tool("mksquashfs");
-        compress.arg(&root).arg(&squashfs);
-        compress.args(["-noappend", "-no-progress", "-quiet", "-wildcards"]);
-        compress.args(like.options(self.level.as_deref()));
-        // Kiln leaves these out too. Whatever follows -e is a name, so it comes last.
-        compress.args(["-e", "boot/initrd.img-*", "proc/*", "sys/*", "dev/*"]);
+        let mut compress = like.compress(&root, &squashfs, self.level.as_deref());
         let script = self.disk_script(&partitions, &like)?;
         let mut assemble = tool("bash");
         assemble.args(["-euo", "pipefail", "-c", &script]);

@@ -41,12 +41,16 @@ impl std::ops::Add for Cost {
 /// (`recently_deleted` of `fs/ext4/ialloc.c`): what was removed before a measurement would be paid for by whoever is measured first.
 const SETTLE: Duration = Duration::from_secs(65);
 
-/// Lets what happened before not count: all is written, no removed file is fresh, and memory holds the files below `inputs` and
-/// nothing of earlier runs that would have to be dropped first.
-pub(super) fn settle(inputs: &Path) -> Result<()> {
+/// Lets what happened before not count: all is written, and no removed file is fresh. What memory holds of files stays there.
+pub(super) fn rest() {
     println!("waiting {} s for the disk to settle", SETTLE.as_secs());
     rustix::fs::sync();
     std::thread::sleep(SETTLE);
+}
+
+/// Like [`rest`], and memory then holds the files below `inputs` and nothing of earlier runs that would have to be dropped first.
+pub(super) fn settle(inputs: &Path) -> Result<()> {
+    rest();
     let dropped = fs::write("/proc/sys/vm/drop_caches", "3");
     dropped.map_err(|e| format!("dropping the kernel's caches: {e}"))?;
     read_all(inputs).map_err(|e| format!("reading {}: {e}", inputs.display()))

@@ -3,6 +3,7 @@
 mod cold;
 mod image;
 mod measure;
+mod mkosi;
 mod squashfs;
 mod table;
 mod warm;

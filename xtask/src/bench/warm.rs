@@ -1,8 +1,8 @@
 //! Building again: with nothing changed, with one line of the last layer changed, with one package less in a lower layer.
 //!
 //! The peer for the one line is what a build that keeps a snapshot of the root (mkosi's incremental mode) cannot do without:
-//! copy the tree, run the script in the copy, `mksquashfs`. It does nothing else, so it is a lower bound. For the package it
-//! is `bench cold`'s peer, which has to begin anew.
+//! copy the tree, run the script in the copy, `mksquashfs`. It does nothing else, so it is a lower bound; `--mkosi` measures
+//! mkosi itself too. For the package it is `bench cold`'s peer, which has to begin anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,21 +12,27 @@ use serde_json::Value;
 use super::cold::{FOR_OTHERS, WHY, level, quote};
 use super::image::input;
 use super::measure::{Cost, measure};
+use super::mkosi;
 use super::table::ratio_table;
 use crate::peer::disk::{Squashfs, partitions};
+use crate::peer::mkosi::find;
 use crate::peer::{Options, build_command, need_root, tool, trouble};
 use crate::{Result, process};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT: &str = "[--kiln FILE] building again after nothing, one line or one package changed, \
-    against a copied root + mksquashfs; works on what `bench cold` left";
+pub(super) const ABOUT: &str = "[--kiln FILE] [--mkosi] building again after nothing, one line or one package changed, \
+    against a copied root + mksquashfs, and mkosi itself if asked; works on what `bench cold` left";
 /// One line is changed so often; the middle one counts.
 const ROUNDS: usize = 3;
 
 /// Runs the case on the definition, the cache and the peer's root that `bench cold` left.
 pub(super) fn run(words: &[&str]) -> Result<()> {
     need_root("bench warm")?;
-    let options = Options::parse(words)?;
+    let (with_mkosi, words): (Vec<&str>, Vec<&str>) =
+        words.iter().partition(|word| **word == "--mkosi");
+    let options = Options::parse(&words)?;
+    // Now, lest it fail after minutes.
+    let with_mkosi = with_mkosi.first().map(|_| find()).transpose()?;
     let work = input(&[], "bench/cold")?;
     let _leftovers = options.leftovers(&work, FOR_OTHERS, WHY);
     let project = work.join("definition");
@@ -51,6 +57,10 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
     let title = "bench warm: one line of the last layer's %post";
     let name = "copied root + mksquashfs";
     print!("{}", ratio_table(title, ("kiln", middle), (name, peer)));
+    if let Some(version) = with_mkosi {
+        let (name, peer) = mkosi::one_line(version, &bench.project, &bench.work)?;
+        print!("{}", ratio_table(title, ("kiln", middle), (&name, peer)));
+    }
     let package = bench.leave_out_a_package()?;
     let without = bench.build(&["--offline"])?;
     println!(

@@ -87,6 +87,17 @@ impl Squashfs {
         options.into_iter().map(str::to_owned).collect()
     }
 
+    /// Has `mksquashfs` make the same of `root`.
+    pub(crate) fn compress(&self, root: &Path, target: &Path, level: Option<&str>) -> Command {
+        let mut command = tool("mksquashfs");
+        command.arg(root).arg(target);
+        command.args(["-noappend", "-no-progress", "-quiet", "-wildcards"]);
+        command.args(self.options(level));
+        // Kiln leaves these out too. Whatever follows -e is a name, so it comes last.
+        command.args(["-e", "boot/initrd.img-*", "proc/*", "sys/*", "dev/*"]);
+        command
+    }
+
     /// Unpacks it with its owners.
     pub(crate) fn extract(&self, image: &Path, target: &Path) -> Command {
         let mut command = tool("unsquashfs");

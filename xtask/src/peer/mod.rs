@@ -4,6 +4,7 @@
 pub(crate) mod definition;
 pub(crate) mod disk;
 mod leftovers;
+pub(crate) mod mkosi;
 pub(crate) mod mmdebstrap;
 pub(crate) mod repository;
 

@@ -13,6 +13,10 @@ const TOOLS: &str = "tools";
 
 /// What the repository says it is. `mmdebstrap` looks for Essential packages of the suite it is told.
 pub(crate) const SUITE: &str = "bookworm";
+/// Of the suite that [`add_suite`] adds.
+const COMPONENT: &str = "main";
+/// Debian's name of the packages' architecture.
+const ARCHITECTURE: &str = "amd64";
 
 /// What the lock file says of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +83,15 @@ fn parse_lock(text: &str) -> Vec<Package> {
 }
 
 /// Makes the repository in `target`. Hard links, because symbolic ones would lead out of what a chroot sees; the index's
-/// stanzas are the packages' own.
+/// stanzas are the packages' own. The files' names begin with the packages', because mkosi reads them there.
 pub(crate) fn make(packages: &[Package], store: &Path, target: &Path) -> Result<()> {
     afresh(target)?;
     let mut index = String::new();
     for package in packages {
-        let Package { size, sha256, .. } = package;
-        let file = format!("{sha256}.deb");
+        let Package {
+            name, size, sha256, ..
+        } = package;
+        let file = format!("{name}_{sha256}.deb");
         let link = target.join(&file);
         fs::hard_link(package.file(store), &link).map_err(trouble("linking", &link))?;
         let control = process::output(Command::new("dpkg-deb").arg("--field").arg(&link))?;
@@ -97,13 +103,34 @@ pub(crate) fn make(packages: &[Package], store: &Path, target: &Path) -> Result<
     }
     let path = target.join("Packages");
     fs::write(&path, &index).map_err(trouble("writing", &path))?;
+    release(target, "Packages", "")
+}
+
+/// Makes a repository that [`make`] made one with a suite too, for tools that know no flat ones: debootstrap, and mkosi.
+pub(crate) fn add_suite(repository: &Path) -> Result<()> {
+    let suite = repository.join("dists").join(SUITE);
+    let index = format!("{COMPONENT}/binary-{ARCHITECTURE}/Packages");
+    let target = suite.join(&index);
+    let directory = target.parent().unwrap_or(&suite);
+    fs::create_dir_all(directory).map_err(trouble("making", directory))?;
+    // Both name files as seen from the repository's own directory.
+    let flat = repository.join("Packages");
+    fs::copy(&flat, &target).map_err(trouble("copying", &flat))?;
+    let more = format!("Components: {COMPONENT}\nArchitectures: {ARCHITECTURE}\n");
+    release(&suite, &index, &more)
+}
+
+/// Writes the file `Release` of a directory with one index; `more` fields go in front of the digest.
+fn release(directory: &Path, index: &str, more: &str) -> Result<()> {
+    let path = directory.join(index);
+    let size = fs::metadata(&path)
+        .map_err(trouble("reading", &path))?
+        .len();
     let digest = process::output(Command::new("sha256sum").arg(&path))?;
     let digest = digest.split_whitespace().next().unwrap_or("");
-    let release = target.join("Release");
-    let text = format!(
-        "Suite: {SUITE}\nCodename: {SUITE}\nSHA256:\n {digest} {} Packages\n",
-        index.len()
-    );
+    let release = directory.join("Release");
+    let text =
+        format!("Suite: {SUITE}\nCodename: {SUITE}\n{more}SHA256:\n {digest} {size} {index}\n");
     fs::write(&release, text).map_err(trouble("writing", &release))
 }
 
@@ -125,5 +152,23 @@ mod tests {
             layer: "base.ks".into(),
         };
         assert_eq!(packages[1], expected);
+    }
+
+    #[test]
+    fn a_suite_has_the_same_index() {
+        let here = tempfile::tempdir().unwrap();
+        let index = "Package: a\nFilename: ./a_ff.deb\n\n";
+        fs::write(here.path().join("Packages"), index).unwrap();
+        add_suite(here.path()).unwrap();
+        let suite = here.path().join("dists/bookworm");
+        let same = fs::read_to_string(suite.join("main/binary-amd64/Packages")).unwrap();
+        assert_eq!(same, index);
+        let release = fs::read_to_string(suite.join("Release")).unwrap();
+        let said = format!(" {} main/binary-amd64/Packages\n", index.len());
+        assert!(release.ends_with(&said), "{release}");
+        assert!(
+            release.contains("\nComponents: main\nArchitectures: amd64\nSHA256:\n "),
+            "{release}"
+        );
     }
 }
