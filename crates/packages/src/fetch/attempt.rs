@@ -99,7 +99,7 @@ impl Attempt {
             }
             _ => (ErrorKind::Network, true, "the transfer failed"),
         };
-        let mut failure = Error::new(kind, format!("{}: {what} ({error})", shown(url)));
+        let mut failure = Error::new(kind, format!("{}: {what}", shown(url)));
         if let Some(hint) = hint(kind) {
             failure = failure.with_hint(hint);
         }
