@@ -133,6 +133,43 @@ fn a_flipped_bit_anywhere_is_a_miss_and_never_in_an_image() {
 }
 
 #[test]
+fn a_damaged_block_of_another_length_ends_the_image() {
+    let store = tempfile::tempdir().unwrap();
+    let tree = tree(120, 1);
+    warm(&tree, store.path());
+    let packs = Arc::new(open(store.path()));
+    let stored = |packs: &Arc<PackStore>| Options {
+        block_store: Some(Arc::clone(packs) as Arc<dyn BlockStore>),
+        ..options()
+    };
+    let empty = tempfile::tempdir().unwrap();
+    let keys = squashfs::missing(&tree, &stored(&Arc::new(open(empty.path())))).unwrap();
+    // As another encoder could have left it: sound, and one block a byte shorter.
+    let odd = keys[keys.len() / 2];
+    let copy = Arc::new(open(empty.path()));
+    for key in &keys {
+        let known = packs.find(key).unwrap();
+        let mut bytes = vec![0; known.length as usize];
+        packs.read(&[known], &mut bytes);
+        bytes.truncate(bytes.len() - usize::from(*key == odd));
+        copy.put(key, known.raw, &bytes);
+    }
+    copy.finish();
+    let pack = files(empty.path(), ".pack").remove(0);
+    let shorter = open(empty.path()).find(&odd).unwrap();
+    assert_eq!(shorter.length + 1, packs.find(&shorter.key).unwrap().length);
+    // Damage all of the pack's blocks, so that they are made anew.
+    let mut bytes = fs::read(&pack).unwrap();
+    let index = bytes.len() - 64 * keys.len() - 40;
+    (8..index).step_by(50).for_each(|at| bytes[at] ^= 1);
+    fs::write(&pack, &bytes).unwrap();
+    let mut out = tempfile::tempfile().unwrap();
+    let damaged = stored(&Arc::new(open(empty.path())));
+    let error = squashfs::write(&tree, &mut out, &damaged, &|_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("not as long"), "{error}");
+}
+
+#[test]
 fn packs_that_are_cut_off_empty_or_no_packs_are_misses() {
     let store = tempfile::tempdir().unwrap();
     let tree = tree(40, 2);

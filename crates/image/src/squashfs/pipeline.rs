@@ -12,6 +12,7 @@ use super::numbering::File;
 use super::options::Options;
 use super::output::Direct;
 use super::store::{BlockKey, BlockStore, Stored};
+use super::straight::other_length;
 use crate::tree::{ContentReader, Digest, ZEROS, digest, is_zero};
 use crate::{Error, ErrorKind, Result};
 
@@ -111,7 +112,7 @@ fn deliver(
         while let Some(finished) = early.remove(&next) {
             let position = take(&finished)?;
             next += 1;
-            queue.written(next, finished.buffer, position);
+            queue.written(next, finished.buffer, position)?;
         }
     }
     if queue.is_done(next) {
@@ -614,14 +615,20 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn written(&self, count: u64, buffer: Vec<u8>, position: u64) {
+    /// Takes note that a job is in the image, which goes on at `position`.
+    fn written(&self, count: u64, buffer: Vec<u8>, position: u64) -> Result<()> {
         self.give_back(buffer);
         let mut state = self.lock();
+        let size = state.under_way.pop_front().flatten();
+        // Others may have been put behind it by then.
+        if size.is_some_and(|size| state.position + size != position) {
+            return Err(other_length());
+        }
         state.written = count;
         state.position = position;
-        state.under_way.pop_front();
         drop(state);
         self.moved.notify_all();
+        Ok(())
     }
 
     /// A buffer of any length.

@@ -14,6 +14,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// Bytes that are copied at a time: what stays in a core's cache.
 const HOT: usize = 256 << 10;
+
 impl Worker<'_, '_> {
     /// Copies a job whose blocks are all known to where it belongs. Its position is `start`.
     pub(super) fn straight(
@@ -88,10 +89,7 @@ impl Worker<'_, '_> {
             .get_mut(place)
             .filter(|room| room.len() == bytes.len());
         let (Some(room), Some(mut block)) = (room, block) else {
-            // The encoder is part of a block's name, so this is another encoder than the one that made it.
-            let message = "a stored block is not as long as the same block made anew";
-            return Err(Error::new(ErrorKind::Step, message)
-                .with_hint("remove the directory `blocks` of the cache, and start again"));
+            return Err(other_length());
         };
         room.copy_from_slice(&bytes);
         if let (Some(key), Some((store, _))) = (block.new.take(), self.queue.store) {
@@ -99,6 +97,14 @@ impl Worker<'_, '_> {
         }
         Ok(block)
     }
+}
+
+/// A block that is made anew is not as long as the stored one. The encoder is part of a block's name, so this must be another than
+/// the one that made it.
+pub(super) fn other_length() -> Error {
+    let message = "a stored block is not as long as the same block made anew";
+    Error::new(ErrorKind::Step, message)
+        .with_hint("remove the directory `blocks` of the cache, and start again")
 }
 
 /// How many of the blocks, at least one, are copied at a time.
