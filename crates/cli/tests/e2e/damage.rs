@@ -154,6 +154,10 @@ fn what_scripts_make_of_a_damaged_layer_is_not_kept() {
     let (ran, disk) = stacked.build(&script("cp /srv/read /srv/copy"));
     assert!(!ran.stderr.contains("does not hold"), "{}", ran.whole());
     assert_eq!(holds(&disk, "srv/unread"), "the file unread\n");
+    // Where not all can be seen, a path that is no UTF-8 for instance, everything is compared.
+    let (ran, disk) = stacked.build(&script("cat \"/srv/$(printf '\\377')\" || true"));
+    ran.says(&["/srv/unread does not hold what it held"]);
+    assert_eq!(holds(&disk, "srv/unread"), "the file unread\n");
 }
 
 #[test]

@@ -48,8 +48,6 @@ pub(super) struct Direct {
     pub(super) file: File,
     /// Where the file has the image's byte 0.
     pub(super) base: u64,
-    /// Where in the image the first block begins.
-    pub(super) start: u64,
 }
 
 /// Counts what goes out, and remembers where the image starts in the target.
@@ -86,7 +84,6 @@ impl<W: Target> Output<W> {
         Some(Direct {
             file,
             base: self.base,
-            start: self.position,
         })
     }
 

@@ -75,16 +75,16 @@ impl Finished {
 }
 
 /// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread. `take` gives where in the
-/// image it stands afterwards. What is copied goes straight to its place in `direct`, as soon as that is known.
+/// image it stands afterwards; before, it stands at `start`. What is copied goes straight to its place in `direct`, as soon as that is known.
 pub(super) fn run(
     files: &[File<'_>],
     contents: &Contents,
     layout: &Layout,
-    (options, what, direct): (&Options, What, Option<Direct>),
+    (options, what, (start, direct)): (&Options, What, (u64, Option<Direct>)),
     mut take: impl FnMut(&Finished) -> Result<u64>,
 ) -> Result<()> {
     let mut queue = Queue::new(files, contents, layout, options, what)?;
-    queue.lock().position = direct.as_ref().map_or(0, |direct| direct.start);
+    queue.lock().position = start;
     queue.direct = direct;
     let queue = &queue;
     let (sender, receiver) = channel();

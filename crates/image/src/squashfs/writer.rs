@@ -42,7 +42,7 @@ pub fn write<W: Target>(
     write_head(&mut output, options)?;
     let mut data = Data::new(&numbering.files, representatives, progress);
     let store = options.block_store.as_deref();
-    let all = (options, What::All, output.direct());
+    let all = (options, What::All, (output.position(), output.direct()));
     pipeline::run(&numbering.files, &contents, &layout, all, |finished| {
         data.take(finished, store, &mut output)?;
         Ok(output.position())
@@ -99,7 +99,7 @@ pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Resu
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut blocks = 0;
-    let missing = (options, What::MissingData, None);
+    let missing = (options, What::MissingData, (0, None));
     let done = pipeline::run(&numbering.files, &contents, &layout, missing, |finished| {
         put_new(finished, store);
         blocks += finished.blocks.len() as u64;
