@@ -70,6 +70,7 @@ const MODULES: &[&str] = &[
     "beside::",
     "boots::",
     "commands::",
+    "damage::",
     "desktop::",
     "edits::",
     "faults::",
@@ -180,6 +181,30 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_end_to_end_module_is_forgotten() {
+        let tests = workspace::root().join("crates/cli/tests/e2e");
+        let main = std::fs::read_to_string(tests.join("main.rs")).unwrap();
+        let modules = main
+            .lines()
+            .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+        let text = |name: &str| {
+            let places = [format!("{name}.rs"), format!("{name}/mod.rs")];
+            let mut found = places
+                .iter()
+                .map(|place| std::fs::read_to_string(tests.join(place)));
+            found.find_map(std::result::Result::ok).unwrap()
+        };
+        let tested: Vec<&str> = modules
+            .filter(|name| text(name).contains("#[test]"))
+            .collect();
+        assert!(tested.len() > 10, "{tested:?}");
+        for name in tested {
+            let filter = format!("{name}::");
+            assert!(MODULES.contains(&filter.as_str()), "{name} is not run");
+        }
+    }
 
     #[test]
     fn closing_lines_are_summed() {
