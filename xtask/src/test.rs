@@ -77,6 +77,7 @@ const MODULES: &[&str] = &[
     "judges::",
     "kill::",
     "rootless::",
+    "security::",
     "shared::",
     "warm::",
 ];

@@ -18,6 +18,7 @@ mod kill;
 mod random;
 mod residue;
 mod rootless;
+mod security;
 mod shared;
 mod stock;
 mod warm;
