@@ -25,6 +25,8 @@ const fn package(name: &'static str, proof: &'static [&'static str]) -> Package 
 const PACKAGES: &[Package] = &[
     // Virtual machines: `kiln test` and the boot tests under BIOS, UEFI and Secure Boot.
     package("qemu-system-x86", &["qemu-system-x86_64"]),
+    // Maker and judge of disk images in other formats.
+    package("qemu-utils", &["qemu-img"]),
     package(
         "ovmf",
         &[

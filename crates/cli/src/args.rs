@@ -266,6 +266,10 @@ pub(crate) struct MachineArgs {
     /// The image: disk.raw, disk.tar.gz or an output directory
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
+    /// How the image is read [default: as raw; one that looks like another
+    /// format is refused]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) image_format: Option<ImageFormat>,
     /// Firmware
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub(crate) firmware: Firmware,
@@ -287,6 +291,19 @@ pub(crate) struct MachineArgs {
     /// An extra kernel argument; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) append: Vec<String>,
+}
+
+/// How an image file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    /// The disk's bytes as they are
+    Raw,
+    /// QEMU's format
+    Qcow2,
+    /// VMware's format
+    Vmdk,
+    /// VirtualBox's format
+    Vdi,
 }
 
 /// What a machine's processor is made of.
@@ -328,8 +345,10 @@ pub(crate) enum Network {
 /// What a system must reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Expect {
-    /// A desktop, drawn and at rest
+    /// A desktop if the system starts a display manager, else a login prompt
     #[default]
+    Auto,
+    /// A desktop, drawn and at rest
     Desktop,
     /// A login prompt
     Login,
@@ -361,9 +380,10 @@ pub(crate) struct BootArgs {
     /// Where the machine shows itself
     #[arg(long, value_enum, default_value_t, value_name = "SCREEN")]
     pub(crate) display: Screen,
-    /// Address for --display vnc
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub(crate) vnc_address: String,
+    /// Address for --display vnc, with a password [default: a Unix socket that
+    /// only you can reach]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) vnc_address: Option<String>,
 }
 
 /// `kiln test`

@@ -40,7 +40,7 @@ pub use child::entry;
 pub use error::{CallError, Error, ErrorKind};
 pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use memory::available as available_memory;
-pub use parent::die_with_parent;
+pub use parent::{die_with_parent, hand_over};
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
 pub use watch::{Affixes, Glob, LINKER_CACHE, Look, Looks, Noted, Search, Watch};

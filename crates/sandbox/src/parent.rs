@@ -1,10 +1,12 @@
-//! Children that do not outlive their parent.
+//! Children that do not outlive their parent, and what they inherit.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 /// Makes the kernel send SIGKILL to the child of `command` as soon as the thread that spawns it ends, in
@@ -31,4 +33,23 @@ pub fn die_with_parent(command: &mut Command) {
             }
         });
     }
+}
+
+/// Makes the child of `command` inherit an open file under the number that is returned; other children do not get it.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn hand_over(command: &mut Command, file: impl AsFd) -> io::Result<RawFd> {
+    // The command owns its copy, so the number is this file's until the child has been started.
+    let file = file.as_fd().try_clone_to_owned()?;
+    let number = file.as_raw_fd();
+    // SAFETY: the closure runs in the child between fork and exec, where only async-signal-safe work is allowed: it
+    // makes one system call, allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            fcntl_setfd(&file, FdFlags::empty())?;
+            Ok(())
+        });
+    }
+    Ok(number)
 }

@@ -4,6 +4,8 @@
 //! gives a root shell on the second serial port early in the boot. The observer, a shell script, travels in an ACPI table of
 //! its own, which the kernel shows as a file without any module; one line typed into the debug shell starts it there.
 
+use crate::request::Expect;
+
 /// The script that runs in the guest.
 pub(crate) const SCRIPT: &str = include_str!("agent.sh");
 /// Signature of the ACPI table that carries the observer.
@@ -25,6 +27,8 @@ pub(crate) const RUN: &[u8] = b"script\n";
 pub(crate) enum Report {
     /// The observer runs.
     Hello { kernel: String, os: String },
+    /// What the system is made for: a desktop or a login prompt.
+    Goal(Expect),
     /// The state of systemd and of the units that matter.
     State(State),
     /// A user is logged in graphically.
@@ -85,6 +89,11 @@ fn parse_report(verb: &str, fields: &str) -> Option<Report> {
                 os: os.to_owned(),
             }
         }
+        "goal" => Report::Goal(match fields {
+            "desktop" => Expect::Desktop,
+            "login" => Expect::Login,
+            _ => return None,
+        }),
         "state" => Report::State(State {
             system: word(),
             multi_user: word(),
@@ -203,6 +212,10 @@ mod tests {
             ("active", "failed")
         );
         assert_eq!(
+            parse("KILN 9 goal login"),
+            Some((Some(9.0), Report::Goal(Expect::Login)))
+        );
+        assert_eq!(
             parse("KILN 9 windows 1 2"),
             Some((Some(9.0), Report::Windows(Some((1, 2)))))
         );
@@ -237,6 +250,7 @@ mod tests {
             "root@kiln:/# ",
             "KILN 1 exit seven",
             "KILN 1 nonsense",
+            "KILN 1 goal unknown",
             "KILN 1 hello x",
         ] {
             assert_eq!(parse(line), None, "{line}");

@@ -60,6 +60,17 @@ count_windows() {
 	fi
 }
 
+# Tells what the system is made for: a desktop, if it starts a display manager by itself.
+report_goal() {
+	goal=login
+	case $(systemctl get-default 2>/dev/null) in
+	graphical.target)
+		[ "$(systemctl show -p LoadState --value display-manager.service 2>/dev/null)" != loaded ] || goal=desktop
+		;;
+	esac
+	say goal $goal
+}
+
 report_state() {
 	state=$(systemctl is-system-running 2>/dev/null)
 	units=$(systemctl is-active multi-user.target graphical.target getty.target display-manager.service 2>/dev/null | tr '\n' ' ')
@@ -174,6 +185,7 @@ PERL
 
 . /etc/os-release
 say hello "$(uname -r)" "$PRETTY_NAME"
+report_goal
 watch &
 watcher=$!
 while read -r order; do

@@ -4,10 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::agent;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::request::{Bus, Firmware, Hardware, Network};
+use crate::request::{Bus, Firmware, Hardware, ImageFormat, Network};
 
 /// How the processor is really made, once `Accel` is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +31,8 @@ pub(crate) enum Front {
     Curses,
     /// The serial console in the terminal.
     Serial,
-    /// VNC at this address.
-    Vnc(String),
+    /// VNC at this address; `None`: on the socket [`VNC`].
+    Vnc(Option<String>),
 }
 
 impl Front {
@@ -52,6 +54,17 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) front: Front,
 }
 
+/// Numbers of open files in QEMU's process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptors {
+    /// The image, open for reading.
+    pub(crate) image: i32,
+    /// What the guest writes: an empty qcow2 without a name.
+    pub(crate) changes: i32,
+}
+
+/// Socket of the VNC server.
+pub(crate) const VNC: &str = "vnc";
 /// Socket of the control connection.
 pub(crate) const QMP: &str = "qmp";
 /// Socket of the first serial port: the console.
@@ -77,13 +90,13 @@ const APPEND_LIMIT: usize = 1000;
 
 impl Blueprint<'_> {
     /// The arguments after the program's name.
-    pub(crate) fn arguments(&self) -> Result<Vec<OsString>> {
+    pub(crate) fn arguments(&self, descriptors: Descriptors) -> Result<Vec<OsString>> {
         let mut args = Arguments::default();
         args.add(["-nodefaults", "-no-user-config", "-name", "kiln"]);
         self.processor(&mut args);
         self.firmware(&mut args);
         args.add(["-device", "qemu-xhci,id=xhci"]);
-        self.disk(&mut args);
+        self.disk(&mut args, descriptors);
         self.network(&mut args);
         args.add([
             "-chardev",
@@ -136,13 +149,31 @@ impl Blueprint<'_> {
         ]);
     }
 
-    /// The disk; what the guest writes goes into a temporary file that QEMU has already unlinked.
-    fn disk(&self, args: &mut Arguments) {
-        let drive = format!(
-            "if=none,id=disk,snapshot=on,format={},file=",
-            self.disk.format
-        );
-        args.pair("-drive", joined(&drive, self.disk.path.as_os_str()));
+    /// The disk: a qcow2 that takes what the guest writes, over the image. Each file is a descriptor, and each node has the
+    /// driver that is named here: nothing in the image decides what QEMU opens.
+    fn disk(&self, args: &mut Arguments, descriptors: Descriptors) {
+        // The path is for whoever looks at the list of processes.
+        let image = format!("fd={},set=1,opaque=", descriptors.image);
+        args.pair("-add-fd", joined(&image, self.disk.path.as_os_str()));
+        args.add(["-add-fd", &format!("fd={},set=2", descriptors.changes)]);
+        let mut node = |value: Value| args.add(["-blockdev", &value.to_string()]);
+        node(json!({
+            "node-name": "image-file", "driver": self.disk.protocol, "filename": "/dev/fdset/1", "read-only": true,
+        }));
+        let mut image = json!({
+            "node-name": "image", "driver": self.disk.format.qemu(), "file": "image-file", "read-only": true,
+        });
+        if matches!(self.disk.format, ImageFormat::Qcow2 | ImageFormat::Vmdk) {
+            image["backing"] = Value::Null;
+        }
+        node(image);
+        let cache = json!({"no-flush": true});
+        node(json!({
+            "node-name": "changes-file", "driver": "file", "filename": "/dev/fdset/2", "cache": cache,
+        }));
+        node(json!({
+            "node-name": "disk", "driver": "qcow2", "file": "changes-file", "backing": "image", "cache": cache,
+        }));
         match self.hardware.bus {
             Bus::Virtio => args.add(["-device", "virtio-blk-pci,drive=disk,bootindex=1"]),
             Bus::Sata => args.add(["-device", "ide-hd,drive=disk,bus=ide.0,bootindex=1"]),
@@ -170,9 +201,12 @@ impl Blueprint<'_> {
             Front::Window(kind) => args.add(["-display", kind]),
             Front::Curses => args.add(["-display", "curses"]),
             Front::Serial => args.add(["-display", "none", "-serial", "mon:stdio"]),
-            Front::Vnc(address) => {
-                args.add(["-display", &format!("vnc={}:0,to=99", escaped(address))])
-            }
+            Front::Vnc(None) => args.add(["-display", &format!("vnc=unix:{VNC}")]),
+            // Nobody gets in before the password is set.
+            Front::Vnc(Some(address)) => args.add([
+                "-display",
+                &format!("vnc={}:0,to=99,password=on", escaped(address)),
+            ]),
         }
         if matches!(self.front, Front::Window(_) | Front::Vnc(_)) {
             args.add(["-device", "usb-tablet,bus=xhci.0"]);
@@ -270,9 +304,25 @@ mod tests {
     use std::path::PathBuf;
 
     fn line(hardware: &Hardware, engine: Engine, kernel_args: &[String]) -> Result<String> {
+        line_of(ImageFormat::Raw, hardware, engine, kernel_args)
+    }
+
+    fn line_of(
+        format: ImageFormat,
+        hardware: &Hardware,
+        engine: Engine,
+        kernel_args: &[String],
+    ) -> Result<String> {
         let disk = Disk {
             path: PathBuf::from("/a,b/disk.raw"),
-            format: "raw",
+            file: tempfile::tempfile().unwrap(),
+            protocol: "file",
+            format,
+            size: 512,
+        };
+        let descriptors = Descriptors {
+            image: 7,
+            changes: 8,
         };
         let flash =
             (hardware.firmware != Firmware::Bios).then_some((Path::new("/fw/code.fd"), "raw"));
@@ -286,19 +336,37 @@ mod tests {
             front: Front::Observed,
         };
         Ok(blueprint
-            .arguments()?
+            .arguments(descriptors)?
             .join(OsStr::new(" "))
             .into_string()
             .unwrap())
     }
 
     #[test]
-    fn the_image_is_opened_as_a_snapshot_whatever_its_name() {
-        let text = line(&Hardware::new(Firmware::Bios), Engine::Tcg, &[]).unwrap();
-        assert!(
-            text.contains("snapshot=on,format=raw,file=/a,,b/disk.raw"),
-            "{text}"
-        );
+    fn the_image_is_a_descriptor_with_a_driver_and_nothing_below() {
+        let hardware = Hardware::new(Firmware::Bios);
+        for (format, driver, backing) in [
+            (ImageFormat::Raw, "raw", false),
+            (ImageFormat::Qcow2, "qcow2", true),
+            (ImageFormat::Vmdk, "vmdk", true),
+        ] {
+            let text = line_of(format, &hardware, Engine::Tcg, &[]).unwrap();
+            assert!(text.contains("-add-fd fd=7,set=1"), "{text}");
+            assert!(
+                text.contains("opaque=/a,,b/disk.raw") && !text.contains("-drive"),
+                "{text}"
+            );
+            let nodes = text
+                .split(" -")
+                .filter_map(|part| part.strip_prefix("blockdev "));
+            let nodes: Vec<Value> = nodes
+                .map(|node| serde_json::from_str(node).unwrap())
+                .collect();
+            assert_eq!(nodes[1]["driver"], driver);
+            assert_eq!(nodes[1]["read-only"], true);
+            assert_eq!(nodes[1].get("backing"), backing.then_some(&Value::Null));
+        }
+        let text = line(&hardware, Engine::Tcg, &[]).unwrap();
         assert!(
             text.contains("etc/sercon-port")
                 && !text.contains("pflash")

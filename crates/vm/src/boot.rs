@@ -1,5 +1,6 @@
 //! `kiln boot`: an interactive machine.
 
+use std::io::Read;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub fn boot(
     cancel: &AtomicBool,
 ) -> Result<BootReport> {
     let session = WorkDir::new(&request.work)?;
-    let disk = Disk::open(&request.image, &session)?;
+    let disk = Disk::open(&request.image, request.image_format, &session)?;
     let front = choose_front(request)?;
     let mut note = None;
     for attempt in engine::attempts(request.hardware.accel, &request.tools.kvm)? {
@@ -92,11 +93,11 @@ fn run(
     cancel: &AtomicBool,
 ) -> std::result::Result<(), Ended> {
     let mut machine = start(request, disk, front, attempt, on_event)?;
-    // A machine that is gone already is noticed below.
-    if matches!(front, Front::Vnc(_))
-        && let Ok(address) = machine.vnc_address()
-    {
-        on_event(VmEvent::Vnc { address });
+    if let Front::Vnc(address) = front {
+        // A machine that is gone already is noticed below.
+        if let Some(event) = show(&mut machine, address.is_some())? {
+            on_event(event);
+        }
     }
     let mut watch = Watch::new(Instant::now());
     loop {
@@ -147,6 +148,36 @@ fn start(
             Ended::Error(error)
         }
     })
+}
+
+/// Where the screen is. An address gets a password, since every user of the machine can connect to it.
+fn show(machine: &mut Machine, address: bool) -> Result<Option<VmEvent>> {
+    if !address {
+        let address = machine.vnc_socket().to_string_lossy().into_owned();
+        return Ok(Some(VmEvent::Vnc {
+            address,
+            password: None,
+        }));
+    }
+    let password = password()?;
+    let shown = machine
+        .set_vnc_password(&password)
+        .and_then(|()| machine.vnc_address());
+    Ok(shown.ok().map(|address| VmEvent::Vnc {
+        address,
+        password: Some(password),
+    }))
+}
+
+/// Eight characters that are hard to guess and hard to confuse: 40 bits.
+fn password() -> Result<String> {
+    const CHARACTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz23456789-";
+    let mut bytes = [0u8; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|e| Error::environment("reading /dev/urandom").cause(e))?;
+    let character = |byte: u8| char::from(CHARACTERS[usize::from(byte % 32)]);
+    Ok(bytes.map(character).iter().collect())
 }
 
 fn kernel_args(request: &BootRequest, front: &Front) -> Vec<String> {
@@ -225,11 +256,11 @@ impl Watch {
 
 /// A window where there can be one, else what was asked for.
 fn choose_front(request: &BootRequest) -> Result<Front> {
-    let loopback = || Front::Vnc("127.0.0.1".to_owned());
+    let socket = || Front::Vnc(None);
     Ok(match &request.display {
         Display::Auto {
             desktop_session: false,
-        } => loopback(),
+        } => socket(),
         Display::Auto {
             desktop_session: true,
         } => {
@@ -237,13 +268,14 @@ fn choose_front(request: &BootRequest) -> Result<Front> {
             ["gtk", "sdl"]
                 .into_iter()
                 .find(|kind| offered.iter().any(|have| have == kind))
-                .map_or_else(loopback, Front::Window)
+                .map_or_else(socket, Front::Window)
         }
         Display::Gtk => Front::Window("gtk"),
         Display::Sdl => Front::Window("sdl"),
         Display::Curses => Front::Curses,
         Display::Serial => Front::Serial,
-        Display::Vnc(address) => Front::Vnc(address.clone()),
+        Display::VncSocket => socket(),
+        Display::Vnc(address) => Front::Vnc(Some(address.clone())),
     })
 }
 

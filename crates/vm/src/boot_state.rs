@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::agent::{self, Inbox, State};
 use crate::console::{self, Lines, Sign};
 use crate::report::{FailedUnit, GuestLog, Reason, ScriptResult, Stage, StageName, VmEvent};
+use crate::request::Expect;
 
 /// Console lines kept for the report.
 const CONSOLE_KEPT: usize = 30;
@@ -42,6 +43,8 @@ pub(crate) struct BootState {
     pub(crate) settled_at: Option<Instant>,
     pub(crate) os: Option<String>,
     pub(crate) kernel: Option<String>,
+    /// What the system is made for.
+    pub(crate) goal: Option<Expect>,
     pub(crate) session: Option<Session>,
     pub(crate) windows: Option<(u32, u32)>,
     pub(crate) failed_units: Vec<FailedUnit>,
@@ -80,6 +83,7 @@ impl BootState {
             settled_at: None,
             os: None,
             kernel: None,
+            goal: None,
             session: None,
             windows: None,
             failed_units: Vec::new(),
@@ -254,6 +258,7 @@ impl BootState {
 
     fn report(&mut self, report: agent::Report, uptime: Option<f64>, now: Instant) {
         match report {
+            agent::Report::Goal(goal) => self.goal = Some(goal),
             agent::Report::Hello { kernel, os } => {
                 (self.kernel, self.os) = (Some(kernel), Some(os));
                 self.reach(StageName::Kernel, now, None);

@@ -37,7 +37,7 @@ pub use report::{
     VmEvent,
 };
 pub use request::{
-    Accel, BootRequest, Bus, Display, Expect, Firmware, Hardware, Network, TestRequest,
+    Accel, BootRequest, Bus, Display, Expect, Firmware, Hardware, ImageFormat, Network, TestRequest,
 };
 pub use screen::{Drawn, ScreenFigures};
 pub use test::test;

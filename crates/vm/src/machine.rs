@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use crate::agent;
-use crate::blueprint::{self, Blueprint, Front};
+use crate::blueprint::{self, Blueprint, Descriptors, Front};
 use crate::error::{Error, Result};
 use crate::qmp::{Event, Qmp, QmpError};
 use crate::screen::Picture;
@@ -61,7 +61,8 @@ impl Machine {
         let qmp = work.listen(blueprint::QMP)?;
         let serial = listen(blueprint.front.has_serial_socket(), blueprint::SERIAL)?;
         let agent = listen(blueprint.front == Front::Observed, blueprint::AGENT)?;
-        let mut child = Guard(Some(spawn(tools, blueprint, &work)?));
+        let changes = blueprint.disk.overlay(&work)?;
+        let mut child = Guard(Some(spawn(tools, blueprint, &changes, &work)?));
         let deadline = Instant::now() + START_LIMIT;
         let mut accept = |listener: &UnixListener| child.accept(listener, &work, deadline);
         let qmp = accept(&qmp)?;
@@ -185,6 +186,17 @@ impl Machine {
         Ok(status["status"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Where the VNC socket is.
+    pub(crate) fn vnc_socket(&self) -> PathBuf {
+        self.work.file(blueprint::VNC)
+    }
+
+    /// Lets in whoever knows the password. VNC takes 8 characters of it (RFC 6143, section 7.2.2).
+    pub(crate) fn set_vnc_password(&mut self, password: &str) -> std::result::Result<(), QmpError> {
+        let arguments = json!({"protocol": "vnc", "password": password});
+        self.qmp.command("set_password", arguments).map(|_| ())
+    }
+
     /// Where VNC listens, as in `127.0.0.1:5901`.
     pub(crate) fn vnc_address(&mut self) -> std::result::Result<String, QmpError> {
         let info = self.qmp.command("query-vnc", json!({}))?;
@@ -228,13 +240,25 @@ fn prepare(work: &WorkDir, flash: Option<&Flash>, script: Option<&str>) -> Resul
     Ok(())
 }
 
-fn spawn(tools: &Tools, blueprint: &Blueprint<'_>, work: &WorkDir) -> Result<Child> {
+fn spawn(
+    tools: &Tools,
+    blueprint: &Blueprint<'_>,
+    changes: &File,
+    work: &WorkDir,
+) -> Result<Child> {
     let log = work.file(MESSAGES);
     let stderr = File::create(&log).map_err(|e| Error::file("writing", &log, e))?;
     let mut command = Command::new(&tools.qemu);
-    // QEMU makes the snapshot's file in TMPDIR and unlinks it at once.
+    let mut hand_over = |file| {
+        kiln_sandbox::hand_over(&mut command, file)
+            .map_err(|e| Error::internal("handing a file to QEMU").cause(e))
+    };
+    let descriptors = Descriptors {
+        image: hand_over(&blueprint.disk.file)?,
+        changes: hand_over(changes)?,
+    };
     command
-        .args(blueprint.arguments()?)
+        .args(blueprint.arguments(descriptors)?)
         .current_dir(work.path())
         .env("TMPDIR", work.path())
         .stderr(stderr);

@@ -243,7 +243,9 @@ pub enum VmEvent {
     },
     /// An interactive machine shows itself over VNC.
     Vnc {
-        /// Host and port.
+        /// `host:port`, or the absolute path of a Unix socket.
         address: String,
+        /// What the viewer is asked for; `None` at a socket, which only this user can reach.
+        password: Option<String>,
     },
 }

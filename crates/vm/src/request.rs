@@ -42,6 +42,42 @@ pub enum Accel {
     Tcg,
 }
 
+/// How an image file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFormat {
+    /// The disk's bytes as they are.
+    Raw,
+    /// QEMU's own format, version 2 or 3.
+    Qcow2,
+    /// VMware's format, in one file.
+    Vmdk,
+    /// VirtualBox's format.
+    Vdi,
+}
+
+impl ImageFormat {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+            ImageFormat::Vmdk => "VMDK",
+            ImageFormat::Vdi => "VDI",
+        }
+    }
+
+    /// QEMU's name of the driver.
+    pub(crate) fn qemu(self) -> &'static str {
+        match self {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+            ImageFormat::Vmdk => "vmdk",
+            ImageFormat::Vdi => "vdi",
+        }
+    }
+}
+
 /// How the disk is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,6 +139,8 @@ impl Hardware {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
+    /// A desktop where the system is made to show one, a login prompt where it is not: the system itself is asked.
+    Auto,
     /// A user's desktop, drawn and at rest.
     Desktop,
     /// A login prompt.
@@ -112,8 +150,11 @@ pub enum Expect {
 /// One test boot.
 #[derive(Clone, Debug)]
 pub struct TestRequest {
-    /// The disk image: raw, qcow2, VMDK, VHDX or VDI, or a `tar.gz` that holds `disk.raw`. It is never modified.
+    /// The disk image, or a `tar.gz` that holds `disk.raw`. It is never modified.
     pub image: PathBuf,
+    /// How it is read. `None`: as raw, and an image that looks like another format is refused. A format that can name
+    /// other files is refused when it does.
+    pub image_format: Option<ImageFormat>,
     /// The machine.
     pub hardware: Hardware,
     /// From power-on to what is expected; the script and the closing report have this long again.
@@ -135,7 +176,7 @@ pub struct TestRequest {
 }
 
 impl TestRequest {
-    /// A test boot to the desktop within 15 minutes.
+    /// A test boot of a raw image within 15 minutes, to the desktop if the system is made to show one.
     pub fn new(
         image: impl Into<PathBuf>,
         output: impl Into<PathBuf>,
@@ -144,9 +185,10 @@ impl TestRequest {
     ) -> Self {
         TestRequest {
             image: image.into(),
+            image_format: None,
             hardware: Hardware::new(Firmware::Bios),
             timeout: Duration::from_secs(900),
-            expect: Expect::Desktop,
+            expect: Expect::Auto,
             allow_failed_units: false,
             script: None,
             kernel_args: Vec::new(),
@@ -160,7 +202,7 @@ impl TestRequest {
 /// Where an interactive machine shows itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Display {
-    /// A window if `desktop_session` says so and QEMU has one, else VNC on the loopback address.
+    /// A window if `desktop_session` says so and QEMU has one, else VNC on a socket.
     Auto {
         /// Whether the caller sits in a graphical session (`DISPLAY` or `WAYLAND_DISPLAY` is set).
         desktop_session: bool,
@@ -173,7 +215,10 @@ pub enum Display {
     Curses,
     /// The serial console in the terminal. The kernel is told to use it.
     Serial,
-    /// VNC at this address, as in `127.0.0.1`; the first free display from 0 to 99 is taken.
+    /// VNC on a Unix socket in the working directory, which nobody else can enter.
+    VncSocket,
+    /// VNC at this address, as in `127.0.0.1`, with a password made for this machine; the first free display from 0 to
+    /// 99 is taken.
     Vnc(String),
 }
 
@@ -182,6 +227,8 @@ pub enum Display {
 pub struct BootRequest {
     /// The disk image, as in [`TestRequest::image`]. What the guest writes is thrown away.
     pub image: PathBuf,
+    /// How it is read, as in [`TestRequest::image_format`].
+    pub image_format: Option<ImageFormat>,
     /// The machine.
     pub hardware: Hardware,
     /// Where it shows itself.

@@ -60,7 +60,7 @@ pub fn test(
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::file("making the directory", &request.output, e))?;
     let session = WorkDir::new(&request.work)?;
-    let disk = Disk::open(&request.image, &session)?;
+    let disk = Disk::open(&request.image, request.image_format, &session)?;
     let mut note = None;
     for attempt in engine::attempts(request.hardware.accel, &request.tools.kvm)? {
         note = note.or(attempt.note.clone());
@@ -357,7 +357,7 @@ impl<'a> Run<'a> {
         let state = self.boot.state.as_ref()?;
         let settled = self.boot.settled_at?;
         let waited = now.duration_since(settled);
-        if self.request.expect != Expect::Desktop || self.boot.session.is_some() {
+        if self.expected() != Some(Expect::Desktop) || self.boot.session.is_some() {
             return None;
         }
         if state.display_manager == "failed" {
@@ -381,9 +381,18 @@ impl<'a> Run<'a> {
         Some(End::Failed(Reason::NoDesktop, why.to_owned()))
     }
 
+    /// What the system must reach; `None`: it has not said yet what it is made for.
+    fn expected(&self) -> Option<Expect> {
+        match self.request.expect {
+            Expect::Auto => self.boot.goal,
+            asked => Some(asked),
+        }
+    }
+
     /// Whether the expected state is reached, and how the desktop is drawn.
     fn reached(&mut self, now: Instant) -> Option<Option<Drawn>> {
-        match self.request.expect {
+        match self.expected()? {
+            Expect::Auto => None,
             // Without an observer the prompt alone has to do; it gets a little time to say hello.
             Expect::Login => {
                 let stage = self
@@ -462,9 +471,9 @@ impl<'a> Run<'a> {
             .map_or("nothing was heard of it".to_owned(), |stage| {
                 format!("the last stage was {:?} at {} s", stage.name, stage.seconds)
             });
-        let reason = match self.request.expect {
-            Expect::Desktop => Reason::NoDesktop,
-            Expect::Login => Reason::NoLogin,
+        let reason = match self.expected() {
+            Some(Expect::Login) => Reason::NoLogin,
+            _ => Reason::NoDesktop,
         };
         let screen = if self.watch.is_some() {
             "; the windows exist, but the screen stays black, plain or in motion"

@@ -37,6 +37,8 @@ impl WorkDir {
         reclaim(parent);
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
+            // Sockets, variables and what the guest writes are nobody else's.
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .tempdir_in(parent)
             .map_err(|e| Error::file("making a working directory in", parent, e))?;
         let lock = take_lock(dir.path())?;

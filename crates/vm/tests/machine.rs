@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use guest::{CONSOLE, HALT, LISTEN, OBSERVER, POWER_OFF, RESET, WRITE_DISK};
 use kiln_vm::{
-    Accel, BootRequest, Display, ErrorKind, Expect, Firmware, Hardware, Reason, Report, StageName,
-    TestRequest, Tools, Verdict, VmEvent,
+    Accel, BootRequest, Display, ErrorKind, Expect, Firmware, Hardware, ImageFormat, Reason,
+    Report, StageName, TestRequest, Tools, Verdict, VmEvent,
 };
 
 fn tools() -> Tools {
@@ -370,6 +370,7 @@ fn boot_request(dir: &Path, script: &[&[u8]]) -> BootRequest {
     (hardware.accel, hardware.memory_mib) = (Accel::Tcg, 128);
     BootRequest {
         image: guest::image(dir, script),
+        image_format: None,
         hardware,
         display: Display::Auto {
             desktop_session: false,
@@ -389,20 +390,55 @@ fn an_interactive_machine_runs_until_it_is_switched_off() {
 }
 
 #[test]
-fn without_a_desktop_session_the_screen_is_on_loopback_vnc() {
+fn without_a_desktop_session_the_screen_is_on_a_socket_of_the_users() {
     let dir = tempfile::tempdir().unwrap();
     let request = boot_request(dir.path(), &[HALT]);
+    let greeting = greeting(&request, |address, password| {
+        assert_eq!(password, None);
+        let socket = Path::new(address);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o077;
+        assert_eq!(mode(socket.parent().unwrap()), 0, "{address}");
+        Box::new(std::os::unix::net::UnixStream::connect(socket).unwrap())
+    });
+    // Version 3.8, then one kind of security: 1, none (RFC 6143, section 7.1.2).
+    assert_eq!(greeting, b"RFB 003.008\n\x01\x01");
+}
+
+#[test]
+fn vnc_at_an_address_asks_for_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut request = boot_request(dir.path(), &[HALT]);
+    request.display = Display::Vnc("127.0.0.1".to_owned());
+    let greeting = greeting(&request, |address, password| {
+        assert!(address.starts_with("127.0.0.1:59"), "{address}");
+        assert_eq!(password.map(str::len), Some(8));
+        Box::new(std::net::TcpStream::connect(address).unwrap())
+    });
+    // One kind of security: 2, VNC authentication.
+    assert_eq!(greeting, b"RFB 003.008\n\x01\x02");
+}
+
+trait Connection: std::io::Read + std::io::Write {}
+impl<T: std::io::Read + std::io::Write> Connection for T {}
+
+/// What the VNC server of an interactive machine says first.
+fn greeting(
+    request: &BootRequest,
+    mut connect: impl FnMut(&str, Option<&str>) -> Box<dyn Connection>,
+) -> Vec<u8> {
     let cancel = AtomicBool::new(false);
     let mut greeting = Vec::new();
     let error = kiln_vm::boot(
-        &request,
+        request,
         &mut |event| {
-            if let VmEvent::Vnc { address } = event {
-                assert!(address.starts_with("127.0.0.1:59"), "{address}");
-                let mut stream = std::net::TcpStream::connect(address).unwrap();
-                let mut bytes = [0; 4];
-                std::io::Read::read_exact(&mut stream, &mut bytes).unwrap();
-                greeting.extend(bytes);
+            if let VmEvent::Vnc { address, password } = event {
+                let mut stream = connect(&address, password.as_deref());
+                let mut version = [0; 12];
+                stream.read_exact(&mut version).unwrap();
+                stream.write_all(&version).unwrap();
+                let mut security = [0; 2];
+                stream.read_exact(&mut security).unwrap();
+                greeting = [&version[..], &security].concat();
                 cancel.store(true, Ordering::Relaxed);
             }
         },
@@ -410,7 +446,7 @@ fn without_a_desktop_session_the_screen_is_on_loopback_vnc() {
     )
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    assert_eq!(greeting, b"RFB ");
+    greeting
 }
 
 /// Processes whose command line names the image.
@@ -436,4 +472,108 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Runs qemu-img, of the Debian package qemu-utils.
+fn qemu_img(arguments: &[&str], files: &[&Path]) {
+    let mut command = Command::new("qemu-img");
+    let output = command.args(arguments).args(files).output();
+    let output = output.expect("this test needs qemu-img: apt-get install qemu-utils");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+#[test]
+fn other_formats_boot_when_they_are_asked_for_and_stand_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = guest::image(dir.path(), &healthy_then(&[b"\nKILN 8 collected\n"]));
+    for (format, name) in [
+        (ImageFormat::Qcow2, "qcow2"),
+        (ImageFormat::Vmdk, "vmdk"),
+        (ImageFormat::Vdi, "vdi"),
+    ] {
+        // Its name says nothing.
+        let image = dir.path().join(format!("{name}-disk.raw"));
+        qemu_img(&["convert", "-O", name], &[&raw, &image]);
+        let mut request = request(dir.path(), image);
+        let error = kiln_vm::test(&request, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains(&format!("--image-format {name}")), "{hint}");
+        request.image_format = Some(format);
+        let (report, _) = run(&request);
+        assert!(report.passed(), "{name}: {report:#?}");
+    }
+}
+
+#[test]
+fn an_image_cannot_make_qemu_open_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let canary = dir.path().join("id_rsa");
+    std::fs::write(&canary, vec![b'k'; 1 << 20]).unwrap();
+    let below = canary.to_str().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let backed = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", below];
+    qemu_img(&backed, &[&path("backed.raw")]);
+    let data = format!("data_file={below},data_file_raw=on");
+    let external = ["create", "-q", "-f", "qcow2", "-o", &data];
+    Command::new("qemu-img")
+        .args(external)
+        .arg(path("external.raw"))
+        .arg("1M")
+        .status()
+        .unwrap();
+    let flat = [
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=monolithicFlat",
+    ];
+    qemu_img(&flat, &[&canary, &path("flat.raw")]);
+    for (name, format) in [
+        ("backed.raw", ImageFormat::Qcow2),
+        ("external.raw", ImageFormat::Qcow2),
+        ("flat.raw", ImageFormat::Vmdk),
+    ] {
+        let mut request = request(dir.path(), path(name));
+        for format in [None, Some(format)] {
+            request.image_format = format;
+            let error = kiln_vm::test(&request, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Input, "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+            if format.is_some() {
+                assert!(
+                    error.to_string().contains("with your permissions"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_system_without_a_desktop_is_only_waited_for_until_its_login() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |goal: &'static [u8]| {
+        let mut script = HEALTHY.to_vec();
+        script.insert(script.len() - 2, goal);
+        script.push(b"\nKILN 8 collected\n");
+        script
+    };
+    let mut request = request(
+        dir.path(),
+        guest::image(dir.path(), &said(b"\nKILN 6 goal login\n")),
+    );
+    request.expect = Expect::Auto;
+    let (report, _) = run(&request);
+    assert!(report.passed(), "{report:#?}");
+    assert_eq!(report.expect, Expect::Login);
+    // One that is made for a desktop is not done at the login prompt.
+    guest::image(dir.path(), &said(b"\nKILN 6 goal desktop\n"));
+    request.timeout = Duration::from_secs(10);
+    let (report, _) = run(&request);
+    assert_eq!(report.expect, Expect::Desktop);
+    assert_eq!(reason(&report).0, Reason::NoDesktop);
 }

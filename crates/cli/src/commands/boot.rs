@@ -7,7 +7,7 @@ use kiln_build::Failure;
 use kiln_vm::{BootRequest, Display, VmEvent};
 
 use super::Context;
-use super::machine::{failure, hardware, image, tools, work};
+use super::machine::{failure, hardware, image, image_format, tools, work};
 use super::test::show;
 use crate::args::{BootArgs, Screen};
 
@@ -15,6 +15,7 @@ use crate::args::{BootArgs, Screen};
 pub(crate) fn run(args: &BootArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let request = BootRequest {
         image: image(&args.machine)?,
+        image_format: image_format(&args.machine),
         hardware: hardware(&args.machine, context),
         display: match args.display {
             Screen::Auto => Display::Auto {
@@ -24,7 +25,10 @@ pub(crate) fn run(args: &BootArgs, context: &Context<'_>) -> Result<u8, Failure>
             Screen::Sdl => Display::Sdl,
             Screen::Curses => Display::Curses,
             Screen::Serial => Display::Serial,
-            Screen::Vnc => Display::Vnc(args.vnc_address.clone()),
+            Screen::Vnc => match &args.vnc_address {
+                Some(address) => Display::Vnc(address.clone()),
+                None => Display::VncSocket,
+            },
         },
         kernel_args: args.machine.append.clone(),
         work: work(context)?,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kiln_build::{Failure, FailureKind};
-use kiln_vm::{Accel, Bus, Error, ErrorKind, Firmware, Hardware, Network, Tools};
+use kiln_vm::{Accel, Bus, Error, ErrorKind, Firmware, Hardware, ImageFormat, Network, Tools};
 
 use super::Context;
 use crate::args::{self, MachineArgs};
@@ -29,6 +29,16 @@ pub(crate) fn image(args: &MachineArgs) -> Result<PathBuf, Failure> {
                 IMAGES.join(", ")
             ))
         })
+}
+
+/// How the image is read, where that was said.
+pub(crate) fn image_format(args: &MachineArgs) -> Option<ImageFormat> {
+    args.image_format.map(|format| match format {
+        args::ImageFormat::Raw => ImageFormat::Raw,
+        args::ImageFormat::Qcow2 => ImageFormat::Qcow2,
+        args::ImageFormat::Vmdk => ImageFormat::Vmdk,
+        args::ImageFormat::Vdi => ImageFormat::Vdi,
+    })
 }
 
 /// The machine as it was asked for.

@@ -9,7 +9,7 @@ use kiln_build::{Event, Failure, FailureKind};
 use kiln_vm::{AccelUsed, Expect, Reason, Report, StageName, TestRequest, Verdict, VmEvent};
 
 use super::Context;
-use super::machine::{failure, hardware, image, shown, tools, work};
+use super::machine::{failure, hardware, image, image_format, shown, tools, work};
 use crate::args::{self, TestArgs};
 use crate::output;
 use crate::render::terminal::Terminal;
@@ -53,10 +53,12 @@ fn request(args: &TestArgs, context: &Context<'_>) -> Result<TestRequest, Failur
         work(context)?,
         tools(context)?,
     );
+    request.image_format = image_format(&args.machine);
     request.hardware = hardware(&args.machine, context);
     request.kernel_args.clone_from(&args.machine.append);
     request.allow_failed_units = args.allow_failed_units;
     request.expect = match args.expect {
+        args::Expect::Auto => Expect::Auto,
         args::Expect::Desktop => Expect::Desktop,
         args::Expect::Login => Expect::Login,
     };
@@ -136,7 +138,17 @@ pub(crate) fn show(event: &VmEvent, context: &Context<'_>) {
                 hint: None,
             });
         }
-        VmEvent::Vnc { address } => terminal.note("screen", &format!("over VNC at {address}")),
+        VmEvent::Vnc {
+            address,
+            password: None,
+        } => terminal.note("screen", &format!("over VNC on the socket {address}")),
+        VmEvent::Vnc {
+            address,
+            password: Some(password),
+        } => terminal.note(
+            "screen",
+            &format!("over VNC at {address}, password {password}"),
+        ),
     }
 }
 
@@ -158,7 +170,7 @@ fn words(stage: StageName) -> &'static str {
 fn passed(request: &TestRequest, report: &Report) -> String {
     let what = match report.expect {
         Expect::Desktop => "desktop",
-        Expect::Login => "login prompt",
+        Expect::Login | Expect::Auto => "login prompt",
     };
     let time = seconds(report.seconds);
     format!(

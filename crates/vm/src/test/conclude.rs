@@ -8,6 +8,7 @@ use crate::agent;
 use crate::boot_state::{BootState, no_result, round};
 use crate::error::{Error, Result};
 use crate::report::{FailedUnit, Reason, Report, Verdict};
+use crate::request::Expect;
 use crate::screen::{Drawn, Picture};
 
 use super::Run;
@@ -158,6 +159,7 @@ impl Run<'_> {
         seconds: f64,
         picture: Option<&Picture>,
     ) -> Report {
+        let expect = self.expected().unwrap_or(Expect::Desktop);
         let boot = &mut self.boot;
         let hardware = &self.request.hardware;
         let mut failed_units = std::mem::take(&mut boot.failed_units);
@@ -172,7 +174,7 @@ impl Run<'_> {
         Report {
             verdict,
             image: self.request.image.clone(),
-            expect: self.request.expect,
+            expect,
             firmware: hardware.firmware,
             bus: hardware.bus,
             accel: self.attempt.engine.into(),
