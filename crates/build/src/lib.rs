@@ -6,6 +6,7 @@ mod ahead;
 mod artifacts;
 pub mod cache;
 mod cancel;
+pub mod confined;
 mod convert;
 mod current;
 mod event;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use kiln_kickstart::{LoadError, include_candidates, is_url};
 use kiln_plan::{Definition, Files, Input, Lowered};
+use rustix::fs::ResolveFlags;
 
+use crate::confined::{Confined, read_beneath};
 use crate::web::{Web, local_file_for_a_stranger};
 use crate::{Failure, FailureKind};
 
@@ -16,8 +18,11 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// The directory that its paths start from.
     pub(crate) dir: PathBuf,
+    /// The directories that `kiln.toml` allows beside it.
+    pub(crate) include_path: Vec<PathBuf>,
     /// What `%pre` left below `/tmp`, once it has run.
     pub(crate) pre: Option<PathBuf>,
+    confined: Confined,
     web: Web,
     kind: Kind,
 }
@@ -29,35 +34,48 @@ enum Kind {
 }
 
 impl Source {
-    /// Finds the definition's file and reads it.
+    /// Finds the definition's file and reads it. `include_path` are directories that the user allows beside its own.
     ///
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
-    pub(crate) fn open(definition: &Path, web: Web) -> Result<Source, Failure> {
+    pub(crate) fn open(
+        definition: &Path,
+        include_path: &[PathBuf],
+        web: Web,
+    ) -> Result<Source, Failure> {
         let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
         let path = if metadata.is_dir() {
             definition.join("kiln.toml")
         } else {
             definition.to_owned()
         };
-        let is_toml = path.extension().is_some_and(|e| e == "toml");
-        let kind = if is_toml {
-            Kind::Toml(fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?)
-        } else {
-            Kind::Kickstart
-        };
         let dir = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."))
             .to_owned();
-        Ok(Source {
+        let mut source = Source {
+            confined: Confined::new(&dir)?,
+            include_path: include_path.to_vec(),
+            kind: Kind::Kickstart,
             path,
             dir,
             pre: None,
             web,
-            kind,
-        })
+        };
+        if source.path.extension().is_some_and(|e| e == "toml") {
+            let text =
+                fs::read_to_string(&source.path).map_err(|e| unreadable(&source.path, &e))?;
+            let allowed = kiln_plan::include_path(&text).into_iter();
+            source
+                .include_path
+                .extend(allowed.map(|d| source.dir.join(d)));
+            source.kind = Kind::Toml(text);
+        }
+        for directory in &source.include_path {
+            source.confined.allow(directory)?;
+        }
+        Ok(source)
     }
 
     /// The definition's name for messages.
@@ -93,16 +111,27 @@ impl Source {
         }
     }
 
-    /// What a kickstart includes is looked for as the reference does: from the working directory, then beside the
-    /// including file. Below `/tmp` it is what `%pre` left there, and nothing of the machine that builds.
-    fn local(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
-        if let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) {
-            return read_inside(pre, rest)
-                .map(|bytes| (path.to_owned(), bytes))
-                .map_err(|e| format!("{path}, as %pre left it: {}", plain(&e)));
+    /// What lies below `/tmp` is first what `%pre` left there.
+    fn local(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
+        let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) else {
+            return self.confined.include(path, from);
+        };
+        let left = fs::File::open(pre)
+            .and_then(|dir| read_beneath(&dir, Path::new(rest), ResolveFlags::empty()));
+        match left {
+            Ok(bytes) => Ok((path.to_owned(), bytes)),
+            Err(error) => self.confined.include(path, from).map_err(|_| LoadError {
+                message: format!("{path}, as %pre left it: {}", plain(&error)),
+                help: "let %pre make it: nothing else below /tmp can be included".to_owned(),
+            }),
         }
-        first_of(include_candidates(path, from).into_iter())
-            .map_err(|tried| format!("cannot read `{path}` ({tried})"))
+    }
+
+    /// The kickstart that the user named is read wherever its name leads.
+    fn is_named(&self, path: &str, from: &str) -> bool {
+        matches!(self.kind, Kind::Kickstart)
+            && from == self.name()
+            && self.path.file_name().is_some_and(|name| name == path)
     }
 
     /// Whether `%pre` makes the file.
@@ -113,9 +142,14 @@ impl Source {
 
 impl Files for Source {
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
+        if self.is_named(path, from) {
+            let read = read_regular(&self.path).map_err(|e| format!("{from}: {}", plain(&e)));
+            return read.map(|bytes| (from.to_owned(), bytes));
+        }
         // What the definition names lies beside it.
         let beside = Path::new(from).parent().unwrap_or(Path::new("")).join(path);
-        first_of(std::iter::once(beside.display().to_string()))
+        let beside = beside.display().to_string();
+        self.confined.read(&beside).map(|bytes| (beside, bytes))
     }
 
     fn include(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
@@ -127,21 +161,9 @@ impl Files for Source {
             None if is_url(from) && !self.is_of_pre(path) => {
                 Err(local_file_for_a_stranger(path, from))
             }
-            None => self.local(path, from).map_err(LoadError::not_found),
+            None => self.local(path, from),
         }
     }
-}
-
-/// The first of several places that has a file.
-fn first_of(places: impl Iterator<Item = String>) -> Result<(String, Vec<u8>), String> {
-    let mut tried = Vec::new();
-    for place in places {
-        match read_regular(Path::new(&place)) {
-            Ok(bytes) => return Ok((place, bytes)),
-            Err(error) => tried.push(format!("{place}: {}", plain(&error))),
-        }
-    }
-    Err(tried.join("; "))
 }
 
 /// Only regular files: opening a pipe could wait forever, and a device may have no end.
@@ -153,28 +175,6 @@ fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path)?;
     file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Reads a file below a directory whose content is untrusted: no link leads out of it.
-fn read_inside(dir: &Path, file: &str) -> std::io::Result<Vec<u8>> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-    use std::io::Read;
-    let dir = fs::File::open(dir)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = openat2(
-        &dir,
-        file,
-        flags,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    )?;
-    let mut file = fs::File::from(opened);
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.by_ref().take(LARGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -149,7 +149,8 @@ pub fn lock(
 
 /// Reads a definition, as far as that goes before its `%pre` scripts.
 fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
-    let source = Source::open(&request.definition, web(request, cancel))?;
+    let allowed = &request.input.include_path;
+    let source = Source::open(&request.definition, allowed, web(request, cancel))?;
     let first = checked(source.lower(&Input {
         before_pre: true,
         ..request.input.clone()

@@ -1,6 +1,6 @@
 //! `kiln plan`: what a build would do, without doing it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_plan::{Input, Lowered};
 use kiln_rootfs::configure;
@@ -18,6 +18,8 @@ pub struct Planned {
     pub lowered: Lowered,
     /// Each layer's commands as changes of the root, and what is to be said about them; in the order of the layers.
     pub commands: Vec<configure::Lowered>,
+    /// Directories beside the definition's own that it may read.
+    pub include_path: Vec<PathBuf>,
 }
 
 /// Lowers a definition and refuses it as a build would; the warnings are among the result's problems.
@@ -27,7 +29,8 @@ pub struct Planned {
 /// # Errors
 /// The definition cannot be read or is wrong.
 pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
-    let source = Source::open(definition, Web::new(Access::planning(), None))?;
+    let web = Web::new(Access::planning(), None);
+    let source = Source::open(definition, &input.include_path, web)?;
     let lowered = checked(source.lower(&Input {
         before_pre: true,
         ..input.clone()
@@ -37,5 +40,9 @@ pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
         .as_ref()
         .map(lower_commands)
         .unwrap_or_default();
-    Ok(Planned { lowered, commands })
+    Ok(Planned {
+        lowered,
+        commands,
+        include_path: source.include_path,
+    })
 }

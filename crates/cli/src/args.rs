@@ -124,6 +124,10 @@ pub(crate) struct DefinitionArgs {
     /// Partition table
     #[arg(long, value_enum, value_name = "TABLE")]
     pub(crate) layout: Option<Layout>,
+    /// A further directory that the definition may read files from; may be
+    /// repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) include_path: Vec<PathBuf>,
 }
 
 /// Partition table.
@@ -229,6 +233,10 @@ pub(crate) struct CheckArgs {
     /// Follow %include
     #[arg(short = 'i', long = "followincludes")]
     pub(crate) follow_includes: bool,
+    /// A further directory that files may be included from; may be
+    /// repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) include_path: Vec<PathBuf>,
     /// No network: an %include that names an address is an error
     #[arg(long)]
     pub(crate) offline: bool,
@@ -240,6 +248,10 @@ pub(crate) struct FlattenArgs {
     /// A kickstart file; `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// A further directory that files may be included from; may be
+    /// repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) include_path: Vec<PathBuf>,
     /// No network: an %include that names an address is an error
     #[arg(long)]
     pub(crate) offline: bool,

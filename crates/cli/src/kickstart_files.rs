@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kiln_build::confined::Confined;
 use kiln_build::web::{Access, Web, local_file_for_a_stranger};
 use kiln_build::{Failure, FailureKind};
 use kiln_kickstart::{LoadError, Loaded, Loader, Version, include_candidates, is_url};
@@ -71,56 +72,47 @@ pub(crate) fn version(name: Option<&str>) -> Result<Version, Failure> {
     })
 }
 
-/// Brings included files from the file system and from the network.
-pub(crate) struct FileLoader(Web);
+/// How texts are brought from the network: with the user's proxies, or not at all.
+pub(crate) fn web(offline: bool, settings: &Settings) -> Web {
+    let access = if offline {
+        Access::offline()
+    } else {
+        Access::Online(settings.proxies())
+    };
+    Web::new(access, None)
+}
+
+/// Brings what a kickstart file includes.
+pub(crate) struct FileLoader {
+    web: Web,
+    files: Confined,
+}
 
 impl FileLoader {
-    /// A loader whose transfers use the user's proxies, or which refuses addresses.
-    pub(crate) fn new(offline: bool, settings: &Settings) -> Self {
-        let access = if offline {
-            Access::offline()
-        } else {
-            Access::Online(settings.proxies())
-        };
-        FileLoader(Web::new(access, None))
+    /// A loader for what a file named on the command line includes; `include_path` are further directories.
+    pub(crate) fn new(web: &Web, file: &Path, include_path: &[PathBuf]) -> Result<Self, Failure> {
+        let mut files = Confined::new(file.parent().unwrap_or(Path::new("")))?;
+        for directory in include_path {
+            files.allow(directory)?;
+        }
+        Ok(FileLoader {
+            web: web.clone(),
+            files,
+        })
     }
 }
 
 impl Loader for FileLoader {
     fn load(&mut self, path: &str, from: &str) -> Result<Loaded, LoadError> {
-        let mut tried = Vec::new();
-        for candidate in include_candidates(path, from) {
-            if is_url(&candidate) {
-                let bytes = self.0.text(&candidate)?;
-                return Ok(Loaded {
-                    name: candidate,
-                    bytes,
-                });
+        let candidates = include_candidates(path, from);
+        let (name, bytes) = match candidates.into_iter().find(|c| is_url(c)) {
+            Some(url) => {
+                let bytes = self.web.text(&url)?;
+                (url, bytes)
             }
-            if is_url(from) {
-                return Err(local_file_for_a_stranger(path, from));
-            }
-            match read_include(Path::new(&candidate)) {
-                Ok(bytes) => {
-                    return Ok(Loaded {
-                        name: candidate,
-                        bytes,
-                    });
-                }
-                Err(error) => tried.push(format!("{candidate}: {}", plain(&error))),
-            }
-        }
-        Err(LoadError::not_found(format!(
-            "cannot read `{path}` ({})",
-            tried.join("; ")
-        )))
+            None if is_url(from) => return Err(local_file_for_a_stranger(path, from)),
+            None => self.files.include(path, from)?,
+        };
+        Ok(Loaded { name, bytes })
     }
-}
-
-/// Only regular files: opening a pipe could wait forever.
-fn read_include(path: &Path) -> io::Result<Vec<u8>> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    File::open(path).and_then(read_all)
 }

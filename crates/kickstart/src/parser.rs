@@ -528,8 +528,13 @@ impl Parser<'_> {
         let from = self.kickstart.file_name(span.file).to_owned();
         match self.loader.load(path, &from) {
             Err(error) => {
+                // What `%pre` makes it makes there; a caller that has not run it yet knows better than this error.
+                let code = match path.starts_with("/tmp/") {
+                    true => "include-of-pre",
+                    false => "missing-include",
+                };
                 self.report
-                    .error_help("missing-include", span, error.message, error.help);
+                    .error_help(code, span, error.message, error.help);
             }
             Ok(loaded) if self.is_loop(&loaded.name) => self.report_loop(&loaded.name, span),
             Ok(loaded) => self.file(loaded, Some(span), mode),

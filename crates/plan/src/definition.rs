@@ -17,6 +17,9 @@ pub struct Definition {
     /// Kickstart files, lowest layer first.
     #[serde(default)]
     pub layers: Vec<String>,
+    /// Directories beside its own from which the definition may read layers, includes and keys; relative to it.
+    #[serde(default)]
+    pub include_path: Vec<String>,
     /// Repositories beside those of the kickstart files.
     #[serde(default, rename = "repository")]
     pub repositories: Vec<RepositoryDefinition>,

@@ -12,6 +12,6 @@ mod problem;
 
 pub use definition::{Definition, ProfileDefinition, RepositoryDefinition};
 pub use hash::{Hasher, Id};
-pub use lower::{Files, Input, Lowered, lower, lower_text};
+pub use lower::{Files, Input, Lowered, include_path, lower, lower_text};
 pub use model::*;
 pub use problem::Problem;

@@ -5,6 +5,8 @@ mod disk;
 mod profile;
 mod repositories;
 
+use std::path::PathBuf;
+
 use kiln_kickstart::{
     Command, Item, Kickstart, LoadError, Loaded, Loader, Options, Script, ScriptKind, Severity,
     Version,
@@ -44,7 +46,9 @@ pub struct Input {
     pub layout: Option<String>,
     /// `--format`
     pub formats: Option<Vec<String>>,
-    /// `%pre` has not run yet: an include that is not there may come from it.
+    /// `--include-path`: directories beside the definition's own that it may read.
+    pub include_path: Vec<PathBuf>,
+    /// `%pre` has not run yet: an include below `/tmp` that is not there may come from it.
     pub before_pre: bool,
 }
 
@@ -59,6 +63,11 @@ pub struct Lowered {
     pub pre_scripts: Vec<Located<Script>>,
     /// `%onerror` and `%traceback` scripts in order.
     pub other_scripts: Vec<Located<Script>>,
+}
+
+/// What a `kiln.toml` says about `include-path`; nothing where it cannot be read, which lowering it reports.
+pub fn include_path(text: &str) -> Vec<String> {
+    toml::from_str::<Definition>(text).map_or_else(|_| Vec::new(), |d| d.include_path)
 }
 
 /// Lowers a `kiln.toml`. `name` is the file's name for messages.
@@ -241,7 +250,7 @@ impl Lowering<'_> {
                 hints: diagnostic.help.clone(),
                 rendered: Some(kiln_kickstart::render(kickstart, diagnostic)),
             };
-            if self.input.before_pre && diagnostic.code == "missing-include" {
+            if self.input.before_pre && diagnostic.code == "include-of-pre" {
                 self.missing.push(problem);
             } else {
                 self.problems.push(problem);

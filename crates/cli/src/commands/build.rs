@@ -68,6 +68,7 @@ pub(crate) fn input(args: &DefinitionArgs) -> Input {
             Layout::Gpt => "gpt".to_owned(),
             Layout::Mbr => "mbr".to_owned(),
         }),
+        include_path: args.include_path.clone(),
         ..Input::default()
     }
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use kiln_build::Failure;
-use kiln_kickstart::{Diagnostic, Options, Parsed, Severity, parse};
+use kiln_build::web::Web;
+use kiln_kickstart::{Diagnostic, Item, Options, Parsed, ScriptKind, Severity, parse};
 use serde::Serialize;
 
 use super::Context;
 use crate::args::CheckArgs;
-use crate::kickstart_files::{FileLoader, read, version};
+use crate::kickstart_files::{FileLoader, read, version, web};
 use crate::output;
 use crate::render::diagnostic;
 use crate::render::style::{Palette, paint};
@@ -51,11 +52,15 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     let mut options = Options::new(version(args.version.as_deref())?);
     options.follow_includes = args.follow_includes;
     let palette = Palette::new(context.settings.stdout_color);
-    let mut loader = FileLoader::new(args.offline, &context.settings);
+    let web = web(args.offline, &context.settings);
     let verdicts: Vec<Verdict> = args
         .files
         .iter()
-        .map(|file| check(file, &options, &mut loader, &palette))
+        .map(|file| {
+            check(file, args, &options, &web)
+                .map(|(name, parsed)| verdict(name, &parsed, &palette))
+                .unwrap_or_else(|failure| unreadable(&failure, file, &palette))
+        })
         .collect();
     if args.json {
         output::print_json(&verdicts)?;
@@ -72,14 +77,20 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     Ok(u8::from(!verdicts.iter().all(|verdict| verdict.ok)))
 }
 
-fn check(file: &Path, options: &Options, loader: &mut FileLoader, palette: &Palette) -> Verdict {
-    match read(file) {
-        Ok(text) => {
-            let parsed = parse(&text.name, &text.bytes, options, loader);
-            verdict(text.name, &parsed, palette)
-        }
-        Err(failure) => unreadable(&failure, file, palette),
+fn check(
+    file: &Path,
+    args: &CheckArgs,
+    options: &Options,
+    web: &Web,
+) -> Result<(String, Parsed), Failure> {
+    let text = read(file)?;
+    let mut loader = FileLoader::new(web, file, &args.include_path)?;
+    let mut parsed = parse(&text.name, &text.bytes, options, &mut loader);
+    let is_pre = |item: &Item| matches!(item, Item::Script(s) if s.kind == ScriptKind::Pre);
+    if parsed.kickstart.items.iter().any(is_pre) {
+        parsed.diagnostics.retain(|d| d.code != "include-of-pre");
     }
+    Ok((text.name, parsed))
 }
 
 fn verdict(file: String, parsed: &Parsed, palette: &Palette) -> Verdict {

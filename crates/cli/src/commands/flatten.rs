@@ -5,7 +5,7 @@ use kiln_kickstart::{Options, Severity, flatten, parse};
 
 use super::Context;
 use crate::args::FlattenArgs;
-use crate::kickstart_files::{FileLoader, read, version};
+use crate::kickstart_files::{FileLoader, read, version, web};
 use crate::output;
 use crate::render::diagnostic;
 use crate::render::style::Palette;
@@ -19,7 +19,11 @@ pub(crate) fn run(args: &FlattenArgs, context: &Context<'_>) -> Result<u8, Failu
         &text.name,
         &text.bytes,
         &Options::new(version),
-        &mut FileLoader::new(args.offline, &context.settings),
+        &mut FileLoader::new(
+            &web(args.offline, &context.settings),
+            &args.file,
+            &args.include_path,
+        )?,
     );
     write_stderr(&diagnostic::render_all(
         &parsed,

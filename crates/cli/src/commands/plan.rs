@@ -1,6 +1,7 @@
 //! `kiln plan DEF`
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use kiln_build::{Event, Failure, FailureKind};
 use kiln_plan::{Plan, Problem, RpmSource};
@@ -22,6 +23,8 @@ struct Shown<'a> {
     id: String,
     #[serde(flatten)]
     plan: &'a Plan,
+    /// Directories beside the definition's own that it may read.
+    include_path: &'a [PathBuf],
     /// Scripts that run before the definition is read for good.
     first: Vec<Line>,
     work: Vec<LayerLines>,
@@ -47,6 +50,7 @@ pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure>
     let shown = Shown {
         id: plan.id().to_string(),
         plan,
+        include_path: &planned.include_path,
         first: lowered.pre_scripts.iter().map(lines::script).collect(),
         work: layers
             .map(|(layer, commands)| lines::of_layer(layer, commands, &plan.target))
@@ -88,6 +92,10 @@ fn describe(shown: &Shown<'_>) -> String {
         ),
     );
     line(&mut out, 0, &format!("plan {}", shown.id));
+    for directory in shown.include_path {
+        let directory = format!("it may also read files in {}", directory.display());
+        line(&mut out, 0, &directory);
+    }
     repositories(&mut out, plan);
     if !plan.system.packages.is_empty() {
         line(&mut out, 0, "Kiln adds:");

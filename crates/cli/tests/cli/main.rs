@@ -1,6 +1,7 @@
 //! The `kiln` binary from outside, without anything of this machine: cleared environment, own directories, fixed time.
 
 mod check;
+mod confined;
 mod failures;
 mod harness;
 mod includes;
