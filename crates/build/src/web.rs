@@ -59,6 +59,7 @@ type Known = BTreeMap<String, Result<Vec<u8>, LoadError>>;
 pub struct Web {
     access: Access,
     cancel: Option<Cancel>,
+    deadline: Duration,
     known: Arc<Mutex<Known>>,
 }
 
@@ -68,6 +69,7 @@ impl Web {
         Web {
             access,
             cancel,
+            deadline: DEADLINE,
             known: Arc::default(),
         }
     }
@@ -113,6 +115,8 @@ impl Web {
             stall_timeout: Duration::from_secs(15),
             attempts: 3,
             backoff_max: Duration::from_secs(2),
+            // Nothing vouches for the text, so its end must be known.
+            unframed: false,
             proxies: proxies.clone(),
             ..FetchOptions::default()
         };
@@ -123,7 +127,10 @@ impl Web {
             Ok(Fetched::New { bytes, .. }) => Ok(bytes),
             Ok(Fetched::NotModified) => Ok(Vec::new()),
             Err(_) if token.is_cancelled() => Err(LoadError {
-                message: format!("`{url}` did not come within {} seconds", DEADLINE.as_secs()),
+                message: format!(
+                    "`{url}` did not come within {} seconds",
+                    self.deadline.as_secs_f32()
+                ),
                 help: "fetch the file and include it by its path".to_owned(),
             }),
             Err(error) => Err(refused(&error)),
@@ -132,7 +139,7 @@ impl Web {
 
     /// Runs a transfer that a cancelled build or the deadline ends.
     fn within<T>(&self, token: &CancelToken, work: impl FnOnce() -> T) -> T {
-        let until = Instant::now() + DEADLINE;
+        let until = Instant::now() + self.deadline;
         let stopped = || self.cancel.as_ref().is_some_and(Cancel::is_cancelled);
         thread::scope(|scope| {
             let (done, waiting) = channel::<()>();
@@ -182,7 +189,70 @@ pub fn local_file_for_a_stranger(path: &str, from: &str) -> LoadError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
+
+    /// A server on the loopback interface that answers every request with these bytes, one each 20 ms, and no length.
+    fn without_length(head: &'static str, body: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let _ = stream.write_all(head.as_bytes());
+                for byte in body.as_bytes() {
+                    if stream.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        format!("http://{address}/lab.ks")
+    }
+
+    fn impatient() -> Web {
+        Web {
+            deadline: Duration::from_millis(500),
+            ..Web::new(Access::Online(Proxies::default()), None)
+        }
+    }
+
+    const KICKSTART: &str = "rootpw --lock\nfirewall --enabled --service=ssh\nlang de_DE.UTF-8\n";
+
+    #[test]
+    fn a_text_that_the_deadline_cuts_is_an_error() {
+        let url = without_length(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\n",
+            KICKSTART,
+        );
+        let error = impatient().text(&url).expect_err("cut");
+        assert!(
+            error.message.contains(&url) && error.message.contains("within 0.5 seconds"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_text_whose_end_nobody_can_tell_is_an_error() {
+        for head in [
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n",
+        ] {
+            let url = without_length(head, KICKSTART);
+            let error = impatient().text(&url).expect_err("without a length");
+            assert!(
+                error.message.contains(&url) && error.message.contains("without a length"),
+                "{error:?}"
+            );
+            assert!(error.help.contains("Content-Length"), "{error:?}");
+        }
+        let short = without_length("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", "lang C\n");
+        let error = Web::new(Access::Online(Proxies::default()), None).text(&short);
+        assert!(error.is_err(), "shorter than promised");
+    }
 
     #[test]
     fn refusals_name_the_address_and_the_way_out() {

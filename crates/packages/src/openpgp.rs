@@ -86,11 +86,11 @@ impl Keyring {
     }
 
     fn add(&mut self, block: &[u8]) -> Result<()> {
-        let damaged = |ring: &Self, error: pgp::errors::Error| ring.unreadable(error.to_string());
-        let (keys, _) =
-            SignedPublicKey::from_reader_many_buf(block).map_err(|e| damaged(self, e))?;
+        let damaged =
+            |ring: &Self| ring.unreadable("it is damaged, or no OpenPGP certificate".into());
+        let (keys, _) = SignedPublicKey::from_reader_many_buf(block).map_err(|_| damaged(self))?;
         for key in keys {
-            let key = key.map_err(|e| damaged(self, e))?;
+            let key = key.map_err(|_| damaged(self))?;
             self.certificates.push(key);
         }
         Ok(())
@@ -122,8 +122,9 @@ impl Keyring {
             )
         };
         let text = std::str::from_utf8(bytes).map_err(|_| broken("it is not UTF-8 text".into()))?;
-        let (message, _) =
-            CleartextSignedMessage::from_string(text).map_err(|e| broken(e.to_string()))?;
+        // What the parser has to say is its own structure, and pages of it.
+        let (message, _) = CleartextSignedMessage::from_string(text)
+            .map_err(|_| broken("its text or its signature block is damaged or cut".into()))?;
         let signed = message.signed_text();
         let signer = self.judge(what, message.signatures(), signed.as_bytes(), now)?;
         Ok((signed.replace("\r\n", "\n"), signer))
@@ -140,10 +141,10 @@ impl Keyring {
         signature: &[u8],
         now: SystemTime,
     ) -> Result<Signer> {
-        let broken = |e: pgp::errors::Error| {
+        let broken = |_: pgp::errors::Error| {
             Error::new(
                 ErrorKind::BadSignature,
-                format!("the signature of {what} is not valid OpenPGP: {e}"),
+                format!("the signature of {what} is not valid OpenPGP: it is damaged or cut"),
             )
         };
         let (parsed, _) = DetachedSignature::from_reader_many_buf(signature).map_err(broken)?;

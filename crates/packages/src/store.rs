@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::Wanted;
+use crate::fetch::{Deadline, Wanted};
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
 /// A file to have in the store.
@@ -189,7 +189,7 @@ impl DownloadStore {
             sha256: item.sha256,
         };
         fetcher
-            .resume_into(&wanted, &mut partial.file, arrived)
+            .resume_into(&wanted, &mut partial.file, arrived, &Deadline::none())
             .map_err(|error| {
                 let full = error.kind() == ErrorKind::DiskFull;
                 if full {

@@ -38,6 +38,8 @@ pub enum Fault {
         /// Bytes in a second.
         rate: u64,
     },
+    /// The answer says nothing of its length: the connection's end is the body's.
+    NoLength,
     /// `Range` is ignored: always the whole file.
     NoRange,
     /// Every request is sent on to another URL.
@@ -77,7 +79,7 @@ impl Rule {
 
     /// Reads `PATTERN=FAULT[:ARGUMENT[:ARGUMENT]][@TIMES]`, as the `kiln-mirror` command line has it:
     /// `404`, `status:503`, `close`, `stall:BYTES:SECONDS`, `truncate:BYTES`, `short:BYTES`, `flip:OFFSET`,
-    /// `slow:BYTES-PER-SECOND`, `norange`, `redirect:URL`, `replace:TEXT`.
+    /// `slow:BYTES-PER-SECOND`, `nolength`, `norange`, `redirect:URL`, `replace:TEXT`.
     ///
     /// # Errors
     /// A sentence.
@@ -128,6 +130,7 @@ impl Rule {
             "slow" => Fault::Slow {
                 rate: number(argument)?.max(1),
             },
+            "nolength" => Fault::NoLength,
             "norange" => Fault::NoRange,
             "redirect" => Fault::Redirect(argument.to_owned()),
             "replace" => Fault::Replace(argument.as_bytes().to_vec()),

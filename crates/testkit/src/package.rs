@@ -115,7 +115,7 @@ impl Entry {
         }
     }
 
-    /// A fifo, device, or whatever the type says.
+    /// A fifo, device, or whatever the type says; a sparse file (`S`) has a hole of 4 GiB and no content.
     pub fn special(path: &str, kind: tar::EntryType) -> Self {
         Entry::new(path, kind, 0o644)
     }
@@ -287,6 +287,12 @@ fn tar_of(entries: &[Entry]) -> Vec<u8> {
         header.set_gid(entry.owner.1);
         header.set_mtime(entry.mtime);
         header.set_size(entry.content.len() as u64);
+        if let (tar::EntryType::GNUSparse, Some(gnu)) = (entry.kind, header.as_gnu_mut()) {
+            // A hole of 4 GiB.
+            gnu.realsize[..11].copy_from_slice(b"40000000000");
+            gnu.sparse[0].offset[..11].copy_from_slice(b"40000000000");
+            gnu.sparse[0].numbytes[..1].copy_from_slice(b"0");
+        }
         raw(&mut builder, &mut header, entry);
     }
     builder.into_inner().expect("a tar archive in memory")

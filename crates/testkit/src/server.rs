@@ -96,6 +96,8 @@ struct Answer {
     /// Silence before the cut.
     silence: Duration,
     rate: Option<u64>,
+    /// Whether headers leave the length out.
+    unframed: bool,
 }
 
 impl Answer {
@@ -107,6 +109,7 @@ impl Answer {
             cut: None,
             silence: Duration::ZERO,
             rate: None,
+            unframed: false,
         }
     }
 }
@@ -184,6 +187,7 @@ fn apply(shared: &Shared, head: &Head, faults: &[Fault]) -> Answer {
             Fault::Truncate { after } => answer.cut = Some(*after),
             Fault::Stall { after, time } => (answer.cut, answer.silence) = (Some(*after), *time),
             Fault::Slow { rate } => answer.rate = Some(*rate),
+            Fault::NoLength => answer.unframed = true,
             _ => {}
         }
     }
@@ -217,11 +221,11 @@ fn send(
     answer: &Answer,
     sent: &mut u64,
 ) -> std::io::Result<bool> {
-    let mut text = format!(
-        "HTTP/1.1 {} -\r\nContent-Length: {}\r\n",
-        answer.status,
-        answer.body.len()
-    );
+    let mut text = format!("HTTP/1.1 {} -\r\n", answer.status);
+    text += &match answer.unframed {
+        true => "Connection: close\r\n".to_owned(),
+        false => format!("Content-Length: {}\r\n", answer.body.len()),
+    };
     answer
         .headers
         .iter()
@@ -248,7 +252,7 @@ fn send(
         }
     }
     if answer.cut.is_none() {
-        return Ok(true);
+        return Ok(!answer.unframed);
     }
     let until = std::time::Instant::now() + answer.silence;
     stream.set_read_timeout(Some(Duration::from_millis(20)))?;

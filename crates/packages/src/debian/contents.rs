@@ -1,12 +1,24 @@
 //! What a package's data archive says, entry by entry and without writing anything.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::deb::malformed;
 use crate::{Error, Result};
+
+/// Bytes of the archive that lead to one entry: its header, long names and records. Names have at most 4 KiB, the extended
+/// attributes that Linux keeps at most 64 KiB.
+const MAX_HEADER: u64 = 1 << 20;
+
+/// Bytes of a name, as Linux has it (`PATH_MAX`).
+const MAX_NAME: usize = 4096;
+
+/// Entries of an archive. Debian's largest package has less than a tenth.
+const MAX_ENTRIES: u64 = 1 << 20;
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,25 +60,72 @@ pub(super) fn entries(
     data: impl Read,
     visit: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
-    each(name, data, |mut entry| {
-        let described = describe(&mut entry).map_err(|why| malformed(name, why))?;
-        visit(described, &mut entry)
+    each(name, data, |entry| {
+        let described = describe(entry).map_err(|why| malformed(name, why))?;
+        visit(described, entry)
     })
+}
+
+/// A tar stream that ends with an error where more is read between two entries than headers may have. Names and records
+/// are kept in memory by whoever reads them, however much their headers say, before an entry is shown.
+pub(super) struct Bounded<R> {
+    inner: R,
+    left: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if let Some(left) = self.left.get() {
+            let rest = left.checked_sub(read as u64);
+            self.left.set(Some(rest.ok_or_else(|| {
+                let why = format!(
+                    "the names and records before an entry have more than {MAX_HEADER} bytes"
+                );
+                std::io::Error::other(why)
+            })?));
+        }
+        Ok(read)
+    }
 }
 
 /// Goes through a tar stream; `name` is the package's, for messages.
 pub(super) fn each<R: Read>(
     name: &str,
     data: R,
-    mut visit: impl FnMut(tar::Entry<'_, R>) -> Result<()>,
+    mut visit: impl FnMut(&mut tar::Entry<'_, Bounded<R>>) -> Result<()>,
 ) -> Result<()> {
     let broken = |e: std::io::Error| match e.downcast::<Error>() {
         Ok(error) => error,
         Err(e) => malformed(name, format!("its data archive is broken ({e})")),
     };
-    let mut archive = tar::Archive::new(data);
+    let left = Rc::new(Cell::new(Some(MAX_HEADER)));
+    let mut archive = tar::Archive::new(Bounded {
+        inner: data,
+        left: Rc::clone(&left),
+    });
+    let mut seen = 0;
     for entry in archive.entries().map_err(broken)? {
-        visit(entry.map_err(broken)?)?;
+        let mut entry = entry.map_err(broken)?;
+        left.set(None);
+        seen += 1;
+        if seen > MAX_ENTRIES {
+            let why = format!("its data archive has more than {MAX_ENTRIES} entries");
+            return Err(malformed(name, why));
+        }
+        let link = entry.link_name_bytes().map_or(0, |target| target.len());
+        if entry.path_bytes().len().max(link) > MAX_NAME {
+            let shown = entry.path_bytes()[..entry.path_bytes().len().min(60)]
+                .escape_ascii()
+                .to_string();
+            return Err(malformed(
+                name,
+                format!("it has a name of more than {MAX_NAME} bytes ({shown}…)"),
+            ));
+        }
+        visit(&mut entry)?;
+        std::io::copy(&mut entry, &mut std::io::sink()).map_err(broken)?;
+        left.set(Some(MAX_HEADER));
     }
     Ok(())
 }
@@ -112,9 +171,7 @@ fn kind<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> std::result::Result<
         target.ok_or_else(|| format!("the link {} has no usable target", path.display()))
     };
     Ok(match entry.header().entry_type() {
-        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-            Kind::File(entry.size())
-        }
+        tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File(entry.size()),
         tar::EntryType::Directory => Kind::Directory,
         tar::EntryType::Symlink => Kind::Symlink(OsStr::from_bytes(&target()?).to_owned()),
         tar::EntryType::Link => {

@@ -30,8 +30,8 @@ use crate::{Error, ErrorKind, Result};
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: u64 = 60;
 
-/// Bound for one member of the control archive: maintainer scripts and lists are small.
-const MAX_CONTROL_FILE: u64 = 64 << 20;
+/// Bound for the whole control archive, unpacked: maintainer scripts and lists are small.
+const MAX_CONTROL: u64 = 64 << 20;
 
 /// An open `.deb`.
 #[derive(Debug)]
@@ -117,6 +117,31 @@ impl Deb {
         })
     }
 
+    /// Reads the control archive of the package that an index or a lock describes.
+    ///
+    /// # Errors
+    /// As [`Deb::control`]; [`ErrorKind::Malformed`] too if the package calls itself otherwise.
+    pub fn control_of(&self, name: &str, version: &str, architecture: &str) -> Result<Control> {
+        let control = self.control()?;
+        for (field, wanted) in [
+            ("Package", name),
+            ("Version", version),
+            ("Architecture", architecture),
+        ] {
+            let own = control.field(field).unwrap_or_default();
+            if own != wanted {
+                let own: String = own.chars().take(80).collect();
+                let why = format!(
+                    "its own control file says {field} {own:?}, but the repository's index says {wanted:?}"
+                );
+                return Err(malformed(&self.name, why).with_hint(
+                    "The repository's index does not describe its packages: tell whoever runs it, or use another repository.",
+                ));
+            }
+        }
+        Ok(control)
+    }
+
     /// Its name in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -129,8 +154,12 @@ impl Deb {
     pub fn control(&self) -> Result<Control> {
         let read = || -> std::io::Result<Control> {
             let mut control = Control::default();
-            for entry in tar::Archive::new(self.member(&self.control)?).entries()? {
-                let entry = entry?;
+            let plain = Ending {
+                inner: self.member(&self.control)?,
+                left: MAX_CONTROL,
+            };
+            for entry in tar::Archive::new(plain).entries()? {
+                let mut entry = entry?;
                 let path = entry.path()?.into_owned();
                 let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
                     continue;
@@ -144,7 +173,7 @@ impl Deb {
                 let look = (header.mode()? & 0o7777, mtime);
                 control.looks.insert(name.clone(), look);
                 let mut bytes = Vec::new();
-                entry.take(MAX_CONTROL_FILE).read_to_end(&mut bytes)?;
+                entry.read_to_end(&mut bytes)?;
                 control.files.insert(name, bytes);
             }
             Ok(control)
@@ -263,6 +292,23 @@ fn parse_header(header: &[u8; HEADER as usize]) -> Option<(String, u64)> {
     let name = text.get(..16)?.trim_end().trim_end_matches('/');
     let size = text.get(48..58)?.trim_end().parse().ok()?;
     Some((name.to_owned(), size))
+}
+
+/// A stream that may have so many bytes; one more is an error.
+struct Ending<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let rest = self.left.checked_sub(read as u64);
+        self.left = rest.ok_or_else(|| {
+            std::io::Error::other(format!("unpacked, it has more than {MAX_CONTROL} bytes"))
+        })?;
+        Ok(read)
+    }
 }
 
 /// A part of a file, read without moving the file's position.

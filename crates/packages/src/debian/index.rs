@@ -8,14 +8,14 @@ use super::decompress::Compression;
 use super::release::{Listed, Release};
 use super::repository::Repository;
 use crate::digest::Hasher;
-use crate::fetch::Wanted;
+use crate::fetch::{Deadline, Wanted};
 use crate::{Digest, Error, ErrorKind, Fetcher, Result};
 
 /// In the order of preference: small first, then quick to read. What `Release` lists but the mirror lacks is
 /// passed over (Debian lists the plain file and does not serve it).
 const ENDINGS: [&str; 4] = [".xz", ".zst", ".gz", ""];
 
-/// Bound for an index whose plain size `Release` does not say.
+/// Bound for an index, packed and plain. Debian's largest has 60 MiB.
 const MAX_PLAIN: u64 = 2 << 30;
 
 /// A verified package index on disk.
@@ -76,10 +76,11 @@ impl Index {
             other => {
                 let mut plain = Vec::new();
                 let reader = other.reader(&bytes[..]).map_err(failed)?;
-                reader
-                    .take(MAX_PLAIN)
-                    .read_to_end(&mut plain)
-                    .map_err(failed)?;
+                let mut reader = reader.take(MAX_PLAIN + 1);
+                reader.read_to_end(&mut plain).map_err(failed)?;
+                if plain.len() as u64 > MAX_PLAIN {
+                    return Err(too_large(&self.file_name()));
+                }
                 plain
             }
         };
@@ -155,6 +156,12 @@ fn missing(repository: &Repository, why: String) -> Error {
     .with_origin(&repository.origin)
 }
 
+fn too_large(name: &str) -> Error {
+    let message = format!("{name} has more than the {MAX_PLAIN} bytes that an index may have");
+    Error::new(ErrorKind::Malformed, message)
+        .with_hint("The repository itself is broken; tell its maintainers, or use another mirror.")
+}
+
 /// Has an index in `directory`, verified: from an earlier time, or from the mirror.
 pub(super) fn obtain(
     fetcher: &Fetcher,
@@ -172,6 +179,10 @@ pub(super) fn obtain(
         let Some(listed) = release.file(&file) else {
             continue;
         };
+        let plain = release.file(name).map_or(0, |plain| plain.size);
+        if listed.size.max(plain) > MAX_PLAIN {
+            return Err(too_large(&file));
+        }
         match download(fetcher, repository, release, &file, listed, directory) {
             Ok(path) => return finish(release, name, ending, listed, &path, directory),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -233,13 +244,14 @@ fn download(
         .truncate(false)
         .open(&partial)
         .map_err(failed)?;
+    let deadline = Deadline::after(fetcher.options().file_deadline);
     let mut fetch = |url: &str| {
         let wanted = Wanted {
             url,
             size: listed.size,
             sha256: listed.sha256,
         };
-        fetcher.resume_into(&wanted, &mut out, &|_| ())
+        fetcher.resume_into(&wanted, &mut out, &|_| (), &deadline)
     };
     let outcome = match by_hash.map(|url| fetch(&url)) {
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => fetch(&by_name),

@@ -69,13 +69,16 @@ impl Release {
             label: get("Label").unwrap_or_default().to_owned(),
             suite: get("Suite").unwrap_or_default().to_owned(),
             codename: get("Codename").unwrap_or_default().to_owned(),
-            date: time(date).ok_or_else(|| bad(format!("the Date {date:?} cannot be read")))?,
+            date: time(date)
+                .ok_or_else(|| bad(format!("the Date {:?} cannot be read", shortened(date))))?,
             valid_until: match get("Valid-Until") {
                 None => None,
-                Some(end) => Some(
-                    time(end)
-                        .ok_or_else(|| bad(format!("the Valid-Until {end:?} cannot be read")))?,
-                ),
+                Some(end) => Some(time(end).ok_or_else(|| {
+                    bad(format!(
+                        "the Valid-Until {:?} cannot be read",
+                        shortened(end)
+                    ))
+                })?),
             },
             by_hash: get("Acquire-By-Hash") == Some("yes"),
             separate_all: architectures.iter().any(|a| a == "all")
@@ -100,12 +103,20 @@ impl Release {
     }
 }
 
+/// What a message shows of a text that may have any length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// Lines of digest, size and path.
 fn files(list: &str) -> Result<HashMap<String, Listed>, String> {
     let lines = list.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            let bad = || format!("the SHA256 line {line:?} cannot be read");
+            let bad = || format!("the SHA256 line {:?} cannot be read", shortened(line));
             let mut words = line.split_ascii_whitespace();
             let sha256 = words.next().and_then(|w| w.parse().ok()).ok_or_else(bad)?;
             let size = words.next().and_then(|w| w.parse().ok()).ok_or_else(bad)?;

@@ -194,14 +194,14 @@ pub(super) fn unpack(name: &str, data: impl Read, root: &Path, owners: Owners) -
         buffer: vec![0; 128 << 10],
         done: Unpacked::default(),
     };
-    each(name, data, |mut entry| {
+    each(name, data, |entry| {
         let bytes = entry.path_bytes();
         let path = inner_path(&bytes).ok_or_else(|| {
             let shown = bytes.escape_ascii().to_string();
             malformed(name, format!("it has the path {shown:?}"))
         })?;
         unpacker
-            .entry(&path, &mut entry)
+            .entry(&path, entry)
             .map_err(|failure| failure.into_error(name, &path))
     })?;
     unpacker
@@ -285,7 +285,7 @@ impl Unpacker {
         let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
         self.done.entries += 1;
         match entry.header().entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
                 self.file(&parent, name, entry, &attributes)
             }
             tar::EntryType::Directory => self.make_directory(&parent, path, name, attributes),

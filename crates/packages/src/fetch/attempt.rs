@@ -1,6 +1,6 @@
 //! One try of a transfer and whether another one makes sense.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Timeout;
 
@@ -130,27 +130,67 @@ fn hint(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or fails too often without getting further.
+/// When one file must be complete.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    allowed: Duration,
+    until: Option<Instant>,
+}
+
+impl Deadline {
+    /// From now on.
+    pub(crate) fn after(allowed: Duration) -> Self {
+        Deadline {
+            allowed,
+            until: Instant::now().checked_add(allowed),
+        }
+    }
+
+    /// For files of any size, which only must not stall.
+    pub(crate) fn none() -> Self {
+        Deadline {
+            allowed: Duration::MAX,
+            until: None,
+        }
+    }
+
+    /// An error once it is over.
+    pub(crate) fn check(&self, url: &str) -> Result<(), Attempt> {
+        if self.until.is_none_or(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let seconds = self.allowed.as_secs_f64();
+        let message = format!("{} did not come within {seconds} seconds", shown(url));
+        Err(Attempt::last(Error::new(ErrorKind::Stalled, message).with_hint(
+            "The server is too slow, or keeps the connection open on purpose: use another mirror.",
+        )))
+    }
+}
+
+/// Runs `attempt` until it succeeds, fails for good, fails too often without getting further, or the deadline for `url`
+/// is over. What a cancelled attempt brought never counts: the cancellation shuts its connection, which looks like an end.
 pub(crate) fn retrying<T>(
     options: &FetchOptions,
     cancel: &CancelToken,
+    (url, deadline): (&str, &Deadline),
     mut attempt: impl FnMut() -> Result<T, Attempt>,
 ) -> Result<T> {
     let allowed = options.attempts.max(1);
     let (mut fruitless, mut total) = (0, 0);
     loop {
         cancel.check()?;
-        let failed = match attempt() {
+        let outcome = attempt();
+        cancel.check()?;
+        let failed = match outcome {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
-        // A transfer that was shut down by the cancellation looks like a broken connection.
-        cancel.check()?;
         total += 1;
         fruitless = if failed.progressed { 1 } else { fruitless + 1 };
         if !failed.retry || fruitless >= allowed || total >= allowed.saturating_mul(8) {
             return Err(failed.error);
         }
+        deadline.check(url).map_err(|late| late.error)?;
         let doubled = options.backoff.saturating_mul(1 << (fruitless - 1).min(10));
         cancel.sleep(failed.wait.unwrap_or(doubled).min(options.backoff_max))?;
     }

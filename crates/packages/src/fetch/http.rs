@@ -254,6 +254,8 @@ fn opened(url: &str, from: u64, response: Response<Body>) -> Result<Opened, Atte
     let status = response.status().as_u16();
     let modified = text(header::LAST_MODIFIED);
     let length = text(header::CONTENT_LENGTH).and_then(|v| v.parse::<u64>().ok());
+    let chunked =
+        text(header::TRANSFER_ENCODING).is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
     let range = text(header::CONTENT_RANGE);
     let wait = text(header::RETRY_AFTER)
         .and_then(|v| v.parse().ok())
@@ -275,6 +277,7 @@ fn opened(url: &str, from: u64, response: Response<Body>) -> Result<Opened, Atte
     Ok(Opened {
         start,
         length,
+        framed: chunked || length.is_some(),
         modified,
         body: Some(body),
         not_modified: false,

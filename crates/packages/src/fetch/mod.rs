@@ -13,6 +13,7 @@ pub(crate) mod url;
 use std::fs::File;
 use std::io::Read;
 
+pub(crate) use attempt::Deadline;
 use attempt::{Attempt, retrying};
 pub use options::{FetchOptions, Proxies};
 pub(crate) use transfer::Wanted;
@@ -47,6 +48,8 @@ struct Opened {
     start: u64,
     /// Length of the whole file, if the server says it.
     length: Option<u64>,
+    /// Whether the answer says where it ends: an end before that is an error, not the end.
+    framed: bool,
     modified: Option<String>,
     /// `None`: the answer has no use (a range it cannot serve) or `not_modified`.
     body: Option<Box<dyn Read>>,
@@ -58,6 +61,7 @@ impl Opened {
         Opened {
             start: 0,
             length: None,
+            framed: false,
             modified: None,
             body: None,
             not_modified: false,
@@ -94,15 +98,17 @@ impl Fetcher {
     /// `since` is the `modified` text of an earlier answer.
     ///
     /// # Errors
-    /// Any network kind; [`ErrorKind::Refused`] if it has more than `limit` bytes.
+    /// Any network kind; [`ErrorKind::Refused`] if it has more than `limit` bytes, or no length where
+    /// [`FetchOptions::unframed`] wants one.
     pub fn bytes(&self, url: &str, limit: u64, since: Option<&str>) -> Result<Fetched> {
-        retrying(&self.options, &self.cancel, || {
+        let deadline = Deadline::after(self.options.file_deadline);
+        retrying(&self.options, &self.cancel, (url, &deadline), || {
             let opened = self.open(url, 0, since)?;
             let modified = opened.modified.clone();
             if opened.not_modified && since.is_some() {
                 return Ok(Fetched::NotModified);
             }
-            let bytes = transfer::into_memory(&self.options, url, opened, limit)?;
+            let bytes = transfer::into_memory(&self.options, url, opened, limit, &deadline)?;
             Ok(Fetched::New { bytes, modified })
         })
     }
@@ -117,9 +123,11 @@ impl Fetcher {
         wanted: &Wanted,
         file: &mut File,
         arrived: &dyn Fn(i64),
+        deadline: &Deadline,
     ) -> Result<()> {
-        let mut state = transfer::Partial::examine(wanted, file, arrived)?;
-        retrying(&self.options, &self.cancel, || state.advance(self))
+        let mut state = transfer::Partial::examine(wanted, file, arrived, deadline)?;
+        let until = (wanted.url, deadline);
+        retrying(&self.options, &self.cancel, until, || state.advance(self))
     }
 
     fn open(&self, url: &str, from: u64, since: Option<&str>) -> Result<Opened, Attempt> {
@@ -172,6 +180,7 @@ fn open_file(url: &str, from: u64) -> Result<Opened, Attempt> {
     Ok(Opened {
         start,
         length,
+        framed: true,
         modified: None,
         body,
         not_modified: false,

@@ -15,6 +15,11 @@ pub struct FetchOptions {
     pub backoff: Duration,
     /// Longest wait between two tries, also where the server asks for more.
     pub backoff_max: Duration,
+    /// Longest time for one small file or one index, with all its tries: a server that never stalls may still never end.
+    pub file_deadline: Duration,
+    /// Whether a small file may come without a length, so that nobody can tell whether it is complete. Only for what is
+    /// verified afterwards.
+    pub unframed: bool,
     /// Files fetched at the same time; at least 1.
     pub parallel: usize,
     /// Proxies.
@@ -38,6 +43,8 @@ impl Default for FetchOptions {
             attempts: 5,
             backoff: Duration::from_millis(500),
             backoff_max: Duration::from_secs(15),
+            file_deadline: Duration::from_secs(30 * 60),
+            unframed: true,
             parallel: 6,
             proxies: Proxies::default(),
             offline: false,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Instant;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Deadline};
 use super::url::shown;
 use super::{Fetcher, Opened};
 use crate::digest::Hasher;
@@ -26,10 +26,14 @@ pub(super) fn into_memory(
     url: &str,
     opened: Opened,
     limit: u64,
+    deadline: &Deadline,
 ) -> Result<Vec<u8>, Attempt> {
     let mut bytes = Vec::new();
     let length = opened.length;
-    pump(options, url, opened, |piece| {
+    if opened.body.is_some() && !opened.framed && !options.unframed {
+        return Err(unframed(url));
+    }
+    pump(options, url, opened, deadline, |piece| {
         bytes.extend_from_slice(piece);
         if bytes.len() as u64 > limit {
             let message = format!(
@@ -53,6 +57,7 @@ fn pump(
     options: &FetchOptions,
     url: &str,
     opened: Opened,
+    deadline: &Deadline,
     mut take: impl FnMut(&[u8]) -> Result<(), Attempt>,
 ) -> Result<(), Attempt> {
     let Some(mut body) = opened.body else {
@@ -69,6 +74,7 @@ fn pump(
             Err(error) => return Err(Attempt::body(url, error)),
         };
         take(&buffer[..read])?;
+        deadline.check(url)?;
         in_window += read as u64;
         if since.elapsed() >= options.stall_timeout {
             if in_window < FetchOptions::STALL_BYTES {
@@ -84,6 +90,16 @@ fn pump(
     }
 }
 
+fn unframed(url: &str) -> Attempt {
+    let message = format!(
+        "{} comes without a length, so a part of it cannot be told from the whole",
+        shown(url)
+    );
+    Attempt::last(Error::new(ErrorKind::Refused, message).with_hint(
+        "Let the server send Content-Length or Transfer-Encoding: chunked, or fetch the file and give its path.",
+    ))
+}
+
 fn truncated(url: &str, got: u64, expected: u64) -> Attempt {
     let message = format!("{} ended after {got} of {expected} bytes", shown(url));
     Attempt::passing(Error::new(ErrorKind::Truncated, message))
@@ -94,6 +110,7 @@ pub(super) struct Partial<'a> {
     wanted: &'a Wanted<'a>,
     file: &'a mut File,
     arrived: &'a dyn Fn(i64),
+    deadline: &'a Deadline,
     hasher: Hasher,
     have: u64,
     mismatches: u32,
@@ -105,11 +122,13 @@ impl<'a> Partial<'a> {
         wanted: &'a Wanted<'a>,
         file: &'a mut File,
         arrived: &'a dyn Fn(i64),
+        deadline: &'a Deadline,
     ) -> Result<Self> {
         let mut partial = Partial {
             wanted,
             file,
             arrived,
+            deadline,
             hasher: Hasher::default(),
             have: 0,
             mismatches: 0,
@@ -173,9 +192,14 @@ impl<'a> Partial<'a> {
         self.file
             .seek(SeekFrom::Start(at))
             .map_err(|error| self.local(error))?;
-        pump(fetcher.options(), self.wanted.url, opened, |piece| {
-            self.take(piece)
-        })
+        let deadline = self.deadline;
+        pump(
+            fetcher.options(),
+            self.wanted.url,
+            opened,
+            deadline,
+            |piece| self.take(piece),
+        )
     }
 
     fn take(&mut self, piece: &[u8]) -> Result<(), Attempt> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use kiln_packages::{CancelToken, ErrorKind, Fetcher, Item};
+use kiln_packages::{CancelToken, ErrorKind, FetchOptions, Fetcher, Item};
 use kiln_testkit::{Fault, Repository, Rule, Signing};
 
 use crate::support::{SUITE, World, big, fetcher, files, options};
@@ -445,4 +445,75 @@ fn cancelling_ends_a_stalled_transfer_at_once() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// What comes without a length looks complete wherever it ends.
+#[test]
+fn an_end_that_the_cancellation_made_is_no_end() {
+    let world = World::new();
+    std::fs::write(world.path("mirror/text"), vec![b'x'; 100_000]).expect("writing");
+    world.mirror.inject(Rule::always("/text", Fault::NoLength));
+    world
+        .mirror
+        .inject(Rule::always("/text", Fault::Slow { rate: 20_000 }));
+    let cancel = CancelToken::new();
+    let fetcher = Fetcher::new(options(), cancel.clone()).expect("a fetcher");
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(700));
+            cancel.cancel();
+        });
+        fetcher.bytes(&format!("{}/text", world.mirror.url()), 1 << 20, None)
+    });
+    assert_eq!(outcome.expect_err("cut").kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn what_has_no_length_is_refused_where_nothing_verifies_it() {
+    let world = World::new();
+    std::fs::write(world.path("mirror/text"), "all of it\n").expect("writing");
+    world.mirror.inject(Rule::always("/text", Fault::NoLength));
+    let url = format!("{}/text", world.mirror.url());
+    assert!(fetcher().bytes(&url, 1 << 20, None).is_ok());
+    let strict = FetchOptions {
+        unframed: false,
+        ..options()
+    };
+    let strict = Fetcher::new(strict, CancelToken::new()).expect("a fetcher");
+    let error = strict.bytes(&url, 1 << 20, None).expect_err("no length");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(
+        error.to_string().contains("/text comes without a length"),
+        "{error}"
+    );
+    world.mirror.heal();
+    assert!(strict.bytes(&url, 1 << 20, None).is_ok());
+}
+
+/// A server that sends a little now and then never stalls.
+#[test]
+fn every_metadata_file_has_a_deadline() {
+    for (pattern, file) in [("*/InRelease", "InRelease"), (BY_HASH, "by-hash")] {
+        let world = World::new();
+        world
+            .mirror
+            .inject(Rule::always(pattern, Fault::Slow { rate: 200 }));
+        let impatient = FetchOptions {
+            file_deadline: Duration::from_millis(500),
+            ..options()
+        };
+        let fetcher = Fetcher::new(impatient, CancelToken::new()).expect("a fetcher");
+        let all = [world.repository()];
+        let began = Instant::now();
+        let error =
+            kiln_packages::refresh(&fetcher, &all, &world.path("metadata"), SystemTime::now())
+                .expect_err("too slow");
+        assert_eq!(error.kind(), ErrorKind::Stalled, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(file) && text.contains("did not come within 0.5 seconds"),
+            "{text}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Needed: gpg, gpgv, dpkg, dpkg-deb, apt-get (Debian packages gnupg, gpgv, dpkg, apt).
 
+mod bombs;
 mod faults;
 mod live;
 mod outsiders;

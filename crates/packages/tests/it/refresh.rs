@@ -296,3 +296,35 @@ fn closure_takes_what_is_needed() {
     let matching: Vec<&str> = universe.matching("provider-*").map(|p| p.name()).collect();
     assert_eq!(matching, ["provider-a", "provider-b"]);
 }
+
+/// What the OpenPGP parser says of a damaged file is its own structure, over many lines.
+#[test]
+fn a_damaged_signature_is_one_line() {
+    let world = World::new();
+    let path = world.path("mirror/dists/stable/InRelease");
+    let good = std::fs::read_to_string(&path).expect("InRelease");
+    let at = good.find("-----BEGIN PGP SIGNATURE").expect("a signature");
+    for bad in [
+        format!(
+            "{}-----BEGIN PGP SIGNATURE-----\n\nAAAA\nBBBB\n-----END PGP SIGNATURE-----\n",
+            &good[..at]
+        ),
+        good[..at + 60].to_owned(),
+        good[..at].to_owned(),
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\nx\n".to_owned(),
+    ] {
+        std::fs::write(&path, bad).expect("writing");
+        let error = world.refresh().expect_err("damaged");
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text += &format!(": {cause}");
+            source = cause.source();
+        }
+        assert!(
+            !text.contains(['\n', '{', '\u{1b}']) && text.len() < 250,
+            "{text}"
+        );
+        assert!(text.contains("/dists/stable/InRelease"), "{text}");
+    }
+}

@@ -53,8 +53,11 @@ impl Deb {
     }
 
     fn read(package: &LockedPackage, file: PathBuf) -> Result<Deb> {
-        let control = deb::Deb::open(&file)
-            .and_then(|d| d.control())
+        let opened =
+            File::open(&file).map_err(|e| Error::io(format!("reading {}", file.display()), &e))?;
+        let label = format!("{} {}", package.name, package.version);
+        let control = deb::Deb::of_file(opened, &label)
+            .and_then(|d| d.control_of(&package.name, &package.version, &package.architecture))
             .map_err(package_error)?;
         let field = |name: &str| control.field(name).unwrap_or("");
         let names = |name: &str| {
