@@ -1,6 +1,5 @@
 //! Layers: one step, one overlay directory, found again by its id.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "7";
+const CODE: &str = "8";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]
@@ -35,9 +34,7 @@ pub(crate) struct Stack {
     pub(crate) id: Id,
     /// `SOURCE_DATE_EPOCH` of steps: the newest package so far.
     pub(crate) epoch: i64,
-    /// Names that are installed, and those that they provide.
-    present: HashSet<String>,
-    /// Every package so far, for apt's record of automatic ones.
+    /// Every package so far.
     installed: Vec<Deb>,
 }
 
@@ -220,9 +217,9 @@ impl Roots<'_> {
             })?;
             let pool = self.pool(debian::SYSTEM, step)?;
             self.with_pool(pool, staging, |unpacker| {
-                let (downloads, present) = (&self.download_dir, names(&first));
+                let downloads = &self.download_dir;
                 Ok(debian::install(
-                    place, downloads, &rest, &present, &options, unpacker,
+                    place, downloads, &rest, &first, &options, unpacker,
                 )?)
             })?;
             debian::mark_auto(place, &debs)?;
@@ -254,9 +251,13 @@ impl Roots<'_> {
             bootstrap: true,
             ..options.clone()
         };
-        let none = HashSet::new();
         Ok(debian::install(
-            place, downloads, debs, &none, &bootstrap, unpacker,
+            place,
+            downloads,
+            debs,
+            &[],
+            &bootstrap,
+            unpacker,
         )?)
     }
 
@@ -334,9 +335,9 @@ impl Roots<'_> {
             }
             let pool = self.pool(&layer.name, step)?;
             self.with_pool(pool, staging, |unpacker| {
-                let (downloads, present) = (&self.download_dir, &stack.present);
+                let (downloads, installed) = (&self.download_dir, &stack.installed);
                 Ok(debian::install(
-                    place, downloads, &debs, present, &options, unpacker,
+                    place, downloads, &debs, installed, &options, unpacker,
                 )?)
             })?;
             let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();
@@ -522,7 +523,6 @@ impl Roots<'_> {
             layers: Vec::new(),
             id,
             epoch: self.fixed_epoch.unwrap_or(0),
-            present: HashSet::new(),
             installed: Vec::new(),
         }
     }
@@ -545,7 +545,6 @@ impl Roots<'_> {
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
-        stack.present.extend(names(&debs));
         stack.installed.extend(debs);
         stack.layers.push(layer);
         stack.id = id;
@@ -720,13 +719,6 @@ fn unwritable(error: &serde_json::Error) -> Failure {
 fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOptions) -> Inputs {
     let inputs = inputs.json("options", options, "options of %packages");
     packages.iter().fold(inputs, |inputs, p| inputs.package(p))
-}
-
-fn names(debs: &[Deb]) -> HashSet<String> {
-    debs.iter()
-        .flat_map(|d| std::iter::once(&d.name).chain(&d.provides))
-        .cloned()
-        .collect()
 }
 
 fn packages_title(packages: &[&LockedPackage]) -> String {

@@ -33,18 +33,28 @@ pub struct Deb {
     pub essential: bool,
     /// When it was made, in seconds since 1970.
     pub built: i64,
-    /// Names that it provides.
-    pub provides: Vec<String>,
-    /// Or-groups of names.
-    pub pre_depends: Vec<Vec<String>>,
-    /// Or-groups of names.
-    pub depends: Vec<Vec<String>>,
+    /// Whether it satisfies what packages of other architectures depend on (`Multi-Arch: foreign`).
+    pub foreign: bool,
+    /// The field `Provides`.
+    pub provides: String,
+    /// The field `Pre-Depends`.
+    pub pre_depends: String,
+    /// The field `Depends`.
+    pub depends: String,
 }
 
 impl Deb {
     /// Its path inside the root.
     pub(crate) fn inside(&self) -> String {
         format!("{DEBS}/{}.deb", self.key())
+    }
+
+    /// Its name for dpkg, where several architectures may have one of the name.
+    pub(crate) fn label(&self) -> String {
+        match self.architecture.as_str() {
+            "all" => self.name.clone(),
+            architecture => format!("{}:{architecture}", self.name),
+        }
     }
 
     /// Its name in a pool.
@@ -60,11 +70,6 @@ impl Deb {
             .and_then(|d| d.control_of(&package.name, &package.version, &package.architecture))
             .map_err(package_error)?;
         let field = |name: &str| control.field(name).unwrap_or("");
-        let names = |name: &str| {
-            relation::groups(field(name))
-                .map(|g| g.iter().map(|r| r.name.to_owned()).collect())
-                .collect()
-        };
         Ok(Deb {
             name: package.name.clone(),
             version: package.version.clone(),
@@ -72,11 +77,10 @@ impl Deb {
             auto: package.auto,
             essential: field("Essential") == "yes",
             built: built(&file)?,
-            provides: relation::list(field("Provides"))
-                .map(|r| r.name.to_owned())
-                .collect(),
-            pre_depends: names("Pre-Depends"),
-            depends: names("Depends"),
+            foreign: field("Multi-Arch") == "foreign",
+            provides: field("Provides").to_owned(),
+            pre_depends: field("Pre-Depends").to_owned(),
+            depends: field("Depends").to_owned(),
             file,
         })
     }
@@ -146,8 +150,8 @@ pub fn read_debs(
 pub fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (index, deb) in debs.iter().enumerate() {
-        for provided in &deb.provides {
-            by_name.entry(provided).or_insert(index);
+        for provided in relation::list(&deb.provides) {
+            by_name.entry(provided.name).or_insert(index);
         }
     }
     for (index, deb) in debs.iter().enumerate() {
@@ -162,10 +166,9 @@ pub fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
         .collect();
     while let Some(index) = pending.pop() {
         if first.insert(index) {
-            let groups = debs[index].pre_depends.iter().chain(&debs[index].depends);
-            pending.extend(
-                groups.filter_map(|group| group.iter().find_map(|name| by_name.get(name.as_str()))),
-            );
+            let deb = &debs[index];
+            let groups = relation::groups(&deb.pre_depends).chain(relation::groups(&deb.depends));
+            pending.extend(groups.filter_map(|g| g.iter().find_map(|r| by_name.get(r.name))));
         }
     }
     let part = |wanted: bool| {
@@ -184,20 +187,17 @@ mod tests {
 
     #[test]
     fn the_essential_packages_bring_their_dependencies() {
-        let deb = |name: &str, essential, depends: &[&str]| Deb {
+        let deb = |name: &str, essential, depends: &str| Deb {
             name: name.into(),
             essential,
-            depends: depends
-                .iter()
-                .map(|d| d.split('|').map(str::to_owned).collect())
-                .collect(),
+            depends: depends.into(),
             ..Deb::default()
         };
         let debs = [
-            deb("bash", true, &["libc6"]),
-            deb("libc6", false, &["x|libgcc"]),
-            deb("libgcc", false, &[]),
-            deb("vim", false, &["libc6"]),
+            deb("bash", true, "libc6"),
+            deb("libc6", false, "x | libgcc"),
+            deb("libgcc", false, ""),
+            deb("vim", false, "libc6"),
         ];
         let (first, rest) = bootstrap_split(&debs);
         assert_eq!(first.len(), 3);

@@ -1,6 +1,5 @@
 //! Packages into a root: unpacked by Kiln or by dpkg, configured by the real dpkg inside the root.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::deb::Deb;
 use super::native::{Adopted, Batch, Filter};
-use super::order::{Node, Wave, waves};
+use super::order::{Wave, waves};
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Reporter;
@@ -46,7 +45,7 @@ pub enum Unpacker {
     Dpkg,
 }
 
-/// Unpacks packages, and has the root's own dpkg configure them. `present` are names that are installed already.
+/// Unpacks packages, and has the root's own dpkg configure them. `installed` are configured already.
 ///
 /// # Errors
 /// A package cannot be unpacked or configured; the error names it.
@@ -54,15 +53,14 @@ pub fn install(
     place: &Place<'_>,
     downloads: &Path,
     debs: &[Deb],
-    present: &HashSet<String>,
+    installed: &[Deb],
     options: &InstallOptions,
     unpacker: Unpacker,
 ) -> Result<()> {
-    let nodes: Vec<Node> = debs.iter().map(node).collect();
     let waves = if options.bootstrap {
         vec![all(debs.len())]
     } else {
-        waves(&nodes, present)
+        waves(debs, installed)
     };
     let run = Dpkg {
         place,
@@ -79,15 +77,6 @@ pub fn install(
         }
     }
     run.configure_pending()
-}
-
-fn node(deb: &Deb) -> Node {
-    Node {
-        name: deb.name.clone(),
-        provides: deb.provides.clone(),
-        pre_depends: deb.pre_depends.clone(),
-        depends: deb.depends.clone(),
-    }
 }
 
 fn all(count: usize) -> Wave {
@@ -181,7 +170,7 @@ impl Dpkg<'_> {
     fn configure(&self, indices: &[usize]) -> Result<()> {
         let mut argv = self.common();
         argv.push("--configure".to_owned());
-        argv.extend(indices.iter().map(|&i| self.debs[i].name.clone()));
+        argv.extend(indices.iter().map(|&i| self.debs[i].label()));
         self.run(argv, &[])
     }
 

@@ -1,23 +1,18 @@
 //! The order in which packages are unpacked and configured.
 //!
-//! dpkg refuses to unpack a package whose Pre-Depends are not configured yet (Debian Policy 7.2), but
-//! orders the configuration of many packages by itself. So packages go in waves: all that can be unpacked together, then
-//! the configuration of just those that the next wave pre-depends on. A usual set needs two or three waves.
+//! dpkg refuses to unpack a package whose Pre-Depends are not configured yet, and to configure one whose Depends and Pre-Depends are
+//! not, unless these are configured in the same run (Debian Policy 7.2); within a run it finds the order, and breaks
+//! cycles, by itself. So packages go in waves: all that can be unpacked, then the configuration of just those that a
+//! later wave pre-depends on, with all that these need. A usual set needs two to four waves.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+#[cfg(test)]
+mod tests;
 
-/// What the order needs to know of a package.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Node {
-    /// Its name.
-    pub(crate) name: String,
-    /// Names that it provides beside its own.
-    pub(crate) provides: Vec<String>,
-    /// Or-groups of names that have to be configured before it is unpacked.
-    pub(crate) pre_depends: Vec<Vec<String>>,
-    /// Or-groups of names that have to be configured before it is configured.
-    pub(crate) depends: Vec<Vec<String>>,
-}
+use std::collections::HashMap;
+
+use kiln_packages::debian::relation::{Relation, groups, list};
+
+use super::deb::Deb;
 
 /// Unpack these, then configure those.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,169 +23,212 @@ pub(crate) struct Wave {
     pub(crate) configure: Vec<usize>,
 }
 
-/// Sorts `nodes` into waves. `present` are the names (and provided names) that are configured already.
+/// Sorts `debs` into waves. `installed` are configured already.
 ///
-/// A cycle of Pre-Depends, which no archive has, ends in a last wave with all that is left, so that dpkg names it.
-pub(crate) fn waves(nodes: &[Node], present: &HashSet<String>) -> Vec<Wave> {
-    Ordering::new(nodes, present).waves()
+/// What cannot be unpacked in any order (a cycle through Pre-Depends, which no archive has, or a package that is missing)
+/// is in a last wave with all that is left, so that dpkg names it.
+pub(crate) fn waves(debs: &[Deb], installed: &[Deb]) -> Vec<Wave> {
+    Ordering::new(debs, installed).waves()
 }
 
-struct Ordering<'a> {
-    nodes: &'a [Node],
-    present: &'a HashSet<String>,
-    providers: HashMap<&'a str, Vec<usize>>,
-    unpacked: Vec<bool>,
-    configured: Vec<bool>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Absent,
+    Unpacked,
+    Configured,
 }
 
-impl<'a> Ordering<'a> {
-    fn new(nodes: &'a [Node], present: &'a HashSet<String>) -> Self {
-        let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, node) in nodes.iter().enumerate() {
-            for name in std::iter::once(&node.name).chain(&node.provides) {
-                providers.entry(name).or_default().push(index);
+/// For each or-group the indices of the packages that satisfy it, in the order of the alternatives.
+type Needs = Vec<Vec<usize>>;
+
+/// The packages to install, and after them those that are installed.
+struct Ordering {
+    states: Vec<State>,
+    /// What has to be configured before a package is unpacked.
+    pre_depends: Vec<Needs>,
+    /// What has to be configured before a package is; Pre-Depends count too.
+    depends: Vec<Needs>,
+}
+
+impl Ordering {
+    fn new(debs: &[Deb], installed: &[Deb]) -> Self {
+        let all: Vec<&Deb> = debs.iter().chain(installed).collect();
+        let offers = Offers::new(&all);
+        let needs = |text: fn(&Deb) -> &str| {
+            let mut needs: Vec<Needs> = vec![Vec::new(); all.len()];
+            for (index, deb) in debs.iter().enumerate() {
+                needs[index] = offers.needs(deb, text(deb));
             }
+            needs
+        };
+        let pre_depends = needs(|deb| &deb.pre_depends);
+        let mut depends = needs(|deb| &deb.depends);
+        for (depends, pre_depends) in depends.iter_mut().zip(&pre_depends) {
+            depends.extend(pre_depends.iter().cloned());
         }
+        let mut states = vec![State::Absent; debs.len()];
+        states.resize(all.len(), State::Configured);
         Ordering {
-            nodes,
-            present,
-            providers,
-            unpacked: vec![false; nodes.len()],
-            configured: vec![false; nodes.len()],
+            states,
+            pre_depends,
+            depends,
         }
     }
 
     fn waves(mut self) -> Vec<Wave> {
         let mut waves = Vec::new();
-        while self.unpacked.contains(&false) {
-            let ready: Vec<usize> = (0..self.nodes.len())
-                .filter(|&i| !self.unpacked[i] && self.ready(i))
-                .collect();
-            let unpack = if ready.is_empty() {
-                (0..self.nodes.len())
-                    .filter(|&i| !self.unpacked[i])
-                    .collect()
-            } else {
-                ready
-            };
-            for &index in &unpack {
-                self.unpacked[index] = true;
-            }
+        while self.states.contains(&State::Absent) {
+            let absent = self.all(State::Absent);
+            let ready = absent.iter().copied().filter(|&i| self.is_ready(i));
+            let mut unpack: Vec<usize> = ready.collect();
+            self.set(&unpack, State::Unpacked);
             let configure = self.needed_next();
-            for &index in &configure {
-                self.configured[index] = true;
+            if unpack.is_empty() && configure.is_empty() {
+                unpack = absent;
+                self.set(&unpack, State::Unpacked);
             }
+            self.set(&configure, State::Configured);
             waves.push(Wave { unpack, configure });
         }
         waves
     }
 
-    fn ready(&self, index: usize) -> bool {
-        self.nodes[index].pre_depends.iter().all(|group| {
-            group.iter().any(|name| self.present.contains(name) || self.provided(name).any(|p| self.configured[p]))
-                // Nothing here satisfies it: let dpkg say so instead of waiting for ever.
-                || group.iter().all(|name| self.provided(name).next().is_none())
-        })
+    fn all(&self, state: State) -> Vec<usize> {
+        (0..self.states.len())
+            .filter(|&i| self.states[i] == state)
+            .collect()
     }
 
-    fn provided(&self, name: &str) -> impl Iterator<Item = usize> + '_ {
-        self.providers.get(name).into_iter().flatten().copied()
+    fn set(&mut self, indices: &[usize], state: State) {
+        for &index in indices {
+            self.states[index] = state;
+        }
     }
 
-    /// Unpacked packages which the rest pre-depends on, with all that these depend on.
+    fn is_configured(&self, index: usize) -> bool {
+        self.states[index] == State::Configured
+    }
+
+    fn is_ready(&self, index: usize) -> bool {
+        let satisfied = |group: &Vec<usize>| group.iter().any(|&p| self.is_configured(p));
+        self.pre_depends[index].iter().all(satisfied)
+    }
+
+    /// Unpacked packages which the rest pre-depends on, with all that these need. Only those that dpkg can configure now.
     fn needed_next(&self) -> Vec<usize> {
-        let mut needed = BTreeSet::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            if !self.unpacked[index] {
-                node.pre_depends
-                    .iter()
-                    .for_each(|group| self.need(group, &mut needed));
+        let able = self.configurable();
+        let mut needed = vec![false; self.states.len()];
+        let mut pending: Vec<&Vec<usize>> = Vec::new();
+        let absent = self.all(State::Absent);
+        pending.extend(absent.iter().flat_map(|&i| &self.pre_depends[i]));
+        while let Some(group) = pending.pop() {
+            if group.iter().any(|&p| self.is_configured(p) || needed[p]) {
+                continue;
+            }
+            if let Some(&found) = group.iter().find(|&&p| able[p]) {
+                needed[found] = true;
+                pending.extend(&self.depends[found]);
             }
         }
-        needed.into_iter().collect()
+        (0..needed.len()).filter(|&i| needed[i]).collect()
     }
 
-    fn need(&self, group: &[String], needed: &mut BTreeSet<usize>) {
-        if group.iter().any(|name| self.present.contains(name)) {
-            return;
+    /// Which unpacked packages dpkg would configure if it was told to configure all of them: each has what it depends on among
+    /// the configured ones and one another, so that those fall away which wait for a package that is not unpacked.
+    fn configurable(&self) -> Vec<bool> {
+        let unpacked = self.all(State::Unpacked);
+        let mut able: Vec<bool> = self.states.iter().map(|&s| s == State::Unpacked).collect();
+        loop {
+            let mut stays = true;
+            for &index in &unpacked {
+                let satisfied =
+                    |g: &Vec<usize>| g.iter().any(|&p| able[p] || self.is_configured(p));
+                if able[index] && !self.depends[index].iter().all(satisfied) {
+                    able[index] = false;
+                    stays = false;
+                }
+            }
+            if stays {
+                return able;
+            }
         }
-        let Some(index) = group
-            .iter()
-            .find_map(|name| self.provided(name).find(|&p| self.unpacked[p]))
-        else {
-            return;
-        };
-        if self.configured[index] || !needed.insert(index) {
-            return;
-        }
-        let node = &self.nodes[index];
-        node.depends
-            .iter()
-            .chain(&node.pre_depends)
-            .for_each(|group| self.need(group, needed));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Which packages stand behind a name, by themselves or as providers.
+struct Offers<'a> {
+    debs: &'a [&'a Deb],
+    by_name: HashMap<&'a str, Vec<(usize, Option<&'a str>)>>,
+    /// The architecture of the root: packages for all architectures count as of this one.
+    native: &'a str,
+}
 
-    fn node(name: &str, pre: &[&str], depends: &[&str]) -> Node {
-        let groups = |names: &[&str]| {
-            names
-                .iter()
-                .map(|n| n.split('|').map(str::to_owned).collect())
-                .collect()
-        };
-        Node {
-            name: name.into(),
-            provides: Vec::new(),
-            pre_depends: groups(pre),
-            depends: groups(depends),
+impl<'a> Offers<'a> {
+    fn new(debs: &'a [&'a Deb]) -> Self {
+        let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
+        for (index, deb) in debs.iter().enumerate() {
+            let own = (index, Some(deb.version.as_str()));
+            by_name.entry(&deb.name).or_default().push(own);
+        }
+        // A package of the name itself comes before those that provide it.
+        for (index, deb) in debs.iter().enumerate() {
+            for provided in list(&deb.provides) {
+                let version = provided.version.map(|(_, version)| version);
+                by_name
+                    .entry(provided.name)
+                    .or_default()
+                    .push((index, version));
+            }
+        }
+        let mut known = debs.iter().filter(|d| d.architecture != "all");
+        let dpkg = known.clone().find(|d| d.name == "dpkg");
+        let native = dpkg.or_else(|| known.next());
+        Offers {
+            debs,
+            by_name,
+            native: native.map_or("all", |d| &d.architecture),
         }
     }
 
-    fn names(nodes: &[Node], indices: &[usize]) -> Vec<String> {
-        indices.iter().map(|&i| nodes[i].name.clone()).collect()
+    fn needs(&self, of: &Deb, text: &str) -> Needs {
+        let one = |group: Vec<Relation<'_>>| {
+            let found = group.iter().flat_map(|r| self.satisfying(of, r));
+            found.collect()
+        };
+        // dpkg has nothing against a package that needs itself, in any version.
+        let other = |group: &Vec<Relation<'_>>| group.iter().all(|r| r.name != of.name);
+        groups(text).filter(other).map(one).collect()
     }
 
-    #[test]
-    fn pre_depends_come_first_with_what_they_depend_on() {
-        let nodes = [
-            node("app", &["lib|other"], &[]),
-            node("lib", &[], &["data"]),
-            node("data", &[], &[]),
-            node("x", &[], &[]),
-        ];
-        let waves = waves(&nodes, &HashSet::new());
-        assert_eq!(names(&nodes, &waves[0].unpack), ["lib", "data", "x"]);
-        assert_eq!(names(&nodes, &waves[0].configure), ["lib", "data"]);
-        assert_eq!(names(&nodes, &waves[1].unpack), ["app"]);
-        assert_eq!(waves.len(), 2);
+    fn satisfying(&self, of: &Deb, relation: &Relation<'_>) -> Vec<usize> {
+        let offers = self.by_name.get(relation.name).into_iter().flatten();
+        let fits = |(index, version): &&(usize, Option<&str>)| {
+            let fits = match (relation.version, version) {
+                (None, _) => true,
+                // An unversioned Provides satisfies no versioned relation.
+                (Some(_), None) => false,
+                (Some(_), Some(version)) => relation.accepts(version),
+            };
+            fits && self.is_of_architecture(self.debs[*index], of, relation)
+        };
+        offers.filter(fits).map(|(index, _)| *index).collect()
     }
 
-    #[test]
-    fn what_is_present_needs_no_wave() {
-        let nodes = [node("app", &["libc6"], &[])];
-        let waves = waves(&nodes, &HashSet::from(["libc6".to_owned()]));
-        assert_eq!(
-            waves,
-            [Wave {
-                unpack: vec![0],
-                configure: vec![]
-            }]
-        );
+    /// deb-control(5), `Multi-Arch`, and Debian's multiarch specification.
+    fn is_of_architecture(&self, deb: &Deb, of: &Deb, relation: &Relation<'_>) -> bool {
+        let same = |wanted: &str| self.real(&deb.architecture) == self.real(wanted);
+        match relation.qualifier {
+            None => deb.foreign || same(&of.architecture),
+            Some("any") => true,
+            Some("native") => same(self.native),
+            Some(wanted) => same(wanted),
+        }
     }
 
-    #[test]
-    fn cycles_and_missing_ones_end() {
-        let nodes = [
-            node("a", &["b"], &[]),
-            node("b", &["a"], &[]),
-            node("c", &["nowhere"], &[]),
-        ];
-        let waves = waves(&nodes, &HashSet::new());
-        let all: Vec<usize> = waves.iter().flat_map(|w| w.unpack.clone()).collect();
-        assert_eq!(all.len(), 3);
+    fn real<'s>(&'s self, architecture: &'s str) -> &'s str {
+        match architecture {
+            "all" => self.native,
+            other => other,
+        }
     }
 }
