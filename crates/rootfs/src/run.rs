@@ -65,6 +65,8 @@ pub struct Extras {
     pub stdin: Vec<u8>,
     /// Whether the host's network can be reached.
     pub network: bool,
+    /// Whether set-id programs work: scripts may act as an ordinary user who needs them.
+    pub set_ids: bool,
     /// Nothing is mounted: the root's own directories are seen as they are.
     pub bare: bool,
     /// Whether a status other than 0 is an answer rather than a failure.
@@ -222,6 +224,7 @@ impl<'a> Place<'a> {
             },
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
+            no_new_privs: !extras.set_ids,
             watch: extras.watch.or(noting.map(|_| look_at_layers(bare))),
         };
         let stdin = if extras.stdin.is_empty() {

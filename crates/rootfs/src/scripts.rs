@@ -101,6 +101,7 @@ fn execute(
             .collect(),
         env: environment(root),
         network: context.network,
+        set_ids: true,
         any_status: true,
         ..Extras::default()
     };

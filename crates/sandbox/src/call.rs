@@ -9,7 +9,7 @@ use crate::CallError;
 use crate::wire::{self, FromCall};
 
 /// A function that [`crate::Body::Call`] can name. It runs alone in its process, as root of the namespace, with the
-/// request's root as `/`; it may start threads and processes.
+/// request's root as `/`; it may start threads, and programs of the root, which are [`crate::confine`]d.
 pub type Function = fn(Call) -> Result<Value, CallError>;
 
 /// What a function gets.
@@ -24,18 +24,6 @@ pub struct Call {
 }
 
 impl Call {
-    /// Gives up for good what programs of the root do not have either: for functions that start such programs. To be
-    /// called before any thread is.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn renounce(&self) -> Result<(), CallError> {
-        crate::child::drop_capabilities().map_err(|error| {
-            CallError::new(crate::ErrorKind::Internal, "dropping capabilities")
-                .because(std::io::Error::from(error))
-        })
-    }
-
     /// Sends a progress message to [`crate::Io::message`].
     pub fn emit(&self, message: Value) {
         self.emitter.emit(message);

@@ -282,6 +282,7 @@ fn try_overlay(sandbox: &Sandbox, dir: &Path) -> Result<(), Error> {
             ..Limits::default()
         },
         hostname: "kiln-probe".to_owned(),
+        no_new_privs: true,
         watch: None,
     };
     let (mut output, mut message) = (|_: Stream, _: &str| {}, |_: Value| {});

@@ -6,11 +6,11 @@
 //!
 //! What a run cannot do: see the host's files, processes or, without [`Network::Host`], its network; keep a capability
 //! outside of its namespaces; outlive the caller. Killing the caller's process at any instant ends everything inside.
-//! A program ([`Body::Exec`]) has no `CAP_SYS_ADMIN`, so it cannot mount, or undo what is mounted read-only; Kiln's own
-//! functions ([`Body::Call`]) have it.
+//! A program ([`Body::Exec`], or started by a function and [`confine`]d) has no `CAP_SYS_ADMIN` and no `CAP_SYS_PTRACE`, so it
+//! cannot mount, undo what is mounted read-only, or look into Kiln's own functions ([`Body::Call`]), which have them.
 //!
-//! What it can do on purpose: set-user-id programs work (`no_new_privs` is off), and flushing to disk returns at once
-//! without doing anything.
+//! What it can do on purpose: set-user-id programs work, unless [`Request::no_new_privs`] is on, and flushing to disk returns at
+//! once without doing anything.
 //!
 //! Left out: control groups, because a killed process could not take its group's directory back. A caller that is
 //! killed leaves the mount points that its run made in a writable root: empty directories and files.
@@ -24,6 +24,7 @@ mod ids;
 mod memory;
 mod output;
 mod parent;
+mod program;
 mod request;
 mod run;
 mod seccomp;
@@ -40,7 +41,7 @@ pub use child::entry;
 pub use error::{CallError, Error, ErrorKind};
 pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use memory::available as available_memory;
-pub use parent::{die_with_parent, hand_over};
+pub use parent::{confine, die_with_parent, hand_over};
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
 pub use watch::{Affixes, Glob, LINKER_CACHE, Look, Looks, Noted, Search, Watch};

@@ -1,4 +1,4 @@
-//! Children that do not outlive their parent, and what they inherit.
+//! Children that do not outlive their parent, what they inherit, and what they cannot do.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -52,4 +52,23 @@ pub fn hand_over(command: &mut Command, file: impl AsFd) -> io::Result<RawFd> {
         });
     }
     Ok(number)
+}
+
+/// Takes from the child of `command` what no program of a root may have: the capabilities that a [`crate::Body::Exec`] does not
+/// have either, new privileges by set-id programs (`PR_SET_NO_NEW_PRIVS` in prctl(2)), and all descriptors but the standard ones.
+/// For functions in the sandbox that start programs of the root. Since the function keeps a capability that the child lacks, the
+/// child can neither trace it nor read its memory.
+pub fn confine(command: &mut Command) {
+    // SAFETY: the closure runs in the child between fork and exec, where only async-signal-safe work is allowed: it makes
+    // system calls on values of its own stack, allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::thread::set_no_new_privs(true)?;
+            // Without any, there is none to drop, nor the right to; this is an ordinary user's process outside of a sandbox.
+            if !rustix::thread::capabilities(None)?.permitted.is_empty() {
+                crate::child::drop_capabilities()?;
+            }
+            crate::sys::close_range(3, u32::MAX, true)
+        });
+    }
 }

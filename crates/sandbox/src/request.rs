@@ -28,6 +28,8 @@ pub struct Request {
     pub limits: Limits,
     /// Host name inside.
     pub hostname: String,
+    /// Whether set-id programs and file capabilities give nothing to a program that is run (`PR_SET_NO_NEW_PRIVS` in prctl(2)).
+    pub no_new_privs: bool,
     /// How the program or function is watched, with all that it starts; `None`: it is not.
     pub watch: Option<Watch>,
 }

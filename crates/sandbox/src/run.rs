@@ -21,7 +21,9 @@ use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
 use crate::watch::{Looks, Noted, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
-use crate::{CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory};
+use crate::{
+    CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory, program,
+};
 
 /// How long an init gets to end things in order before it is killed itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,7 +38,8 @@ const TERMINAL_TICK: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     ids: IdMap,
-    program: PathBuf,
+    /// `None`: a copy of this very program.
+    program: Option<PathBuf>,
 }
 
 /// Standard input of a run.
@@ -112,14 +115,14 @@ impl Sandbox {
     pub fn detect() -> Result<Sandbox> {
         Ok(Sandbox {
             ids: IdMap::detect()?,
-            program: PathBuf::from("/proc/self/exe"),
+            program: None,
         })
     }
 
     /// Uses another program than this one as the sandbox child. Its `main` has to begin with [`crate::entry`].
     #[must_use]
     pub fn with_program(mut self, program: PathBuf) -> Self {
-        self.program = program;
+        self.program = Some(program);
         self
     }
 
@@ -373,7 +376,8 @@ impl<'a> Run<'a> {
         let (stderr, stderr_child) = pipe()?;
         let stdin = open_stdin(io.stdin)?;
         let copy = stderr_child.try_clone().doing("copying a pipe")?;
-        let outer = Outer::spawn(&sandbox.program, control_child, copy)?;
+        let program = sandbox.program.clone().map_or_else(program::sealed, Ok)?;
+        let outer = Outer::spawn(&program, control_child, copy)?;
         let given = [
             &lifeline_child,
             &stdin,

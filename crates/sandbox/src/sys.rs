@@ -74,8 +74,8 @@ pub(crate) fn close_range(first: u32, last: u32, on_exec: bool) -> io::Result<()
     } else {
         0
     };
-    // SAFETY: with `on_exec` nothing is closed now; without it, it is called before the process owns descriptors
-    // in the range.
+    // SAFETY: with `on_exec` nothing is closed now; without it, it is called where the process owns no descriptors in the
+    // range, or will never use or drop those that it owns.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     check(result as libc::c_int).map(drop)
 }

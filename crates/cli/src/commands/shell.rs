@@ -118,6 +118,7 @@ fn request(args: &ShellArgs, failed: &Failed, directory: &Path, context: &Contex
             ..Limits::default()
         },
         hostname: "kiln".to_owned(),
+        no_new_privs: false,
         watch: None,
     }
 }

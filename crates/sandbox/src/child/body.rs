@@ -23,10 +23,17 @@ pub(crate) const MAX_HANDED: usize = 200;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a build's programs never need. `SYS_ADMIN` is the important one: without it a script cannot make a read-only
-/// mount writable again or uncover what a mount hides.
-const DROPPED: [CapabilitySet; 15] = [
+/// Where a function's own two descriptors are: below the handed ones.
+const CALL: RawFd = 3;
+const STATUS: RawFd = 4;
+
+/// What a build's programs never need. `SYS_ADMIN` and `SYS_PTRACE` are the important ones: without them a program cannot make
+/// a read-only mount writable again, uncover what a mount hides, or look into a process that has a capability more than itself,
+/// as Kiln's own have in the sandbox (`cap_ptrace_access_check` in security/commoncap.c).
+const DROPPED: [CapabilitySet; 17] = [
     CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::NET_ADMIN,
     CapabilitySet::SYS_BOOT,
     CapabilitySet::SYS_MODULE,
     CapabilitySet::SYS_RAWIO,
@@ -60,6 +67,10 @@ pub(super) fn run(
             let found = find(functions, function);
             match found.and_then(|found| watched(request, &call).map(|()| found)) {
                 Ok(function) => {
+                    let (call, status) = match keep(&call, &status, handed.len()) {
+                        Ok(kept) => kept,
+                        Err(_) => sys::exit(127),
+                    };
                     // The init waits for the end of this pipe, and a call has no exec that would close it.
                     drop(status);
                     let handed = (0..handed.len())
@@ -154,6 +165,21 @@ fn arrange(stdio: [BorrowedFd<'_>; 3], handed: &[OwnedFd]) -> std::io::Result<()
     Ok(())
 }
 
+/// Closes all that a function has no use for: its copies of the init's socket to the caller and of the lifeline among them. What
+/// remains is closed by exec. The owners of what is closed are never dropped: this process ends by `_exit`.
+fn keep(call: &OwnedFd, status: &OwnedFd, handed: usize) -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let up = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH);
+    let (high_call, high_status) = (up(call)?, up(status)?);
+    sys::place(high_call.as_fd(), CALL)?;
+    sys::place(high_status.as_fd(), STATUS)?;
+    drop((high_call, high_status));
+    let end = FIRST_HANDED as u32 + handed as u32;
+    sys::close_range(STATUS as u32 + 1, FIRST_HANDED as u32 - 1, false)?;
+    sys::close_range(end, u32::MAX, false)?;
+    sys::close_range(CALL as u32, u32::MAX, true)?;
+    Ok((sys::adopt(CALL), sys::adopt(STATUS)))
+}
+
 /// Lowers limits, as far as they are higher than asked for.
 fn limit(limits: &Limits) -> Result<()> {
     let lower = |resource, wanted: u64| {
@@ -228,6 +254,11 @@ fn exec(argv: &[String], request: &Request, call: &OwnedFd) -> Error {
     }
     if let Err(error) = drop_capabilities() {
         return Error::system("dropping capabilities", error);
+    }
+    if request.no_new_privs
+        && let Err(error) = rustix::thread::set_no_new_privs(true)
+    {
+        return Error::system("ruling out new privileges", error);
     }
     sys::reset_signals(false);
     for candidate in &candidates {

@@ -343,6 +343,7 @@ impl Mounter<'_> {
         ] {
             guard(proc.as_fd(), name, |_| Ok(Some(subtree(CWD, "/dev/null")?)))?;
         }
+        hide_root_of_init(proc.as_fd());
         for name in ["acpi", "scsi"] {
             guard(proc.as_fd(), name, |_| {
                 let mode = &[("mode", "0000")];
@@ -388,6 +389,18 @@ fn sys_of_other_network(point: BorrowedFd<'_>, attributes: MountAttrFlags) -> Re
             Ok(ended.is_some_and(|ended| ended.status == 0))
         }
     }
+}
+
+/// Makes `/proc/1/root` something else than `/`, which is how systemctl, udevadm and ischroot(1) know that no service manager
+/// runs here. Uncovered it could not be read, and they would try to reach one. Where a kernel refuses to mount on a link, they go by
+/// the environment.
+fn hide_root_of_init(proc: BorrowedFd<'_>) {
+    let cover = || -> std::io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = rustix::fs::openat(proc, "1/root", flags, Mode::empty())?;
+        attach(subtree(CWD, "/dev/null")?.as_fd(), link.as_fd())
+    };
+    let _ = cover();
 }
 
 /// Covers an entry of a mounted tree: with a changed copy of itself, or with what `cover` returns. Entries that this

@@ -131,6 +131,7 @@ impl Fixture {
                 ..Limits::default()
             },
             hostname: "kiln".into(),
+            no_new_privs: false,
             watch: None,
         }
     }

@@ -85,6 +85,7 @@ impl Executor<'_> {
         } else {
             Stdio::null()
         });
+        kiln_sandbox::confine(command);
         let mut child = command.spawn()?;
         // The command holds the pipe's other ends; without them gone the reader would wait for ever.
         command.stdout(Stdio::null()).stderr(Stdio::null());

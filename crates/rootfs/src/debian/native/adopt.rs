@@ -350,6 +350,7 @@ impl<'a> Adopter<'a> {
             ("DPKG_MAINTSCRIPT_DEBUG", "0"),
             ("DPKG_RUNNING_VERSION", &self.dpkg),
         ]);
+        kiln_sandbox::confine(&mut command);
         let ended = command
             .current_dir("/")
             .stdin(Stdio::null())

@@ -415,6 +415,27 @@ fn the_first_packages_come_without_a_database() {
 }
 
 #[test]
+fn preinst_scripts_get_no_privileges_and_no_descriptors() {
+    let bench = Bench::new();
+    let root = bench.root("a");
+    let script = "#!/bin/sh\ngrep -e ^NoNewPrivs -e ^CapEff /proc/self/status > \"$DPKG_ROOT/rights\"\nls /proc/self/fd >> \"$DPKG_ROOT/rights\"\n";
+    let file = bench.package(Package::new("asks", "1").script("preinst", script));
+    // A descriptor that a careless library leaves open across exec.
+    let open = fs::File::open("/dev/null").expect("a file");
+    let kept = rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty());
+    kept.expect("a flag");
+    bench.adopt(&root, &[&file], &[], true).expect("unpacked");
+    let rights = fs::read_to_string(root.join("rights")).expect("what the script saw");
+    let lines: Vec<&str> = rights.lines().collect();
+    assert!(lines.contains(&"NoNewPrivs:\t1"), "{rights}");
+    // SYS_ADMIN, SYS_PTRACE and NET_ADMIN of capabilities(7).
+    let effective = lines.iter().find_map(|l| l.strip_prefix("CapEff:\t"));
+    let effective = u64::from_str_radix(effective.expect("a set"), 16).expect("digits");
+    assert_eq!(effective & (1 << 21 | 1 << 19 | 1 << 12), 0, "{rights}");
+    assert_eq!(lines[2..], ["0", "1", "2", "3"], "{rights}");
+}
+
+#[test]
 fn what_is_not_usual_stops_before_anything_is_touched() {
     let bench = Bench::new();
     let root = bench.root("a");

@@ -72,3 +72,44 @@ pub(super) fn read(call: Call) -> Result<Value, CallError> {
     let others = String::from_utf8_lossy(&others.stdout).into_owned();
     Ok(json!(format!("{own} {others}")))
 }
+
+/// What a confined shell prints and says.
+pub(super) fn program(call: Call) -> Result<Value, CallError> {
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", call.payload.as_str().unwrap_or_default()]);
+    kiln_sandbox::confine(&mut shell);
+    let output = shell.output().map_err(|error| {
+        CallError::new(ErrorKind::Step, "running a confined shell").because(error)
+    })?;
+    Ok(json!(String::from_utf8_lossy(&output.stdout)))
+}
+
+/// What the function's own descriptors are.
+pub(super) fn open_files(_: Call) -> Result<Value, CallError> {
+    let names = fs::read_dir("/proc/self/fd")
+        .map_err(|error| CallError::new(ErrorKind::Step, "listing descriptors").because(error))?;
+    let targets = names.filter_map(|name| fs::read_link(name.ok()?.path()).ok());
+    let mut kinds: Vec<String> = targets
+        .map(|target| target.to_string_lossy().into_owned())
+        .map(|target| target.split(':').next().unwrap_or_default().to_owned())
+        .collect();
+    kinds.sort();
+    Ok(json!(kinds))
+}
+
+/// Which file the function runs from, how long it is, and what opening it for writing and writing to it bring.
+pub(super) fn own_program(_: Call) -> Result<Value, CallError> {
+    let failed = |error: std::io::Error| CallError::new(ErrorKind::Step, "looking").because(error);
+    let own = fs::metadata("/proc/self/exe").map_err(failed)?;
+    let written = fs::OpenOptions::new().write(true).open("/proc/self/exe");
+    let written = written.and_then(|mut file| file.write_all(b"#!/bin/sh\n"));
+    let seals = rustix::fs::fcntl_get_seals(fs::File::open("/proc/self/exe").map_err(failed)?);
+    let sealed = seals.is_ok_and(|seals| seals.contains(rustix::fs::SealFlags::WRITE));
+    Ok(json!([
+        own.dev(),
+        own.ino(),
+        own.len(),
+        written.is_err(),
+        sealed
+    ]))
+}

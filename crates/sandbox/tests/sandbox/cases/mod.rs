@@ -41,6 +41,9 @@ pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
     ("wait", functions::wait),
     ("threads", functions::threads),
     ("read", functions::read),
+    ("program", functions::program),
+    ("open-files", functions::open_files),
+    ("own-program", functions::own_program),
 ];
 
 /// Cases that root and an ordinary user must both pass.
@@ -64,6 +67,17 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("host_mounts_are_untouched", walls::host_mounts),
     ("host_files_are_out_of_reach", walls::escape),
     ("read_only_mounts_stay_so", walls::read_only),
+    (
+        "programs_of_functions_have_no_power_over_them",
+        walls::programs,
+    ),
+    ("functions_keep_no_descriptor_of_the_init", walls::kept),
+    ("new_privileges_can_be_ruled_out", walls::no_new_privileges),
+    (
+        "programs_see_that_they_are_in_a_chroot",
+        walls::chroot_detection,
+    ),
+    ("the_hosts_own_program_cannot_be_held", walls::own_program),
     ("mounts_and_their_residue", mounting::mounts),
     ("another_root_is_mounted_below", mounting::tree),
     ("links_are_followed_inside_the_root", mounting::links),

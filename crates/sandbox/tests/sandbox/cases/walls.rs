@@ -104,6 +104,100 @@ pub(super) fn privileges(f: &Fixture) -> Outcome {
     )
 }
 
+/// What a program can do to the function that started it: one line for each thing that it managed.
+const PLANTED: &str = "\
+    mount -o remount,rw,bind /proc/sys && echo remounted; \
+    echo planted > /proc/sys/kernel/hostname && echo renamed; \
+    umount /proc/kcore && echo uncovered; \
+    for pid in 1 $PPID; do \
+      dd if=/proc/$pid/mem of=/dev/null bs=1 count=0 && echo memory of $pid opened; \
+      for file in environ maps; do cat /proc/$pid/$file && echo $file of $pid read; done; \
+      for link in exe root cwd fd/0 fd/1 fd/3; do readlink /proc/$pid/$link && echo $link of $pid seen; done; \
+    done; \
+    unshare -r -m mount -o remount,rw,bind /proc/sys && echo remounted below";
+
+pub(super) fn programs(f: &Fixture) -> Outcome {
+    let rights = "grep -e ^CapEff -e ^CapBnd -e ^NoNewPrivs /proc/self/status; ls /proc/self/fd";
+    let scripted = f.output_of("grep -e ^CapEff -e ^CapBnd /proc/self/status")?;
+    for watch in [None, Some(Watch::default())] {
+        let answer = |script: &str| -> Result<String, Failed> {
+            let mut request = f.call("program", json!(script));
+            request.watch = watch.clone();
+            let value = f.run(&request)?.outcome.value;
+            let text = value.and_then(Result::ok).ok_or("no answer")?;
+            Ok(text.as_str().unwrap_or_default().trim_end().to_owned())
+        };
+        equal(answer(PLANTED)?, String::new())?;
+        // As much as a program that is started alone, and its own standard files; the last one lists the directory.
+        let wanted = format!("{scripted}\nNoNewPrivs:\t1\n0\n1\n2\n3");
+        equal(answer(&format!("{{ {rights}; }} | sort"))?, sorted(&wanted))?;
+        equal(
+            f.run(&{
+                let mut request = f.script(PLANTED);
+                request.watch = watch.clone();
+                request
+            })?
+            .stdout(),
+            String::new(),
+        )?;
+    }
+    Ok(())
+}
+
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+pub(super) fn kept(f: &Fixture) -> Outcome {
+    let file = OwnedFd::from(fs::File::open("/dev/null")?);
+    let seen = f.run_with(
+        &f.call("open-files", Value::Null),
+        With {
+            fds: vec![file],
+            ..With::default()
+        },
+    )?;
+    // Standard files, two copies of the socket to the caller, what was handed over, and the directory that is listed.
+    let wanted = [
+        "/dev/null",
+        "/dev/null",
+        "/proc/2/fd",
+        "pipe",
+        "pipe",
+        "socket",
+        "socket",
+    ];
+    equal(seen.outcome.value.and_then(Result::ok), Some(json!(wanted)))
+}
+
+pub(super) fn no_new_privileges(f: &Fixture) -> Outcome {
+    let mut request = f.script("grep ^NoNewPrivs /proc/self/status");
+    request.no_new_privs = true;
+    equal(f.run(&request)?.stdout(), "NoNewPrivs:\t1".into())
+}
+
+pub(super) fn chroot_detection(f: &Fixture) -> Outcome {
+    // As systemd's running_in_chroot() and ischroot(1) of debianutils compare; what cannot be looked at is no answer.
+    let script = "own=$(stat -L -c %d:%i /) && init=$(stat -L -c %d:%i /proc/1/root) && \
+                  [ \"$own\" != \"$init\" ] && [ ! -e /run/systemd/system ] && echo in a chroot";
+    equal(f.output_of(script)?, "in a chroot".into())
+}
+
+pub(super) fn own_program(f: &Fixture) -> Outcome {
+    let seen = f.run(&f.call("own-program", Value::Null))?;
+    let answer = seen.outcome.value.and_then(Result::ok).ok_or("no answer")?;
+    let own = fs::metadata("/proc/self/exe")?;
+    // As long as the file, but not the file, and closed to writers for good.
+    equal(&answer[2], &json!(own.len()))?;
+    check(
+        answer[0] != json!(own.dev()) || answer[1] != json!(own.ino()),
+        || format!("the function runs from the host's file: {answer}"),
+    )?;
+    equal((&answer[3], &answer[4]), (&json!(true), &json!(true)))
+}
+
 pub(super) fn shifted(f: &Fixture) -> Outcome {
     let map = f.output_of("cat /proc/self/uid_map")?;
     let outside: u32 = map

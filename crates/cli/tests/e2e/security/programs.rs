@@ -1,0 +1,56 @@
+//! Programs of the image that a build starts: what a planted one can do.
+
+use crate::harness::{Turn, text};
+
+/// Replaces `useradd` by a program that tries what it must not be able to do. Its parent is a function of Kiln's, process 1 is the
+/// sandbox's own. It says what it managed, and fails, so that a build shows its last lines.
+const PLANT: &str = r#"
+%post --erroronfail
+cat > /usr/sbin/useradd <<'EOF'
+#!/bin/sh
+try() { if "$@" > /dev/null 2>&1; then echo "managed: $*"; else echo "refused: $*"; fi; }
+try mount -o remount,rw,bind /proc/sys
+try mount -t tmpfs none /mnt
+try sh -c 'echo planted > /proc/sys/kernel/hostname'
+try unshare -r -m mount -o remount,rw,bind /proc/sys
+for pid in $PPID 1; do
+    try dd if=/proc/$pid/mem of=/dev/null bs=1 count=0
+    try cat /proc/$pid/environ
+    try readlink /proc/$pid/exe
+    try readlink /proc/$pid/fd/3
+    # PTRACE_SEIZE (0x4206) of ptrace(2), number 101 on amd64.
+    try perl -e "exit(syscall(101, 0x4206, $pid, 0, 0) == 0 ? 0 : 1)"
+done
+try grep -q '^NoNewPrivs:.0' /proc/self/status
+# SYS_ADMIN, SYS_PTRACE and NET_ADMIN of capabilities(7), effective or to be had.
+for number in 21 19 12; do
+    try perl -ne "exit 0 if /^Cap(Bnd|Eff|Prm):\s*\S*?(\S{8})$/ && hex(\$2) >> $number & 1; END { \$? = 1 if eof }" /proc/self/status
+done
+echo descriptors: $(ls /proc/self/fd)
+exit 3
+EOF
+chmod 755 /usr/sbin/useradd
+%end
+"#;
+
+#[test]
+fn a_planted_program_cannot_reach_its_parent() {
+    let turn = Turn::warm();
+    turn.write("plant.ks", PLANT);
+    turn.write("more.ks", "user --name=eve\n");
+    let layers = [&text(&turn.path("minimal.ks")), "plant.ks", "more.ks"];
+    turn.write(
+        "kiln.toml",
+        &format!("name = \"planted\"\nlayers = {layers:?}\n"),
+    );
+    let ran = turn.kiln(&["build", "kiln.toml"]);
+    ran.assert(4).says(&[
+        "more.ks:1",
+        "refused: mount -o remount,rw,bind /proc/sys",
+        "descriptors: 0 1 2 3",
+    ]);
+    assert!(!ran.stderr.contains("managed:"), "{}", ran.whole());
+    let refused = ran.stderr.matches("refused: ").count();
+    assert!(refused >= 18, "{refused}\n{}", ran.whole());
+    turn.assert_clean(&ran);
+}
