@@ -1,6 +1,7 @@
 //! From a definition to a plan.
 
 mod addons;
+mod debian;
 mod disk;
 mod profile;
 mod repositories;
@@ -161,6 +162,11 @@ impl Lowering<'_> {
     fn plan(&mut self, definition: &Definition) -> Option<Plan> {
         let layers = self.layers(definition);
         let target = self.target(definition, &layers)?;
+        if target.family() == Family::Debian {
+            let defaults = !definition.system.no_default_repositories;
+            let problem = debian::problem(&target, defaults);
+            self.problems.extend(problem.map(|p| p.at(self.name)));
+        }
         let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
         match target.family() {
             Family::Debian => repositories = self.repositories(definition, &layers),
@@ -462,7 +468,7 @@ fn is_name(text: &str) -> bool {
 /// What every image needs beside its definition.
 fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System {
     let mut packages = match target.family() {
-        Family::Debian => debian_system(definition, target),
+        Family::Debian => debian::system(definition, target),
         Family::Rpm => rpm_system(definition),
     };
     if home {
@@ -481,7 +487,12 @@ fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System 
     packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
     let keep = |package: &String| !definition.without.contains(package);
     let added = packages.into_iter().filter(|(p, _)| keep(p));
+    let absent = match target.family() {
+        Family::Debian => debian::absent(target),
+        Family::Rpm => Vec::new(),
+    };
     System {
+        absent,
         packages: added
             .map(|(package, why)| Added {
                 package,
@@ -504,34 +515,6 @@ fn rpm_system(definition: &SystemDefinition) -> Reasoned {
         (
             "dracut-live".to_owned(),
             "finds the root on the stick and puts a RAM overlay over it",
-        ),
-    ]
-}
-
-fn debian_system(definition: &SystemDefinition, target: &Target) -> Reasoned {
-    let kernel = definition.kernel.clone();
-    let kernel = kernel.unwrap_or_else(|| format!("linux-image-{}", target.architecture));
-    vec![
-        (kernel, "the kernel ([system] kernel = …)"),
-        ("systemd-sysv".to_owned(), "the init system"),
-        ("udev".to_owned(), "device nodes and module loading"),
-        ("initramfs-tools".to_owned(), "makes the initramfs"),
-        (
-            "live-boot".to_owned(),
-            "finds the root on the stick and puts a RAM overlay over it",
-        ),
-        (
-            "live-boot-initramfs-tools".to_owned(),
-            "live-boot's part in the initramfs",
-        ),
-        (
-            "busybox".to_owned(),
-            "the initramfs shell tools that live-boot needs",
-        ),
-        ("zstd".to_owned(), "compresses the initramfs"),
-        (
-            "usr-is-merged".to_owned(),
-            "the root is merged-usr from the start",
         ),
     ]
 }

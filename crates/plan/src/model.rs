@@ -145,6 +145,9 @@ pub struct Repository {
 pub struct System {
     /// Packages of the lowest layer.
     pub packages: Vec<Added>,
+    /// Packages that images of other releases get, but this release does not have, each with the reason why it can do without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Added>,
 }
 
 /// A package that Kiln adds.

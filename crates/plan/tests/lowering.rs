@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use kiln_kickstart::Severity;
-use kiln_plan::{Definition, Files, Input, Lowered, Plan, lower, lower_text};
+use kiln_plan::{Added, Definition, Files, Input, Lowered, Plan, lower, lower_text};
 
 /// Files in memory.
 struct Memory(BTreeMap<&'static str, &'static str>);
@@ -168,6 +168,82 @@ fn a_url_names_the_distribution() {
     assert_eq!(plan.target.release, "trixie");
     assert_eq!(plan.repositories[0].url, "http://mirror.example/debian");
     assert_eq!(plan.repositories[0].origin, "a.ks:1");
+}
+
+/// An image of bullseye failed by default, since Kiln added a package that bullseye does not have.
+#[test]
+fn what_kiln_adds_is_in_the_release() {
+    let plan = |distribution: &str| {
+        let input = Input {
+            distribution: Some(distribution.to_owned()),
+            ..Input::default()
+        };
+        of(&[("a.ks", "%packages\n%end\n")], &input).plan.unwrap()
+    };
+    let names =
+        |added: &[Added]| -> Vec<String> { added.iter().map(|a| a.package.clone()).collect() };
+    let merged = "usr-is-merged".to_owned();
+    for release in ["debian:bookworm", "debian:trixie", "debian:sid"] {
+        let system = plan(release).system;
+        assert!(names(&system.packages).contains(&merged), "{release}");
+        assert_eq!(system.absent, []);
+    }
+    let system = plan("debian:bullseye").system;
+    assert!(!names(&system.packages).contains(&merged));
+    assert_eq!(names(&system.absent), [merged]);
+}
+
+/// These were found out when the repositories were asked, or not even then.
+#[test]
+fn a_release_that_cannot_be_had_is_said_when_it_is_planned() {
+    let said = |distribution: &str, toml: &'static str| {
+        let input = Input {
+            distribution: Some(distribution.to_owned()),
+            ..Input::default()
+        };
+        let lowered = of(
+            &[("a.ks", "%packages\n%end\n"), ("kiln.toml", toml)],
+            &input,
+        );
+        let all = lowered.problems.iter();
+        let all = all.map(|p| format!("{} [{}]", p.message, p.hints.join("; ")));
+        all.collect::<Vec<_>>().join("\n")
+    };
+    let plain = "layers = [\"a.ks\"]";
+    for (name, expected) in [
+        (
+            "debian:12",
+            "debian:12 is debian:bookworm [say debian:bookworm]",
+        ),
+        ("debian:12.5", "debian:12.5 is debian:bookworm [say"),
+        ("debian:Trixie", "[say debian:trixie]"),
+        (
+            "debian:stable",
+            "another image [name the release: debian:trixie]",
+        ),
+        (
+            "debian:buster",
+            "debian:buster: it has left the mirrors [known are bullseye, bookworm,",
+        ),
+        ("debian:10", "debian:10: it has left the mirrors [known are"),
+        (
+            "debian:testing",
+            "debian:testing: it is not released [known are",
+        ),
+        ("debian:hamm", "of debian:hamm [known are"),
+    ] {
+        let text = said(name, plain);
+        assert!(text.contains(expected), "{name}: {text}");
+    }
+    for name in ["bullseye", "bookworm", "trixie", "sid", "unstable"] {
+        assert_eq!(said(&format!("debian:{name}"), plain), "");
+    }
+    let own = "layers = [\"a.ks\"]\n[system]\nno-default-repositories = true\n[[repository]]\nurl = \"http://x.example\"\nsuite = \"buster\"\ncomponents = [\"main\"]\n";
+    assert_eq!(said("debian:buster", own), "");
+    let arm = "layers = [\"a.ks\"]\narchitecture = \"arm64\"";
+    assert!(
+        said("debian:trixie", arm).starts_with("Debian images are made for amd64, not for arm64")
+    );
 }
 
 #[test]

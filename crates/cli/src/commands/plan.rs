@@ -103,6 +103,13 @@ fn describe(shown: &Shown<'_>) -> String {
     for added in &plan.system.packages {
         line(&mut out, 1, &format!("{}: {}", added.package, added.why));
     }
+    for absent in &plan.system.absent {
+        line(
+            &mut out,
+            1,
+            &format!("not {}: {}", absent.package, absent.why),
+        );
+    }
     table(&mut out, "first:", &shown.first);
     for (number, layer) in shown.work.iter().enumerate() {
         let title = format!("layer {}, {}:", number + 1, layer.layer);

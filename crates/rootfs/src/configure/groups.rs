@@ -160,7 +160,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("dns-server", "bind9 bind9-utils"),
     ("editors", "vim emacs-nox nano"),
     ("editors-and-ides", "vim emacs-nox nano geany"),
-    ("eclipse", "openjdk-17-jdk"),
+    ("eclipse", "default-jdk"),
     ("file-server", "samba nfs-kernel-server"),
     ("firefox", "firefox-esr"),
     (
