@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod breadth;
 mod deny;
 mod peer;
 mod prerequisites;
@@ -29,6 +30,7 @@ usage: cargo xtask CHORE
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
+  breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
   equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
   equal-root A B        compare two root file systems: directories or SquashFS files
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),
         ["bench", rest @ ..] => bench::run(rest),
+        ["breadth", rest @ ..] => breadth::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),
         ["equal-unpack", rest @ ..] => roots::unpack::run(rest),

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Runs in the booted image: what dpkg and systemd themselves say of it. Fails if either complains.
+bad=0
+audit=$(dpkg --audit 2>&1)
+[ -z "$audit" ] || { echo "dpkg --audit:"; echo "$audit"; bad=1; }
+# A template has no instance to verify.
+units=$(systemctl list-unit-files --state=enabled --no-legend --no-pager | while read -r unit _; do
+	case $unit in
+	*@.*) ;;
+	*) echo "$unit" ;;
+	esac
+done)
+systemd-analyze verify --man=no --recursive-errors=no $units || bad=1
+echo "verified: $(echo "$units" | wc -l) units"
+exit $bad
