@@ -24,6 +24,7 @@ impl From<kiln_rootfs::Error> for Failure {
             status: error.status,
             tail: error.tail,
             causes: error.causes,
+            others: error.others,
             hints: error.hints,
             reopen: None,
         }

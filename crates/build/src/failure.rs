@@ -57,6 +57,9 @@ pub struct Failure {
     pub tail: Vec<String>,
     /// What was behind it, outermost first.
     pub causes: Vec<String>,
+    /// What else is wrong, each with its place: further mistakes, none of which is the reason of the first one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// What to do.
     pub hints: Vec<String>,
     /// The command that reopens the failed root.
@@ -77,6 +80,7 @@ impl Failure {
             status: None,
             tail: Vec::new(),
             causes: Vec::new(),
+            others: Vec::new(),
             hints: Vec::new(),
             reopen: None,
         }

@@ -39,7 +39,7 @@ pub use kiln_plan::Input;
 pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use output::Artifact;
 pub use pipeline::{BuildReport, BuildRequest, build, lock};
-pub use plan::{Planned, plan};
+pub use plan::{Planned, examine, plan};
 pub use shared::SharedCache;
 pub use squash::FUNCTIONS;
 pub use steps::{Sink, Timing};

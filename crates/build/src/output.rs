@@ -25,6 +25,8 @@ const PREFIX: &str = ".kiln-";
 pub(crate) struct Output {
     dir: PathBuf,
     staging: PathBuf,
+    /// Directories that were made for this, the innermost first.
+    made: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -53,6 +55,12 @@ impl Output {
                 .cause(plain(error))
                 .hint("choose another with -o DIR")
         };
+        let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let made: Vec<PathBuf> = dir
+            .ancestors()
+            .take_while(missing)
+            .map(Path::to_owned)
+            .collect();
         fs::create_dir_all(dir).map_err(|e| fail(&e))?;
         reclaim(dir);
         let clock = std::time::SystemTime::now()
@@ -65,6 +73,7 @@ impl Output {
         Ok(Output {
             dir: dir.to_owned(),
             staging,
+            made,
             _lock: lock,
         })
     }
@@ -168,6 +177,10 @@ fn piece(left: u64, most: usize) -> usize {
 impl Drop for Output {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.staging);
+        // What this made and nobody put anything into is not left behind.
+        for dir in &self.made {
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 

@@ -151,12 +151,14 @@ pub fn lock(
 fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
     let allowed = &request.input.include_path;
     let source = Source::open(&request.definition, allowed, web(request, cancel))?;
-    let first = checked(source.lower(&Input {
+    let lowered = source.lower(&Input {
         before_pre: true,
         ..request.input.clone()
-    }))?;
-    buildable(&first)?;
-    Ok((source, first))
+    });
+    // A transfer that was stopped is no mistake of the definition.
+    cancel.check()?;
+    buildable(&lowered)?;
+    Ok((source, checked(lowered)?))
 }
 
 /// How a build reads what kickstart files include from the network.
@@ -205,7 +207,7 @@ pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
             .as_ref()
             .map(|o| format!("{o}: "))
             .unwrap_or_default();
-        failure.causes.push(format!("{place}{}", more.message));
+        failure.others.push(format!("{place}{}", more.message));
     }
     Err(failure)
 }
@@ -225,7 +227,7 @@ fn refused(lowered: &Lowered) -> Option<Failure> {
     failure.origin = Some(first.origin);
     failure.hints.extend(first.hint);
     failure
-        .causes
+        .others
         .extend(errors.map(|n| format!("{}: {}", n.origin, n.message)));
     Some(failure)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_plan::{Input, Lowered};
+use kiln_plan::{Input, Lowered, Problem};
 use kiln_rootfs::configure;
 
 use crate::Failure;
@@ -10,6 +10,36 @@ use crate::load::Source;
 use crate::pipeline::checked;
 use crate::resolve::lower_commands;
 use crate::web::{Access, Web};
+
+/// Lowers a definition and gives everything that is to be said about it, right or wrong: the problems of its files in
+/// their order, then what is to be said about its commands where there is a plan.
+///
+/// # Errors
+/// The definition cannot be read at all.
+pub fn examine(definition: &Path, input: &Input, web: Web) -> Result<Vec<Problem>, Failure> {
+    let source = Source::open(definition, &input.include_path, web)?;
+    let lowered = source.lower(&Input {
+        before_pre: true,
+        ..input.clone()
+    });
+    let mut problems = lowered.problems;
+    let commands = lowered
+        .plan
+        .as_ref()
+        .map(lower_commands)
+        .unwrap_or_default();
+    for notice in commands.into_iter().flat_map(|layer| layer.notices) {
+        let problem = match notice.level {
+            configure::Level::Note => continue,
+            configure::Level::Warning => Problem::warning(notice.message),
+            configure::Level::Error => Problem::error(notice.message),
+        };
+        let mut problem = problem.at(notice.origin);
+        problem.hints.extend(notice.hint);
+        problems.push(problem);
+    }
+    Ok(problems)
+}
 
 /// What a build would do.
 #[derive(Clone, Debug)]

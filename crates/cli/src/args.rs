@@ -221,10 +221,12 @@ pub(crate) struct LockArgs {
 /// `kiln check`
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Kickstart files; `-` is standard input
+    /// Kickstart files, a kiln.toml, or directories of either; `-` is standard
+    /// input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Language version, such as F40 or RHEL9 [default: the newest]
+    /// Language version, such as F40 or RHEL9 [default: the newest; a kiln.toml
+    /// has its distribution's]
     #[arg(long, value_name = "VERSION")]
     pub(crate) version: Option<String>,
     /// Print the findings as JSON

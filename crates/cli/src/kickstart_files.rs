@@ -51,7 +51,7 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
 }
 
 /// An error of the system without Rust's `(os error N)`.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error")
         .map_or(text.clone(), |(words, _)| words.to_owned())

@@ -80,7 +80,7 @@ impl Error {
 
     /// The caller's wish to stop.
     pub fn cancelled() -> Self {
-        Error::new(ErrorKind::Cancelled, "cancelled")
+        Error::new(ErrorKind::Cancelled, "writing the image was stopped")
     }
 
     /// Adds what to do.

@@ -30,12 +30,41 @@ pub struct Diagnostic {
 }
 
 /// Codes of warnings about what the reference accepts silently.
-const LINTS: [&str; 2] = ["cut-word", "open-include"];
+const LINTS: [&str; 15] = [
+    "blank-lookalike",
+    "continuation-accepted",
+    "cut-word",
+    "dash-lookalike",
+    "given-again",
+    "open-include",
+    "packages-again",
+    "placeholder",
+    "quote-lookalike",
+    "script-crlf",
+    "several-packages",
+    "unknown-keymap",
+    "unknown-layout",
+    "unknown-locale",
+    "unknown-zone",
+];
+
+/// Codes of those of them that come from a list, about which the target's own data knows better.
+const LISTED: [&str; 4] = [
+    "unknown-keymap",
+    "unknown-layout",
+    "unknown-locale",
+    "unknown-zone",
+];
 
 impl Diagnostic {
     /// Whether the reference's validator reports this, too: it rejects a file for every error and warning of its
     /// own, while a remark that only Kiln makes must not change the verdict.
     pub fn counts(&self) -> bool {
         !LINTS.contains(&self.code)
+    }
+
+    /// Whether it rests on a list of Kiln's, and so is for those only who have nothing better at hand.
+    pub fn is_from_a_list(&self) -> bool {
+        LISTED.contains(&self.code)
     }
 }

@@ -7,9 +7,12 @@
 
 mod arguments;
 mod ast;
+mod causes;
 mod command;
 mod diagnostic;
 mod flatten;
+mod heredoc;
+mod known;
 mod limits;
 mod packages;
 mod parser;
@@ -27,6 +30,7 @@ mod words;
 pub use ast::*;
 pub use diagnostic::*;
 pub use flatten::flatten;
+pub use known::zone_of_today;
 pub use parser::{Options, Parsed, parse};
 pub use render::{Segment, Style, render, segments};
 pub use source::{LoadError, Loaded, Loader, NoIncludes, include_candidates, is_url};

@@ -1,7 +1,7 @@
 //! The lines of `%packages`.
 
 use crate::report::{Report, quote};
-use crate::{PackageItem, PackageRef, Span};
+use crate::{PackageItem, PackageRef, Span, causes};
 
 /// Reads one line without its end; `None` for blank lines and comments. `at` makes a span of two byte columns.
 pub(crate) fn read(
@@ -20,6 +20,10 @@ pub(crate) fn read(
         Some(name) => (true, name),
         None => (false, text),
     };
+    if let Some(cause) = causes::of_package(text, start) {
+        let span = at(cause.start, cause.end);
+        report.warning(cause.code, span, cause.message, cause.help);
+    }
     if name.is_empty() {
         report.error_help(
             "empty-package",

@@ -4,16 +4,21 @@
 //! rest of it holds commands, and the including file goes on in a new section with the same header. That is what
 //! the reference does.
 
+use std::collections::HashMap;
+
 use crate::arguments::Place;
 use crate::command::{self, Seen};
+use crate::heredoc::Heredoc;
 use crate::report::{Report, quote};
 use crate::section::{Kind, Open};
 use crate::source::{self, Line, Loaded, Loader};
 use crate::words::{self, Fault, Word, Words};
 use crate::{
-    Diagnostic, FileId, Item, Kickstart, Severity, SourceFile, Span, Version, limits, packages,
-    spelling, table,
+    Command, Diagnostic, FileId, Item, Kickstart, Severity, SourceFile, Span, Version, known,
+    limits, packages, spelling, table,
 };
+
+mod remarks;
 
 /// How to read.
 #[derive(Clone, Debug)]
@@ -82,6 +87,11 @@ pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loade
         report: Report::default(),
         seen: Seen::default(),
         section: None,
+        document: None,
+        continued: false,
+        once: HashMap::new(),
+        packages: None,
+        crlf_said: false,
         stack: Vec::new(),
         bytes: 0,
         section_lines: 0,
@@ -104,6 +114,14 @@ enum Mode {
     Append,
 }
 
+/// The lines after one, with their ends.
+type Ahead<'a, 'b> = &'a mut dyn Iterator<Item = &'b str>;
+
+/// What a backslash at a line's end is about.
+const CONTINUATION: &str =
+    "a backslash does not continue a line: a kickstart has no continuation lines";
+const ONE_LINE: &str = "write everything on one line, however long";
+
 struct Parser<'a> {
     options: &'a Options,
     loader: &'a mut dyn Loader,
@@ -111,6 +129,16 @@ struct Parser<'a> {
     report: Report,
     seen: Seen,
     section: Option<Open>,
+    /// A here-document that a line looked like the end of its script in.
+    document: Option<Heredoc>,
+    /// The line goes on what was reported.
+    continued: bool,
+    /// Commands of which one line in a file counts, by file and name.
+    once: HashMap<(FileId, String), Command>,
+    /// The last header of `%packages`.
+    packages: Option<Command>,
+    /// Whether the ends of a script's lines were remarked on.
+    crlf_said: bool,
     /// The files that are being read, from the outermost on.
     stack: Vec<FileId>,
     bytes: usize,
@@ -127,6 +155,7 @@ impl Parser<'_> {
             self.report_unclosed(&open);
             self.close(open);
         }
+        self.report_other_file();
         Parsed {
             kickstart: self.kickstart,
             diagnostics: self.report.finish(),
@@ -151,19 +180,33 @@ impl Parser<'_> {
             text: String::new(),
             included_from: from,
         });
+        if let Some((message, help)) = source::not_text(&loaded.bytes) {
+            let span = from.unwrap_or(Span {
+                file,
+                line: 1,
+                start: 0,
+                end: 0,
+            });
+            return self.report.error_help("not-utf8", span, message, help);
+        }
         if let Some(at) = fault {
             self.report_encoding(file, &text, at);
         }
         self.stack.push(file);
-        for line in source::lines(&text) {
-            if self.full {
-                break;
-            }
-            self.line(file, line, mode);
-        }
+        self.lines(file, &text, mode);
         self.stack.pop();
         if let Some(source) = self.kickstart.files.get_mut(file.0 as usize) {
             source.text = text;
+        }
+    }
+
+    fn lines(&mut self, file: FileId, text: &str, mode: Mode) {
+        let mut lines = source::lines(text);
+        while let Some(line) = lines.next() {
+            if self.full {
+                break;
+            }
+            self.line(file, line, mode, &mut lines.clone().map(|l| l.text));
         }
     }
 
@@ -204,18 +247,24 @@ impl Parser<'_> {
         self.report.error_help("limit", span, message, help);
     }
 
-    fn line(&mut self, file: FileId, line: Line<'_>, mode: Mode) {
+    /// One line; `ahead` are the lines after it in its file.
+    fn line(&mut self, file: FileId, line: Line<'_>, mode: Mode, ahead: Ahead<'_, '_>) {
         let first = words::first(line.text);
         if first.starts_with("%ksappend") {
             return self.append(file, line, mode);
         }
         match self.section.as_ref().map(|s| s.kind) {
             None => self.command_line(file, line, first),
-            Some(kind) => self.section_line(file, line, first, kind),
+            Some(kind) => self.section_line(file, line, first, kind, ahead),
         }
     }
 
     fn command_line(&mut self, file: FileId, line: Line<'_>, first: &str) {
+        if std::mem::take(&mut self.continued) {
+            // Part of a line that has been reported as a whole.
+            self.continued = line.content().ends_with('\\');
+            return;
+        }
         if first.is_empty() || first.starts_with('#') {
             return;
         }
@@ -226,9 +275,16 @@ impl Parser<'_> {
         if !self.take_item(place.span(0, line.content().len() as u32)) {
             return;
         }
+        let before = self.report.diagnostics.len();
         let Some(Words { words, cut }) = self.words(place, line) else {
+            self.continued = line.content().ends_with('\\');
             return self.skip_section(place, first);
         };
+        self.read_words(place, &words, cut);
+        self.explain(place, line, &words, before);
+    }
+
+    fn read_words(&mut self, place: Place, words: &[Word], cut: Option<u32>) {
         let Some(word) = words.first() else { return };
         if word.text.is_empty() {
             let message = "the line starts with an empty word".to_owned();
@@ -237,15 +293,18 @@ impl Parser<'_> {
                 .error("unknown-command", place.word(word), message);
         }
         if word.text == "%include" {
-            return self.include(place, &words);
+            return self.include(place, words);
         }
         self.report_cut(place, cut);
         if word.text.starts_with('%') {
-            return self.open(place, &words);
+            return self.open(place, words);
         }
         let (version, seen) = (self.options.version, &mut self.seen);
-        let command = command::read(&words, place, version, seen, &mut self.report);
-        self.kickstart.items.extend(command.map(Item::Command));
+        if let Some(command) = command::read(words, place, version, seen, &mut self.report) {
+            known::check(&command, &mut self.report);
+            self.remember(&command);
+            self.kickstart.items.push(Item::Command(command));
+        }
     }
 
     fn words(&mut self, place: Place, line: Line<'_>) -> Option<Words> {
@@ -256,11 +315,7 @@ impl Parser<'_> {
                 format!("the quote {quote} is not closed"),
                 "close it on the same line: a kickstart has no continuation lines",
             ),
-            Err(Fault::Backslash(at)) => (
-                at,
-                "the backslash has nothing to quote".to_owned(),
-                "write `\\\\` for a backslash",
-            ),
+            Err(Fault::Backslash(at)) => (at, CONTINUATION.to_owned(), ONE_LINE),
             Err(Fault::TooMany) => (
                 0,
                 format!("the line has more than {} words", limits::WORDS),
@@ -302,6 +357,9 @@ impl Parser<'_> {
                 return;
             }
         }
+        if open.kind == Kind::Packages {
+            self.report_packages_again(&open);
+        }
         self.section = Some(open);
     }
 
@@ -338,7 +396,14 @@ impl Parser<'_> {
         );
     }
 
-    fn section_line(&mut self, file: FileId, line: Line<'_>, first: &str, kind: Kind) {
+    fn section_line(
+        &mut self,
+        file: FileId,
+        line: Line<'_>,
+        first: &str,
+        kind: Kind,
+        ahead: Ahead<'_, '_>,
+    ) {
         let place = Place {
             file,
             line: line.number,
@@ -347,6 +412,17 @@ impl Parser<'_> {
         if self.section_lines > limits::SECTION_LINES {
             let message = format!("sections have more than {} lines", limits::SECTION_LINES);
             return self.stop(Some(place.span(0, 0)), message);
+        }
+        if let Some(document) = &self.document {
+            // The file is wrong already; the rest of the script is read as it is meant.
+            if document.ends_with(line.text) {
+                self.document = None;
+            }
+            return self.body_line(place, line, kind);
+        }
+        let ends = first == "%end" || table::SECTIONS.contains(&first);
+        if ends && self.is_in_document(place, line, first, ahead) {
+            return self.body_line(place, line, kind);
         }
         match first {
             "%end" => self.end(),
@@ -372,6 +448,7 @@ impl Parser<'_> {
                 "put it between the header and `%end`, in PEM form",
             );
         }
+        self.report_crlf(&open);
         self.kickstart.items.extend(open.close());
     }
 

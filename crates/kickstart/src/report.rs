@@ -40,6 +40,12 @@ impl Report {
         self.push(Severity::Warning, code, span, message, vec![help.into()]);
     }
 
+    /// Whether an error was added since there were so many findings.
+    pub(crate) fn has_error_since(&self, findings: usize) -> bool {
+        let since = self.diagnostics.get(findings..).unwrap_or(&[]);
+        since.iter().any(|d| d.severity == Severity::Error)
+    }
+
     /// Whether another finding would still be kept: costly advice is only worth it then.
     pub(crate) fn has_room(&self) -> bool {
         self.diagnostics.len() < limits::DIAGNOSTICS

@@ -92,6 +92,41 @@ pub(crate) fn decode(bytes: &[u8]) -> (String, Option<usize>) {
     }
 }
 
+/// What bytes are that are no text in UTF-8 at all, as opposed to one with a wrong letter: a sentence, and what to do.
+pub(crate) fn not_text(bytes: &[u8]) -> Option<(String, &'static str)> {
+    let zeros = bytes.iter().filter(|b| **b == 0).count();
+    let mark = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    // Latin letters in UTF-16 are every other byte zero.
+    if mark || (zeros > 0 && zeros * 5 > bytes.len() * 2) {
+        return Some((
+            "the file is UTF-16, not UTF-8".to_owned(),
+            "convert it with `iconv -f utf-16 -t utf-8`",
+        ));
+    }
+    let formats: [(&[u8], &str); 8] = [
+        (b"\x1f\x8b", "compressed with gzip"),
+        (b"\xfd7zXZ", "compressed with xz"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+        (b"BZh", "compressed with bzip2"),
+        (b"PK\x03\x04", "a ZIP archive"),
+        (b"\x7fELF", "a program"),
+        (b"!<arch>", "an archive, such as a Debian package"),
+        (b"\xed\xab\xee\xdb", "an RPM package"),
+    ];
+    let format = formats.iter().find(|(magic, _)| bytes.starts_with(magic));
+    let control = |b: &&u8| **b < 0x20 && !b.is_ascii_whitespace() && **b != 0x1b && **b != 0x0b;
+    let controls = bytes.iter().filter(control).count();
+    let binary = std::str::from_utf8(bytes).is_err() && controls * 20 > bytes.len();
+    if format.is_none() && !binary {
+        return None;
+    }
+    let is = format.map_or("binary data", |(_, is)| is);
+    Some((
+        format!("the file is no text: it is {is}"),
+        "check which file is meant, and unpack it if it is packed",
+    ))
+}
+
 /// One line with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -108,7 +143,7 @@ impl<'a> Line<'a> {
 }
 
 /// The lines of a text. Beside `\n` and `\r\n`, the reference breaks lines wherever Python's `str.splitlines` does.
-pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> + Clone {
     let mut rest = text;
     let mut number = 0;
     std::iter::from_fn(move || {

@@ -44,7 +44,7 @@ impl CancelToken {
     /// [`ErrorKind::Cancelled`] once it was turned.
     pub fn check(&self) -> Result<()> {
         match self.is_cancelled() {
-            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            true => Err(Error::new(ErrorKind::Cancelled, "the transfer was stopped")),
             false => Ok(()),
         }
     }

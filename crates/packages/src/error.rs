@@ -50,7 +50,7 @@ pub enum ErrorKind {
 pub enum Category {
     /// The definition or another input is wrong (exit code 1).
     Input,
-    /// The environment lacks something: network, disk (exit code 3).
+    /// The environment lacks something: network, disk, a mirror that is up to date (exit code 3).
     Environment,
     /// The step failed: a mirror served wrong bytes (exit code 4).
     Step,
@@ -66,10 +66,10 @@ impl ErrorKind {
         use ErrorKind::*;
         match self {
             Input | UnknownPackage | Unsatisfiable | Unsigned | BadSignature => Category::Input,
-            Stalled | Truncated | Network | Offline | DiskFull | Io | Refused => {
+            Stalled | Truncated | Network | Offline | DiskFull | Io | Refused | Expired => {
                 Category::Environment
             }
-            Expired | HashMismatch | NotFound | Malformed => Category::Step,
+            HashMismatch | NotFound | Malformed => Category::Step,
             Cancelled => Category::Cancelled,
             Internal => Category::Internal,
         }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use kiln_kickstart::{
     Command, Item, Kickstart, LoadError, Loaded, Loader, Options, Script, ScriptKind, Severity,
-    Version,
+    Span, Version,
 };
 
 use repositories::URL;
@@ -249,6 +249,14 @@ impl Lowering<'_> {
 
     fn report(&mut self, kickstart: &Kickstart, diagnostics: &[kiln_kickstart::Diagnostic]) {
         for diagnostic in diagnostics {
+            // From here on the target's own data decides.
+            if !self.input.before_pre && diagnostic.is_from_a_list() {
+                continue;
+            }
+            // Live kickstarts set the root anew above what they include; its size is found here anyway.
+            if diagnostic.code == "defined-twice" && is_root(kickstart, diagnostic.span) {
+                continue;
+            }
             let problem = Problem {
                 severity: diagnostic.severity,
                 origin: diagnostic.span.map(|s| kickstart.location(s)),
@@ -443,6 +451,15 @@ fn packages(files: &Kickstart, section: kiln_kickstart::PackagesSection, layer: 
             what: item.what,
         });
     }
+}
+
+/// Whether a place is in a line `part /`.
+fn is_root(kickstart: &Kickstart, place: Option<Span>) -> bool {
+    kickstart.commands().any(|c| {
+        c.name == "part"
+            && c.args.first().is_some_and(|mount| mount == "/")
+            && place.is_some_and(|p| (p.file, p.line) == (c.span.file, c.span.line))
+    })
 }
 
 /// All commands of one name, lowest layer first.

@@ -36,6 +36,8 @@ pub struct Error {
     pub tail: Vec<String>,
     /// What was behind it, outermost first.
     pub causes: Vec<String>,
+    /// What else is wrong, each with its place: mistakes of the same kind that have nothing to do with the first one.
+    pub others: Vec<String>,
     /// What to do.
     pub hints: Vec<String>,
 }
@@ -55,6 +57,7 @@ impl Error {
             status: None,
             tail: Vec::new(),
             causes: Vec::new(),
+            others: Vec::new(),
             hints: Vec::new(),
         }
     }

@@ -249,7 +249,7 @@ impl<'a> Place<'a> {
         }
         let outcome = outcome.map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {
-            return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+            return Err(Error::new(ErrorKind::Cancelled, "the step was stopped"));
         }
         Ok(outcome)
     }

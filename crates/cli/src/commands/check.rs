@@ -1,15 +1,16 @@
 //! `kiln check FILE…`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kiln_build::Failure;
 use kiln_build::web::Web;
+use kiln_build::{Failure, FailureKind, Input};
 use kiln_kickstart::{Diagnostic, Item, Options, Parsed, ScriptKind, Severity, parse};
+use kiln_plan::Problem;
 use serde::Serialize;
 
 use super::Context;
 use crate::args::CheckArgs;
-use crate::kickstart_files::{FileLoader, read, version, web};
+use crate::kickstart_files::{FileLoader, plain, read, version, web};
 use crate::output;
 use crate::render::diagnostic;
 use crate::render::style::{Palette, paint};
@@ -22,6 +23,9 @@ struct Verdict {
     file: String,
     /// Whether the file is fit for an installer; remarks that only Kiln makes do not count.
     ok: bool,
+    /// Whether warnings of the installer's own reader count against it.
+    #[serde(skip)]
+    strict: bool,
     findings: Vec<Finding>,
     #[serde(skip)]
     rendered: String,
@@ -53,15 +57,19 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     options.follow_includes = args.follow_includes;
     let palette = Palette::new(context.settings.stdout_color);
     let web = web(args.offline, &context.settings);
-    let verdicts: Vec<Verdict> = args
-        .files
-        .iter()
-        .map(|file| {
-            check(file, args, &options, &web)
-                .map(|(name, parsed)| verdict(name, &parsed, &palette))
-                .unwrap_or_else(|failure| unreadable(&failure, file, &palette))
-        })
-        .collect();
+    let mut verdicts = Vec::new();
+    for file in &args.files {
+        let checked = match kind(file) {
+            Kind::Definition => definition(file, args, &web, &palette).map(|one| vec![one]),
+            Kind::Directory => kickstarts_in(file).map(|files| {
+                let one = |file: &PathBuf| kickstart(file, args, &options, &web, &palette);
+                files.iter().map(one).collect()
+            }),
+            Kind::Kickstart => Ok(vec![kickstart(file, args, &options, &web, &palette)]),
+        };
+        let of_file = checked.unwrap_or_else(|failure| vec![unreadable(&failure, file, &palette)]);
+        verdicts.extend(of_file);
+    }
     if args.json {
         output::print_json(&verdicts)?;
     } else {
@@ -77,7 +85,104 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     Ok(u8::from(!verdicts.iter().all(|verdict| verdict.ok)))
 }
 
-fn check(
+/// What a path on the command line is.
+enum Kind {
+    Kickstart,
+    /// A `kiln.toml`, or a directory with one.
+    Definition,
+    /// A directory with kickstart files.
+    Directory,
+}
+
+fn kind(file: &Path) -> Kind {
+    if file.extension().is_some_and(|e| e == "toml") || file.join("kiln.toml").exists() {
+        return Kind::Definition;
+    }
+    match file.is_dir() {
+        true => Kind::Directory,
+        false => Kind::Kickstart,
+    }
+}
+
+/// The kickstart files in a directory, by name.
+fn kickstarts_in(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let wrong = |why: String| {
+        let message = format!("{} cannot be checked", directory.display());
+        Failure::new(FailureKind::Definition, message).cause(why)
+    };
+    let entries = directory.read_dir().map_err(|e| wrong(plain(&e)))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "ks"))
+        .collect();
+    files.sort();
+    match files.is_empty() {
+        true => Err(wrong(
+            "it has neither a kiln.toml nor a file called *.ks".to_owned(),
+        )),
+        false => Ok(files),
+    }
+}
+
+/// What is to be said about a definition as a whole: its layers, read in the language of its distribution, and what
+/// becomes of their commands.
+fn definition(
+    file: &Path,
+    args: &CheckArgs,
+    web: &Web,
+    palette: &Palette,
+) -> Result<Verdict, Failure> {
+    let input = Input {
+        include_path: args.include_path.clone(),
+        ..Input::default()
+    };
+    let problems = kiln_build::examine(file, &input, web.clone())?;
+    Ok(Verdict {
+        file: file.display().to_string(),
+        ok: problems.iter().all(|p| p.severity != Severity::Error),
+        strict: false,
+        rendered: problems
+            .iter()
+            .map(|p| diagnostic::problem(p, palette) + "\n")
+            .collect(),
+        findings: problems.into_iter().map(of_definition).collect(),
+    })
+}
+
+fn of_definition(problem: Problem) -> Finding {
+    let place = problem.origin.map(|origin| {
+        let (file, line) = origin.rsplit_once(':').unwrap_or((&origin, ""));
+        let line = line.parse();
+        Place {
+            file: if line.is_ok() { file } else { &origin }.to_owned(),
+            line: line.unwrap_or(1),
+            start: 0,
+            end: 0,
+        }
+    });
+    Finding {
+        severity: problem.severity,
+        code: "definition",
+        message: problem.message,
+        place,
+        help: problem.hints,
+    }
+}
+
+fn kickstart(
+    file: &Path,
+    args: &CheckArgs,
+    options: &Options,
+    web: &Web,
+    palette: &Palette,
+) -> Verdict {
+    match parsed(file, args, options, web) {
+        Ok((name, parsed)) => verdict(name, &parsed, palette),
+        Err(failure) => unreadable(&failure, file, palette),
+    }
+}
+
+fn parsed(
     file: &Path,
     args: &CheckArgs,
     options: &Options,
@@ -97,6 +202,7 @@ fn verdict(file: String, parsed: &Parsed, palette: &Palette) -> Verdict {
     Verdict {
         file,
         ok: !parsed.diagnostics.iter().any(Diagnostic::counts),
+        strict: true,
         findings: parsed
             .diagnostics
             .iter()
@@ -140,6 +246,7 @@ fn unreadable(failure: &Failure, file: &Path, palette: &Palette) -> Verdict {
     Verdict {
         file: file.display().to_string(),
         ok: false,
+        strict: false,
         findings,
         rendered,
     }
@@ -162,6 +269,11 @@ fn summarize(verdicts: &[Verdict], context: &Context<'_>) {
         };
         let counts = match (of(Severity::Error), of(Severity::Warning)) {
             (0, 0) => String::new(),
+            (0, warnings) if verdict.strict && !verdict.ok => format!(
+                " ({}: the installer's own validator refuses a file for {})",
+                counted(warnings, "warning"),
+                if warnings == 1 { "it" } else { "one of them" }
+            ),
             (errors, warnings) => format!(
                 " ({}, {})",
                 counted(errors, "error"),

@@ -1,6 +1,7 @@
 //! What is to be said about a kickstart, coloured.
 
 use kiln_kickstart::{Diagnostic, Parsed, Segment, Severity, Style, segments};
+use kiln_plan::Problem;
 
 use super::style::{Palette, paint};
 use super::text::sanitize;
@@ -12,6 +13,25 @@ pub(crate) fn render_all(parsed: &Parsed, palette: &Palette) -> String {
         .iter()
         .map(|found| render(parsed, found, palette) + "\n")
         .collect()
+}
+
+/// What is to be said about a definition: with its excerpt where it has one.
+pub(crate) fn problem(problem: &Problem, palette: &Palette) -> String {
+    if let Some(rendered) = &problem.rendered {
+        return lines(rendered).map(|(text, end)| text + end).collect();
+    }
+    let (word, style) = match problem.severity {
+        Severity::Error => ("error", palette.error),
+        Severity::Warning => ("warning", palette.warning),
+    };
+    let mut text = format!("{}: {}\n", paint(style, word), sanitize(&problem.message));
+    if let Some(origin) = &problem.origin {
+        text += &format!(" --> {}\n", sanitize(origin));
+    }
+    for hint in &problem.hints {
+        text += &format!("  = {} {}\n", paint(palette.note, "help:"), sanitize(hint));
+    }
+    text
 }
 
 fn render(parsed: &Parsed, found: &Diagnostic, palette: &Palette) -> String {

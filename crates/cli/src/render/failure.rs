@@ -16,8 +16,14 @@ pub(crate) fn render(failure: &Failure, palette: &Palette) -> String {
     excerpt(&mut out, failure);
     facts(&mut out, failure, palette);
     tail(&mut out, &failure.tail, palette);
-    causes(&mut out, &failure.causes, palette);
+    causes(&mut out, "because:", &failure.causes, palette);
     hints(&mut out, failure, palette);
+    let (shown, more) = failure.others.split_at(failure.others.len().min(OTHERS));
+    causes(&mut out, "also wrong:", shown, palette);
+    if !more.is_empty() {
+        let more = [format!("{} further lines", more.len())];
+        causes(&mut out, "also wrong:", &more, palette);
+    }
     if let Some(command) = &failure.reopen {
         line(
             &mut out,
@@ -112,13 +118,16 @@ fn tail(out: &mut String, lines: &[String], palette: &Palette) {
     }
 }
 
-fn causes(out: &mut String, causes: &[String], palette: &Palette) {
+/// No more of the other mistakes are shown.
+const OTHERS: usize = 20;
+
+fn causes(out: &mut String, label: &str, causes: &[String], palette: &Palette) {
     for cause in causes {
         line(
             out,
             &format!(
                 "  {} {}",
-                paint(palette.dim, "because:"),
+                paint(palette.dim, label),
                 clean_lines(cause).join("\n    ")
             ),
         );
@@ -249,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn other_mistakes_are_no_causes() {
+        let mut failure = Failure::new(FailureKind::Definition, "`part` has no option `--siez`")
+            .hint("did you mean `--size`?");
+        failure.others = (1..=22).map(|n| format!("a.ks:{n}: x")).collect();
+        let text = plain(&failure);
+        assert!(!text.contains("because:"), "{text}");
+        assert!(
+            text.contains("hint: did you mean `--size`?\n  also wrong: a.ks:1: x\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("also wrong: a.ks:20: x\n  also wrong: 2 further lines\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn our_own_mistakes_are_owned() {
         let failure = Failure::new(FailureKind::Internal, "the disk layout overlaps itself");
         insta::with_settings!({filters => vec![(r"Kiln \d+\.\d+\.\d+", "Kiln VERSION")]}, {
@@ -270,6 +296,7 @@ mod tests {
             status: Some(evil.into()),
             tail: vec![evil.into()],
             causes: vec![evil.into()],
+            others: vec![evil.into()],
             hints: vec![evil.into()],
             excerpt: Some(format!("headline\n{evil}\n")),
             reopen: Some(evil.into()),

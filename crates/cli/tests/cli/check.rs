@@ -156,7 +156,8 @@ fn a_directory_is_no_kickstart() {
     let ran = Sandbox::new().kiln(&["check", "home"]);
     assert_eq!(ran.code, 1);
     assert!(
-        ran.stdout.contains("home cannot be read: Is a directory"),
+        ran.stdout
+            .contains("home cannot be checked: it has neither a kiln.toml nor a file called *.ks"),
         "{}",
         ran.stdout
     );

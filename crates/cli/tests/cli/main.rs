@@ -6,5 +6,6 @@ mod failures;
 mod harness;
 mod includes;
 mod live;
+mod messages;
 mod output;
 mod usage;

@@ -351,7 +351,8 @@ impl<'a> Cache<'a> {
             "{} is not a repository: it has neither InRelease nor Release",
             self.repository.describe()
         );
-        Error::new(ErrorKind::NotFound, message)
+        // A wrong address or suite, not a step that failed.
+        Error::new(ErrorKind::Input, message)
             .with_source(error)
             .with_hint(format!(
                 "Looked for {}. Check the URL and the suite.",

@@ -395,7 +395,7 @@ fn no_repository_at_all_is_told_apart() {
     let mut repository = world.repository();
     repository.suite = "nowhere".into();
     let error = world.refresh_with(&repository).expect_err("no suite");
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Input, "{error}");
     assert!(
         error.hints()[0].contains("/dists/nowhere/InRelease"),
         "{:?}",

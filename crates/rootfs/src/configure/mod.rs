@@ -238,12 +238,13 @@ fn merge(lines: &[Line<'_>], notices: &mut Vec<Notice>) -> Vec<Merged> {
 fn superseded(earlier: &Merged, line: &Line<'_>) -> Notice {
     Notice {
         origin: earlier.origin.clone(),
-        level: Level::Warning,
+        // Where that takes something back in one file, the reader of the language warns of it.
+        level: Level::Note,
         message: format!(
             "{}: given again at {}; what both lines set is taken from there",
             line.command.name, line.origin
         ),
-        hint: Some("keep one of the lines, or put the command into a layer of its own".to_owned()),
+        hint: None,
     }
 }
 

@@ -30,8 +30,8 @@ pub(super) fn part(draft: &mut Draft<'_>) {
         ("--mkfsoptions", LAYOUT),
         ("--fsoptions", LAYOUT),
     ]);
-    if draft.command.args.first().is_some_and(|m| m == "/") && draft.command.has("--fstype") {
-        draft.note("--fstype: the root is a SquashFS with a RAM overlay");
+    if draft.command.args.first().is_some_and(|m| m == "/") {
+        draft.note("is the root: a SquashFS as large as its files, under a RAM overlay");
     }
 }
 
@@ -71,11 +71,9 @@ pub(super) fn bootloader(draft: &mut Draft<'_>) {
             );
         }
     }
+    // Live kickstarts say so because the program that makes their image brings its own.
     if draft.command.flag("--disabled") || draft.command.text("--location") == Some("none") {
-        draft.warn(
-            "says that no boot loader is wanted, but an image needs one",
-            "drop the option",
-        );
+        draft.note("leaves the boot loader to Kiln, which an image needs: GRUB");
     }
     draft.without_effect(&[
         ("--driveorder", IMAGE),

@@ -251,6 +251,10 @@ impl Collector<'_> {
     }
 
     fn hint(&self, name: &str) -> String {
+        if name.contains([' ', '\t', ',', ';']) {
+            return "the whole line is one name: write one package a line, and nothing after it"
+                .to_owned();
+        }
         let near = self.universe.nearest(name);
         if near.is_empty() {
             return "no repository of the definition has it; is a repository or a component missing?".to_owned();
@@ -281,7 +285,7 @@ impl Collector<'_> {
             .at(first.origin.clone())
             .hint(first.hint.clone());
         for more in &self.unknown[1..] {
-            error.causes.push(format!(
+            error.others.push(format!(
                 "{}: {} does not exist either ({})",
                 more.origin, more.what, more.hint
             ));
@@ -300,4 +304,27 @@ fn priority(priority: Priority) -> &'static str {
 
 fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?', '['])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_several_names_is_not_a_misspelt_one() {
+        let universe = Universe::default();
+        let collector = Collector {
+            universe: &universe,
+            requests: Requests::default(),
+            unknown: Vec::new(),
+            dropped: BTreeSet::new(),
+        };
+        for name in ["vim nano", "vim,", "vim\tnano"] {
+            assert!(
+                collector.hint(name).contains("one package a line"),
+                "{name}"
+            );
+        }
+        assert!(!collector.hint("vimm").contains("one package a line"));
+    }
 }

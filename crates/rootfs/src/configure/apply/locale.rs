@@ -86,6 +86,23 @@ fn find_locale(supported: &str, name: &str) -> Result<String> {
     let known = supported
         .lines()
         .filter_map(|l| l.split_whitespace().next());
+    // Kiln has added UTF-8 where no character set was said.
+    if let Some(full) = in_other_charset(supported, base, modifier) {
+        let utf8 = format!("{base}.UTF-8");
+        let or = match supported
+            .lines()
+            .any(|l| l.trim() == format!("{utf8} UTF-8"))
+            && utf8 != name
+        {
+            true => format!(" or {utf8}"),
+            false => String::new(),
+        };
+        return Err(
+            Fault::definition(format!("there is no locale {name}")).hint(format!(
+                "this one is not in that character set: write {full}{or}"
+            )),
+        );
+    }
     Err(
         Fault::definition(format!("there is no locale {name}")).hint(
             format!(
@@ -95,6 +112,17 @@ fn find_locale(supported: &str, name: &str) -> Result<String> {
             .trim(),
         ),
     )
+}
+
+/// The full name of a locale that exists in other character sets only: `de_DE.ISO-8859-15@euro`.
+fn in_other_charset(supported: &str, base: &str, modifier: Option<&str>) -> Option<String> {
+    supported.lines().find_map(|line| {
+        let (known, charset) = line.trim().split_once(' ')?;
+        let (known_base, codeset, known_modifier) = parts(known);
+        let at = modifier.map(|m| format!("@{m}")).unwrap_or_default();
+        (known_base == base && known_modifier == modifier)
+            .then(|| format!("{base}.{}{at}", codeset.unwrap_or(charset.trim())))
+    })
 }
 
 /// `language_TERRITORY`, `.CHARSET`, `@modifier`.
@@ -173,6 +201,10 @@ fn section<'a>(rules: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 pub(super) fn timezone(zone: &str) -> Result {
     let path = format!("{ZONES}/{zone}");
     if !is_zone_file(&path) {
+        // Since trixie, Debian has the old names in a package of their own.
+        if let Some(hint) = old_zone(zone) {
+            return Err(Fault::definition(format!("there is no time zone {zone}")).hint(hint));
+        }
         let mut zones = Vec::new();
         collect_zones(Path::new(ZONES), "", 0, &mut zones);
         let near = did_you_mean(zone, zones.iter().map(String::as_str));
@@ -185,6 +217,12 @@ pub(super) fn timezone(zone: &str) -> Result {
     }
     files::symlink("/etc/localtime", &path)?;
     files::write("/etc/timezone", &format!("{zone}\n"), 0o644)
+}
+
+fn old_zone(zone: &str) -> Option<String> {
+    kiln_kickstart::zone_of_today(zone).map(|today| {
+        format!("it is an old name: write {today}, or add the package tzdata-legacy to %packages")
+    })
 }
 
 /// Compiled zones begin with `TZif` (RFC 8536 section 3.1).
@@ -265,6 +303,29 @@ mod tests {
             fault.hint.as_deref().unwrap_or("").contains("de_DE.UTF-8"),
             "{fault:?}"
         );
+    }
+
+    #[test]
+    fn what_was_written_is_not_suggested() {
+        let supported = "de_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\nde_DE@euro ISO-8859-15\n";
+        let fault = find_locale(supported, "de_DE.UTF-8@euro").expect_err("no such locale");
+        let hint = fault.hint.unwrap_or_default();
+        assert!(
+            hint.contains("write de_DE.ISO-8859-15@euro or de_DE.UTF-8"),
+            "{hint}"
+        );
+    }
+
+    #[test]
+    fn an_old_time_zone_names_its_package_and_its_name_of_today() {
+        let fault = super::timezone("US/No-such-zone").expect_err("no such zone");
+        assert!(fault.message.contains("there is no time zone"), "{fault:?}");
+        let hint = super::old_zone("US/Eastern").unwrap_or_default();
+        assert!(
+            hint.contains("America/New_York") && hint.contains("tzdata-legacy"),
+            "{hint}"
+        );
+        assert_eq!(super::old_zone("Europe/Prague"), None);
     }
 
     #[test]
