@@ -1,6 +1,10 @@
 //! What a build leaves in the output directory.
 
+use std::collections::HashMap;
+
+use kiln_packages::{Lock, TOOLS};
 use kiln_plan::Format;
+use kiln_rootfs::debian::Installed;
 use serde_json::{Value, json};
 
 use crate::finish::image_id;
@@ -26,10 +30,11 @@ const LOG: &str = "build.log";
 pub(crate) fn publish(
     session: &Session<'_>,
     resolved: &Resolved,
+    packages: &[Installed],
     made: &Made,
     output: &Output,
 ) -> Result<BuildReport, Failure> {
-    output.write(PACKAGES, packages(resolved).as_bytes())?;
+    output.write(PACKAGES, listed(packages).as_bytes())?;
     let images: Vec<&'static str> = resolved
         .plan
         .formats
@@ -52,11 +57,12 @@ pub(crate) fn publish(
                     .collect::<Result<Vec<Artifact>, Failure>>()
             })
         })?;
-    let text = serde_json::to_string_pretty(&manifest(session, resolved, made, &described))
-        .map_err(|e| {
-            Failure::new(FailureKind::Internal, "the manifest cannot be written down")
-                .cause(e.to_string())
-        })?;
+    let text =
+        serde_json::to_string_pretty(&manifest(session, resolved, packages, made, &described))
+            .map_err(|e| {
+                Failure::new(FailureKind::Internal, "the manifest cannot be written down")
+                    .cause(e.to_string())
+            })?;
     output.write(MANIFEST, format!("{text}\n").as_bytes())?;
     session.steps.flush();
     session.cancel.check()?;
@@ -100,22 +106,31 @@ pub(crate) fn is_image(name: &std::ffi::OsStr) -> bool {
 }
 
 /// Name, version and architecture of every package of the image, sorted, as `dpkg-query` shows them.
-fn packages(resolved: &Resolved) -> String {
-    let image = resolved
-        .lock
-        .packages
+fn listed(packages: &[Installed]) -> String {
+    packages
         .iter()
-        .filter(|p| p.layer != crate::resolve::TOOLS);
-    let mut lines: Vec<String> = image
         .map(|p| format!("{}\t{}\t{}\n", p.name, p.version, p.architecture))
+        .collect()
+}
+
+/// Every package of the image, with the layer that the lock has it in, or `script` where the lock has no such package: then a
+/// script installed it.
+fn with_origins(packages: &[Installed], lock: &Lock) -> Vec<Value> {
+    let locked = lock.packages.iter().filter(|p| p.layer != TOOLS);
+    let locked: HashMap<_, _> = locked
+        .map(|p| ((&p.name, &p.version, &p.architecture), p.layer.as_str()))
         .collect();
-    lines.sort();
-    lines.concat()
+    let described = |p: &Installed| {
+        let layer = locked.get(&(&p.name, &p.version, &p.architecture));
+        json!({ "name": p.name, "version": p.version, "architecture": p.architecture, "origin": layer.unwrap_or(&"script") })
+    };
+    packages.iter().map(described).collect()
 }
 
 fn manifest(
     session: &Session<'_>,
     resolved: &Resolved,
+    packages: &[Installed],
     made: &Made,
     artifacts: &[Artifact],
 ) -> Value {
@@ -134,6 +149,7 @@ fn manifest(
         "kiln": env!("CARGO_PKG_VERSION"),
         "source-date-epoch": session.epoch(resolved),
         "kernel": made.kernel,
+        "packages": with_origins(packages, lock),
         "layers": lock.layers.iter().map(layer).collect::<Vec<_>>(),
         "root": made.squashed,
         "compression": plan.compression,

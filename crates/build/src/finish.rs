@@ -1,21 +1,19 @@
 //! What the last step of a root is told, and the ids that image and root have to agree on.
 
 use kiln_plan::{Hasher, Id, Plan};
-use kiln_rootfs::debian::{Finish, HomeMount};
+use kiln_rootfs::debian::{AptSources, Finish, HomeMount};
 
 use crate::pipeline::Resolved;
 
 /// The last step's orders.
 pub(crate) fn finish(resolved: &Resolved) -> Finish {
     let plan = &resolved.plan;
-    let (sources, keys) = sources(resolved);
     Finish {
         home: plan.disk.home.as_ref().map(|home| HomeMount {
             grow: home.grow,
             uuid: uuid_text(home_uuid(plan)),
         }),
-        sources,
-        keys,
+        sources: Some(sources(resolved)),
         hostname: "localhost".to_owned(),
     }
 }
@@ -53,11 +51,8 @@ pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
     )
 }
 
-/// Content of a file, with its place.
-type Named<T> = Vec<(String, T)>;
-
 /// apt's sources in the image: the repositories that it was built from.
-fn sources(resolved: &Resolved) -> (Named<String>, Named<Vec<u8>>) {
+pub(crate) fn sources(resolved: &Resolved) -> AptSources {
     let plan = &resolved.plan;
     let mut keys = Vec::new();
     let mut text =
@@ -97,7 +92,10 @@ fn sources(resolved: &Resolved) -> (Named<String>, Named<Vec<u8>>) {
         }
         text += &format!("Signed-By: {signed_by}\n");
     }
-    (vec![("kiln.sources".to_owned(), text)], keys)
+    AptSources {
+        files: vec![("kiln.sources".to_owned(), text)],
+        keys,
+    }
 }
 
 fn default_components(plan: &Plan, suite: &str) -> Vec<String> {

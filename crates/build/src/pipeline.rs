@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_rootfs::debian::{self, package_error};
+use kiln_rootfs::debian::{self, Installed, package_error};
 use kiln_rootfs::{Store, configure};
 use kiln_sandbox::Sandbox;
 
@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
             }
             let made = self.image(resolved, &root, output, ahead);
             let made = made.inspect_err(|failure| self.on_error(failure, resolved, Some(&root)))?;
-            let report = self.publish(resolved, &made, output)?;
+            let report = self.publish(resolved, &root.packages()?, &made, output)?;
             self.remember(key, &report);
             Ok(report)
         })?;
@@ -422,6 +422,7 @@ impl<'a> Session<'a> {
             shared: self.shared.as_ref(),
             guard: &self.guard,
             tmp: None,
+            sources: None,
             ahead: None,
         }
     }
@@ -647,12 +648,14 @@ impl<'a> Session<'a> {
         let fetch = || self.fetch(lock);
         let recorder = self.recorder(plan)?;
         tools.layers.iter().for_each(|layer| recorder.record(layer));
+        let sources = crate::finish::sources(resolved);
         let roots = Roots {
             recorder: Some(recorder),
             name: &plan.name,
             fetch: Some(&fetch),
             pools: self.pools(plan, lock)?,
             tmp: resolved.pre.as_ref(),
+            sources: Some(&sources),
             ahead: ahead.zip(last_packages(plan, lock)),
             ..self.roots()
         };
@@ -682,10 +685,11 @@ impl<'a> Session<'a> {
     fn publish(
         &self,
         resolved: &Resolved,
+        packages: &[Installed],
         made: &Made,
         output: &Output,
     ) -> Result<BuildReport, Failure> {
-        crate::artifacts::publish(self, resolved, made, output)
+        crate::artifacts::publish(self, resolved, packages, made, output)
     }
 }
 

@@ -7,7 +7,9 @@ use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
 use kiln_plan::{Hasher, Id, Located, Plan, script_id};
 use kiln_rootfs::configure::Change;
-use kiln_rootfs::debian::{self, Deb, Finish, InstallOptions, Pool, Unpacker};
+use kiln_rootfs::debian::{
+    self, AptSources, Deb, Finish, InstallOptions, Installed, Pool, Unpacker,
+};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
 use kiln_rootfs::{Place, Store, changes};
@@ -36,12 +38,26 @@ pub(crate) struct Stack {
     pub(crate) epoch: i64,
     /// Every package so far.
     installed: Vec<Deb>,
+    /// Whether apt's sources are there.
+    has_sources: bool,
 }
 
 impl Stack {
     /// Overlay directories, the top one first.
     pub(crate) fn lower(&self) -> Vec<PathBuf> {
         self.layers.iter().rev().map(|l| l.fs.clone()).collect()
+    }
+
+    /// The packages that dpkg had in the finished root; the last step noted them.
+    pub(crate) fn packages(&self) -> Result<Vec<Installed>, Failure> {
+        let facts = self
+            .layers
+            .last()
+            .map_or(Value::Null, |l| l.info.facts.clone());
+        serde_json::from_value(facts).map_err(|e| {
+            let message = "the last layer does not say which packages there are";
+            Failure::new(FailureKind::Internal, message).cause(e.to_string())
+        })
     }
 }
 
@@ -71,6 +87,8 @@ pub(crate) struct Roots<'a> {
     pub(crate) guard: &'a Guard,
     /// What `%pre` left in `/tmp`.
     pub(crate) tmp: Option<&'a PreFiles>,
+    /// apt's sources, which the first script finds.
+    pub(crate) sources: Option<&'a AptSources>,
     /// Is told what is below the packages of this layer before they are installed.
     pub(crate) ahead: Option<(&'a Ahead, &'a str)>,
 }
@@ -393,6 +411,11 @@ impl Roots<'_> {
             self.next("scripts", role)
                 .below(stack.id)
                 .json("network", &self.network, "--offline");
+        let apt = stack.installed.iter().any(|deb| deb.name == "apt");
+        let sources = self.sources.filter(|_| apt && !stack.has_sources);
+        if let Some(sources) = sources {
+            inputs = inputs.json("sources", sources, "apt's sources");
+        }
         for script in list {
             inputs = inputs.script(script_id(&script.item));
         }
@@ -422,6 +445,9 @@ impl Roots<'_> {
             if against == Against::All {
                 self.guard.check(tools, self.cancel)?;
             }
+            if let Some(sources) = sources {
+                debian::write_sources(place, sources)?;
+            }
             let (scratch, more) = (self.store.stage()?, self.store.stage()?);
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
@@ -433,16 +459,21 @@ impl Roots<'_> {
             }
             Ok(Value::Null)
         })?;
+        stack.has_sources |= sources.is_some();
         self.grow(stack, made, id, Vec::new());
         Ok(())
     }
 
     /// The last changes before the root becomes an image.
     pub(crate) fn finish(&self, stack: &mut Stack, finish: &Finish) -> Result<(), Failure> {
+        let finish = Finish {
+            sources: finish.sources.clone().filter(|_| !stack.has_sources),
+            ..finish.clone()
+        };
         let inputs = self
             .next("finish", self.role("finish", ""))
             .below(stack.id)
-            .json("finish", finish, "what the image needs of the root");
+            .json("finish", &finish, "what the image needs of the root");
         let id = inputs.id();
         let work = Work {
             inputs,
@@ -453,8 +484,7 @@ impl Roots<'_> {
             against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
-            debian::finish(place, finish)?;
-            Ok(Value::Null)
+            Ok(json!(debian::finish(place, &finish)?))
         })?;
         self.grow(stack, made, id, Vec::new());
         Ok(())
@@ -524,6 +554,7 @@ impl Roots<'_> {
             id,
             epoch: self.fixed_epoch.unwrap_or(0),
             installed: Vec::new(),
+            has_sources: false,
         }
     }
 

@@ -29,6 +29,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (debian::ADOPT, debian::adopt_call),
     (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
+    (debian::SOURCES, debian::sources_call),
     (debian::KEEP_BOOT, debian::keep_boot_call),
     (debian::KNOWN_GENERATOR, debian::known_generator_call),
 ];

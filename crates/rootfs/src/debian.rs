@@ -11,6 +11,7 @@ mod order;
 mod requests;
 mod slices;
 mod solve;
+mod sources;
 mod tools;
 mod unpack;
 
@@ -26,6 +27,8 @@ pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_cal
 pub use native::{Filter, Pool, PoolItem};
 pub use requests::{Requests, SYSTEM, Wanted, collect};
 pub use solve::{Solved, solve};
+pub use sources::{AptSources, Installed, write_sources};
+pub(crate) use sources::{SOURCES, sources_call};
 pub use tools::{package_error, tools};
 pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpack_call};
 pub use unpack::{clear_filtered, extract, unpack};

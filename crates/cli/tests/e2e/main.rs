@@ -16,6 +16,7 @@ mod harness;
 mod judges;
 mod kill;
 mod random;
+mod releases;
 mod residue;
 mod rootless;
 mod security;

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use kiln_sandbox::{Call, CallError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::sources::{AptSources, Installed, installed, write};
 use crate::calls::{io_error, payload};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::run::{Extras, Place};
 
 /// What the last step is told.
@@ -18,10 +19,8 @@ use crate::run::{Extras, Place};
 pub struct Finish {
     /// The line for `/home` in `/etc/fstab`.
     pub home: Option<HomeMount>,
-    /// apt's sources in the image: file name below `/etc/apt/sources.list.d`, content.
-    pub sources: Vec<(String, String)>,
-    /// Key files that the sources name: absolute path, bytes.
-    pub keys: Vec<(String, Vec<u8>)>,
+    /// apt's sources in the image; `None` where scripts have seen them already and may have changed them.
+    pub sources: Option<AptSources>,
     /// The host name, where no kickstart command set one.
     pub hostname: String,
 }
@@ -73,19 +72,16 @@ const LOGS: &[&str] = &[
 /// Directories that are left, but emptied.
 const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives", "/var/tmp"];
 
-/// Makes the last changes.
+/// Makes the last changes, and reads which packages the root has in the end.
 ///
 /// # Errors
 /// The root cannot be changed.
-pub fn finish(place: &Place<'_>, finish: &Finish) -> Result<()> {
-    place
-        .call(
-            super::FINISH,
-            serde_json::json!(finish),
-            Extras::default(),
-            &mut |_| {},
-        )
-        .map(|_| ())
+pub fn finish(place: &Place<'_>, finish: &Finish) -> Result<Vec<Installed>> {
+    let (value, _) = place.call(super::FINISH, json!(finish), Extras::default(), &mut |_| {})?;
+    serde_json::from_value(value).map_err(|e| {
+        let message = "dpkg's list of packages gave no usable answer";
+        Error::new(crate::ErrorKind::Internal, message).cause(e.to_string())
+    })
 }
 
 pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
@@ -104,7 +100,9 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
     }
     identity(&finish).map_err(|e| io_error("setting the machine's identity", &e))?;
     ssh_host_keys().map_err(|e| io_error("removing the SSH host keys", &e))?;
-    sources(&finish).map_err(|e| io_error("writing apt's sources", &e))?;
+    if let Some(sources) = &finish.sources {
+        write(Path::new("/"), sources).map_err(|e| io_error("writing apt's sources", &e))?;
+    }
     fstab(&finish).map_err(|e| io_error("writing /etc/fstab", &e))?;
     console_cache().map_err(|e| io_error("keeping the console's cached setup valid", &e))?;
     live_link().map_err(|e| io_error("making /live/filesystem.dir", &e))?;
@@ -114,7 +112,9 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
             &e,
         )
     })?;
-    Ok(Value::Null)
+    let installed =
+        installed(Path::new("/")).map_err(|e| io_error("reading dpkg's database", &e))?;
+    Ok(json!(installed))
 }
 
 /// An empty machine-id: systemd makes one for each boot and does not take the boot for a first one.
@@ -160,26 +160,6 @@ fn ssh_host_keys() -> io::Result<()> {
                 ExecStartPre=-/usr/bin/ssh-keygen -q -N \"\" -t ecdsa -f /etc/ssh/ssh_host_ecdsa_key\n\
                 ExecStartPre=/usr/sbin/sshd -t\n";
     fs::write(format!("{dir}/host-keys.conf"), text)
-}
-
-fn sources(finish: &Finish) -> io::Result<()> {
-    if !Path::new("/etc/apt").is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all("/etc/apt/sources.list.d")?;
-    for (name, content) in &finish.sources {
-        let path = format!("/etc/apt/sources.list.d/{name}");
-        if !Path::new(&path).exists() {
-            fs::write(path, content)?;
-        }
-    }
-    for (path, content) in &finish.keys {
-        if let Some(parent) = Path::new(path).parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(path, content)?;
-    }
-    Ok(())
 }
 
 fn fstab(finish: &Finish) -> io::Result<()> {

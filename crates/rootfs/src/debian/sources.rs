@@ -1,0 +1,142 @@
+//! apt's sources in the root, and the packages that dpkg has there in the end.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use kiln_packages::debian::control::{field, stanzas};
+use kiln_sandbox::{Call, CallError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::calls::{io_error, payload};
+use crate::error::Result;
+use crate::run::{Extras, Place};
+
+pub(crate) const SOURCES: &str = "debian.sources";
+
+/// Where apt finds packages, in the image and in scripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AptSources {
+    /// File name below `/etc/apt/sources.list.d`, content.
+    pub files: Vec<(String, String)>,
+    /// Key files that the sources name: absolute path, bytes.
+    pub keys: Vec<(String, Vec<u8>)>,
+}
+
+/// Writes apt's sources; a root without apt stays as it is.
+///
+/// # Errors
+/// The root cannot be changed.
+pub fn write_sources(place: &Place<'_>, sources: &AptSources) -> Result<()> {
+    place
+        .call(SOURCES, json!(sources), Extras::default(), &mut |_| {})
+        .map(|_| ())
+}
+
+pub(crate) fn sources_call(call: Call) -> std::result::Result<Value, CallError> {
+    let sources: AptSources = payload(&call)?;
+    write(Path::new("/"), &sources).map_err(|e| io_error("writing apt's sources", &e))?;
+    Ok(Value::Null)
+}
+
+/// A source that is there already, from a package or a file of the definition, stays.
+pub(super) fn write(root: &Path, sources: &AptSources) -> io::Result<()> {
+    if !root.join("etc/apt").is_dir() {
+        return Ok(());
+    }
+    let dir = root.join("etc/apt/sources.list.d");
+    fs::create_dir_all(&dir)?;
+    for (name, content) in &sources.files {
+        let path = dir.join(name);
+        if path.symlink_metadata().is_err() {
+            fs::write(path, content)?;
+        }
+    }
+    for (path, content) in &sources.keys {
+        let path = root.join(path.trim_start_matches('/'));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, content)?;
+    }
+    Ok(())
+}
+
+/// A package that dpkg has in a root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Installed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture (`all` for independent ones).
+    pub architecture: String,
+}
+
+/// The packages of which the root has the files, sorted.
+pub(super) fn installed(root: &Path) -> io::Result<Vec<Installed>> {
+    let status = match fs::read(root.join("var/lib/dpkg/status")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let status = String::from_utf8_lossy(&status);
+    let package = |stanza: &str| {
+        let state = field(stanza, "Status")?.split_whitespace().last()?;
+        let text = |name| field(stanza, name).map(str::to_owned);
+        (!matches!(state, "not-installed" | "config-files")).then_some(Installed {
+            name: text("Package")?,
+            version: text("Version")?,
+            architecture: text("Architecture")?,
+        })
+    };
+    let mut all: Vec<Installed> = stanzas(&status).filter_map(package).collect();
+    all.sort();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_stays_and_without_apt_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let sources = AptSources {
+            files: vec![("kiln.sources".into(), "new".into())],
+            keys: vec![("/etc/apt/keyrings/kiln-1.asc".into(), b"key".to_vec())],
+        };
+        write(root, &sources).unwrap();
+        assert!(!root.join("etc").exists());
+        let list = root.join("etc/apt/sources.list.d/kiln.sources");
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        write(root, &sources).unwrap();
+        assert_eq!(fs::read(&list).unwrap(), b"new");
+        assert!(root.join("etc/apt/keyrings/kiln-1.asc").exists());
+        fs::write(&list, "own").unwrap();
+        write(root, &sources).unwrap();
+        assert_eq!(fs::read(&list).unwrap(), b"own");
+    }
+
+    #[test]
+    fn what_dpkg_has_left_is_not_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("var/lib/dpkg")).unwrap();
+        let stanza = |name: &str, state: &str| {
+            format!(
+                "Package: {name}\nStatus: install ok {state}\nArchitecture: all\nDescription: x\n more\nVersion: 1:2\n\n"
+            )
+        };
+        let text =
+            stanza("b", "installed") + &stanza("a", "unpacked") + &stanza("c", "config-files");
+        fs::write(dir.path().join("var/lib/dpkg/status"), text).unwrap();
+        let names: Vec<String> = installed(dir.path())
+            .unwrap()
+            .into_iter()
+            .map(|p| p.name + &p.version)
+            .collect();
+        assert_eq!(names, ["a1:2", "b1:2"]);
+        assert_eq!(installed(&dir.path().join("etc")).unwrap(), []);
+    }
+}
