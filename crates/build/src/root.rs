@@ -12,7 +12,7 @@ use kiln_rootfs::debian::{
 };
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
-use kiln_rootfs::{Place, Store, changes};
+use kiln_rootfs::{Place, Store, changes, offline};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
@@ -454,8 +454,13 @@ impl Roots<'_> {
                 tmp: self.tmp.map(|tmp| overlay(vec![tmp.dir()], &more)),
                 ..self.script_context()
             };
-            for script in list {
-                scripts::run(place, script, &context)?;
+            let run = || {
+                list.iter()
+                    .try_for_each(|script| scripts::run(place, script, &context))
+            };
+            match list.iter().any(|script| script.item.chroot) {
+                true => offline::without_daemons(place, run)?,
+                false => run()?,
             }
             Ok(Value::Null)
         })?;

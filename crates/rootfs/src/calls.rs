@@ -22,6 +22,10 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (crate::archive::UNPACK, crate::archive::unpack_call),
     (crate::looks::STATES, crate::looks::states_call),
     (crate::changes::APPLY, crate::changes::apply_call),
+    (
+        crate::offline::KEEP_DAEMONS_OUT,
+        crate::offline::keep_daemons_out_call,
+    ),
     (debian::SKELETON, debian::skeleton_call),
     (debian::UNPACK, debian::unpack_call),
     (debian::FILL, debian::fill_call),

@@ -7,6 +7,7 @@ pub mod configure;
 pub mod debian;
 mod error;
 pub mod looks;
+pub mod offline;
 mod report;
 pub mod run;
 pub mod scripts;

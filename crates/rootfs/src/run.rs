@@ -14,7 +14,7 @@ use crate::report::{Reporter, Tail};
 use crate::store::Staging;
 
 /// `PATH` of everything that runs in a root.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The place where runs happen: a root, and who listens.
 pub struct Place<'a> {
@@ -320,6 +320,8 @@ pub fn standard_env(epoch: i64) -> Vec<(String, String)> {
         pair("LC_ALL", "C.UTF-8"),
         pair("TERM", "dumb"),
         pair("SOURCE_DATE_EPOCH", &epoch.to_string()),
+        // systemctl then works on files alone, and ignores what needs a running service manager.
+        pair("SYSTEMD_OFFLINE", "1"),
     ]
 }
 

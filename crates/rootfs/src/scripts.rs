@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result, describe};
+use crate::offline;
 use crate::run::{Extras, Place};
 
 /// Where a script is seen while it runs.
@@ -35,7 +36,7 @@ pub struct ScriptContext {
 /// The script failed and says `--erroronfail`; it was killed; its interpreter is missing; the sandbox cannot be made.
 pub fn run(place: &Place<'_>, script: &Located<Script>, context: &ScriptContext) -> Result<()> {
     if script.item.chroot {
-        return execute(place, script, context, "/", Vec::new());
+        return execute(place, script, context, "/", offline::stand_ins());
     }
     // Outside of the root means in the tools root, with the root where the installer has it: never on the host.
     let Some(tools) = &context.tools else {

@@ -15,6 +15,7 @@ mod faults;
 mod harness;
 mod judges;
 mod kill;
+mod offline_tools;
 mod random;
 mod releases;
 mod residue;

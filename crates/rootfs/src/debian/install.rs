@@ -16,8 +16,9 @@ use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offline;
 use crate::report::Reporter;
-use crate::run::{Extras, Place, standard_env};
+use crate::run::{Extras, PATH, Place, standard_env};
 
 /// Where packages are seen inside the root.
 pub(super) const DEBS: &str = "/run/kiln/debs";
@@ -270,22 +271,15 @@ pub(crate) fn package_mounts<'a>(
     };
     std::iter::once(bind)
         .chain(debs.map(link))
-        .chain([policy()])
+        .chain(offline::for_packages())
         .collect()
 }
 
-/// Tells `invoke-rc.d` and `deb-systemd-invoke` that no daemon is to be started (its status 101: forbidden by policy).
-fn policy() -> Mount {
-    Mount::File {
-        target: "/usr/sbin/policy-rc.d".to_owned(),
-        content: b"#!/bin/sh\nexit 101\n".to_vec(),
-        mode: 0o755,
-    }
-}
-
-/// What maintainer scripts find in their environment: no questions, and no initramfs (it is made once, at the end).
+/// What maintainer scripts find in their environment: no questions, no running system, and no initramfs (it is made once, at the end).
 pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
+    let path = offline::path(PATH);
     [
+        ("PATH", path.as_str()),
         ("DEBIAN_FRONTEND", "noninteractive"),
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
         ("DEBCONF_NOWARNINGS", "yes"),

@@ -391,16 +391,18 @@ fn sys_of_other_network(point: BorrowedFd<'_>, attributes: MountAttrFlags) -> Re
     }
 }
 
-/// Makes `/proc/1/root` something else than `/`, which is how systemctl, udevadm and ischroot(1) know that no service manager
-/// runs here. Uncovered it could not be read, and they would try to reach one. Where a kernel refuses to mount on a link, they go by
-/// the environment.
+/// Makes `/proc/1/root` and `/proc/1/mountinfo` something else than a program's own, which is how systemctl and udevadm (the
+/// first) and ischroot(1) (the second) know that no service manager runs here. Uncovered the first could not be read, and they would
+/// try to reach one. Where a kernel refuses to mount on a link, they go by the environment.
 fn hide_root_of_init(proc: BorrowedFd<'_>) {
-    let cover = || -> std::io::Result<()> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let link = rustix::fs::openat(proc, "1/root", flags, Mode::empty())?;
-        attach(subtree(CWD, "/dev/null")?.as_fd(), link.as_fd())
-    };
-    let _ = cover();
+    for name in ["1/root", "1/mountinfo"] {
+        let cover = || -> std::io::Result<()> {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let entry = rustix::fs::openat(proc, name, flags, Mode::empty())?;
+            attach(subtree(CWD, "/dev/null")?.as_fd(), entry.as_fd())
+        };
+        let _ = cover();
+    }
 }
 
 /// Covers an entry of a mounted tree: with a changed copy of itself, or with what `cover` returns. Entries that this
