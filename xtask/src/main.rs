@@ -6,6 +6,7 @@
 mod bench;
 mod breadth;
 mod deny;
+mod language;
 mod peer;
 mod prerequisites;
 mod process;
@@ -25,6 +26,8 @@ usage: cargo xtask CHORE
 
   test                  install what the tests need, then check and test everything
   e2e [FILTER...]       only the end-to-end tests, all of them: some take many minutes
+  language [--seed N] [--inputs N]
+                        ask pykickstart and Kiln about new kickstarts, and compare what they say
   docs                  write the generated parts of docs/
   tidy                  only the rules about the source tree
   deny                  only the rules about dependencies
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => test::run(),
         ["e2e", filters @ ..] => test::end_to_end(filters),
+        ["language", rest @ ..] => language::run(rest),
         ["docs"] => test::write_documents(),
         ["tidy"] => tidy::run(),
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),

@@ -225,7 +225,7 @@ pub(crate) struct CheckArgs {
     /// input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Language version, such as F40 or RHEL9 [default: the newest; a kiln.toml
+    /// Language version, such as F44 or RHEL9 [default: the newest; a kiln.toml
     /// has its distribution's]
     #[arg(long, value_name = "VERSION")]
     pub(crate) version: Option<String>,
@@ -257,7 +257,7 @@ pub(crate) struct FlattenArgs {
     /// No network: an %include that names an address is an error
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Language version, such as F40 or RHEL9 [default: the newest]
+    /// Language version, such as F44 or RHEL9 [default: the newest]
     #[arg(long, value_name = "VERSION")]
     pub(crate) version: Option<String>,
 }

@@ -9,6 +9,7 @@ use kiln_build::web::{Access, Web, local_file_for_a_stranger};
 use kiln_build::{Failure, FailureKind};
 use kiln_kickstart::{LoadError, Loaded, Loader, Version, include_candidates, is_url};
 
+use crate::render::terminal::write_stderr;
 use crate::settings::Settings;
 
 /// No kickstart comes near this many bytes; the parser itself stops earlier. It keeps `/dev/zero` from filling memory.
@@ -62,14 +63,21 @@ pub(crate) fn version(name: Option<&str>) -> Result<Version, Failure> {
     let Some(name) = name else {
         return Ok(Version::default());
     };
-    Version::parse(name).ok_or_else(|| {
-        let known: Vec<String> = Version::ALL.iter().map(ToString::to_string).collect();
-        let message = format!("no version of the kickstart language is named `{name}`");
-        Failure::new(FailureKind::Usage, message).hint(format!(
-            "versions are {} and DEVEL, the newest",
-            known.join(", ")
-        ))
-    })
+    if let Some(version) = Version::parse(name) {
+        return Ok(version);
+    }
+    if let Some(version) = Version::nearest(name) {
+        write_stderr(&format!(
+            "note: the language of {name} is not known; reading {version}, the nearest\n"
+        ));
+        return Ok(version);
+    }
+    let known: Vec<String> = Version::ALL.iter().map(ToString::to_string).collect();
+    let message = format!("no version of the kickstart language is named `{name}`");
+    Err(Failure::new(FailureKind::Usage, message).hint(format!(
+        "versions are {} and DEVEL, the newest; F7 to F41 and RHEL7 are read as the nearest of them",
+        known.join(", ")
+    )))
 }
 
 /// How texts are brought from the network: with the user's proxies, or not at all.

@@ -38,6 +38,8 @@ pub struct Kickstart {
     pub files: Vec<SourceFile>,
     /// Commands and sections in source order, includes expanded in place.
     pub items: Vec<Item>,
+    /// What the last `#platform=` line says; empty without one.
+    pub platform: String,
 }
 
 impl Kickstart {
@@ -206,7 +208,7 @@ pub struct Script {
     pub interpreter: String,
     /// False with `--nochroot` (and always for `%pre`).
     pub chroot: bool,
-    /// `--log`.
+    /// `--log`; empty where an empty value was given, which means none.
     pub log: Option<String>,
     /// `--erroronfail`.
     pub error_on_fail: bool,
@@ -248,7 +250,7 @@ pub enum PackageRef {
     Package(String),
     /// `@group`
     Group {
-        /// The name without `@`.
+        /// The name without `@`. Of a group that is excluded, what comes after `-@`, as it is written.
         name: String,
         /// `--nodefaults`
         nodefaults: bool,

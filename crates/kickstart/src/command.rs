@@ -115,11 +115,15 @@ fn match_arguments(
             Extras::Values => w.text.starts_with('-'),
             Extras::All => false,
         });
+    // The reference takes the last run of words for the members of a volume group.
+    if command.name == "volgroup" && !values.is_empty() {
+        command.args.truncate(1);
+    }
     command.args.extend(values.into_iter().map(|w| w.text));
     arguments::report_extras(&wrong, &variant.arguments, &command.name, place, report);
     report_deprecated_options(command, variant, report);
     if version == Version::Rhel9 && command.name == "timezone" {
-        report_future_options(command, report);
+        report_future_options(command, words, report);
     }
 }
 
@@ -155,7 +159,7 @@ fn report_deprecated_options(command: &Command, variant: &CommandVariant, report
 }
 
 /// RHEL 9 still honours these options, and says that they will go.
-fn report_future_options(command: &Command, report: &mut Report) {
+fn report_future_options(command: &Command, words: &[Word], report: &mut Report) {
     let replaced = [
         ("--isUtc", "write `--utc`"),
         ("--nontp", "write `timesource --ntp-disable`"),
@@ -163,6 +167,10 @@ fn report_future_options(command: &Command, report: &mut Report) {
     ];
     for (name, help) in replaced {
         let empty = |o: &crate::Opt| o.value == Value::List(Vec::new());
+        // The reference sees this one only where it is written in full.
+        if name == "--isUtc" && words.iter().all(|w| w.text != name) {
+            continue;
+        }
         let mut options = command.options.iter();
         if let Some(option) = options.find(|o| o.name == name && !empty(o)) {
             let message = format!("`{name}` will be removed from the language");

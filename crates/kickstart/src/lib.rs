@@ -34,6 +34,7 @@ pub use known::zone_of_today;
 pub use parser::{Options, Parsed, parse};
 pub use render::{Segment, Style, render, segments};
 pub use source::{LoadError, Loaded, Loader, NoIncludes, include_candidates, is_url};
+pub use spelling::nearest;
 pub use table::{
     Argument, ArgumentKind, CommandEntry, CommandVariant, Count, State, ValueType, command_table,
 };

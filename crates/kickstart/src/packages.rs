@@ -1,6 +1,7 @@
 //! The lines of `%packages`.
 
 use crate::report::{Report, quote};
+use crate::words::is_space;
 use crate::{PackageItem, PackageRef, Span, causes};
 
 /// Reads one line without its end; `None` for blank lines and comments. `at` makes a span of two byte columns.
@@ -10,11 +11,11 @@ pub(crate) fn read(
     report: &mut Report,
 ) -> Option<PackageItem> {
     let code = line.split('#').next().unwrap_or("");
-    let text = code.trim();
+    let text = code.trim_matches(is_space);
     if text.is_empty() {
         return None;
     }
-    let start = code.len() - code.trim_start().len();
+    let start = code.len() - code.trim_start_matches(is_space).len();
     let span = at(start, start + text.len());
     let (exclude, name) = match text.strip_prefix('-') {
         Some(name) => (true, name),
@@ -35,6 +36,7 @@ pub(crate) fn read(
     }
     let what = match name.strip_prefix('@') {
         None => PackageRef::Package(name.to_owned()),
+        Some(name) if exclude => excluded_group(name),
         Some(name) => group(name, span, report)?,
     };
     Some(PackageItem {
@@ -42,6 +44,33 @@ pub(crate) fn read(
         what,
         span,
     })
+}
+
+/// The reference looks for no option in the name of a group that is excluded, and takes no blank away.
+fn excluded_group(text: &str) -> PackageRef {
+    if let Some(name) = text.strip_prefix('^') {
+        return PackageRef::Environment(name.to_owned());
+    }
+    match text.split_once(':') {
+        Some((name, rest)) if !text.contains(char::is_whitespace) => module(name, rest),
+        _ => PackageRef::Group {
+            name: text.to_owned(),
+            nodefaults: false,
+            optional: false,
+        },
+    }
+}
+
+fn module(name: &str, rest: &str) -> PackageRef {
+    let (stream, profile) = match rest.split_once('/') {
+        Some((stream, profile)) => (stream, Some(profile.to_owned())),
+        None => (rest, None),
+    };
+    PackageRef::Module {
+        name: name.to_owned(),
+        stream: stream.to_owned(),
+        profile,
+    }
 }
 
 fn group(text: &str, span: Span, report: &mut Report) -> Option<PackageRef> {
@@ -58,17 +87,7 @@ fn group(text: &str, span: Span, report: &mut Report) -> Option<PackageRef> {
         );
     }
     Some(match name.split_once(':') {
-        Some((module, rest)) if !nodefaults && !optional => {
-            let (stream, profile) = match rest.split_once('/') {
-                Some((stream, profile)) => (stream, Some(profile.to_owned())),
-                None => (rest, None),
-            };
-            PackageRef::Module {
-                name: module.to_owned(),
-                stream: stream.to_owned(),
-                profile,
-            }
-        }
+        Some((name, rest)) if !nodefaults && !optional => module(name, rest),
         _ => PackageRef::Group {
             name,
             nodefaults,

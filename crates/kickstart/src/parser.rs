@@ -26,7 +26,7 @@ mod remarks;
 pub struct Options {
     /// The version of the language.
     pub version: Version,
-    /// Whether `%include` and `%ksappend` bring in what they name; otherwise such lines are skipped.
+    /// Whether `%include` brings in what it names; otherwise such lines are skipped. `%ksappend` always does.
     pub follow_includes: bool,
 }
 
@@ -97,6 +97,7 @@ pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loade
         section_lines: 0,
         items: 0,
         full: false,
+        blank: true,
     };
     let main = Loaded {
         name: name.to_owned(),
@@ -104,6 +105,11 @@ pub fn parse(name: &str, bytes: &[u8], options: &Options, loader: &mut dyn Loade
     };
     parser.file(main, None, Mode::Include);
     parser.finish()
+}
+
+/// Whether this is the first word. It is longer where a blank follows that only Unicode knows: such a line is nobody's.
+fn begins(words: &Words, first: &str) -> bool {
+    words.words.first().is_some_and(|word| word.text == first)
 }
 
 /// How a file came in.
@@ -147,6 +153,8 @@ struct Parser<'a> {
     items: usize,
     /// Whether a limit was reached: reading stops.
     full: bool,
+    /// Whether there was no line with anything in it.
+    blank: bool,
 }
 
 impl Parser<'_> {
@@ -156,6 +164,9 @@ impl Parser<'_> {
             self.close(open);
         }
         self.report_other_file();
+        if self.blank {
+            self.report_empty();
+        }
         Parsed {
             kickstart: self.kickstart,
             diagnostics: self.report.finish(),
@@ -210,6 +221,18 @@ impl Parser<'_> {
         }
     }
 
+    /// The reference's validator refuses such a file, while its flattener takes it.
+    fn report_empty(&mut self) {
+        let place = Place {
+            file: FileId(0),
+            line: 1,
+        };
+        let message = "the file is empty".to_owned();
+        let help = "write commands or sections into it, or remove it";
+        self.report
+            .warning("empty-file", place.span(0, 0), message, help);
+    }
+
     fn report_encoding(&mut self, file: FileId, text: &str, at: usize) {
         let before = text.get(..at).unwrap_or("");
         let line = source::lines(before).last();
@@ -253,6 +276,8 @@ impl Parser<'_> {
         if first.starts_with("%ksappend") {
             return self.append(file, line, mode);
         }
+        let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0b;
+        self.blank &= line.text.bytes().all(blank);
         match self.section.as_ref().map(|s| s.kind) {
             None => self.command_line(file, line, first),
             Some(kind) => self.section_line(file, line, first, kind, ahead),
@@ -266,7 +291,7 @@ impl Parser<'_> {
             return;
         }
         if first.is_empty() || first.starts_with('#') {
-            return;
+            return self.platform(line);
         }
         let place = Place {
             file,
@@ -276,7 +301,7 @@ impl Parser<'_> {
             return;
         }
         let before = self.report.diagnostics.len();
-        let Some(Words { words, cut }) = self.words(place, line) else {
+        let Some(Words { words, cut }) = self.words(place, line, words::split(line.text)) else {
             self.continued = line.content().ends_with('\\');
             return self.skip_section(place, first);
         };
@@ -307,8 +332,20 @@ impl Parser<'_> {
         }
     }
 
-    fn words(&mut self, place: Place, line: Line<'_>) -> Option<Words> {
-        let (start, message, help) = match words::split(line.text) {
+    /// `#platform=`: the one comment that means something, to a tool that is gone; it is handed on.
+    fn platform(&mut self, line: Line<'_>) {
+        if let Some(name) = line.text.strip_prefix("#platform=") {
+            self.kickstart.platform = name.trim().to_owned();
+        }
+    }
+
+    fn words(
+        &mut self,
+        place: Place,
+        line: Line<'_>,
+        split: Result<Words, Fault>,
+    ) -> Option<Words> {
+        let (start, message, help) = match split {
             Ok(words) => return Some(words),
             Err(Fault::OpenQuote(at, quote)) => (
                 at,
@@ -425,11 +462,30 @@ impl Parser<'_> {
             return self.body_line(place, line, kind);
         }
         match first {
-            "%end" => self.end(),
+            "%end" => self.end_line(place, line),
             "%include" => self.section_include(place, line),
-            first if table::SECTIONS.contains(&first) => self.interrupted(place, line, first),
+            first if table::SECTIONS.contains(&first) => self.header_line(place, line, first),
             _ if kind == Kind::Packages => self.package_line(place, line),
             _ => self.body_line(place, line, kind),
+        }
+    }
+
+    /// The words of a line in a section that is not the section's own. In such lines `#` begins no comment.
+    fn marker(&mut self, place: Place, line: Line<'_>) -> Option<Words> {
+        self.words(place, line, words::split_uncommented(line.text))
+    }
+
+    fn end_line(&mut self, place: Place, line: Line<'_>) {
+        let words = self.marker(place, line);
+        if words.is_none_or(|words| begins(&words, "%end")) {
+            self.end();
+        }
+    }
+
+    fn header_line(&mut self, place: Place, line: Line<'_>, first: &str) {
+        let words = words::split_uncommented(line.text);
+        if words.map_or(true, |words| begins(&words, first)) {
+            self.interrupted(place, line, first);
         }
     }
 
@@ -531,7 +587,7 @@ impl Parser<'_> {
     }
 
     fn section_include(&mut self, place: Place, line: Line<'_>) {
-        let Some(Words { words, .. }) = self.words(place, line) else {
+        let Some(Words { words, .. }) = self.marker(place, line) else {
             return;
         };
         let outer = self.section.as_ref().map(Open::reopened);
@@ -575,21 +631,22 @@ impl Parser<'_> {
             line: line.number,
         };
         let span = place.span(start as u32, content.trim_end().len() as u32);
-        match content.split_whitespace().nth(1) {
-            Some(path) => self.bring_in(path, span, Mode::Append),
-            None if self.options.follow_includes => self.report.error_help(
+        let path = content.trim().split(' ').nth(1).unwrap_or("");
+        match path.is_empty() {
+            false => self.bring_in(path, span, Mode::Append),
+            true => self.report.error_help(
                 "bad-include",
                 span,
                 "`%ksappend` names no file".to_owned(),
-                "write `%ksappend path` or `%ksappend URL`",
+                "write `%ksappend path` or `%ksappend URL`, with one blank between",
             ),
-            None => {}
         }
         self.end_line_of_body();
     }
 
     fn bring_in(&mut self, path: &str, span: Span, mode: Mode) {
-        if !self.options.follow_includes || self.full {
+        let skipped = mode == Mode::Include && !self.options.follow_includes;
+        if skipped || self.full {
             return;
         }
         if self.stack.len() > limits::DEPTH {

@@ -225,9 +225,13 @@ impl Rules<'_> {
     }
 
     fn harddrive(&mut self) {
-        if self.version == Version::Rhel8
-            && self.command.has("--biospart") == self.command.has("--partition")
-        {
+        for name in ["--biospart", "--partition"] {
+            if self.command.has(name) {
+                self.memory.kept.insert(("harddrive", name));
+            }
+        }
+        let known = |name| self.memory.kept.contains(&("harddrive", name));
+        if self.version == Version::Rhel8 && known("--biospart") == known("--partition") {
             let message = "`harddrive` needs either `--partition` or `--biospart`".to_owned();
             self.error("missing-option", "--biospart", message, "give one of them");
         }

@@ -150,19 +150,13 @@ impl Open {
             );
         }
         let lacks = |name: &str| header.text(name).is_none_or(str::is_empty);
-        if self.kind == Kind::Certificate {
-            if header.has("--filename") && lacks("--filename") {
-                let message = "`--filename` must not be empty".to_owned();
-                report.error("missing-value", header.span, message);
-            }
-            if lacks("--dir") && lacks("--type") {
-                report.error_help(
-                    "missing-option",
-                    header.span,
-                    "`%certificate` does not say where the certificate goes".to_owned(),
-                    "write `--dir=/path` or `--type=anchor`",
-                );
-            }
+        if self.kind == Kind::Certificate && lacks("--dir") && lacks("--type") {
+            report.error_help(
+                "missing-option",
+                header.span,
+                "`%certificate` does not say where the certificate goes".to_owned(),
+                "write `--dir=/path` or `--type=anchor`",
+            );
         }
     }
 

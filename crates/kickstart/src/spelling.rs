@@ -3,10 +3,7 @@
 use crate::limits;
 
 /// The candidate that is nearest to a word, if any is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().take(limits::SPELLING + 1).collect();
     if word.is_empty() || word.len() > limits::SPELLING {
         return None;

@@ -49,6 +49,18 @@ impl Version {
             .find(|v| v.name().eq_ignore_ascii_case(name))
     }
 
+    /// Reads the name of a version, or of one that is older than those known here: RHEL 7 and Fedora before 42 are read
+    /// as the next version that is known. `None` for what is newer, and for what never was.
+    pub fn nearest(name: &str) -> Option<Version> {
+        let upper = name.to_ascii_uppercase();
+        let older = match upper.strip_prefix('F').map(str::parse::<u32>) {
+            Some(Ok(7..42)) => Some(Version::F42),
+            _ if upper == "RHEL7" => Some(Version::Rhel8),
+            _ => None,
+        };
+        Version::parse(name).or(older)
+    }
+
     /// The name as users write it.
     pub fn name(self) -> &'static str {
         match self {

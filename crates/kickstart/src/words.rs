@@ -33,18 +33,27 @@ pub(crate) struct Words {
 
 /// Splits a line (with or without its line end).
 pub(crate) fn split(line: &str) -> Result<Words, Fault> {
+    split_at(line, true)
+}
+
+/// Splits a line in which `#` begins no comment.
+pub(crate) fn split_uncommented(line: &str) -> Result<Words, Fault> {
+    split_at(line, false)
+}
+
+fn split_at(line: &str, comments: bool) -> Result<Words, Fault> {
     let mut out = Words::default();
     let mut chars = line.char_indices().peekable();
     while let Some(&(at, c)) = chars.peek() {
         if is_blank(c) {
             chars.next();
-        } else if c == '#' {
+        } else if c == '#' && comments {
             break;
         } else {
             if out.words.len() >= limits::WORDS {
                 return Err(Fault::TooMany);
             }
-            let (word, cut) = word(&mut chars, line.len(), at)?;
+            let (word, cut) = word(&mut chars, line.len(), at, comments)?;
             out.words.push(word);
             if cut.is_some() {
                 out.cut = cut;
@@ -58,7 +67,7 @@ pub(crate) fn split(line: &str) -> Result<Words, Fault> {
 /// The first word of a line, as far as it can be told without judging its quotes.
 pub(crate) fn first(line: &str) -> &str {
     let bytes = line.as_bytes();
-    let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+    let blank = |b: &u8| b.is_ascii_whitespace() || matches!(b, 0x0b | 0x1c..=0x1f);
     let Some(start) = bytes.iter().position(|b| !blank(b)) else {
         return "";
     };
@@ -71,10 +80,15 @@ pub(crate) fn first(line: &str) -> &str {
         }
         // Unicode knows more blanks.
         Some(_) => {
-            let line = line.trim_start();
-            line.split(char::is_whitespace).next().unwrap_or("")
+            let line = line.trim_start_matches(is_space);
+            line.split(is_space).next().unwrap_or("")
         }
     }
+}
+
+/// What the reference takes for white space where it does not split words.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
 fn is_blank(c: char) -> bool {
@@ -83,7 +97,12 @@ fn is_blank(c: char) -> bool {
 
 type Chars<'a> = std::iter::Peekable<std::str::CharIndices<'a>>;
 
-fn word(chars: &mut Chars<'_>, len: usize, start: usize) -> Result<(Word, Option<u32>), Fault> {
+fn word(
+    chars: &mut Chars<'_>,
+    len: usize,
+    start: usize,
+    comments: bool,
+) -> Result<(Word, Option<u32>), Fault> {
     let mut text = String::new();
     let mut cut = None;
     let mut end = len;
@@ -95,7 +114,7 @@ fn word(chars: &mut Chars<'_>, len: usize, start: usize) -> Result<(Word, Option
                 Some((_, next)) => text.push(next),
                 None => return Err(Fault::Backslash(at as u32)),
             },
-            '#' => {
+            '#' if comments => {
                 cut = Some(at as u32);
                 end = at;
                 break;

@@ -3,14 +3,15 @@
 mod addons;
 mod debian;
 mod disk;
+mod distribution;
 mod profile;
 mod repositories;
 
 use std::path::PathBuf;
 
 use kiln_kickstart::{
-    Command, Item, Kickstart, LoadError, Loaded, Loader, Options, Script, ScriptKind, Severity,
-    Span, Version,
+    Command, Item, Kickstart, LoadError, Loaded, Loader, Options, PackageRef, Script, ScriptKind,
+    Severity, Span, Version,
 };
 
 use repositories::URL;
@@ -100,12 +101,7 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         missing: Vec::new(),
         pre: Vec::new(),
         other: Vec::new(),
-        language: language(
-            input
-                .distribution
-                .as_deref()
-                .or(definition.distribution.as_deref()),
-        ),
+        language: Version::default(),
     };
     let plan = lowering.plan(definition);
     let failed = lowering
@@ -133,21 +129,6 @@ struct Lowering<'a> {
     language: Version,
 }
 
-/// The language of a distribution's own installer: a file for Enterprise Linux 8 may use what later versions removed.
-/// Where there is no such installer, the newest.
-fn language(distribution: Option<&str>) -> Version {
-    let (name, release) = distribution
-        .and_then(|d| d.split_once(':'))
-        .unwrap_or_default();
-    let major = release.split('.').next().unwrap_or(release);
-    let prefix = match (name, Family::of(name)) {
-        ("fedora", _) => "F",
-        (_, Some(Family::Rpm)) => "RHEL",
-        _ => return Version::default(),
-    };
-    Version::parse(&format!("{prefix}{major}")).unwrap_or_default()
-}
-
 struct FileLoader<'a>(&'a dyn Files);
 
 impl Loader for FileLoader<'_> {
@@ -160,13 +141,17 @@ impl Loader for FileLoader<'_> {
 
 impl Lowering<'_> {
     fn plan(&mut self, definition: &Definition) -> Option<Plan> {
+        // First and alone: what else there is to say may follow from a name that is wrong.
+        let said = self.input.distribution.clone();
+        let target = match said.or_else(|| definition.distribution.clone()) {
+            Some(said) => Some(self.target(&said, definition)?),
+            None => None,
+        };
         let layers = self.layers(definition);
-        let target = self.target(definition, &layers)?;
-        if target.family() == Family::Debian {
-            let defaults = !definition.system.no_default_repositories;
-            let problem = debian::problem(&target, defaults);
-            self.problems.extend(problem.map(|p| p.at(self.name)));
-        }
+        let target = match target {
+            Some(target) => target,
+            None => self.inferred(definition, &layers)?,
+        };
         let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
         match target.family() {
             Family::Debian => repositories = self.repositories(definition, &layers),
@@ -276,6 +261,7 @@ impl Lowering<'_> {
         let files = Kickstart {
             files: kickstart.files,
             items: Vec::new(),
+            platform: String::new(),
         };
         for item in kickstart.items {
             match item {
@@ -336,7 +322,8 @@ impl Lowering<'_> {
         }
     }
 
-    fn script(&mut self, script: Located<Script>, layer: &mut Layer) {
+    fn script(&mut self, mut script: Located<Script>, layer: &mut Layer) {
+        script.item.log = script.item.log.filter(|path| !path.is_empty());
         match script.item.kind {
             ScriptKind::Pre => self.pre.push(script),
             ScriptKind::Post => layer.scripts.push(script),
@@ -345,47 +332,42 @@ impl Lowering<'_> {
         }
     }
 
-    fn target(&mut self, definition: &Definition, layers: &[Layer]) -> Option<Target> {
-        let inferred = repositories::suite_of_url(layers);
-        let said = self
-            .input
-            .distribution
-            .clone()
-            .or_else(|| definition.distribution.clone())
-            .or(inferred);
-        let Some(said) = said else {
-            let problem = Problem::error("no distribution is named").at(self.name);
-            self.problems.push(problem.hint("give --distribution debian:bookworm, or `distribution = \"debian:bookworm\"` in kiln.toml"));
-            return None;
+    /// The target by its name; `None` where nothing can be said of it but that it is unknown.
+    fn target(&mut self, said: &str, definition: &Definition) -> Option<Target> {
+        let named = match distribution::read(said) {
+            Ok(named) => named,
+            Err(problem) => {
+                self.problems.push(problem.at(self.name));
+                return None;
+            }
         };
-        let family = said
-            .split_once(':')
-            .filter(|(_, release)| !release.is_empty() && is_name(release))
-            .and_then(|(distribution, release)| {
-                Some((distribution, release, Family::of(distribution)?))
-            });
-        match family {
-            Some((distribution, release, family)) => Some(Target {
-                distribution: distribution.to_owned(),
-                release: release.to_owned(),
-                architecture: definition
-                    .architecture
-                    .clone()
-                    .unwrap_or_else(|| family.architecture().to_owned()),
-            }),
-            None => {
-                let problem = Problem::error(format!(
-                    "distribution `{said}` is not one that Kiln can build"
-                ))
-                .at(self.name);
-                self.problems.push(
-                    problem.hint(
-                        "Debian is built: debian:bookworm, debian:trixie, debian:bullseye; fedora:42, almalinux:9, rocky:9 and centos:9 are planned",
-                    ),
-                );
-                None
+        self.language = named.language;
+        let architecture = || named.family.architecture().to_owned();
+        let target = Target {
+            distribution: named.distribution.to_owned(),
+            release: named.release.to_owned(),
+            architecture: definition.architecture.clone().unwrap_or_else(architecture),
+        };
+        self.problems
+            .extend(named.note.map(|note| note.at(self.name)));
+        if named.family == Family::Debian {
+            let defaults = !definition.system.no_default_repositories;
+            if let Some(problem) = debian::problem(&target, defaults) {
+                self.problems.push(problem.at(self.name));
+                return None;
             }
         }
+        Some(target)
+    }
+
+    /// The target of a definition that names none.
+    fn inferred(&mut self, definition: &Definition, layers: &[Layer]) -> Option<Target> {
+        if let Some(said) = repositories::suite_of_url(layers) {
+            return self.target(&said, definition);
+        }
+        let problem = Problem::error("no distribution is named").at(self.name);
+        self.problems.push(problem.hint("give --distribution debian:bookworm, or `distribution = \"debian:bookworm\"` in kiln.toml"));
+        None
     }
 
     fn boot(&mut self, definition: &Definition, layers: &[Layer]) -> Boot {
@@ -448,7 +430,10 @@ fn packages(files: &Kickstart, section: kiln_kickstart::PackagesSection, layer: 
         layer.packages.push(Request {
             origin: files.location(item.span),
             exclude: item.exclude,
-            what: item.what,
+            what: match item.exclude {
+                true => excluded(item.what),
+                false => item.what,
+            },
         });
     }
 }
@@ -460,6 +445,19 @@ fn is_root(kickstart: &Kickstart, place: Option<Span>) -> bool {
             && c.args.first().is_some_and(|mount| mount == "/")
             && place.is_some_and(|p| (p.file, p.line) == (c.span.file, c.span.line))
     })
+}
+
+/// The group that `-@ NAME --optional` means: the language keeps such a line as it is written.
+fn excluded(what: PackageRef) -> PackageRef {
+    let PackageRef::Group { name, .. } = &what else {
+        return what;
+    };
+    let words = name.split_whitespace().filter(|w| !w.starts_with("--"));
+    PackageRef::Group {
+        name: words.collect::<Vec<_>>().join(" "),
+        nodefaults: false,
+        optional: false,
+    }
 }
 
 /// All commands of one name, lowest layer first.

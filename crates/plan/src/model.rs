@@ -55,7 +55,7 @@ pub enum Family {
 }
 
 /// Distributions by the names that `--distribution` takes.
-const DISTRIBUTIONS: &[(&str, Family)] = &[
+pub(crate) const DISTRIBUTIONS: &[(&str, Family)] = &[
     ("debian", Family::Debian),
     ("fedora", Family::Rpm),
     ("almalinux", Family::Rpm),

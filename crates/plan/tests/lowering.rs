@@ -193,6 +193,102 @@ fn what_kiln_adds_is_in_the_release() {
     assert_eq!(names(&system.absent), [merged]);
 }
 
+/// These were read in the language of the newest Fedora, or drowned in what followed from it.
+#[test]
+fn an_unknown_name_is_said_first_and_alone() {
+    let said = |distribution: &str| {
+        let input = Input {
+            distribution: Some(distribution.to_owned()),
+            ..Input::default()
+        };
+        // `install` is no command of Fedora's language, and the layer after it is not there.
+        let toml = "layers = [\"a.ks\", \"gone.ks\"]";
+        let lowered = of(
+            &[("a.ks", "install\nnosuch\n"), ("kiln.toml", toml)],
+            &input,
+        );
+        let all = lowered.problems.iter();
+        let all = all.map(|p| format!("{:?} {} [{}]", p.severity, p.message, p.hints.join("; ")));
+        all.collect::<Vec<_>>()
+    };
+    let unknown =
+        |what: &str, near: &str| vec![format!("Error no {what} [the nearest known is {near}]")];
+    for (name, expected) in [
+        ("Fedora:43", unknown("distribution is known as `Fedora`", "fedora:43")),
+        ("nobara:43", unknown("distribution is known as `nobara`", "fedora:43")),
+        ("rockylinux:9.4", unknown("distribution is known as `rockylinux`", "rocky:9.4")),
+        ("debain:trixie", unknown("distribution is known as `debain`", "debian:trixie")),
+        (
+            "fedora:99",
+            unknown("release of fedora is known as `99`", "fedora:45; known are 42, 43, 44, 45"),
+        ),
+        (
+            "centos:stream9",
+            unknown("release of centos is known as `stream9`", "centos:9; known are 8, 9, 10"),
+        ),
+        (
+            "almalinux:10-kitten",
+            unknown("release of almalinux is known as `10-kitten`", "almalinux:10; known are 8, 9, 10"),
+        ),
+        (
+            "centos:6",
+            unknown("release of centos is known as `6`", "centos:8; known are 8, 9, 10"),
+        ),
+        (
+            "ubuntu:noble",
+            vec!["Error no distribution is known as `ubuntu` [known are for example debian:bookworm, fedora:45, almalinux:10, rocky:10, centos:10, rhel:10]".to_owned()],
+        ),
+        (
+            "fedora",
+            vec!["Error `fedora` names no release [say for example fedora:45]".to_owned()],
+        ),
+    ] {
+        assert_eq!(said(name), expected, "{name}");
+    }
+    let debian = said("debian:buster");
+    assert_eq!(debian.len(), 1, "{debian:?}");
+}
+
+/// The installers of older releases read a language that is not known; the nearest is better than the newest.
+#[test]
+fn an_older_release_has_the_nearest_language_and_a_note() {
+    let problems = |distribution: &str, text: &'static str| {
+        let input = Input {
+            distribution: Some(distribution.to_owned()),
+            ..Input::default()
+        };
+        let toml = "layers = [\"a.ks\"]";
+        let lowered = of(&[("a.ks", text), ("kiln.toml", toml)], &input);
+        let all = lowered.problems.into_iter();
+        all.map(|p| (p.severity, p.message)).collect::<Vec<_>>()
+    };
+    let note = |said: &str, language: &str| {
+        let message = format!(
+            "the kickstart language of {said} is not known; its files are read as those of {language}, the nearest"
+        );
+        (Severity::Warning, message)
+    };
+    let empty = "%packages\n%end\n";
+    assert_eq!(problems("fedora:41", empty), [note("fedora:41", "F42")]);
+    // Enterprise Linux 8 still warns of `install`, which Fedora's language has removed.
+    let old = problems("centos:7", "install\n%packages\n%end\n");
+    assert_eq!(old[0], note("centos:7", "RHEL8"));
+    assert!(
+        old.iter()
+            .all(|(severity, _)| *severity == Severity::Warning),
+        "{old:?}"
+    );
+    for known in [
+        "fedora:42",
+        "fedora:45",
+        "fedora:rawhide",
+        "rocky:9.4",
+        "almalinux:10",
+    ] {
+        assert_eq!(problems(known, empty), [], "{known}");
+    }
+}
+
 /// These were found out when the repositories were asked, or not even then.
 #[test]
 fn a_release_that_cannot_be_had_is_said_when_it_is_planned() {
@@ -399,7 +495,7 @@ fn the_language_is_that_of_the_distributions_installer() {
     assert!(!of_distribution("debian:bookworm").is_empty());
     let unknown = of_distribution("slackware:15");
     assert!(
-        unknown.iter().any(|e| e.contains("slackware:15")),
+        unknown.iter().any(|e| e.contains("slackware")),
         "{unknown:?}"
     );
 }

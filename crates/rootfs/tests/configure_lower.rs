@@ -2,8 +2,8 @@
 
 mod configure;
 
-use configure::lowered;
-use kiln_rootfs::configure::{Action, Change, Handling, Level, Lowered, TABLE, groups};
+use configure::{lowered, lowered_for};
+use kiln_rootfs::configure::{Action, Change, Family, Handling, Level, Lowered, TABLE, groups};
 
 /// What the changes do, one line each.
 fn actions(lowered: &Lowered) -> Vec<String> {
@@ -363,14 +363,49 @@ fn bad_values_are_refused_one_by_one() {
 
 #[test]
 fn an_excluded_package_that_a_command_needs_is_an_error() {
-    let found = lowered("keyboard us\n", &["-console-setup"]);
+    let found = lowered("firewall --enabled\n", &["-nftables"]);
     assert_eq!(
         notices(&found),
         [
-            "1 Error keyboard needs the package console-setup (loads the layout on the console), but %packages excludes it"
+            "1 Error firewall needs the package nftables (holds and loads the firewall's rules), but %packages excludes it"
         ]
     );
     assert_eq!(found.changes, []);
+}
+
+/// Published files exclude such packages on purpose.
+#[test]
+fn an_excluded_package_that_makes_a_command_complete_is_a_warning() {
+    let found = lowered(
+        "keyboard us\nnetwork --device=eth0 --essid=lab\n",
+        &["-console-setup", "-network-manager", "-wpasupplicant"],
+    );
+    assert_eq!(
+        notices(&found),
+        [
+            "1 Warning keyboard is incomplete: %packages excludes console-setup, which loads the layout on the console",
+            "2 Warning network is incomplete: %packages excludes network-manager, which loads the connection's profile",
+            "2 Warning network is incomplete: %packages excludes wpasupplicant, which joins wireless networks",
+        ]
+    );
+    let said = actions(&found);
+    assert!(
+        said.iter().any(|a| a == "set the keyboard to us"),
+        "{said:?}"
+    );
+    assert!(
+        said.iter().all(|a| !a.contains("NetworkManager.service")),
+        "{said:?}"
+    );
+    assert_eq!(needs(&found), ["keyboard-configuration"]);
+    let found = lowered_for(Family::Rpm, "firstboot --enable\n", &["-initial-setup"]);
+    assert_eq!(
+        notices(&found),
+        [
+            "1 Warning firstboot is incomplete: %packages excludes initial-setup, which asks for accounts at the first boot"
+        ]
+    );
+    assert_eq!(actions(&found), [""; 0]);
 }
 
 #[test]

@@ -24,27 +24,32 @@ fn replaced(page: &str, name: &str, content: &str) -> String {
     format!("{}\n{content}\n{}", &page[..start], &page[end..])
 }
 
-/// Cases that Kiln answers otherwise than the reference, one line for each input.
+/// What Kiln answers otherwise than the reference, with an example for each.
 fn deviations() -> String {
     #[derive(serde::Deserialize)]
     struct Deviation {
-        version: String,
-        input: String,
+        examples: Vec<Example>,
         differs: Vec<String>,
         reason: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Example {
+        input: String,
+        #[serde(default)]
+        files: BTreeMap<String, String>,
     }
     let text = fs::read_to_string(path("crates/kickstart/tests/data/deviations.json"))
         .expect("the deviations");
     let all: Vec<Deviation> = serde_json::from_str(&text).expect("JSON");
-    let mut lines: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
+    let mut out = String::from("| for example | what differs | how and why |\n|---|---|---|\n");
     for one in all {
-        let key = (one.reason, one.input, one.differs.join(", "));
-        lines.entry(key).or_default().push(one.version);
-    }
-    let mut out = String::from("| input | versions | what differs | why |\n|---|---|---|---|\n");
-    for ((reason, input, differs), versions) in lines {
-        let cells =
-            [code(&input), versions.join(" "), differs, reason].map(|c| c.replace('|', "\\|"));
+        let example = one.examples.first().expect("an example");
+        let mut cell = code(&example.input);
+        for (name, text) in &example.files {
+            cell.push_str(&format!(" with {} as `{name}`", code(text)));
+        }
+        let cells = [cell, one.differs.join(", "), one.reason];
+        let cells = cells.map(|c| c.replace('|', "\\|"));
         out.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     out
@@ -52,7 +57,7 @@ fn deviations() -> String {
 
 /// Text as code in a table's cell.
 fn code(text: &str) -> String {
-    let line = text.trim().replace('`', "'").replace('\n', "⏎");
+    let line = text.trim_end().replace('`', "'").replace('\n', "⏎");
     let short: String = line.chars().take(100).collect();
     let more = if short.len() < line.len() { "…" } else { "" };
     format!("`{short}{more}`")

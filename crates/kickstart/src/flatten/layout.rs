@@ -303,7 +303,7 @@ static NETWORK: [Part; 37] = [
     Bare("--vlanid"),
     Bare("--ipv6gateway"),
     Escaped("--teamslaves"),
-    Quoted("--teamconfig"),
+    Escaped("--teamconfig"),
     Bare("--interfacename"),
     Bare("--bridgeslaves"),
     Bare("--bridgeopts"),

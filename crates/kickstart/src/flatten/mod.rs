@@ -22,7 +22,11 @@ use view::View;
 /// the reference's own output does.
 pub fn flatten(parsed: &Parsed, version: Version) -> String {
     let kickstart = &parsed.kickstart;
-    let mut out = format!("#version={}\n", version.label());
+    let mut out = match kickstart.platform.as_str() {
+        "" => String::new(),
+        platform => format!("#platform={platform}\n"),
+    };
+    out.push_str(&format!("#version={}\n", version.label()));
     out.push_str(&commands(kickstart, version));
     let scripts = kickstart.scripts();
     for script in scripts.filter(|s| !s.body.trim().is_empty()) {
@@ -96,6 +100,9 @@ fn group(kickstart: &Kickstart, commands: &[&Command], version: Version) -> Stri
         for command in commands.iter().skip(from) {
             view.merge(command, &variant.arguments);
         }
+        if last.name == "clearpart" {
+            return special::clearpart(commands, &view);
+        }
         return line(&last.name, &view, version, true);
     }
     let mut out = String::new();
@@ -145,7 +152,7 @@ fn write_script(out: &mut String, script: &Script) {
     if script.kind == ScriptKind::Post && !script.chroot {
         out.push_str(" --nochroot");
     }
-    if let Some(log) = script.log.as_deref().filter(|l| !l.is_empty()) {
+    if let Some(log) = script.log.as_deref() {
         out.push_str(&format!(" --logfile={log}"));
     }
     if script.error_on_fail {

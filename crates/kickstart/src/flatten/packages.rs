@@ -96,10 +96,9 @@ impl<'a> Sum<'a> {
         };
         switch(self.default, "--default");
         switch(last.flag("--excludedocs"), "--excludedocs");
+        switch(last.flag("--nocore"), "--nocore");
         switch(last.flag("--ignoremissing"), "--ignoremissing");
         switch(last.flag("--ignorebroken"), "--ignorebroken");
-        switch(last.flag("--nocore"), "--nocore");
-        switch(last.flag("--multilib"), "--multilib");
         let (langs, weak) = match version {
             Version::Rhel8 => ("--instLangs", "--excludeWeakdeps"),
             _ => ("--inst-langs", "--exclude-weakdeps"),
@@ -107,6 +106,7 @@ impl<'a> Sum<'a> {
         if let Some(words) = self.langs {
             switch(true, &format!("{langs}={words}"));
         }
+        switch(last.flag("--multilib"), "--multilib");
         switch(last.flag("--exclude-weakdeps"), weak);
         for name in ["--timeout", "--retries"] {
             if let Some(Value::Int(number)) = crate::section::given(last, name) {
@@ -117,7 +117,8 @@ impl<'a> Sum<'a> {
     }
 
     fn write_items(&self, out: &mut String) {
-        if let Some(environment) = self.environment.filter(|e| !e.is_empty()) {
+        let environment = self.environment.filter(|e| !e.is_empty() && !self.default);
+        if let Some(environment) = environment {
             out.push_str(&format!("@^{environment}\n"));
         }
         let groups = self.groups.iter().map(|(n, o)| format!("@{n}{o}\n"));

@@ -39,7 +39,6 @@ pub(super) fn line(name: &str, view: &View<'_>, version: Version) -> Option<Stri
             let text = "# System bootloader configuration\nbootloader --disabled\n";
             return Some(text.to_owned());
         }
-        "clearpart" => return Some(clearpart(view)),
         "firewall" => return Some(firewall(view)),
         "firstboot" => return Some(firstboot(view)),
         "keyboard" => return Some(keyboard(view)),
@@ -48,7 +47,7 @@ pub(super) fn line(name: &str, view: &View<'_>, version: Version) -> Option<Stri
         "realm" => return Some(realm(view)),
         "rootpw" => return Some(rootpw(view)),
         "selinux" => return Some(selinux(view)),
-        "sshkey" => return Some(sshkey(view)),
+        "sshkey" => return Some(sshkey(view, version)),
         "sshpw" => return Some(sshpw(view)),
         "timezone" => return Some(timezone(view, version)),
         "user" => return Some(user(view)),
@@ -65,15 +64,27 @@ fn empty(value: &Value) -> bool {
     matches!(value, Value::Text(text) if text.is_empty())
 }
 
-fn clearpart(view: &View<'_>) -> String {
-    let list = view.text("--list");
-    let kinds = ["--all", "--linux", "--none"];
-    let kind = kinds.into_iter().find(|k| view.on(k));
+/// What is cleared is decided line by line: a list of partitions that is in force wins over what the line itself says.
+pub(super) fn clearpart(commands: &[&Command], view: &View<'_>) -> String {
+    let mut kind = None;
+    let mut listed = false;
+    for command in commands {
+        let kinds = ["--all", "--linux", "--none"];
+        let mut options = command.options.iter().rev();
+        let said = options.find_map(|o| kinds.into_iter().find(|k| o.name == *k));
+        kind = said.or(kind);
+        if let Some(option) = command.options.iter().rfind(|o| o.name == "--list") {
+            listed = option.value != Value::List(Vec::new());
+        }
+        if listed {
+            kind = Some("--list");
+        }
+    }
     let mut out = String::from("# Partition clearing information\nclearpart");
-    match (&list, kind) {
-        (None, None) => return String::new(),
-        (None, Some(kind)) => push(&mut out, kind),
-        (Some(_), _) => {}
+    match kind {
+        None => return String::new(),
+        Some("--list") => {}
+        Some(kind) => push(&mut out, kind),
     }
     if view.on("--initlabel") {
         push(&mut out, "--initlabel");
@@ -264,9 +275,13 @@ fn selinux(view: &View<'_>) -> String {
     }
 }
 
-fn sshkey(view: &View<'_>) -> String {
+fn sshkey(view: &View<'_>, version: Version) -> String {
     let user = username(view);
     let key = view.args.first().map_or("", String::as_str);
+    let key = match version {
+        Version::Rhel8 => key.to_owned(),
+        _ => key.replace('"', "\\\""),
+    };
     format!("sshkey --username={user} \"{key}\"\n")
 }
 

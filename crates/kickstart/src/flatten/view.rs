@@ -12,7 +12,7 @@ use super::layout::{IMPLIED, Part};
 pub(super) struct View<'a> {
     options: Vec<(&'static str, &'a Opt)>,
     pub(super) args: &'a [String],
-    /// What options that were not given stand for.
+    /// Options that stand for another one until they are given, with their values.
     implied: BTreeMap<&'static str, String>,
 }
 
@@ -48,11 +48,13 @@ impl<'a> View<'a> {
         }
         let implied = IMPLIED.iter().filter(|(of, ..)| *of == command.name);
         for (_, name, other) in implied {
-            if self.text(name).is_none()
-                && let Some(text) = self.text(other)
-            {
-                self.implied.entry(name).or_insert(text);
+            let given = command.text(name).map(str::to_owned);
+            let before = || self.implied.get(name).cloned();
+            let mut value = given.or_else(before).unwrap_or_default();
+            if value.is_empty() {
+                value = self.text(other).unwrap_or_default();
             }
+            self.implied.insert(name, value);
         }
     }
 
@@ -144,8 +146,8 @@ impl<'a> View<'a> {
                 write_quoted(out, name, Some(value).filter(|v| !v.is_empty()));
             }
             Part::QuotedImplied(name) => {
-                let implied = || self.implied.get(name).cloned();
-                write_quoted(out, name, self.text(name).or_else(implied));
+                let value = self.implied.get(name).filter(|text| !text.is_empty());
+                write_quoted(out, name, value.cloned());
             }
             Part::Positive(name) => {
                 let positive = matches!(self.value(name), Some(Value::Int(1..)));

@@ -1,19 +1,23 @@
 //! Networks and special disks.
 
 use super::Rules;
-use crate::Version;
+use crate::{Value, Version};
 
 impl Rules<'_> {
     pub(super) fn network(&mut self) {
         self.needs("--bridgeopts", "--bridgeslaves");
         let pairs = self.command.text("--bridgeopts").unwrap_or("").split(',');
-        let wrong = |pair: &str| pair.split('=').count() != 2;
-        if self.given("--bridgeopts") && pairs.into_iter().any(wrong) {
+        let right = |pair: &str| {
+            let value = pair.split_once('=').map_or("", |(_, value)| value);
+            !value.is_empty() && !value.contains('=')
+        };
+        if self.given("--bridgeopts") && !pairs.into_iter().all(right) {
             let message = "`--bridgeopts` wants `key=value` pairs with commas between".to_owned();
             let help = "write for example `--bridgeopts=priority=40000,hello-time=3`";
             self.error("bad-value", "--bridgeopts", message, help);
         }
-        if self.given("--bindto") && self.given("--vlanid") {
+        let bound = self.command.text("--bindto") == Some("mac");
+        if bound && self.given("--vlanid") && !self.given("--bondopts") {
             let message = "a VLAN cannot be bound to a hardware address".to_owned();
             self.error(
                 "conflicting-options",
@@ -62,7 +66,11 @@ impl Rules<'_> {
             self.error("missing-option", "", message.to_owned(), "mend the line");
         }
         let namespace = self.command.text("--namespace").unwrap_or("");
-        let devices = self.command.list("--blockdevs").join(",");
+        let mut options = self.command.options.iter();
+        let devices = match options.rfind(|o| o.name == "--blockdevs").map(|o| &o.value) {
+            Some(Value::List(words)) => words.join(","),
+            _ => String::new(),
+        };
         let name = format!("{action} {namespace}{devices}");
         self.defined("NVDIMM action", name, "");
     }

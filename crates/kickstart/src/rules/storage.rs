@@ -107,7 +107,9 @@ impl Rules<'_> {
     }
 
     pub(super) fn raid(&mut self) {
-        self.no_btrfs();
+        if self.version != Version::Rhel10 {
+            self.no_btrfs();
+        }
         self.encryption();
         self.mkfs_options();
         let existing = self.given("--useexisting") || self.given("--noformat");
@@ -116,6 +118,7 @@ impl Rules<'_> {
             (true, true, _) => "a RAID device that exists takes no members",
             (false, false, _) if !self.command.args.is_empty() => "`raid` needs its members",
             (false, true, false) => "`raid` needs `--level`",
+            (true, false, _) if !self.given("--device") => "a RAID device that exists has a name",
             _ => "",
         };
         if !message.is_empty() {
@@ -129,7 +132,7 @@ impl Rules<'_> {
         let name = self.arg(0).to_owned();
         let members = self.command.args.len() > 1;
         let existing = self.given("--useexisting") || self.given("--noformat");
-        let message = match (name.is_empty(), existing, members) {
+        let message = match (self.command.args.is_empty(), existing, members) {
             (true, _, _) => "`volgroup` needs a name",
             (_, true, true) => "a volume group that exists takes no members",
             (_, false, false) => "`volgroup` needs its physical volumes",
@@ -163,9 +166,10 @@ impl Rules<'_> {
         self.logvol_size();
         self.thin();
         self.cache();
-        if self.given("--resize") && !self.given("--useexisting") {
+        if !self.given("--noformat") {
             self.needs("--resize", "--useexisting");
         }
+        self.needs("--resize", "--size");
         let name = self.command.text("--name").unwrap_or("");
         let group = self.command.text("--vgname").unwrap_or("");
         let name = format!("{group}/{name}");
@@ -215,6 +219,15 @@ impl Rules<'_> {
                 "remove the cache options",
             );
         }
+        if self.given("--thin") {
+            let message = "a thin volume cannot have a cache".to_owned();
+            return self.error(
+                "conflicting-options",
+                "--thin",
+                message,
+                "remove the cache options",
+            );
+        }
         for (name, help) in [
             ("--cachepvs", "its physical volumes"),
             ("--cachesize", "its size"),
@@ -234,7 +247,7 @@ impl Rules<'_> {
 
     pub(super) fn mount(&mut self) {
         let at = self.arg(1);
-        if self.command.args.len() > 1 && at != "none" && !at.starts_with('/') {
+        if self.command.args.len() > 1 && !at.eq_ignore_ascii_case("none") && !at.starts_with('/') {
             let message = format!("{} is no mount point", quote(at));
             self.error("bad-value", "", message, "write an absolute path or `none`");
         }

@@ -37,19 +37,41 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Asks for a package, unless the definition says that it shall not be there.
+    /// Asks for a package without which the command cannot be carried out.
     pub(super) fn need(&mut self, package: &str, why: &str) {
+        match self.excluded(package) {
+            Some(package) => self.error(
+                format!("needs the package {package} ({why}), but %packages excludes it"),
+                format!("drop `-{package}` from %packages, or drop the command"),
+            ),
+            None => self.ask(package, why),
+        }
+    }
+
+    /// Asks for a package that makes use of what the command writes; returns whether it may be there. Who excludes it
+    /// gets the rest: real files do that on purpose.
+    pub(super) fn want(&mut self, package: &str, why: &str) -> bool {
+        let Some(package) = self.excluded(package) else {
+            self.ask(package, why);
+            return true;
+        };
+        self.warn(
+            format!("is incomplete: %packages excludes {package}, which {why}"),
+            format!("drop `-{package}` from %packages, or drop the command"),
+        );
+        false
+    }
+
+    /// The family's name of a package, if the definition says that it shall not be there.
+    fn excluded<'p>(&self, package: &'p str) -> Option<&'p str> {
+        let name = self.context.family.package(package)?;
+        self.context.excluded.contains(name).then_some(name)
+    }
+
+    fn ask(&mut self, package: &str, why: &str) {
         let Some(package) = self.context.family.package(package) else {
             return;
         };
-        if self.context.excluded.contains(package) {
-            let message = format!("needs the package {package} ({why}), but %packages excludes it");
-            self.error(
-                message,
-                format!("drop `-{package}` from %packages, or drop the command"),
-            );
-            return;
-        }
         let why = format!("{}: {why}", self.command.name);
         self.needs.push(Need {
             package: package.to_owned(),

@@ -65,8 +65,8 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
     if draft.is_rpm() {
         return rpm(draft, keymap, &layouts, &options);
     }
-    draft.need("keyboard-configuration", "holds the keyboard's layout");
-    draft.need("console-setup", "loads the layout on the console");
+    draft.want("keyboard-configuration", "holds the keyboard's layout");
+    draft.want("console-setup", "loads the layout on the console");
     draft.act(Action::Keyboard { layouts, options });
 }
 
@@ -79,7 +79,7 @@ fn rpm(draft: &mut Draft<'_>, keymap: String, layouts: &[XkbLayout], options: &[
         Some(first) => format!("{}-{}", first.layout, first.variant),
         None => keymap,
     };
-    draft.need("kbd", "loads the layout on the console");
+    draft.want("kbd", "loads the layout on the console");
     draft.act(Action::SetVariables {
         path: "/etc/vconsole.conf".to_owned(),
         variables: vec![("KEYMAP".to_owned(), keymap)],

@@ -47,20 +47,22 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
     let Some(profile) = Profile::read(draft) else {
         return;
     };
-    draft.need("network-manager", "loads the connection's profile");
+    let managed = draft.want("network-manager", "loads the connection's profile");
     if profile.ssid.is_some() {
-        draft.need("wpasupplicant", "joins wireless networks");
+        draft.want("wpasupplicant", "joins wireless networks");
     }
     if profile.is_team() {
-        draft.need("libteam-utils", "runs teams of devices");
+        draft.want("libteam-utils", "runs teams of devices");
     }
     for file in profile.keyfiles() {
         write(draft, &file);
     }
-    draft.act(Action::Units {
-        disable: Vec::new(),
-        enable: vec!["NetworkManager.service".to_owned()],
-    });
+    if managed {
+        draft.act(Action::Units {
+            disable: Vec::new(),
+            enable: vec!["NetworkManager.service".to_owned()],
+        });
+    }
 }
 
 /// NetworkManager reads only files that nobody but root can read.

@@ -71,7 +71,9 @@ pub(super) fn firstboot(draft: &mut Draft<'_>) {
     let off = ["--disable", "--disabled"];
     match draft.switch(&["--enable", "--enabled", "--reconfig"], &off) {
         Some(true) if draft.is_rpm() => {
-            draft.need("initial-setup", "asks for accounts at the first boot");
+            if !draft.want("initial-setup", "asks for accounts at the first boot") {
+                return;
+            }
             draft.act(Action::Units {
                 disable: Vec::new(),
                 enable: vec!["initial-setup.service".to_owned()],

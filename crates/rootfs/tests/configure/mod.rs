@@ -8,6 +8,11 @@ use kiln_rootfs::configure::{Context, Family, Line, Lowered, lower};
 /// Lowers the commands of a kickstart text. `packages` are those that the definition asks for; one with a dash before
 /// its name is excluded.
 pub(crate) fn lowered(text: &str, packages: &[&str]) -> Lowered {
+    lowered_for(Family::Debian, text, packages)
+}
+
+/// The same, for a family of distributions.
+pub(crate) fn lowered_for(family: Family, text: &str, packages: &[&str]) -> Lowered {
     let commands = commands(text);
     let lines: Vec<Line<'_>> = commands
         .iter()
@@ -20,7 +25,7 @@ pub(crate) fn lowered(text: &str, packages: &[&str]) -> Lowered {
         .collect();
     let packages = packages.iter().map(|p| (*p).to_owned()).collect();
     let context = Context {
-        family: Family::Debian,
+        family,
         packages: &packages,
         excluded: &excluded,
         salt: "test",
