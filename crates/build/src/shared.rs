@@ -80,6 +80,11 @@ impl Shared {
                         .hint("docs/shared-cache.md says how to set one up"),
                 );
             }
+            Err(error) if error.kind() == ErrorKind::Exposed => {
+                let message = format!("the shared cache {error}");
+                return Err(Failure::new(FailureKind::Environment, message)
+                    .hint("docs/shared-cache.md says who has to be able to read and write it"));
+            }
             Err(error) => {
                 let hint = "the build goes on without it".to_owned();
                 steps.warn(format!("shared cache {error}"), None, Some(hint));

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// The URL, the secret or the clouds' settings cannot be used.
     Config,
+    /// A directory whose access rights let people read or choose results who must not.
+    Exposed,
     /// An object that a record names is not there.
     Missing,
     /// An object is not what it should be.

@@ -18,7 +18,7 @@ use crate::record::{Chunk, Key, Record};
 use crate::{CHUNK_MAX, RECORD_MAX};
 
 /// The version of the layout.
-const ROOT: &str = "kiln1";
+pub(crate) const ROOT: &str = "kiln1";
 /// Chunks that are under way at once.
 const AHEAD: usize = 3;
 /// After so many failures in a row that are the store's own the rest of the build does without it.

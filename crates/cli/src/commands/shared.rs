@@ -1,6 +1,8 @@
 //! Where the shared cache is: the option, the environment, then the user's configuration.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -89,8 +91,37 @@ fn key(path: &Path) -> Result<SharedKey, Failure> {
             .cause(why)
             .hint("`openssl rand -hex 32 > FILE` makes one; all machines need the same")
     };
-    let content = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
+    if let Some(why) = exposed(&found, rustix::process::geteuid().as_raw()) {
+        let message = format!("the shared cache's key {} is no secret", path.display());
+        return Err(Failure::new(FailureKind::Environment, message)
+            .cause(why)
+            .hint(format!(
+                "`chmod 600 {}`; take a new key if others may have read it",
+                path.display()
+            )));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)
+        .map_err(|error| wrong(error.to_string()))?;
     SharedKey::new(&content).map_err(|error| wrong(error.to_string()))
+}
+
+/// Why a key's file does not keep it secret. Root may give a key to a group of users.
+fn exposed(found: &Metadata, user: u32) -> Option<String> {
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let others = match owner {
+        _ if owner == user => 0o077,
+        0 => 0o037,
+        _ => {
+            return Some(format!(
+                "it belongs to user {owner}, who can read and change it"
+            ));
+        }
+    };
+    (found.is_file() && mode & others != 0)
+        .then(|| format!("others may read or change it (mode {mode:04o})"))
 }
 
 fn read(directory: &Path) -> Result<Section, Failure> {
@@ -112,6 +143,9 @@ fn read(directory: &Path) -> Result<Section, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::args::Global;
     use crate::settings::Environment;
@@ -133,7 +167,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let none = SharedArgs::default();
         assert!(resolved(&none, directory.path()).is_none());
-        fs::write(directory.path().join("secret"), "0123456789abcdef0123").expect("a key");
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "0123456789abcdef0123").expect("a key");
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("a mode");
         let text = "[shared-cache]\nurl = \"s3://a/b\"\nmode = \"read\"\nkey = \"secret\"\n";
         fs::write(directory.path().join(CONFIG), text).expect("a configuration");
         let found = resolved(&none, directory.path()).expect("one");
@@ -153,6 +189,40 @@ mod tests {
             ..SharedArgs::default()
         };
         assert!(resolved(&off, directory.path()).is_none());
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        fs::write(&path, "0123456789abcdef0123").expect("a key");
+        for (mode, fine) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
+            let args = SharedArgs {
+                shared_cache: Some("file:///x".to_owned()),
+                shared_cache_key: Some(path.clone()),
+                ..SharedArgs::default()
+            };
+            match resolve(&args, &settings(directory.path())) {
+                Ok(_) => assert!(fine, "{mode:o}"),
+                Err(failure) => {
+                    assert!(!fine, "{mode:o}: {failure:?}");
+                    assert!(failure.hints[0].contains("chmod 600"), "{failure:?}");
+                    assert_eq!(failure.kind, FailureKind::Environment);
+                }
+            }
+        }
+        let found = fs::metadata(&path).expect("a file");
+        assert!(
+            exposed(&found, found.uid() + 1).is_some(),
+            "somebody else's"
+        );
     }
 
     #[test]
