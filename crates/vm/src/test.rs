@@ -4,6 +4,7 @@ mod conclude;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,11 @@ pub fn test(
     on_event: &mut dyn FnMut(VmEvent),
     cancel: &AtomicBool,
 ) -> Result<Report> {
-    std::fs::create_dir_all(&request.output)
+    // What a machine shows and says is for who has started it.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&request.output)
         .map_err(|e| Error::file("making the directory", &request.output, e))?;
     let session = WorkDir::new(&request.work)?;
     let disk = Disk::open(&request.image, request.image_format, &session)?;

@@ -271,7 +271,7 @@ fn is_of_the_manager(line: &str, unit: &str) -> bool {
 fn put(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
     let path = dir.join(name);
     let written = || -> std::io::Result<()> {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         let mut file = tempfile::Builder::new()
             .prefix(".kiln-")
             .permissions(mode)
