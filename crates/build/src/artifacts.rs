@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::finish::image_id;
 use crate::image::{RAW, TAR_GZ};
-use crate::output::{Artifact, Output};
+use crate::output::{Artifact, Output, write_failure};
 use crate::pipeline::{BuildReport, Resolved, Session};
 use crate::squash::Squashed;
 use crate::{Event, Failure, FailureKind, Unit};
@@ -24,7 +24,7 @@ pub(crate) struct Made {
 
 const MANIFEST: &str = "manifest.json";
 const PACKAGES: &str = "packages.txt";
-const LOG: &str = "build.log";
+pub(crate) const LOG: &str = "build.log";
 
 /// Writes manifest, package list and log, and moves everything to its place, the manifest last.
 pub(crate) fn publish(
@@ -64,7 +64,8 @@ pub(crate) fn publish(
                     .cause(e.to_string())
             })?;
     output.write(MANIFEST, format!("{text}\n").as_bytes())?;
-    session.steps.flush();
+    let copied = session.steps.copy_log(output.create(LOG)?);
+    copied.map_err(|error| write_failure(&output.path(LOG), &error))?;
     session.cancel.check()?;
     let mut artifacts = Vec::new();
     for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {

@@ -14,11 +14,7 @@ impl From<kiln_rootfs::Error> for Failure {
             ErrorKind::Cancelled => FailureKind::Cancelled,
         };
         Failure {
-            kind,
-            message: error.message,
-            layer: None,
             origin: error.origin,
-            excerpt: None,
             package: error.package,
             command: error.command,
             status: error.status,
@@ -26,7 +22,7 @@ impl From<kiln_rootfs::Error> for Failure {
             causes: error.causes,
             others: error.others,
             hints: error.hints,
-            reopen: None,
+            ..Failure::new(kind, error.message)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why a build failed, with everything needed to say so well.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 /// The kind picks the exit code.
@@ -64,6 +66,11 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// The command that reopens the failed root.
     pub reopen: Option<String>,
+    /// The log of the build that failed, with `failure.json` beside it.
+    pub log: Option<PathBuf>,
+    /// Whether it was told apart already as that of a full disk.
+    #[serde(skip)]
+    pub disk_full: bool,
 }
 
 impl Failure {
@@ -83,6 +90,8 @@ impl Failure {
             others: Vec::new(),
             hints: Vec::new(),
             reopen: None,
+            log: None,
+            disk_full: false,
         }
     }
 

@@ -6,12 +6,18 @@
 //!   .kiln-<pid>-<clock>/                                        artifacts in the making; `lock` in it is flock'ed
 //! ```
 //! The manifest is renamed last: when it is there, it describes the files beside it.
+//!
+//! Artifacts are their owner's alone (0600), in a directory of any mode, and so is a directory that Kiln makes (0700): an image has password hashes,
+//! keys and all that its scripts fetched, and its plan, log and manifest tell of them. Root reads them anyway, so
+//! `sudo dd` works; who serves or shares an image gives the rights to it (`chmod`, or by copying).
 
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use kiln_rootfs::private;
+use rustix::fs::{FlockOperation, OFlags, SeekFrom, flock, seek};
 use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -20,6 +26,8 @@ use crate::load::plain;
 use crate::{Failure, FailureKind};
 
 const PREFIX: &str = ".kiln-";
+/// Of every artifact.
+const MODE: u32 = 0o600;
 
 /// Artifacts in the making. Dropping it removes them.
 pub(crate) struct Output {
@@ -61,13 +69,15 @@ impl Output {
             .take_while(missing)
             .map(Path::to_owned)
             .collect();
-        fs::create_dir_all(dir).map_err(|e| fail(&e))?;
+        private::make(dir).map_err(|e| fail(&e))?;
         reclaim(dir);
         let clock = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_nanos());
         let staging = dir.join(format!("{PREFIX}{}-{clock:x}", std::process::id()));
-        fs::create_dir(&staging).map_err(|e| fail(&e))?;
+        let mut private = DirBuilder::new();
+        private.mode(private::MODE);
+        private.create(&staging).map_err(|e| fail(&e))?;
         let lock = File::create(staging.join("lock")).map_err(|e| fail(&e))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(&e.into()))?;
         Ok(Output {
@@ -91,14 +101,16 @@ impl Output {
             .write(true)
             .create(true)
             .truncate(true)
+            .mode(MODE)
             .open(&path);
         open.map_err(|e| write_failure(&path, &e))
     }
 
     /// Writes a small artifact.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
-        let path = self.path(name);
-        fs::write(&path, content).map_err(|e| write_failure(&path, &e))
+        let mut file = self.create(name)?;
+        file.write_all(content)
+            .map_err(|e| write_failure(&self.path(name), &e))
     }
 
     /// Moves a finished artifact to its place; returns the place.
@@ -186,29 +198,31 @@ impl Drop for Output {
 
 /// A failed write of an artifact.
 pub(crate) fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(
+    Failure::new(
         FailureKind::Environment,
         format!("{} cannot be written", path.display()),
     )
-    .cause(plain(error));
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            failure.hint("free some space there, or choose another place with -o DIR")
-        }
-        _ => failure,
-    }
+    .cause(plain(error))
 }
 
-/// Removes private directories whose build is gone.
+/// Removes private directories whose build is gone. Those of other users are not ours, and may hold anything: a lock that is a
+/// pipe would keep us for ever.
 fn reclaim(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
+    let user = rustix::process::geteuid().as_raw();
+    let ours = |found: &fs::Metadata| found.is_dir() && found.uid() == user;
+    let mut regular = File::options();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    regular.read(true).custom_flags(flags.bits().cast_signed());
     for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX)
+            || !entry.metadata().is_ok_and(|found| ours(&found))
+        {
             continue;
         }
-        let free = match File::open(entry.path().join("lock")) {
+        let free = match regular.open(entry.path().join("lock")) {
             Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
             // Killed between making the directory and its lock; a living build is past that in an instant.
             Err(_) => entry

@@ -9,7 +9,7 @@ use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, Installed, package_error};
-use kiln_rootfs::{Store, configure};
+use kiln_rootfs::{Store, configure, private};
 use kiln_sandbox::Sandbox;
 
 use crate::ahead::{Ahead, Closing};
@@ -18,10 +18,12 @@ use crate::guard::Guard;
 use crate::load::Source;
 use crate::output::Output;
 use crate::pools::Pools;
+use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::root::{PreFiles, Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
+use crate::space::Space;
 use crate::steps::{Sink, Steps};
 use crate::vendor::Vendored;
 use crate::web::{Access, Web};
@@ -38,6 +40,8 @@ pub struct BuildRequest {
     pub output: PathBuf,
     /// The cache's directory.
     pub cache: PathBuf,
+    /// The state directory: what failed builds leave goes there, or to the cache where there is none.
+    pub state: Option<PathBuf>,
     /// No network at all: not for packages, not for scripts.
     pub offline: bool,
     /// A missing or stale lock is an error.
@@ -76,7 +80,8 @@ pub fn build(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<BuildReport, Failure> {
-    let result = run(request, sink, cancel);
+    let result = open(request, cancel).and_then(|opened| recorded(request, opened, sink, cancel));
+    let result = result.map_err(Failure::neutral);
     match &result {
         Ok(report) => sink(Event::BuildFinished {
             seconds: report.seconds,
@@ -89,15 +94,47 @@ pub fn build(
     result
 }
 
-fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildReport, Failure> {
-    // What can be said without a sandbox or a network is said first.
-    let opened = open(request, cancel)?;
+/// A build whose log is kept if it fails. What can be said without a sandbox or a network has been said before.
+fn recorded(
+    request: &BuildRequest,
+    opened: (Source, Lowered),
+    sink: Sink<'_>,
+    cancel: &Cancel,
+) -> Result<BuildReport, Failure> {
+    let space = Space::new(&request.cache, Some(&request.output));
+    let (record, notices) = match Record::begin(request) {
+        Ok(begun) => begun,
+        Err(failure) => return Err(space.explain(failure)),
+    };
+    let steps = Steps::new(sink, Some(record.log()?), space);
+    steps.notices(&notices);
+    run(request, opened, &steps, cancel).map_err(|failure| {
+        let failure = steps.space.explain(failure);
+        record.keep(failure.neutral(), request, &steps)
+    })
+}
+
+fn run(
+    request: &BuildRequest,
+    opened: (Source, Lowered),
+    steps: &Steps<'_>,
+    cancel: &Cancel,
+) -> Result<BuildReport, Failure> {
     let output = Output::open(&request.output)?;
-    let log = output.create("build.log")?;
-    let steps = Steps::new(sink, Some(log));
-    let session = Session::open(request, &steps, cancel)?;
+    if private::is_everybodys(output.dir()) {
+        let message = format!(
+            "everybody on this machine can replace what is in the output directory {}",
+            output.dir().display()
+        );
+        let hint = "take away the right to write there, or choose another with -o DIR";
+        steps.warn(message, None, Some(hint.to_owned()));
+    }
+    let session = Session::open(request, steps, cancel)?;
     let resolved = session.opened(opened, |source, first| session.resolve(source, first))?;
-    sink(Event::BuildStarted {
+    steps
+        .space
+        .expect(&resolved.lock, resolved.plan.formats.len());
+    steps.emit(Event::BuildStarted {
         name: resolved.plan.name.clone(),
         plan_id: resolved.plan.id().to_string(),
     });
@@ -107,6 +144,8 @@ fn run(request: &BuildRequest, sink: Sink<'_>, cancel: &Cancel) -> Result<BuildR
         scope.spawn(|| ahead.work(&session, &resolved.lock.packages));
         session.build(&resolved, &output, &ahead)
     });
+    // While the private directory is still there: it is what fills a disk.
+    let report = report.map_err(|failure| steps.space.explain(failure));
     // Damaged layers were only taken away while this build held them. What cannot be emptied now, the next build reports.
     drop(resolved);
     let _ = session.store.reclaim();
@@ -125,9 +164,21 @@ pub fn lock(
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
     let opened = open(request, cancel)?;
-    let steps = Steps::new(sink, None);
-    let session = Session::open(request, &steps, cancel)?;
     let path = opened.0.lock_path();
+    let steps = Steps::new(sink, None, Space::new(&request.cache, None));
+    let lock = resolve_afresh(request, vendor, opened, &steps, cancel);
+    let lock = lock.map_err(|failure| steps.space.explain(failure).neutral())?;
+    Ok((path, lock))
+}
+
+fn resolve_afresh(
+    request: &BuildRequest,
+    vendor: Option<&Path>,
+    opened: (Source, Lowered),
+    steps: &Steps<'_>,
+    cancel: &Cancel,
+) -> Result<Lock, Failure> {
+    let session = Session::open(request, steps, cancel)?;
     let (lock, world) = session.opened(opened, |source, first| {
         let Prepared {
             plan,
@@ -144,7 +195,7 @@ pub fn lock(
     if let Some(directory) = vendor {
         session.vendor(directory, &lock, &world)?;
     }
-    Ok((path, lock))
+    Ok(lock)
 }
 
 /// Reads a definition, as far as that goes before its `%pre` scripts.
@@ -283,6 +334,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Failure> {
         let sandbox = Arc::new(Sandbox::detect().map_err(kiln_rootfs::run::sandbox_error)?);
         let store = Store::open(&request.cache, sandbox.clone())?;
+        steps.notices(store.notices());
         let options = FetchOptions {
             proxies: request.proxies.clone(),
             offline: request.offline,

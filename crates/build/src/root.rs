@@ -654,7 +654,9 @@ impl Roots<'_> {
         let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
             let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
-            match self.guarded(work.against, stack, &place, |place| make(place, step, &staging)) {
+            let made = self.guarded(work.against, stack, &place, |place| make(place, step, &staging));
+            let made = made.and_then(|facts| step.had_room().map(|()| facts));
+            match made.map_err(|failure| step.explain(failure)) {
                 Ok(facts) => {
                     if !work.debs.is_empty() {
                         let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;

@@ -1,15 +1,17 @@
 //! Steps: what the event stream and the build log say of each piece of work.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::sync::Mutex;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use kiln_rootfs::Reporter;
+use kiln_rootfs::private::Notice;
 use kiln_sandbox::Stream;
 use serde::Serialize;
 
+use crate::space::{Disk, Space};
 use crate::{Event, Unit};
 
 /// Receives events. Called from several threads.
@@ -23,6 +25,7 @@ pub(crate) struct Steps<'a> {
     timings: Mutex<Vec<Timing>>,
     warnings: Mutex<Vec<String>>,
     began: Instant,
+    pub(crate) space: Space,
 }
 
 /// How long a step took; part of the manifest.
@@ -40,7 +43,7 @@ pub struct Timing {
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn new(sink: Sink<'a>, log: Option<File>) -> Self {
+    pub(crate) fn new(sink: Sink<'a>, log: Option<File>, space: Space) -> Self {
         Steps {
             sink,
             next: AtomicU32::new(1),
@@ -48,10 +51,13 @@ impl<'a> Steps<'a> {
             timings: Mutex::default(),
             warnings: Mutex::default(),
             began: Instant::now(),
+            space,
         }
     }
 
+    /// Sends an event to everybody who listens, the log first. No text of it can do harm from here on.
     pub(crate) fn emit(&self, event: Event) {
+        let event = event.neutral();
         self.log_event(&event);
         (self.sink)(event);
     }
@@ -90,6 +96,7 @@ impl<'a> Steps<'a> {
             unit,
             summary: Mutex::new(None),
             peak: Mutex::new(None),
+            full: Mutex::new(None),
         };
         let began = Instant::now();
         let result = work(&step);
@@ -148,6 +155,13 @@ impl<'a> Steps<'a> {
         });
     }
 
+    /// Says what was found about private directories.
+    pub(crate) fn notices(&self, notices: &[Notice]) {
+        for notice in notices {
+            self.warn(notice.message.clone(), None, Some(notice.hint.clone()));
+        }
+    }
+
     pub(crate) fn timings(&self) -> Vec<Timing> {
         self.timings.lock().map(|t| t.clone()).unwrap_or_default()
     }
@@ -160,6 +174,25 @@ impl<'a> Steps<'a> {
         self.began.elapsed().as_secs_f64()
     }
 
+    /// Writes the log so far into another file.
+    ///
+    /// # Errors
+    /// The log could not be written to its end, or cannot be copied.
+    pub(crate) fn copy_log(&self, mut to: File) -> io::Result<()> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = log.as_mut() else {
+            return Ok(());
+        };
+        log.flush()?;
+        let mut file = log.get_ref();
+        let end = file.stream_position()?;
+        file.rewind()?;
+        io::copy(&mut file, &mut to)?;
+        file.seek(SeekFrom::Start(end))?;
+        Ok(())
+    }
+
+    /// Has everything that was said so far in the log.
     pub(crate) fn flush(&self) {
         if let Ok(mut log) = self.log.lock()
             && let Some(log) = log.as_mut()
@@ -250,9 +283,27 @@ pub(crate) struct Step<'s, 'a> {
     unit: Unit,
     summary: Mutex<Option<String>>,
     peak: Mutex<Option<u64>>,
+    /// The disk that a program of this step found full, and how it said so.
+    full: Mutex<Option<(Disk, String)>>,
 }
 
 impl Step<'_, '_> {
+    /// Fails if a program of this step found a disk of the build full, although it went on: what it made may lack anything.
+    pub(crate) fn had_room(&self) -> Result<(), crate::Failure> {
+        take(&self.full).map_or(Ok(()), |(disk, said)| {
+            let failure = crate::Failure::new(
+                crate::FailureKind::Environment,
+                "a program of this step could not write all that it wanted to, and went on",
+            );
+            Err(self.steps.space.blame(disk, failure.cause(said)))
+        })
+    }
+
+    /// A failure of this step, while the step's files are still there.
+    pub(crate) fn explain(&self, failure: crate::Failure) -> crate::Failure {
+        self.steps.space.explain(failure)
+    }
+
     /// A figure worth showing when the step is done.
     pub(crate) fn summarise(&self, summary: String) {
         if let Ok(mut cell) = self.summary.lock() {
@@ -276,6 +327,11 @@ impl Reporter for Step<'_, '_> {
             Stream::Syslog => "syslog",
             Stream::Console => "console",
         };
+        if let Some(disk) = self.steps.space.listen(line)
+            && let Ok(mut full) = self.full.lock()
+        {
+            *full = Some((disk, line.to_owned()));
+        }
         self.steps.emit(Event::Log {
             step: self.id,
             stream,

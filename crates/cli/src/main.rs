@@ -28,6 +28,8 @@ use crate::settings::{Environment, Settings};
 fn main() -> ExitCode {
     // If this is the sandbox child, it never returns from here.
     kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_build::FUNCTIONS].concat());
+    // As root, the sandbox reads packages and metadata in the cache under other ids. What is private is made so where it is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let environment = Environment::of_process();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(&arguments, &environment) {

@@ -129,10 +129,6 @@ fn kind_of(source: &io::Error) -> ErrorKind {
 fn hint_of(source: &io::Error) -> Option<String> {
     use io::ErrorKind as K;
     let hint = match source.kind() {
-        K::StorageFull => "free some space, or choose another output or cache directory",
-        K::QuotaExceeded => {
-            "the disk quota is used up: free some space or choose another directory"
-        }
         K::FileTooLarge => "the file system or `ulimit -f` does not allow a file of this size",
         K::ReadOnlyFilesystem => "the file system is mounted read-only: choose another directory",
         _ => return None,

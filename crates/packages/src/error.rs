@@ -113,13 +113,7 @@ impl Error {
         } else {
             ErrorKind::Io
         };
-        let failure = Error::new(kind, format!("{doing} failed: {error}")).with_source(error);
-        match full {
-            true => {
-                failure.with_hint("Free some space, or move the cache to a larger file system.")
-            }
-            false => failure,
-        }
+        Error::new(kind, format!("{doing} failed: {error}")).with_source(error)
     }
 
     /// Adds what to do.

@@ -188,16 +188,7 @@ impl DownloadStore {
             size: item.size,
             sha256: item.sha256,
         };
-        fetcher
-            .resume_into(&wanted, &mut partial.file, arrived, &Deadline::none())
-            .map_err(|error| {
-                let full = error.kind() == ErrorKind::DiskFull;
-                if full {
-                    error.with_hint(format!("The download store is {}.", self.root.display()))
-                } else {
-                    error
-                }
-            })?;
+        fetcher.resume_into(&wanted, &mut partial.file, arrived, &Deadline::none())?;
         partial.commit(&self.path(&item.sha256))
     }
 

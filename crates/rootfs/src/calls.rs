@@ -56,15 +56,6 @@ pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, CallError> 
 
 /// A failed system call inside the root.
 pub(crate) fn io_error(doing: impl Into<String>, error: &io::Error) -> CallError {
-    let full = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    );
-    if full {
-        return CallError::new(ErrorKind::Environment, doing).because(error).hint(
-            "the disk that holds the cache is full: free some space, or move it with --cache-dir",
-        );
-    }
     CallError::new(ErrorKind::Step, doing).because(error)
 }
 

@@ -70,19 +70,13 @@ impl Error {
     /// A failed system call on a path of the host.
     pub fn io(doing: impl Into<String>, error: &std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
-        let mut made = Error::new(ErrorKind::Environment, doing).cause(error.to_string());
+        let made = Error::new(ErrorKind::Environment, doing).cause(error.to_string());
         match error.kind() {
-            Io::StorageFull | Io::QuotaExceeded => {
-                made.hints
-                    .push("free some space, or move the cache with --cache-dir".to_owned());
-            }
             Io::PermissionDenied | Io::ReadOnlyFilesystem => {
-                made.hints
-                    .push("choose a place that you may write".to_owned());
+                made.hint("choose a place that you may write")
             }
-            _ => {}
+            _ => made,
         }
-        made
     }
 
     /// Adds a place.

@@ -8,6 +8,7 @@ pub mod debian;
 mod error;
 pub mod looks;
 pub mod offline;
+pub mod private;
 mod report;
 pub mod run;
 pub mod scripts;

@@ -350,12 +350,6 @@ fn explain_kill(error: &mut Error, outcome: &Outcome) {
 /// Hints for causes that the last lines give away.
 fn explain_tail(error: &mut Error) {
     let says = |needle: &str| error.tail.iter().any(|line| line.contains(needle));
-    if says("No space left on device") {
-        error.hints.push(
-            "the disk that holds the cache is full: free some space, or move it with --cache-dir"
-                .to_owned(),
-        );
-    }
     if says("Temporary failure in name resolution") || says("Could not resolve host") {
         error.hints.push("the name could not be looked up: check the network; package scriptlets and --offline builds have none".to_owned());
     }

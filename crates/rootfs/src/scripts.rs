@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::offline;
+use crate::report::Last;
 use crate::run::{Extras, Place};
 
 /// Where a script is seen while it runs.
@@ -251,7 +252,7 @@ struct Log<'a> {
 struct Kept<'a> {
     reporter: &'a dyn crate::Reporter,
     all: bool,
-    text: std::sync::Mutex<(String, Vec<String>)>,
+    text: std::sync::Mutex<(String, Last)>,
 }
 
 /// A log file in the image is cut here.
@@ -264,10 +265,7 @@ impl crate::Reporter for Kept<'_> {
                 text.0.push_str(line);
                 text.0.push('\n');
             }
-            if text.1.len() == 30 {
-                text.1.remove(0);
-            }
-            text.1.push(line.to_owned());
+            text.1.push(stream, line);
         }
         self.reporter.line(stream, line);
     }
@@ -309,7 +307,7 @@ impl<'a> Log<'a> {
         self.kept
             .text
             .lock()
-            .map(|t| t.1.clone())
+            .map(|mut t| t.1.take())
             .unwrap_or_default()
     }
 }

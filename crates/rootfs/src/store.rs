@@ -1,7 +1,7 @@
 //! The layer store: one directory per finished step, found by the step's id.
 //!
 //! ```text
-//! <cache>/
+//! <cache>/                entered by its owner alone: layers hold set-id programs and other people's secrets
 //!   CACHEDIR.TAG          tells backup programs to leave this alone
 //!   layers/<id>/          a finished layer; made by one rename, never changed afterwards
 //!     fs/                 overlay directory, owned by the ids of the user namespace
@@ -23,8 +23,9 @@
 //! carries the kernel's boot id, and a layer from an earlier boot counts only if a later command saw it reach
 //! the disk ([`Store::open`] does that with one `syncfs` and notes it in `layers/<id>/durable`).
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +37,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::private::{self, Notice, Private};
 
 /// A handle on the store.
 #[derive(Clone)]
@@ -43,6 +45,7 @@ pub struct Store {
     root: PathBuf,
     boot: String,
     sandbox: Arc<Sandbox>,
+    notices: Arc<[Notice]>,
 }
 
 /// What a layer's `layer.json` says.
@@ -77,13 +80,16 @@ impl Layer {
 }
 
 impl Store {
-    /// Opens the store below `root`, makes it where there is none, and removes what killed processes left.
+    /// Opens the store below `root`, makes it where there is none, closes it to other users, and removes what killed processes
+    /// left.
     ///
     /// # Errors
-    /// The directory cannot be made or written.
+    /// The directory cannot be made or written, or belongs to another user.
     pub fn open(root: &Path, sandbox: Arc<Sandbox>) -> Result<Store> {
+        let notices = private(root).open()?;
         for name in ["layers", "staging", "failed"] {
             make_dir(&root.join(name))?;
+            close(&root.join(name))?;
         }
         let tag = root.join("CACHEDIR.TAG");
         if !tag.exists() {
@@ -99,6 +105,7 @@ impl Store {
             root: root.to_owned(),
             boot,
             sandbox,
+            notices: notices.into(),
         };
         store.reclaim()?;
         store.settle()?;
@@ -108,6 +115,11 @@ impl Store {
     /// Where the store is.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What was found about the directory's access rights when it was opened.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
     }
 
     /// The sandbox whose ids own the layers.
@@ -458,7 +470,29 @@ impl Drop for Staging {
 }
 
 fn make_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))
+    private::make(path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))
+}
+
+/// A cache as a directory that has to be private.
+pub fn private(path: &Path) -> Private<'_> {
+    Private {
+        path,
+        what: "cache",
+        option: "--cache-dir",
+        holds: &["layers", "downloads/sha256"],
+    }
+}
+
+/// Earlier versions made the directories below a cache open to all.
+fn close(path: &Path) -> Result<()> {
+    let mode = |dir: &Path| -> io::Result<u32> { Ok(fs::metadata(dir)?.permissions().mode()) };
+    let closed = match mode(path) {
+        Ok(open) if open & 0o077 != 0 => {
+            fs::set_permissions(path, Permissions::from_mode(private::MODE))
+        }
+        other => other.map(drop),
+    };
+    closed.map_err(|e| Error::io(format!("closing {} to others", path.display()), &e))
 }
 
 fn list(dir: &Path) -> Result<Vec<String>> {

@@ -23,6 +23,10 @@ const CASES: &[(&str, Case)] = &[
     ("who_comes_second_takes_the_first_ones_layer", twice),
     ("a_flipped_bit_in_a_note_is_a_miss", flipped),
     ("makers_and_collectors_at_once", at_once),
+    (
+        "a_store_is_closed_to_other_users_and_nothing_else_is",
+        closed,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -371,5 +375,92 @@ fn make_many(dir: &Path) -> Outcome {
         };
         check(&layer)?;
     }
+    Ok(())
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).map_or(0, |found| found.permissions().mode() & 0o7777)
+}
+
+fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+/// Whatever rights the directory had: its owner alone enters a store, and what is no store is not touched.
+fn closed(dir: &Path) -> Outcome {
+    let cache = dir.join("above/cache");
+    assert!(open(&cache)?.notices().is_empty());
+    for part in ["", "layers", "staging", "failed", "../../above"] {
+        assert_eq!(mode(&cache.join(part)), 0o700, "{part}");
+    }
+    let made = open(&cache)?.stage()?.commit(
+        Hasher::new("test").text("x", "y").finish(),
+        "a layer",
+        json!(null),
+    )?;
+    assert_eq!(mode(made.fs.parent().unwrap_or(&cache)), 0o700);
+    assert_eq!(
+        mode(&made.fs),
+        0o755,
+        "this is the root directory of an image"
+    );
+    drop(made);
+    // What an earlier version left, and worse.
+    for (before, words) in [
+        (0o755, "read or run"),
+        (0o711, "read or run"),
+        (0o2775, "write"),
+        (0o777, "write"),
+    ] {
+        set_mode(&cache, before)?;
+        set_mode(&cache.join("layers"), 0o777)?;
+        let store = open(&cache)?;
+        let [notice] = store.notices() else {
+            return Err(format!("{before:o}: {:?}", store.notices()).into());
+        };
+        assert!(
+            notice.message.contains(&format!("{before:04o}")),
+            "{notice:?}"
+        );
+        assert!(notice.hint.contains(words), "{notice:?}");
+        assert_eq!(mode(&cache) & 0o777, 0o700);
+        assert_eq!(mode(&cache.join("layers")), 0o700);
+        assert!(open(&cache)?.notices().is_empty(), "it is said once");
+    }
+    // An empty one was made for it.
+    fs::create_dir(dir.join("empty"))?;
+    assert!(open(&dir.join("empty"))?.notices().is_empty());
+    assert_eq!(mode(&dir.join("empty")), 0o700);
+    // These are needed open, or are not ours.
+    for (name, mode_of, owner, words) in [
+        ("tmp", 0o1777, 0, "made for everybody"),
+        ("etc", 0o755, 0, "holds other things"),
+        ("theirs", 0o700, 4711, "belongs to user 4711"),
+    ] {
+        let other = dir.join(name);
+        fs::create_dir_all(other.join("something"))?;
+        set_mode(&other, mode_of)?;
+        std::os::unix::fs::chown(&other, Some(owner), None)?;
+        let error = open(&other).err().map_or_else(String::new, |error| {
+            error.message().unwrap_or_default().to_owned()
+        });
+        assert!(error.contains(words), "{name}: {error}");
+        assert_eq!(mode(&other), mode_of, "{name}");
+        assert_eq!(fs::read_dir(&other)?.count(), 1, "{name}");
+    }
+    // Who may rename above it could put another one there.
+    set_mode(dir, 0o777)?;
+    let store = open(&cache)?;
+    assert!(
+        store
+            .notices()
+            .iter()
+            .any(|n| n.message.contains("everybody")),
+        "{:?}",
+        store.notices()
+    );
+    set_mode(dir, 0o1777)?;
+    assert!(open(&cache)?.notices().is_empty());
     Ok(())
 }

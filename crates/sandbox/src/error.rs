@@ -119,7 +119,6 @@ impl Error {
         let error = error.into();
         let message = Error::environment(doing).because(&error);
         match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => message.hint("free some disk space there"),
             Some(libc::EMFILE | libc::ENFILE) => {
                 message.hint("raise the limit of open files (`ulimit -n`)")
             }

@@ -26,8 +26,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) fn run(args: &CacheArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let cache = context.settings.cache_dir()?;
     match &args.command {
-        CacheCommand::Ls { json } => list(cache, *json)?,
-        CacheCommand::Du { json } => usage(cache, *json)?,
+        CacheCommand::Ls { json } => list(cache, *json, context)?,
+        CacheCommand::Du { json } => {
+            if cache.exists() {
+                context.notices(&kiln_rootfs::store::private(cache).open()?);
+            }
+            usage(cache, *json)?;
+        }
         CacheCommand::Gc {
             keep_days,
             max_layers,
@@ -48,9 +53,11 @@ pub(crate) fn run(args: &CacheArgs, context: &Context<'_>) -> Result<u8, Failure
 }
 
 /// Opening the store reclaims what killed builds left, so every one of these commands does.
-fn store(cache: &Path) -> Result<Store, Failure> {
+fn store(cache: &Path, context: &Context<'_>) -> Result<Store, Failure> {
     let sandbox = Arc::new(Sandbox::detect().map_err(sandbox_error)?);
-    Ok(Store::open(cache, sandbox)?)
+    let store = Store::open(cache, sandbox)?;
+    context.notices(store.notices());
+    Ok(store)
 }
 
 /// A layer as `ls` shows it.
@@ -63,8 +70,8 @@ struct Row {
     idle_seconds: u64,
 }
 
-fn list(cache: &Path, json: bool) -> Result<(), Failure> {
-    let mut rows: Vec<Row> = store(cache)?.layers()?.iter().map(row).collect();
+fn list(cache: &Path, json: bool, context: &Context<'_>) -> Result<(), Failure> {
+    let mut rows: Vec<Row> = store(cache, context)?.layers()?.iter().map(row).collect();
     rows.sort_by_key(|row| row.idle_seconds);
     rows.extend(blocks_row(cache)?);
     if json {
@@ -105,7 +112,7 @@ fn blocks_row(cache: &Path) -> Result<Option<Row>, Failure> {
 
 /// Compares layers with their manifests; the status is 4 where one was damaged.
 fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
-    let store = store(cache)?;
+    let store = store(cache, context)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let damaged = kiln_build::cache::verify(&store, threads)?;
     for damage in &damaged {
@@ -199,7 +206,7 @@ fn collect(
     context: &Context<'_>,
 ) -> Result<(), Failure> {
     let dry_run = limits.dry_run;
-    let store = store(cache)?;
+    let store = store(cache, context)?;
     let mut freed = collect_downloads(cache, keep, dry_run, context)?;
     for (layer, size) in too_old_or_too_large(&store, keep, most_of_layers)? {
         if dry_run || store.collect(layer.info.id)? {

@@ -1,5 +1,6 @@
 //! `kiln doctor`
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kiln_build::{Failure, FailureKind};
@@ -47,6 +48,8 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context<'_>) -> Result<u8, Failur
         memory_bytes: MEMORY,
     };
     let mut found = checks(&needs, None);
+    found.extend(closed("cache", directories.cache, "--cache-dir"));
+    found.extend(closed("state", directories.state, "--state-dir"));
     found.extend(machines(context));
     let ok = found.iter().all(|check| check.verdict != Verdict::Fail);
     if args.json {
@@ -66,6 +69,30 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context<'_>) -> Result<u8, Failur
         0
     } else {
         FailureKind::Environment.exit_code()
+    })
+}
+
+/// Whether a directory that is there is its user's alone. Builds refuse one of somebody else, and close one that is open.
+fn closed(name: &'static str, path: &Path, option: &str) -> Option<Check> {
+    let found = path.metadata().ok()?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let (verdict, detail, fix) = if owner != rustix::process::geteuid().as_raw() {
+        let detail = format!("{} belongs to user {owner}", path.display());
+        let fix = format!("choose another directory with {option} DIR");
+        (Verdict::Fail, detail, Some(fix))
+    } else if mode & 0o077 != 0 {
+        let detail = format!("other users may enter {} (mode {mode:04o})", path.display());
+        let fix = format!("`chmod 700 {}`; the next build does it", path.display());
+        (Verdict::Warn, detail, Some(fix))
+    } else {
+        let detail = format!("{} is closed to other users", path.display());
+        (Verdict::Ok, detail, None)
+    };
+    Some(Check {
+        name,
+        verdict,
+        detail,
+        fix,
     })
 }
 

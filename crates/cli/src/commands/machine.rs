@@ -79,7 +79,9 @@ pub(crate) fn tools(context: &Context<'_>) -> Result<Tools, Failure> {
 
 /// Where sockets and temporary disks go.
 pub(crate) fn work(context: &Context<'_>) -> Result<PathBuf, Failure> {
-    Ok(context.settings.cache_dir()?.join("vm"))
+    let cache = context.settings.cache_dir()?;
+    context.notices(&kiln_rootfs::store::private(cache).open()?);
+    Ok(cache.join("vm"))
 }
 
 /// An error of the `vm` crate as a failure.

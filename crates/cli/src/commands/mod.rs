@@ -14,7 +14,8 @@ mod shared;
 mod shell;
 mod test;
 
-use kiln_build::Failure;
+use kiln_build::{Event, Failure};
+use kiln_rootfs::private::Notice;
 
 use crate::args::Command;
 use crate::interrupt::Interrupt;
@@ -29,6 +30,20 @@ pub(crate) struct Context<'a> {
     pub(crate) terminal: &'a Terminal,
     /// Tells of signals.
     pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Context<'_> {
+    /// Shows what was found about a private directory.
+    pub(crate) fn notices(&self, notices: &[Notice]) {
+        for notice in notices {
+            self.terminal.event(&Event::Warning {
+                step: None,
+                message: notice.message.clone(),
+                origin: None,
+                hint: Some(notice.hint.clone()),
+            });
+        }
+    }
 }
 
 /// Runs a command and returns the exit code.

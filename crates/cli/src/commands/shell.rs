@@ -40,6 +40,7 @@ struct Failed {
 pub(crate) fn run(args: &ShellArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let sandbox = Arc::new(Sandbox::detect().map_err(sandbox_error)?);
     let store = Store::open(context.settings.cache_dir()?, Arc::clone(&sandbox))?;
+    context.notices(store.notices());
     let directory = store.last_failed().ok_or_else(|| {
         Failure::new(FailureKind::Definition, "there is no failed root to enter").hint(
             "a build that fails in a step keeps its root until the next one fails or succeeds",

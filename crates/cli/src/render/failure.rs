@@ -34,6 +34,11 @@ pub(crate) fn render(failure: &Failure, palette: &Palette) -> String {
             ),
         );
     }
+    if let Some(log) = &failure.log {
+        let path = sanitize(&log.to_string_lossy());
+        let text = format!("  {} {path}", paint(palette.note, "whole log:"));
+        line(&mut out, &format!("{text} (failure.json beside it)"));
+    }
     out
 }
 
@@ -180,6 +185,7 @@ mod tests {
                 " post-installation script subprocess returned error exit status 1".into(),
             ],
             reopen: Some("kiln shell --last".into()),
+            log: Some("/home/u/.local/state/kiln/failed/1/build.log".into()),
             ..Failure::new(FailureKind::Step, "installing 312 packages failed")
         }
         .hint("the package's postinst wants /proc/self/exe; see `kiln doctor`")
@@ -201,6 +207,7 @@ mod tests {
             |  post-installation script subprocess returned error exit status 1
           hint: the package's postinst wants /proc/self/exe; see `kiln doctor`
           look inside: kiln shell --last
+          whole log: /home/u/.local/state/kiln/failed/1/build.log (failure.json beside it)
         ");
     }
 

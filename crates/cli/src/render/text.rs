@@ -3,68 +3,22 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use kiln_build::{is_hostile, neutral};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// A line that came from a package, a script or a kickstart, made safe to print.
-///
-/// Escape sequences go, so that such a line can neither recolour the terminal nor move its cursor nor set its title
-/// (ECMA-48 control sequences and strings); of a line that redraws itself with carriage returns the last state stays;
-/// other control characters and those that reverse the reading direction (Unicode UAX #9) are spelt out.
+/// A line that came from a package, a script or a kickstart, made safe to print: [`neutral`], and tabs are spaces, so that its
+/// width is known.
 pub(crate) fn sanitize(line: &str) -> String {
-    let line = line.trim_end_matches(['\r', '\n']);
-    let line = line
-        .rsplit('\r')
-        .find(|part| !part.is_empty())
-        .unwrap_or("");
+    let line = neutral(line.trim_end_matches(['\r', '\n']));
     let mut clean = String::with_capacity(line.len());
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
+    for c in line.chars() {
         match c {
-            '\u{1b}' => skip_escape(&mut chars),
-            '\u{9b}' => skip_control_sequence(&mut chars),
             '\t' => clean.push_str(&" ".repeat(8 - clean.width() % 8)),
-            c if is_hostile(c) => clean.extend(c.escape_unicode()),
+            '\n' => clean.extend(c.escape_unicode()),
             c => clean.push(c),
         }
     }
     clean
-}
-
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Skips what follows an ESC.
-fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    match chars.next_if(|c| !c.is_control()) {
-        Some('[') => skip_control_sequence(chars),
-        // Operating system command, device control, privacy message, application program command, start of string.
-        Some(']' | 'P' | '^' | '_' | 'X') => skip_control_string(chars),
-        // Intermediate bytes, then one final byte: `ESC ( B` selects a character set.
-        Some(' '..='/') => {
-            while chars.next_if(|c| matches!(c, ' '..='/')).is_some() {}
-            chars.next_if(|c| matches!(c, '0'..='~'));
-        }
-        _ => {}
-    }
-}
-
-/// Skips parameter, intermediate and final bytes.
-fn skip_control_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
-    chars.next_if(|c| matches!(c, '@'..='~'));
-}
-
-/// Skips up to BEL or `ESC \`; an unclosed one runs to the end of the line.
-fn skip_control_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{7}' | '\u{9c}' => return,
-            '\u{1b}' if chars.next_if_eq(&'\\').is_some() => return,
-            _ => {}
-        }
-    }
 }
 
 /// At most `width` columns; what was cut shows as `…`.
@@ -160,7 +114,7 @@ fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    if word.chars().any(is_hostile) {
+    if word.chars().any(|c| is_hostile(c) || c == '\t') {
         return ansi_c_word(word);
     }
     format!("'{}'", word.replace('\'', r"'\''"))
@@ -192,42 +146,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_go_and_words_stay() {
-        assert_eq!(sanitize("\u{1b}[1;31mred\u{1b}[0m"), "red");
-        assert_eq!(sanitize("a\u{1b}]0;title\u{7}b"), "ab");
-        assert_eq!(sanitize("a\u{1b}]8;;x\u{1b}\\b"), "ab");
-        assert_eq!(sanitize("a\u{1b}(Bb"), "ab");
-        assert_eq!(sanitize("a\u{9b}2Jb"), "ab");
-        assert_eq!(sanitize("open \u{1b}]0;never closed"), "open ");
-        assert_eq!(sanitize("end\u{1b}"), "end");
-        assert_eq!(sanitize("\u{1b}\u{1b}[2Jx"), "x");
-    }
-
-    #[test]
-    fn control_characters_are_spelt_out() {
-        assert_eq!(sanitize("bell\u{7}"), "bell\\u{7}");
-        assert_eq!(sanitize("\u{202e}gpj"), "\\u{202e}gpj");
-        assert_eq!(sanitize("a\tb"), "a       b");
-    }
-
-    #[test]
-    fn of_a_redrawn_line_the_last_state_stays() {
+    fn a_line_is_one_line_of_known_width() {
+        assert_eq!(sanitize("a\tb\u{1b}[31mc\r\n"), "a       bc");
         assert_eq!(sanitize("10%\r50%\r100%\r\n"), "100%");
         assert_eq!(sanitize("\r\r"), "");
-    }
-
-    #[test]
-    fn nothing_that_moves_the_cursor_survives() {
-        // Every two-character start and every single character, in all positions that matter.
-        for c in (0..=0x2fff).filter_map(char::from_u32) {
-            for text in [
-                format!("a{c}b"),
-                format!("a\u{1b}{c}b"),
-                format!("a\u{1b}[{c}b"),
-            ] {
-                assert!(!sanitize(&text).chars().any(is_hostile), "{text:?}");
-            }
-        }
+        assert_eq!(sanitize("two\nlines"), "two\\u{a}lines");
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl Turn {
         fs::write(self.path(name), content).expect("a file");
     }
 
+    /// A file that only its owner may read.
+    pub(crate) fn write_secret(&self, name: &str, content: &str) {
+        self.write(name, content);
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(self.path(name), private).expect("a mode");
+    }
+
     /// The minimal definition with more at its end: everything below that is cached.
     pub(crate) fn minimal_with(&self, more: &str) {
         let minimal = fs::read_to_string(example()).expect("the definition");

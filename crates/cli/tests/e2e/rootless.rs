@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::disk::{SQUASHFS, extract};
-use crate::harness::{LONGEST, Turn, cache, image, run, text, tool};
+use crate::harness::{LONGEST, Ran, Turn, cache, image, run, text, tool};
+use crate::residue::names;
+use crate::security::neighbours::{FAILING, NEIGHBOUR, TEMPTING, assert_closed, control};
 
 /// The account, with ranges of subordinate ids, that `cargo xtask prerequisites` makes.
-const USER: &str = "kilntest";
+pub(crate) const USER: &str = "kilntest";
 
 /// The user's cache has the packages of the lock, and nothing else.
 fn give_packages(turn: &Turn) {
@@ -46,28 +48,7 @@ fn a_user_builds_what_root_builds() {
     give_packages(&turn);
     fs::create_dir_all(turn.path("output")).expect("an output");
     tool("chown", &["-R", USER, &text(&turn.path("."))]).assert(0);
-    let mut command = Command::new("/usr/bin/setpriv");
-    command
-        .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
-        .arg(&program);
-    command.args([
-        "build",
-        "minimal.ks",
-        "--distribution",
-        "debian:bookworm",
-        "--cache-dir",
-        "cache",
-        "--offline",
-        "--locked",
-    ]);
-    // No path at all: newuidmap and newgidmap are not looked for there.
-    command
-        .env_clear()
-        .env("HOME", turn.path("home"))
-        .env("PATH", "/nonexistent")
-        .current_dir(turn.path("."));
-    let ran = run(&mut command, LONGEST);
-    ran.assert(0);
+    build(&turn, &[]).assert(0);
     let left = turn
         .before
         .since(&turn.path("nowhere"), &turn.path("cache"));
@@ -81,6 +62,49 @@ fn a_user_builds_what_root_builds() {
         differ.len(),
         &differ[..differ.len().min(50)]
     );
+    closed_to_the_neighbours(&turn);
+}
+
+/// Builds as the user.
+fn build(turn: &Turn, more: &[&str]) -> Ran {
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
+        .arg(turn.path("kiln"));
+    command.args([
+        "build",
+        "minimal.ks",
+        "--distribution",
+        "debian:bookworm",
+        "--cache-dir",
+        "cache",
+        "--offline",
+        "--locked",
+    ]);
+    // No path at all: newuidmap and newgidmap are not looked for there.
+    command
+        .args(more)
+        .env_clear()
+        .env("HOME", turn.path("home"))
+        .env("PATH", "/nonexistent")
+        .current_dir(turn.path("."));
+    run(&mut command, LONGEST)
+}
+
+/// A promise of `docs/security.md`, kept here because the user's cache is warm now.
+fn closed_to_the_neighbours(turn: &Turn) {
+    turn.minimal_with(TEMPTING);
+    let format = ["--format", "raw", "-o"];
+    build(turn, &[&format[..], &["output"]].concat()).assert(0);
+    build(turn, &[&format[..], &["new"]].concat()).assert(0);
+    turn.minimal_with(&format!("{TEMPTING}{FAILING}"));
+    build(turn, &[&format[..], &["output"]].concat()).assert(4);
+    let mut left = ["cache", "home/.local/state/kiln", "new"]
+        .map(|name| turn.path(name))
+        .to_vec();
+    let made = names(&turn.path("output")).into_iter();
+    left.extend(made.map(|name| turn.path("output").join(name)));
+    assert_closed(NEIGHBOUR, &control(turn), &left);
 }
 
 /// Everything about a root: types, modes, owners, times, sizes, targets, link counts, contents, extended attributes.

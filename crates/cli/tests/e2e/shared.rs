@@ -31,7 +31,7 @@ impl Setting {
     fn filled() -> (Setting, String) {
         let setting = Setting { turn: Turn::warm() };
         let key = "a secret of the test, long enough\n";
-        setting.turn.write("key", key);
+        setting.turn.write_secret("key", key);
         let kept = base().join("shared");
         let right = FILLED.get_or_init(|| {
             let _ = fs::remove_dir_all(&kept);

@@ -167,7 +167,10 @@ fn open_with_host_rights(request: &Request) -> Result<Option<Sources>> {
 
 fn make_user_namespace() -> Result<()> {
     sys::unshare(UnshareFlags::NEWUSER).map_err(|error| {
-        let refused = Error::system("making a user namespace", error);
+        let refused = match error.raw_os_error() {
+            Some(libc::ENOSPC) => limit_reached("making a user namespace"),
+            _ => Error::system("making a user namespace", error),
+        };
         refused.hint("`kiln doctor` tells what forbids user namespaces here")
     })?;
     // newuidmap wants the process to belong to its caller, which /proc shows for dumpable processes only.
@@ -183,9 +186,15 @@ fn no_rights_in_namespace(error: std::io::Error) -> Error {
             "a security module takes all rights away in user namespaces; on Ubuntu: \
              `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor profile for kiln",
         ),
-        Some(libc::ENOSPC) => error.hint("raise the limits in /proc/sys/user (max_mnt_namespaces and others)"),
+        Some(libc::ENOSPC) => limit_reached("making mount, pid, ipc and uts namespaces")
+            .hint("raise the limits in /proc/sys/user (max_mnt_namespaces and others)"),
         _ => error,
     }
+}
+
+/// The kernel's number for this says that no space is left on a device, and means namespaces.
+fn limit_reached(doing: &str) -> Error {
+    Error::environment(doing).cause("the limit of such namespaces is reached")
 }
 
 /// Has the ids mapped and takes id 0. `before` runs with the ids mapped but still under the caller's identity,

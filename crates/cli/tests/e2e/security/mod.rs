@@ -1,4 +1,6 @@
 //! What Kiln promises in `docs/security.md`, attacked: one module for each kind of thing that is handed to it. Read the
 //! names of the tests as the list of promises.
 
+mod logs;
+pub(crate) mod neighbours;
 mod programs;

@@ -122,13 +122,7 @@ impl Fault {
 
     /// An operating system's error while doing something to a path.
     pub(super) fn io(doing: &str, path: &str, error: &std::io::Error) -> Self {
-        let fault = Fault::step(format!("{doing} {path}: {error}"));
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                fault.hint("make room on the file system of the store")
-            }
-            _ => fault,
-        }
+        Fault::step(format!("{doing} {path}: {error}"))
     }
 
     pub(super) fn program(failure: ProgramFailure) -> Self {

@@ -205,20 +205,8 @@ pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, CallError> {
 
 fn explain(item: &PoolItem, error: PackageError) -> CallError {
     let name = item.key.split('_').next().unwrap_or(&item.key);
-    let kind = match error.kind() {
-        PackageErrorKind::DiskFull => ErrorKind::Environment,
-        _ => ErrorKind::Step,
-    };
-    let full = error.kind() == PackageErrorKind::DiskFull;
     let message = format!("{AT_FAULT}{name} could not be unpacked");
-    let made = CallError::new(kind, message).because(error);
-    if full {
-        made.hint(
-            "the disk that holds the cache is full: free some space, or move it with --cache-dir",
-        )
-    } else {
-        made
-    }
+    CallError::new(ErrorKind::Step, message).because(error)
 }
 
 /// Unpacks one package into `pool`.
