@@ -123,7 +123,6 @@ impl Record {
         request: &BuildRequest,
         steps: &Steps<'_>,
     ) -> Failure {
-        steps.flush();
         self.keep = true;
         failure.log = Some(self.dir.join(LOG));
         let note = Note {

@@ -1,7 +1,7 @@
 //! Steps: what the event stream and the build log say of each piece of work.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -21,11 +21,28 @@ pub type Sink<'a> = &'a (dyn Fn(Event) + Sync);
 pub(crate) struct Steps<'a> {
     sink: Sink<'a>,
     next: AtomicU32,
-    log: Mutex<Option<BufWriter<File>>>,
+    log: Mutex<Option<Log>>,
     timings: Mutex<Vec<Timing>>,
     warnings: Mutex<Vec<String>>,
     began: Instant,
     pub(crate) space: Space,
+}
+
+/// The build log. Each line is written when it comes: somebody may be reading, and a build that is killed should have said
+/// where it was.
+struct Log {
+    file: File,
+    /// Why something is missing in it.
+    trouble: Option<io::Error>,
+}
+
+impl Log {
+    /// A log that cannot be written (a full disk) must not stop the build: the artifacts' own writes will say so.
+    fn line(&mut self, line: &str) {
+        if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
+            self.trouble = Some(error);
+        }
+    }
 }
 
 /// How long a step took; part of the manifest.
@@ -47,7 +64,10 @@ impl<'a> Steps<'a> {
         Steps {
             sink,
             next: AtomicU32::new(1),
-            log: Mutex::new(log.map(BufWriter::new)),
+            log: Mutex::new(log.map(|file| Log {
+                file,
+                trouble: None,
+            })),
             timings: Mutex::default(),
             warnings: Mutex::default(),
             began: Instant::now(),
@@ -183,22 +203,14 @@ impl<'a> Steps<'a> {
         let Some(log) = log.as_mut() else {
             return Ok(());
         };
-        log.flush()?;
-        let mut file = log.get_ref();
-        let end = file.stream_position()?;
-        file.rewind()?;
-        io::copy(&mut file, &mut to)?;
-        file.seek(SeekFrom::Start(end))?;
-        Ok(())
-    }
-
-    /// Has everything that was said so far in the log.
-    pub(crate) fn flush(&self) {
-        if let Ok(mut log) = self.log.lock()
-            && let Some(log) = log.as_mut()
-        {
-            let _ = log.flush();
+        if let Some(error) = log.trouble.take() {
+            return Err(error);
         }
+        let end = log.file.stream_position()?;
+        log.file.rewind()?;
+        io::copy(&mut log.file, &mut to)?;
+        log.file.seek(SeekFrom::Start(end))?;
+        Ok(())
     }
 
     fn time(&self, timing: Timing) {
@@ -259,8 +271,7 @@ impl<'a> Steps<'a> {
         if let Ok(mut log) = self.log.lock()
             && let Some(log) = log.as_mut()
         {
-            // A log that cannot be written (a full disk) must not stop the build: the artifacts' own writes will say so.
-            let _ = writeln!(log, "{line}");
+            log.line(&line);
         }
     }
 }

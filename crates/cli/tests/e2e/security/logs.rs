@@ -1,7 +1,9 @@
 //! What programs print: it is kept, also of builds that fail, and it cannot harm who reads it.
 
 use std::fs;
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -87,6 +89,28 @@ fn a_failed_build_leaves_its_log_and_the_last_image_as_it_is() {
         }
     }
     assert!(ran.stdout.contains("fine too"), "{}", ran.whole());
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_its_log() {
+    let turn = Turn::warm();
+    turn.minimal_with("%post\necho a word before the end\nsleep 1000\n%end\n");
+    let mut command = turn.command(&["build", "-v", "minimal.ks"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("kiln starts");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let until =
+        |line: &io::Result<String>| line.as_ref().is_ok_and(|l| l.contains("a word before"));
+    assert!(said.any(|line| until(&line)), "the script never ran");
+    child.kill().expect("a child");
+    child.wait().expect("a killed child");
+    let log = fs::read_to_string(record(&turn).join("build.log")).expect("a log");
+    assert!(log.ends_with("a word before the end\n"), "{log}");
+    let left = turn.before.of_the_machine();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
