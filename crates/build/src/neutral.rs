@@ -132,7 +132,12 @@ impl Failure {
             &mut self.reopen,
         ];
         clean_all(optional.into_iter().flatten());
-        let lists = [&mut self.tail, &mut self.causes, &mut self.hints];
+        let lists = [
+            &mut self.tail,
+            &mut self.causes,
+            &mut self.others,
+            &mut self.hints,
+        ];
         clean_all(lists.into_iter().flatten());
         clean_all(self.command.iter_mut().flatten());
     }
@@ -179,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Every text of every event, found through its serialised form, so that a new field cannot be forgotten.
+    /// Every field is named here, so that a new one cannot be forgotten.
     #[test]
     fn no_text_of_an_event_is_left_out() {
         let evil = || "\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}x".to_owned();
@@ -193,9 +198,13 @@ mod tests {
             status: some(),
             tail: vec![evil()],
             causes: vec![evil()],
+            others: vec![evil()],
             hints: vec![evil()],
             reopen: some(),
-            ..Failure::new(FailureKind::Step, evil())
+            kind: FailureKind::Step,
+            message: evil(),
+            log: None,
+            disk_full: false,
         };
         let events = [
             Event::BuildStarted {
