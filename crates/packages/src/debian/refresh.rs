@@ -10,11 +10,15 @@
 //!     files/SHA256.part    on its way
 //! ```
 //!
-//! Nothing here is trusted when it is used again: signatures are verified and files hashed each time. A file that
-//! `current` does not need is garbage once it has not been used for a day (another build may still read it).
+//! Nothing here is trusted when it is used again: signatures are verified and files hashed each time. A file below `files/` is
+//! never changed, not even its times: apt takes an index whose time changes while it reads for another one, and knows
+//! none of its packages. Whoever uses [`Metadata`] holds a shared lock (flock) on `files/`. What the current release does not list is garbage, and
+//! goes with the next refresh that can lock `files/` alone.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
@@ -33,8 +37,6 @@ const MAX_RELEASE: u64 = 64 << 20;
 
 /// Clocks of mirror and builder may differ by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
-
-const GARBAGE_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Verified metadata of all repositories, in the order they were given.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub struct VerifiedRepository {
     pub signer: Signer,
     /// Its package indices.
     pub indices: Vec<Index>,
+    /// The shared lock on the directory of these files: none of them is removed while it is held.
+    pub(super) _held: Arc<File>,
 }
 
 impl VerifiedRepository {
@@ -78,11 +82,11 @@ impl VerifiedRepository {
                 ]
             }
         };
-        lists.extend(
-            self.indices
-                .iter()
-                .map(|index| (name(&index.file_name()), index.path())),
-        );
+        lists.extend(self.indices.iter().map(|index| {
+            // A flat repository's Release may list `./Packages`, which apt calls `Packages`.
+            let file = index.file_name();
+            (name(file.trim_start_matches("./")), index.path())
+        }));
         lists
     }
 }
@@ -215,6 +219,8 @@ struct Cache<'a> {
     directory: PathBuf,
     files: PathBuf,
     warnings: Vec<String>,
+    /// A shared lock on `files`.
+    held: Arc<File>,
     _lock: File,
 }
 
@@ -234,11 +240,14 @@ impl<'a> Cache<'a> {
                 Err(errno) => return Err(failed(errno.into())),
             }
         }
+        let held = File::open(&files).map_err(failed)?;
+        flock(&held, FlockOperation::LockShared).map_err(|errno| failed(errno.into()))?;
         Ok(Cache {
             repository,
             directory,
             files,
             warnings: Vec::new(),
+            held: Arc::new(held),
             _lock: lock,
         })
     }
@@ -265,7 +274,7 @@ impl<'a> Cache<'a> {
             }
             Err(error) => return Err(error),
         };
-        self.commit(&seen, &verified, now)?;
+        self.commit(&seen, &verified)?;
         Ok((verified, std::mem::take(&mut self.warnings)))
     }
 
@@ -411,6 +420,7 @@ impl<'a> Cache<'a> {
                 .map(|bytes| path(Digest::of(bytes))),
             signer,
             indices: Vec::new(),
+            _held: Arc::clone(&self.held),
         })
     }
 
@@ -505,15 +515,10 @@ impl<'a> Cache<'a> {
     }
 
     /// Stores the release, then makes it the current one, then removes garbage.
-    fn commit(
-        &self,
-        seen: &Unverified,
-        verified: &VerifiedRepository,
-        now: SystemTime,
-    ) -> Result<()> {
-        store(&verified.release_file, &seen.release)?;
+    fn commit(&self, seen: &Unverified, verified: &VerifiedRepository) -> Result<()> {
+        self.keep(&verified.release_file, &seen.release)?;
         if let (Some(path), Some(bytes)) = (&verified.signature_file, &seen.signature) {
-            store(path, bytes)?;
+            self.keep(path, bytes)?;
         }
         let current = Current {
             release: verified.release_sha256,
@@ -521,28 +526,38 @@ impl<'a> Cache<'a> {
             modified: seen.modified.clone(),
         };
         store(&self.directory.join("current"), current.text().as_bytes())?;
-        self.remove_garbage(verified, now);
-        Ok(())
+        self.remove_garbage(&current, &verified.release)
     }
 
-    /// Files in use get the time of now; others go after a day. Failures do not matter.
-    fn remove_garbage(&self, verified: &VerifiedRepository, now: SystemTime) {
-        let used: Vec<&Path> = verified
-            .apt_lists()
-            .into_iter()
-            .map(|(_, path)| path)
-            .collect();
-        for path in &used {
-            let _ = File::open(path).and_then(|file| file.set_modified(now));
+    /// Has a file that is named by its content. One that is there stays as it is: somebody may be reading it.
+    fn keep(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        match intact(path, bytes.len() as u64, &Digest::of(bytes))? {
+            true => Ok(()),
+            false => store(path, bytes),
         }
-        for entry in fs::read_dir(&self.files).into_iter().flatten().flatten() {
-            let modified = entry.metadata().and_then(|m| m.modified());
-            let old =
-                modified.is_ok_and(|m| now.duration_since(m).is_ok_and(|age| age >= GARBAGE_AGE));
-            if old && !used.contains(&entry.path().as_path()) {
-                let _ = fs::remove_file(entry.path());
+    }
+
+    /// Removes what the current release does not list, unless somebody reads here. Failures to remove do not matter.
+    fn remove_garbage(&self, current: &Current, release: &Release) -> Result<()> {
+        // The lock of this process itself, for the moment. Nobody else can get it alone: that takes the repository's lock too.
+        if flock(&*self.held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let mut used: HashSet<Digest> = release.digests().collect();
+            used.insert(current.release);
+            used.extend(current.signature);
+            for entry in fs::read_dir(&self.files).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let content = path
+                    .file_stem()
+                    .and_then(|name| name.to_str()?.parse().ok());
+                if content.is_none_or(|digest| !used.contains(&digest)) {
+                    let _ = fs::remove_file(&path);
+                }
             }
         }
+        flock(&*self.held, FlockOperation::LockShared).map_err(|errno| {
+            let directory = self.files.display();
+            Error::io(format_args!("locking {directory}"), errno.into())
+        })
     }
 }
 

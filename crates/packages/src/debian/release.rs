@@ -97,6 +97,11 @@ impl Release {
         self.files.get(path).copied()
     }
 
+    /// Contents of all files that it lists.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.files.values().map(|listed| listed.sha256)
+    }
+
     /// Whether any listed path begins so.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         self.files.keys().any(|path| path.starts_with(prefix))

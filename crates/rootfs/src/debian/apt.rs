@@ -142,16 +142,36 @@ fn pin(name: &str) -> String {
 }
 
 fn no_solution(mut error: Error) -> Error {
-    if error.kind == ErrorKind::Step {
-        error.kind = ErrorKind::Definition;
-        error.message =
-            "the packages that the definition asks for cannot be installed together".to_owned();
-        error.causes.extend(unmet(&error.tail));
-        // The command line lists every package; apt's explanation is what helps.
-        error.command = None;
-        error.hints.push("apt's explanation is above; drop one of the packages, or the exclusion that stands in the way".to_owned());
+    if error.kind != ErrorKind::Step {
+        return error;
     }
+    // The command line lists every package; apt's explanation is what helps.
+    error.command = None;
+    if !is_unsolvable(&error.tail) {
+        error.message = "apt, which chooses the packages, failed".to_owned();
+        error
+            .hints
+            .push("what it said is above: the packages may well fit together".to_owned());
+        return error;
+    }
+    error.kind = ErrorKind::Definition;
+    error.message =
+        "the packages that the definition asks for cannot be installed together".to_owned();
+    error.causes.extend(unmet(&error.tail));
+    error.hints.push("apt's explanation is above; drop one of the packages, or the exclusion that stands in the way".to_owned());
     error
+}
+
+/// Whether apt says that there is no solution, rather than that something is in its way.
+fn is_unsolvable(tail: &[String]) -> bool {
+    let says = |line: &String| {
+        line.starts_with("E: Unable to correct problems")
+            || line.starts_with("E: Unable to locate package")
+            || line.contains("has no installation candidate")
+            || line.contains("unmet dependencies")
+            || line.contains("was not found")
+    };
+    tail.iter().any(says) || !unmet(tail).is_empty()
 }
 
 /// The lines of apt's explanation: `name : Depends: other but it is not installable`.
@@ -172,6 +192,28 @@ fn unmet(tail: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_conflict_is_called_one() {
+        let failed = |line: &str| {
+            let mut error = Error::new(ErrorKind::Step, "apt-get failed");
+            error.tail = vec!["Reading package lists...".to_owned(), line.to_owned()];
+            no_solution(error).kind
+        };
+        for line in [
+            "E: Unable to correct problems, you have held broken packages.",
+            "E: Package 'a' has no installation candidate",
+            " a : Depends: b but it is not installable",
+        ] {
+            assert_eq!(failed(line), ErrorKind::Definition, "{line}");
+        }
+        for line in [
+            "E: Can't find a source to download version '1' of 'a:amd64'",
+            "E: Write error - write (28: No space left on device)",
+        ] {
+            assert_eq!(failed(line), ErrorKind::Step, "{line}");
+        }
+    }
 
     #[test]
     fn inst_lines() {
