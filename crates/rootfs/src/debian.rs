@@ -3,6 +3,7 @@
 mod apt;
 mod deb;
 mod finish;
+mod form;
 mod generator;
 mod initramfs;
 mod install;
@@ -19,6 +20,7 @@ pub use apt::{Choice, Question, resolve};
 pub use deb::{Deb, bootstrap_split, built, pool_item, read_debs};
 pub(crate) use finish::finish_call;
 pub use finish::{Finish, HomeMount, RAM_MEDIUM, finish};
+pub use form::Form;
 pub(crate) use generator::{KNOWN as KNOWN_GENERATOR, known_call as known_generator_call};
 pub(crate) use initramfs::keep_boot_call;
 pub use initramfs::{Initramfs, export, initramfs};

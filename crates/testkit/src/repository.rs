@@ -25,7 +25,8 @@ pub enum Signing {
 /// A repository to be written.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    /// The suite's name, `Suite` and `Codename` of its `Release`.
+    /// The suite's name, `Suite` and `Codename` of its `Release`. With a final `/` a flat repository: what all components have is in
+    /// one `Packages` in that directory, and `Release` names no suite.
     pub suite: String,
     /// Component and its packages.
     pub components: Vec<(String, Vec<Package>)>,
@@ -66,8 +67,18 @@ impl Repository {
     /// # Panics
     /// If a file cannot be written.
     pub fn write(&self, root: &Path, key: &Key) {
-        let dists = root.join("dists").join(&self.suite);
         let mut sums = String::new();
+        if self.is_flat() {
+            let place = root.join(self.suite.trim_matches('/'));
+            let all = self.components.iter();
+            let index: String = all
+                .flat_map(|(component, packages)| packages.iter().map(move |p| (component, p)))
+                .map(|(component, package)| self.pool(root, component, package))
+                .collect();
+            self.index(&place, "Packages", index.as_bytes(), &mut sums);
+            return self.sign(&place, &self.release(&sums), key);
+        }
+        let dists = root.join("dists").join(&self.suite);
         for (component, packages) in &self.components {
             let index: String = packages
                 .iter()
@@ -77,6 +88,10 @@ impl Repository {
             self.index(&dists, &name, index.as_bytes(), &mut sums);
         }
         self.sign(&dists, &self.release(&sums), key);
+    }
+
+    fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
     }
 
     /// Writes one package file and gives its stanza for the index.
@@ -126,10 +141,12 @@ impl Repository {
             .map(|(name, _)| name.as_str())
             .collect();
         let mut text = format!(
-            "Origin: Kiln test\nLabel: Kiln test\nSuite: {0}\nCodename: {0}\nDate: {1}\n",
-            self.suite,
+            "Origin: Kiln test\nLabel: Kiln test\nDate: {}\n",
             date(self.date, "UTC")
         );
+        if !self.is_flat() {
+            text += &format!("Suite: {0}\nCodename: {0}\n", self.suite);
+        }
         if let Some(valid) = self.valid {
             text.push_str(&format!(
                 "Valid-Until: {}\n",
@@ -139,11 +156,11 @@ impl Repository {
         if self.by_hash {
             text.push_str("Acquire-By-Hash: yes\n");
         }
-        text + &format!(
-            "Architectures: {}\nComponents: {}\nSHA256:\n{sums}",
-            self.architecture,
-            components.join(" ")
-        )
+        if !self.is_flat() {
+            let (architecture, components) = (&self.architecture, components.join(" "));
+            text += &format!("Architectures: {architecture}\nComponents: {components}\n");
+        }
+        text + "SHA256:\n" + sums
     }
 
     fn sign(&self, dists: &Path, release: &str, key: &Key) {

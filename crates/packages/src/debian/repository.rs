@@ -78,10 +78,14 @@ impl Repository {
             .split_once("://")
             .map_or(base.as_str(), |(_, rest)| rest)
             .trim_end_matches('/');
-        let suite = self.suite.trim_end_matches('/');
-        let dists = if self.is_flat() { "" } else { "dists/" };
+        // Of a flat repository apt takes the suite as it is: `./` stays a part, while `/` is the base itself.
+        let place = match (self.is_flat(), self.suite.trim_matches('/')) {
+            (true, "") => String::new(),
+            (true, suite) => format!("{suite}/"),
+            (false, suite) => format!("dists/{suite}/"),
+        };
         let mut name = String::new();
-        for byte in format!("{base}/{dists}{suite}/{file}").bytes() {
+        for byte in format!("{base}/{place}{file}").bytes() {
             match byte {
                 b'/' => name.push('_'),
                 // The characters that apt escapes in its file names.

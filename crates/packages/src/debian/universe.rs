@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::control::{self, field_end};
-use super::refresh::{Index, Metadata};
+use super::refresh::{Index, Metadata, VerifiedRepository};
 use super::relation::{Relation, list};
 use super::repository::Repository;
 use super::{glob, version};
@@ -205,8 +205,12 @@ impl fmt::Debug for Package {
 pub struct Universe {
     /// Sorted by [`Package::order`].
     packages: Vec<Package>,
+    /// The same versions again, in other repositories; sorted in the same way.
+    repeated: Vec<Package>,
     /// Virtual name and its provider, sorted by name.
     provided: Vec<(Box<str>, u32)>,
+    /// What each repository's release calls itself: `Suite`, `Codename`.
+    suites: Vec<[String; 2]>,
     warnings: Vec<String>,
 }
 
@@ -241,7 +245,12 @@ impl Universe {
                 .collect();
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
-        Ok(Universe::of_parts(parts))
+        let names = |verified: &VerifiedRepository| {
+            [&verified.release.suite, &verified.release.codename].map(String::clone)
+        };
+        let mut universe = Universe::of_parts(parts);
+        universe.suites = metadata.repositories.iter().map(names).collect();
+        Ok(universe)
     }
 
     /// Reads one index's text, for tests and tools.
@@ -260,10 +269,13 @@ impl Universe {
             universe.warnings.extend(part.warnings);
         }
         universe.packages.sort_by(Package::order);
+        let repeated = &mut universe.repeated;
         universe.packages.dedup_by(|later, first| {
-            later.name() == first.name()
+            let is_same = later.name() == first.name()
                 && later.version() == first.version()
-                && later.architecture() == first.architecture()
+                && later.architecture() == first.architecture();
+            repeated.extend(is_same.then(|| later.clone()));
+            is_same
         });
         for (at, package) in universe.packages.iter().enumerate() {
             let names = package
@@ -297,9 +309,25 @@ impl Universe {
 
     /// All versions of a name, the best first.
     pub fn versions(&self, name: &str) -> &[Package] {
-        let start = self.packages.partition_point(|p| p.name() < name);
-        let rest = &self.packages[start..];
-        &rest[..rest.partition_point(|p| p.name() == name)]
+        named(&self.packages, name)
+    }
+
+    /// All versions of a name in every repository: where several have the same version, each of them.
+    pub fn everywhere(&self, name: &str) -> impl Iterator<Item = &Package> {
+        self.versions(name)
+            .iter()
+            .chain(named(&self.repeated, name))
+    }
+
+    /// What the releases of the repositories that have a package's version call themselves.
+    pub fn suites_of<'a>(&'a self, package: &'a Package) -> impl Iterator<Item = &'a str> {
+        let same = |p: &&Package| p.version() == package.version();
+        self.everywhere(package.name())
+            .filter(same)
+            .filter_map(|p| self.suites.get(p.rank))
+            .flatten()
+            .filter(|name| !name.is_empty())
+            .map(String::as_str)
     }
 
     /// The best version of a name: the highest, whichever repository has it.
@@ -399,6 +427,12 @@ impl Universe {
             near => error.with_hint(format!("Did you mean {}?", near.join(", "))),
         }
     }
+}
+
+fn named<'a>(sorted: &'a [Package], name: &str) -> &'a [Package] {
+    let start = sorted.partition_point(|p| p.name() < name);
+    let rest = &sorted[start..];
+    &rest[..rest.partition_point(|p| p.name() == name)]
 }
 
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {

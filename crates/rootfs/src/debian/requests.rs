@@ -10,13 +10,27 @@ use crate::configure::Need;
 use crate::configure::groups::{self, GroupMeaning, Priority};
 use crate::error::{Error, Result};
 
+use super::form::{Form, is_special};
+
 /// A package name that is asked for, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The name; a real package or one that others provide.
     pub name: String,
+    /// As apt is asked for it: the name, `name=version` or `name/suite`.
+    pub form: String,
     /// `file:line`, or Kiln's reason.
     pub origin: String,
+}
+
+impl Wanted {
+    fn new(name: &str, origin: &str) -> Self {
+        Wanted {
+            name: name.to_owned(),
+            form: name.to_owned(),
+            origin: origin.to_owned(),
+        }
+    }
 }
 
 /// Everything that is asked of the repositories.
@@ -42,6 +56,7 @@ pub const SYSTEM: &str = "system";
 pub fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
     let mut collector = Collector {
         universe,
+        architecture: &plan.target.architecture,
         requests: Requests::default(),
         unknown: Vec::new(),
         dropped: BTreeSet::new(),
@@ -59,6 +74,8 @@ pub fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<
 
 struct Collector<'a> {
     universe: &'a Universe,
+    /// The image's.
+    architecture: &'a str,
     requests: Requests,
     unknown: Vec<Unknown>,
     /// Groups that are excluded somewhere: they stay out even where they are asked for again.
@@ -66,7 +83,8 @@ struct Collector<'a> {
 }
 
 struct Unknown {
-    what: String,
+    /// A sentence.
+    problem: String,
     origin: String,
     hint: String,
 }
@@ -76,7 +94,17 @@ impl Collector<'_> {
     fn exclusions(&mut self, plan: &Plan) {
         for request in plan.layers.iter().flat_map(|l| &l.packages) {
             match &request.what {
+                PackageRef::Package(pattern) if request.exclude && is_special(pattern) => {
+                    self.unknown.push(Unknown {
+                        problem: format!(
+                            "`-{pattern}` is not supported: a package stays out as a whole"
+                        ),
+                        origin: request.origin.clone(),
+                        hint: format!("write `-{}`", Form::of(pattern).name),
+                    });
+                }
                 PackageRef::Package(pattern) => {
+                    let pattern = Form::of(pattern).name;
                     for name in self.expand(pattern) {
                         if request.exclude {
                             self.requests.exclude.insert(name, request.origin.clone());
@@ -108,10 +136,7 @@ impl Collector<'_> {
     fn system(&mut self, plan: &Plan) -> Vec<Wanted> {
         let essential = self.universe.latest().filter(|p| p.is_essential());
         let mut wanted: Vec<Wanted> = essential
-            .map(|p| Wanted {
-                name: p.name().to_owned(),
-                origin: "essential in Debian".to_owned(),
-            })
+            .map(|p| Wanted::new(p.name(), "essential in Debian"))
             .collect();
         let core = !plan.layers.iter().any(|l| l.package_options.no_core)
             && !self.dropped.contains("core");
@@ -219,14 +244,14 @@ impl Collector<'_> {
                 .any(|&m| p.priority() == priority(m))
         });
         for package in members.filter(|p| !self.requests.exclude.contains_key(p.name())) {
-            wanted.push(Wanted {
-                name: package.name().to_owned(),
-                origin: origin.to_owned(),
-            });
+            wanted.push(Wanted::new(package.name(), origin));
         }
     }
 
     fn package(&mut self, pattern: &str, origin: &str, lenient: bool, wanted: &mut Vec<Wanted>) {
+        if is_special(pattern) {
+            return self.special(pattern, origin, lenient, wanted);
+        }
         let names = self.expand(pattern);
         if names.is_empty() {
             let hint = "no package of the repositories matches the pattern".to_owned();
@@ -239,15 +264,39 @@ impl Collector<'_> {
             if self.universe.best(&name).is_some()
                 || self.universe.providers(&name).next().is_some()
             {
-                wanted.push(Wanted {
-                    name,
-                    origin: origin.to_owned(),
-                });
+                wanted.push(Wanted::new(&name, origin));
             } else {
                 let hint = self.hint(&name);
                 self.missing(format!("package `{name}`"), origin, hint, lenient);
             }
         }
+    }
+
+    /// `name:architecture`, `name=version`, `name/suite`: what apt-get(8) takes beside names.
+    fn special(&mut self, text: &str, origin: &str, lenient: bool, wanted: &mut Vec<Wanted>) {
+        let form = Form::of(text);
+        let name = form.name;
+        if let Some((why, hint)) = form.unsupported(text, self.architecture) {
+            return self.unknown.push(Unknown {
+                problem: format!("`{text}` is not supported: {why}"),
+                origin: origin.to_owned(),
+                hint,
+            });
+        }
+        if self.requests.exclude.contains_key(name) {
+            return;
+        }
+        if self.universe.best(name).is_none() {
+            let hint = self.hint(name);
+            return self.missing(format!("package `{name}`"), origin, hint, lenient);
+        }
+        if let Err((what, hint)) = form.find(self.universe) {
+            return self.missing(what, origin, hint, lenient);
+        }
+        wanted.push(Wanted {
+            form: form.for_apt(),
+            ..Wanted::new(name, origin)
+        });
     }
 
     fn hint(&self, name: &str) -> String {
@@ -270,7 +319,7 @@ impl Collector<'_> {
             ));
         } else {
             self.unknown.push(Unknown {
-                what,
+                problem: format!("{what} does not exist"),
                 origin: origin.to_owned(),
                 hint,
             });
@@ -281,14 +330,13 @@ impl Collector<'_> {
         let Some(first) = self.unknown.first() else {
             return Ok(self.requests);
         };
-        let mut error = Error::definition(format!("{} does not exist", first.what))
+        let mut error = Error::definition(first.problem.clone())
             .at(first.origin.clone())
             .hint(first.hint.clone());
         for more in &self.unknown[1..] {
-            error.others.push(format!(
-                "{}: {} does not exist either ({})",
-                more.origin, more.what, more.hint
-            ));
+            error
+                .others
+                .push(format!("{}: {} ({})", more.origin, more.problem, more.hint));
         }
         Err(error)
     }

@@ -1,5 +1,7 @@
 //! From requests to exact packages, cut into layers.
 
+use std::collections::HashSet;
+
 use kiln_packages::debian::relation::{groups, list};
 use kiln_packages::debian::{Metadata, Package, Universe};
 
@@ -61,19 +63,12 @@ pub fn solve(
 
 fn question(metadata: &Metadata, requests: &Requests, architecture: &str) -> Question {
     let mut question = Question {
-        install: requests
-            .layers
-            .iter()
-            .flat_map(|(_, wanted)| wanted)
-            .map(|w| w.name.clone())
-            .collect(),
+        install: forms(requests),
         exclude: requests.exclude.keys().cloned().collect(),
         recommends: requests.recommends,
         architecture: architecture.to_owned(),
         ..Question::default()
     };
-    question.install.sort();
-    question.install.dedup();
     for verified in &metadata.repositories {
         let repository = &verified.repository;
         let components = repository.components.join(" ");
@@ -89,6 +84,22 @@ fn question(metadata: &Metadata, requests: &Requests, architecture: &str) -> Que
         );
     }
     question
+}
+
+/// What apt is asked to install. A version or suite that one layer names holds for all.
+fn forms(requests: &Requests) -> Vec<String> {
+    let wanted = || requests.layers.iter().flat_map(|(_, wanted)| wanted);
+    let special: HashSet<&str> = wanted()
+        .filter(|w| w.form != w.name)
+        .map(|w| w.name.as_str())
+        .collect();
+    let mut forms: Vec<String> = wanted()
+        .filter(|w| w.form != w.name || !special.contains(w.name.as_str()))
+        .map(|w| w.form.clone())
+        .collect();
+    forms.sort();
+    forms.dedup();
+    forms
 }
 
 fn find(universe: &Universe, choice: &Choice) -> Result<Package> {
