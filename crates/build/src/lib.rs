@@ -30,6 +30,7 @@ mod shared;
 mod space;
 mod squash;
 mod steps;
+mod trust;
 mod vendor;
 pub mod web;
 mod why;

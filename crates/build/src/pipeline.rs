@@ -25,6 +25,7 @@ use crate::root::{PreFiles, Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
+use crate::trust::kept_beside;
 use crate::vendor::Vendored;
 use crate::web::{Access, Web};
 use crate::{Cancel, Event, Failure, FailureKind};
@@ -54,6 +55,8 @@ pub struct BuildRequest {
     pub threads: usize,
     /// A directory that [`lock`] made, from which everything comes; [`BuildRequest::offline`] goes with it.
     pub vendor: Option<PathBuf>,
+    /// Locked packages that no signed metadata has are used with a warning.
+    pub allow_unsigned_lock: bool,
     /// A cache that other machines use too.
     pub shared: Option<SharedCache>,
     /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
@@ -153,20 +156,22 @@ fn run(
 }
 
 /// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
-/// is put into that directory.
+/// is put into that directory; with `keep_metadata`, the signed metadata that vouches for it lies beside the lock afterwards.
 ///
 /// # Errors
 /// As [`build`].
 pub fn lock(
     request: &BuildRequest,
     vendor: Option<&Path>,
+    keep_metadata: bool,
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<(PathBuf, Lock), Failure> {
     let opened = open(request, cancel)?;
     let path = opened.0.lock_path();
     let steps = Steps::new(sink, None, Space::new(&request.cache, None));
-    let lock = resolve_afresh(request, vendor, opened, &steps, cancel);
+    let beside = keep_metadata.then(|| kept_beside(&path));
+    let lock = resolve_afresh(request, vendor, beside.as_deref(), opened, &steps, cancel);
     let lock = lock.map_err(|failure| steps.space.explain(failure).neutral())?;
     Ok((path, lock))
 }
@@ -174,6 +179,7 @@ pub fn lock(
 fn resolve_afresh(
     request: &BuildRequest,
     vendor: Option<&Path>,
+    beside: Option<&Path>,
     opened: (Source, Lowered),
     steps: &Steps<'_>,
     cancel: &Cancel,
@@ -187,13 +193,17 @@ fn resolve_afresh(
             stack,
             ..
         } = session.prepare(source, first, None)?;
-        let world = world.map_or_else(|| session.resolver().world(&plan), Ok)?;
+        let world = session.resolver().world_of(&plan, world)?;
         let (resolver, roots) = (session.resolver(), session.roots());
         let lock = resolver.solve(&plan, &world, &tools, &roots, &stack)?;
+        session.vouch(&plan, &lock.packages)?;
         Ok((lock, world))
     })?;
     if let Some(directory) = vendor {
         session.vendor(directory, &lock, &world)?;
+    }
+    if let Some(directory) = beside {
+        session.keep_metadata(directory, &world)?;
     }
     Ok(lock)
 }
@@ -548,11 +558,11 @@ impl<'a> Session<'a> {
             tools,
             stack,
             pre,
-        } = self.prepare(source, first, found.as_ref())?;
+        } = self.prepare(source, first, found.as_ref().map(|lock| (&*path, lock)))?;
         let lock = match found {
             Some(lock) if is_current(&lock, &plan) => {
-                if let Some(vendored) = &self.vendored {
-                    vendored.check(&lock, &self.resolver().world(&plan)?)?;
+                if pre.is_some() {
+                    self.trust(&plan, &path, &lock.packages.iter().collect::<Vec<_>>())?;
                 }
                 lock
             }
@@ -582,7 +592,7 @@ impl<'a> Session<'a> {
                         Some("run `kiln lock` to renew it".to_owned()),
                     );
                 }
-                let world = world.map_or_else(|| self.resolver().world(&plan), Ok)?;
+                let world = self.resolver().world_of(&plan, world)?;
                 self.resolver()
                     .solve(&plan, &world, &tools, &self.roots(), &stack)?
             }
@@ -601,7 +611,7 @@ impl<'a> Session<'a> {
         &self,
         mut source: Source,
         first: Lowered,
-        lock: Option<&Lock>,
+        lock: Option<(&Path, &Lock)>,
     ) -> Result<Prepared, Failure> {
         let has_pre = !first.pre_scripts.is_empty();
         let Some(plan) = first.plan.clone() else {
@@ -610,9 +620,15 @@ impl<'a> Session<'a> {
                 "a definition without errors gave no plan",
             ));
         };
-        let usable = lock.filter(|lock| has_pre || is_current(lock, &plan));
+        let usable = lock.filter(|(_, lock)| has_pre || is_current(lock, &plan));
         let (world, tools) = match usable {
-            Some(lock) => (None, lock.of_layer(TOOLS).cloned().collect::<Vec<_>>()),
+            Some((path, lock)) => {
+                // What `%pre` leaves may bring further repositories; the tools root that it runs in comes from those known by now.
+                let now = |p: &&LockedPackage| !has_pre || p.layer == TOOLS;
+                let packages = lock.packages.iter().filter(now);
+                self.trust(&plan, path, &packages.collect::<Vec<_>>())?;
+                (None, lock.of_layer(TOOLS).cloned().collect::<Vec<_>>())
+            }
             None => {
                 let world = self.resolver().world(&plan)?;
                 let tools = self.resolver().tools(&world)?;

@@ -1,6 +1,6 @@
 //! From a plan to a lock: the file beside the definition, or the repositories' answer.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -43,13 +43,15 @@ impl World {
         &self.metadata.repositories
     }
 
-    /// What the signed indices say of the content of all packages.
-    pub(crate) fn digests(&self) -> HashSet<Digest> {
+    /// All packages of the repositories.
+    pub(crate) fn into_universe(self) -> Universe {
         self.universe
-            .packages()
-            .iter()
-            .map(Package::sha256)
-            .collect()
+    }
+
+    /// Whether these are the repositories of this plan: what `%pre` left may have added some.
+    fn is_of(&self, plan: &Plan) -> bool {
+        let here = self.metadata.repositories.iter().map(|r| &r.repository);
+        repositories(plan).is_ok_and(|wanted| wanted.iter().eq(here))
     }
 }
 
@@ -72,6 +74,14 @@ impl Resolver<'_> {
                 ));
                 Ok(World { metadata, universe })
             })
+    }
+
+    /// The repositories of a plan; those that were read before if they are the same.
+    pub(crate) fn world_of(&self, plan: &Plan, before: Option<World>) -> Result<World, Failure> {
+        match before.filter(|world| world.is_of(plan)) {
+            Some(world) => Ok(world),
+            None => self.world(plan),
+        }
     }
 
     /// The tools root's packages.
@@ -302,7 +312,8 @@ fn lower_certificate(
 /// Names that the definition asks for and excludes; the last mention counts.
 fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut wanted, mut excluded) = (BTreeSet::new(), BTreeSet::new());
-    wanted.extend(plan.system.packages.iter().map(|p| p.package.clone()));
+    let added = plan.system.packages.iter().map(|p| &p.package);
+    wanted.extend(added.map(|package| debian::Form::of(package).name.to_owned()));
     for request in plan.layers.iter().flat_map(|l| &l.packages) {
         if let kiln_kickstart::PackageRef::Package(name) = &request.what {
             let (to, from) = if request.exclude {
@@ -310,15 +321,16 @@ fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
             } else {
                 (&mut wanted, &mut excluded)
             };
+            let name = debian::Form::of(name).name;
             from.remove(name);
-            to.insert(name.clone());
+            to.insert(name.to_owned());
         }
     }
     (wanted, excluded)
 }
 
 /// The plan's repositories with the distribution's own before them.
-fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
+pub(crate) fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
     let Target {
         release,
         architecture,

@@ -11,7 +11,8 @@
 //!
 //! It is made beside its place, in `.DIR.kiln-part`, and comes there by one rename; what an interrupted run left is taken up by the next
 //! one. Whoever uses it trusts nothing in it: signatures are verified with the definition's keys, the lock's packages have
-//! to be in the signed indices, and every file is hashed when it is taken.
+//! to be in the signed indices (`trust`), and every file is hashed when it is taken. Metadata that is kept beside a lock is such a directory
+//! without lock and packages.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -77,6 +78,15 @@ impl Session<'_> {
             step.summarise(format!("{count} packages, {} MB", total / 1_000_000));
             Ok(())
         })
+    }
+
+    /// Keeps the metadata that vouches for a lock in a directory.
+    pub(crate) fn keep_metadata(&self, directory: &Path, world: &World) -> Result<(), Failure> {
+        let mut draft = Draft::open(directory)?;
+        for repository in world.repositories() {
+            self.metadata(&mut draft, repository)?;
+        }
+        draft.commit(directory)
     }
 
     fn metadata(
@@ -234,7 +244,8 @@ fn refuse_foreign(directory: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unwritable(directory, &error)),
     };
-    if entries.next().is_none() || directory.join(SUMS).exists() && directory.join(LOCK).exists() {
+    let has = |name: &str| directory.join(name).exists();
+    if entries.next().is_none() || has(SUMS) && (has(LOCK) || has(METADATA)) {
         return Ok(());
     }
     let message = format!(
@@ -303,23 +314,6 @@ impl Vendored {
         let used = File::open(&to).and_then(|dir| dir.set_modified(SystemTime::now()));
         used.map_err(|e| unwritable(&to, &e))?;
         Ok(to)
-    }
-
-    /// An error if the signed indices do not have all packages of the lock.
-    pub(crate) fn check(&self, lock: &Lock, world: &World) -> Result<(), Failure> {
-        let signed = world.digests();
-        let foreign = lock.packages.iter().find(|p| !signed.contains(&p.sha256));
-        let Some(package) = foreign else {
-            return Ok(());
-        };
-        let message = format!(
-            "{}: no signed index of its repositories has {} {} as it is there",
-            self.lock_path().display(),
-            package.name,
-            package.version
-        );
-        Err(Failure::new(FailureKind::Definition, message)
-            .hint("the lock or the metadata was changed: vendor again"))
     }
 }
 

@@ -156,6 +156,10 @@ pub(crate) struct BuildArgs {
     /// Fail unless kiln.lock is there and fits the definition
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Also use packages of kiln.lock that no signed metadata has: nothing but
+    /// the lock says then what is installed
+    #[arg(long)]
+    pub(crate) allow_unsigned_lock: bool,
     /// Build without a network from a directory that `kiln lock --vendor` made
     #[arg(long, value_name = "DIR")]
     pub(crate) vendor: Option<PathBuf>,
@@ -213,6 +217,10 @@ pub(crate) struct LockArgs {
     /// directory, for `kiln build --vendor`
     #[arg(long, value_name = "DIR")]
     pub(crate) vendor: Option<PathBuf>,
+    /// Also keep the signed metadata beside the lock, for packages that leave
+    /// the repositories later
+    #[arg(long)]
+    pub(crate) keep_metadata: bool,
     /// No network: metadata must be in the download store
     #[arg(long)]
     pub(crate) offline: bool,

@@ -86,6 +86,18 @@ pub struct LockedPackage {
 }
 
 impl LockedPackage {
+    /// `name version architecture`.
+    pub fn describe(&self) -> String {
+        format!("{} {} {}", self.name, self.version, self.architecture)
+    }
+
+    /// Its line in the file, with the end of the line.
+    pub fn line(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text);
+        text
+    }
+
     /// What the download store is to have.
     pub fn item(&self) -> Item {
         Item {

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     request.vendor.clone_from(&args.vendor);
     request.offline = args.offline || args.vendor.is_some();
     request.locked = args.locked;
+    request.allow_unsigned_lock = args.allow_unsigned_lock;
     request.dpkg_unpacks = args.dpkg_unpacks;
     request.shared = super::shared::resolve(&args.shared, &context.settings)?;
     if let Some(jobs) = args.jobs {
@@ -46,7 +47,8 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
     request.offline = args.offline;
     let cancel = cancel(context)?;
     let sink = |event: Event| context.terminal.event(&event);
-    let (path, lock) = kiln_build::lock(&request, args.vendor.as_deref(), &sink, &cancel)?;
+    let vendor = args.vendor.as_deref();
+    let (path, lock) = kiln_build::lock(&request, vendor, args.keep_metadata, &sink, &cancel)?;
     write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
     let packages = lock.packages.len();
     context.terminal.note(
@@ -83,6 +85,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         state: settings.state_dir().ok().map(Path::to_path_buf),
         offline: false,
         locked: false,
+        allow_unsigned_lock: false,
         proxies: settings.proxies(),
         epoch: settings.source_date_epoch()?,
         threads: settings.processors,

@@ -227,7 +227,10 @@ fn collect(
         store.forget_failed()?;
     }
     freed += collect_blocks(cache, limits)?.bytes;
-    freed += collect_vendored(cache, keep, dry_run)?;
+    // Metadata of vendored directories, copied by each build that uses one; and what signed metadata vouched for.
+    for notes in ["vendored", "signed"] {
+        freed += collect_old(&cache.join(notes), keep, dry_run)?;
+    }
     let word = if dry_run { "would free" } else { "freed" };
     output::print(&format!("{word} {}\n", bytes(freed)))
 }
@@ -275,13 +278,12 @@ fn collect_downloads(
     Ok(freed.unwrap_or(0))
 }
 
-/// Metadata of vendored directories, copied by each build that uses one.
-fn collect_vendored(cache: &Path, keep: Duration, dry_run: bool) -> Result<u64, Failure> {
+/// Directories that builds made for themselves, and can do without.
+fn collect_old(directory: &Path, keep: Duration, dry_run: bool) -> Result<u64, Failure> {
     let mut freed = 0;
-    let copies = fs::read_dir(cache.join("vendored"));
-    for copy in copies.into_iter().flatten().flatten() {
-        let path = copy.path();
-        // A build reads its copy at its beginning.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // A build reads them at its beginning.
         let long_enough = keep.max(Duration::from_secs(3600));
         if age(&path).is_some_and(|age| age >= long_enough) {
             freed += allocated(&path);

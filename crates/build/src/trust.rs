@@ -1,0 +1,320 @@
+//! Whether a lock may be believed: every package of it has to be in metadata that is signed with the definition's keys, with the
+//! same size, content and place. A lock lies in a repository of texts, is merged and reviewed by people, and is the root's content.
+//!
+//! ```text
+//! <cache>/signed/<repositories and keys>/<packages>    lines of locks that signed metadata vouched for, as they stand there
+//! <lock>.metadata/                                     signed metadata beside a lock, as in a vendored directory
+//! ```
+//! What was vouched for once stays so, whatever the repositories have later: their metadata is not needed again. Metadata is
+//! looked for where it costs least: beside the lock, in the cache, in the network.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kiln_packages::debian::{
+    Keys, Metadata, Repository, Universe, Verdict, keys, load_cached, outside, verdict,
+};
+use kiln_packages::{ErrorKind, LockedPackage};
+use kiln_plan::{Hasher, Plan};
+
+use crate::pipeline::Session;
+use crate::resolve::repositories;
+use crate::vendor::Vendored;
+use crate::{Failure, FailureKind};
+
+/// Causes that a failure lists.
+const SHOWN: usize = 5;
+
+/// Where the signed metadata of a lock is kept, if it is.
+pub(crate) fn kept_beside(lock: &Path) -> PathBuf {
+    let mut path = OsString::from(lock);
+    path.push(".metadata");
+    path.into()
+}
+
+/// A package of a lock that no signed metadata has vouched for so far.
+struct Doubt<'a> {
+    package: &'a LockedPackage,
+    verdict: Verdict,
+}
+
+impl Session<'_> {
+    /// Has signed metadata of the plan's repositories vouch for packages of a lock.
+    ///
+    /// # Errors
+    /// Signed metadata contradicts one of them, or none has it and the request does not allow that; metadata cannot be had.
+    pub(crate) fn trust(
+        &self,
+        plan: &Plan,
+        lock: &Path,
+        packages: &[&LockedPackage],
+    ) -> Result<(), Failure> {
+        let repositories = repositories(plan)?;
+        let vouched = Vouched::of(self.store.root(), &repositories);
+        let mut left = vouched.missing(packages);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut found = Found::default();
+        if let Some(directory) = self.kept(lock) {
+            found.look(&mut left, &repositories, &directory, self);
+        }
+        if !left.is_empty() {
+            found.look(&mut left, &repositories, &self.metadata, self);
+        }
+        if !left.is_empty() && !self.request.offline {
+            judge(&mut left, &self.fresh(plan, lock)?);
+            found.any = true;
+        }
+        if left.is_empty() {
+            vouched.remember(packages);
+            return Ok(());
+        }
+        self.doubted(lock, &repositories, &left, &found)
+    }
+
+    /// Notes that packages were taken from signed metadata.
+    pub(crate) fn vouch(&self, plan: &Plan, packages: &[LockedPackage]) -> Result<(), Failure> {
+        let vouched = Vouched::of(self.store.root(), &repositories(plan)?);
+        vouched.remember(&packages.iter().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// The metadata beside the lock, in the cache. Damage is told, and the metadata left alone.
+    fn kept(&self, lock: &Path) -> Option<PathBuf> {
+        let directory = kept_beside(lock);
+        if self.request.vendor.is_some() || !directory.is_dir() {
+            return None;
+        }
+        let copied = Vendored::open(&directory).and_then(|kept| kept.metadata(&self.request.cache));
+        let told = |failure: &Failure| {
+            let hint = "`kiln lock --keep-metadata` makes it anew".to_owned();
+            self.steps.warn(failure.message.clone(), None, Some(hint));
+        };
+        copied.inspect_err(told).ok()
+    }
+
+    /// What the repositories have now.
+    fn fresh(&self, plan: &Plan, lock: &Path) -> Result<Universe, Failure> {
+        let world = self.resolver().world(plan).map_err(|failure| {
+            let why = format!(
+                "the packages of {} have to be in signed metadata, and none at hand has all of them",
+                lock.display()
+            );
+            failure.cause(why)
+        })?;
+        Ok(world.into_universe())
+    }
+
+    fn doubted(
+        &self,
+        lock: &Path,
+        repositories: &[Repository],
+        left: &[Doubt<'_>],
+        found: &Found,
+    ) -> Result<(), Failure> {
+        let text = fs::read_to_string(lock).unwrap_or_default();
+        let place = |package: &LockedPackage| {
+            let line = package.line();
+            let at = text.lines().position(|l| l.trim() == line.trim_end());
+            match at {
+                Some(at) => format!("{}:{}", lock.display(), at + 1),
+                None => lock.display().to_string(),
+            }
+        };
+        let mut wrong = Vec::new();
+        let mut absent = Vec::new();
+        for Doubt { package, verdict } in left {
+            let name = package.describe();
+            let foreign = outside(repositories, package);
+            match (verdict, foreign) {
+                (Verdict::Differs(why), _) => {
+                    wrong.push((place(package), format!("{name}: {why}")))
+                }
+                (_, Some(why)) => wrong.push((place(package), format!("{name}: {why}"))),
+                (_, None) => absent.push((place(package), name)),
+            }
+        }
+        let shown = lock.display();
+        if !wrong.is_empty() {
+            let message =
+                format!("{shown} is not to be believed: the repositories do not have what it says");
+            return Err(listed(FailureKind::Definition, message, &wrong).hint(
+                "it was changed by hand or badly merged, or a repository made the same version again: see what changed it, then run `kiln lock`",
+            ));
+        }
+        if self.request.allow_unsigned_lock {
+            let names: Vec<&str> = absent.iter().map(|(_, name)| name.as_str()).collect();
+            let message = format!(
+                "no signed metadata at hand has {} of {shown}: what is installed is what the lock says, which nobody signed",
+                names.join(", "),
+            );
+            let origin = absent.first().map(|(place, _)| place.clone());
+            let hint = "allowed by --allow-unsigned-lock; `kiln lock` takes what the repositories have now";
+            self.steps.warn(message, origin, Some(hint.to_owned()));
+            return Ok(());
+        }
+        Err(found.refuse(lock, &absent, self.request.offline))
+    }
+}
+
+/// What was found on the way to a verdict.
+#[derive(Default)]
+struct Found {
+    /// Whether there was any metadata.
+    any: bool,
+    /// Why some of it does not count.
+    unfit: Vec<String>,
+}
+
+impl Found {
+    /// Asks the metadata of a directory; what is not there, or not signed as it has to be, does not vouch for anything.
+    fn look(
+        &mut self,
+        left: &mut Vec<Doubt<'_>>,
+        repositories: &[Repository],
+        directory: &Path,
+        session: &Session<'_>,
+    ) {
+        let mut metadata = Metadata {
+            repositories: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for repository in repositories {
+            match load_cached(std::slice::from_ref(repository), directory, session.now) {
+                Ok(one) => metadata.repositories.extend(one.repositories),
+                Err(error) if error.kind() == ErrorKind::Offline => {}
+                Err(error) => self.unfit.push(error.to_string()),
+            }
+        }
+        match Universe::read(&metadata) {
+            Ok(universe) => {
+                self.any |= !universe.is_empty();
+                judge(left, &universe);
+            }
+            Err(error) => self.unfit.push(error.to_string()),
+        }
+    }
+
+    fn refuse(&self, lock: &Path, absent: &[(String, String)], offline: bool) -> Failure {
+        let shown = lock.display();
+        let allow =
+            "--allow-unsigned-lock takes what the lock says, if you know better where it is from";
+        let mut failure = if self.any {
+            let message = format!("{shown} has packages that no signed metadata at hand has");
+            listed(FailureKind::Definition, message, absent)
+        } else {
+            let message = format!(
+                "{shown} cannot be verified: there is no signed metadata of its repositories at hand"
+            );
+            Failure::new(FailureKind::Environment, message)
+        };
+        failure.causes.extend(self.unfit.iter().cloned());
+        match (offline, self.any) {
+            (true, _) => failure.hint("build once with the network; what was verified once is remembered"),
+            (false, _) => failure.hint("they have left the repositories, or were never there: run `kiln lock` to take what the repositories have now; `--keep-metadata` keeps what vouches for it"),
+        }
+        .hint(allow)
+    }
+}
+
+fn listed(kind: FailureKind, message: String, all: &[(String, String)]) -> Failure {
+    let mut failure = Failure::new(kind, message);
+    failure.origin = all.first().map(|(place, _)| place.clone());
+    for (place, what) in all.iter().take(SHOWN) {
+        failure.causes.push(format!("{place}: {what}"));
+    }
+    if all.len() > SHOWN {
+        failure
+            .causes
+            .push(format!("and {} more", all.len() - SHOWN));
+    }
+    failure
+}
+
+/// Keeps those that are still in doubt. A contradiction is not forgotten because older or newer metadata lacks the version.
+fn judge(left: &mut Vec<Doubt<'_>>, universe: &Universe) {
+    left.retain_mut(|doubt| match verdict(universe, doubt.package) {
+        Verdict::Signed => false,
+        Verdict::Unknown => true,
+        differs => {
+            doubt.verdict = differs;
+            true
+        }
+    });
+}
+
+/// Lines of locks that metadata, signed with certain keys, has vouched for.
+struct Vouched {
+    directory: PathBuf,
+}
+
+impl Vouched {
+    fn of(cache: &Path, repositories: &[Repository]) -> Self {
+        let hasher = repositories.iter().fold(Hasher::new("signed.v1"), |h, r| {
+            let h = h
+                .text("uri", &r.uri)
+                .text("suite", &r.suite)
+                .json("components", &r.components)
+                .text("architecture", &r.architecture);
+            match &r.keys {
+                Keys::Builtin => keys::files().fold(h, |h, (_, bytes)| h.bytes("builtin", bytes)),
+                Keys::Given { bytes, .. } => h.bytes("key", bytes),
+            }
+        });
+        Vouched {
+            directory: cache.join("signed").join(hasher.finish().to_string()),
+        }
+    }
+
+    /// Those that are not among what was vouched for.
+    fn missing<'p>(&self, packages: &[&'p LockedPackage]) -> Vec<Doubt<'p>> {
+        let text = lines(packages);
+        if fs::read_to_string(self.file(&text)).is_ok_and(|known| known == text) {
+            return Vec::new();
+        }
+        let files = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let known: Vec<String> = files
+            .filter_map(|file| fs::read_to_string(file.path()).ok())
+            .collect();
+        let known: HashSet<&str> = known.iter().flat_map(|text| text.lines()).collect();
+        let new = |package: &&&LockedPackage| !known.contains(package.line().trim_end());
+        packages
+            .iter()
+            .filter(new)
+            .map(|package| Doubt {
+                package,
+                verdict: Verdict::Unknown,
+            })
+            .collect()
+    }
+
+    /// Remembering only saves time, so a failure is no error.
+    fn remember(&self, packages: &[&LockedPackage]) {
+        let text = lines(packages);
+        let path = self.file(&text);
+        let staged = path.with_extension(format!("{}.tmp", std::process::id()));
+        let write = || {
+            fs::create_dir_all(&self.directory)?;
+            fs::write(&staged, &text)?;
+            fs::rename(&staged, &path)
+        };
+        if write().is_err() {
+            let _ = fs::remove_file(&staged);
+        }
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        let id = Hasher::new("packages.v1").text("lines", text).finish();
+        self.directory.join(id.to_string())
+    }
+}
+
+fn lines(packages: &[&LockedPackage]) -> String {
+    packages.iter().map(|package| package.line()).collect()
+}
