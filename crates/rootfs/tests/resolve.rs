@@ -194,7 +194,7 @@ fn refresh_always(dir: &Path, uri: &str) -> ExitCode {
     for round in 1.. {
         let now = SystemTime::now() + Duration::from_secs(round);
         if let Err(error) = refresh(dir, uri, &[SUITE], now) {
-            eprintln!("{error:?}");
+            let _ = writeln!(std::io::stderr(), "{error:?}");
             return ExitCode::FAILURE;
         }
         if writeln!(std::io::stdout(), "{round}").is_err() {

@@ -1,9 +1,10 @@
 //! Metadata: forms, caching, offline use, several suites.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use kiln_packages::{
-    CancelToken, ErrorKind, FetchOptions, Fetcher, Keys, Universe, closure, debian,
+    CancelToken, ErrorKind, FetchOptions, Fetcher, Keys, LockedPackage, Universe, closure, debian,
 };
 use kiln_testkit::package::Compression;
 use kiln_testkit::{Key, Package, Repository, Signing};
@@ -213,6 +214,82 @@ fn highest_version_wins_over_suites() {
         );
         assert_eq!(best("small"), Some(("1.0".into(), "stable".into())));
     }
+}
+
+/// The state of the files that an apt beside this process may be reading.
+fn states(metadata: &debian::Metadata) -> Vec<Option<(u64, SystemTime, Vec<u8>)>> {
+    let state = |path: &std::path::Path| {
+        let found = std::fs::metadata(path).ok()?;
+        let content = std::fs::read(path).ok()?;
+        Some((found.ino(), found.modified().ok()?, content))
+    };
+    let lists = metadata.repositories.iter().flat_map(|r| r.apt_lists());
+    lists.map(|(_, path)| state(path)).collect()
+}
+
+#[test]
+fn nothing_changes_under_a_reader_and_garbage_goes_after_it() {
+    let world = World::new();
+    let first = world.refresh().expect("the first");
+    let before = states(&first);
+    // The same again, then another state, seen by a clock of another day.
+    world.refresh().expect("the same");
+    assert_eq!(states(&first), before);
+    let date = SystemTime::now() + Duration::from_secs(60);
+    world.rewrite(&Repository {
+        date,
+        ..Repository::new(SUITE, [Package::new("big", "2.0")])
+    });
+    let tomorrow = SystemTime::now() + Duration::from_secs(2 * 86400);
+    let all = [world.repository()];
+    let second = kiln_packages::refresh(&fetcher(), &all, &world.path("metadata"), tomorrow);
+    let second = second.expect("another state");
+    assert_eq!(states(&first), before);
+    assert_ne!(states(&second), before);
+    drop(first.clone());
+    world.refresh().expect("once more");
+    assert_eq!(states(&first), before, "a copy is still held");
+    let forgotten = first.repositories[0].release_file.clone();
+    drop((first, second));
+    let third = world.refresh().expect("alone");
+    assert!(!forgotten.exists());
+    assert!(states(&third).iter().all(Option::is_some));
+}
+
+#[test]
+fn a_locked_package_counts_at_each_place_that_has_it() {
+    let world = World::new();
+    let mut second = world.repository();
+    second.suite = "other".into();
+    // The same file is at another place, as in a security archive and the release that takes its packages up.
+    let index = world.path("mirror/elsewhere");
+    Repository::new("other", [Package::new("small", "1.0")]).write(&index, &world.key);
+    second.uri += "/elsewhere";
+    let all = [world.repository(), second.clone()];
+    let metadata =
+        kiln_packages::refresh(&fetcher(), &all, &world.path("metadata"), SystemTime::now());
+    let universe = Universe::read(&metadata.expect("both")).expect("indices");
+    let small = universe.best("small").expect("the package");
+    let mut locked = LockedPackage {
+        name: "small".into(),
+        version: "1.0".into(),
+        architecture: "all".into(),
+        url: small.url(),
+        sha256: small.sha256(),
+        size: small.size(),
+        layer: "base".into(),
+        auto: false,
+    };
+    assert_eq!(debian::verdict(&universe, &locked), debian::Verdict::Signed);
+    locked.url = second.package_url(small.filename());
+    assert_ne!(locked.url, small.url());
+    assert_eq!(debian::verdict(&universe, &locked), debian::Verdict::Signed);
+    assert_eq!(debian::outside(&all, &locked), None);
+    locked.url = locked.url.replace("elsewhere", "nowhere");
+    assert!(matches!(
+        debian::verdict(&universe, &locked),
+        debian::Verdict::Differs(_)
+    ));
 }
 
 #[test]
