@@ -362,6 +362,7 @@ mod tests {
     fn a_line_with_several_names_is_not_a_misspelt_one() {
         let universe = Universe::default();
         let collector = Collector {
+            architecture: "amd64",
             universe: &universe,
             requests: Requests::default(),
             unknown: Vec::new(),
