@@ -172,8 +172,41 @@ fn an_unknown_version_is_a_usage_error() {
     --- stdout
     --- stderr
     error[usage]: no version of the kickstart language is named `F7000`
-      hint: versions are RHEL8, RHEL9, RHEL10, F42, F43, F44, F45 and DEVEL, the newest
+      hint: versions are RHEL8, RHEL9, RHEL10, F42, F43, F44, F45 and DEVEL, the newest; F7 to F41 and RHEL7 are read as the nearest of them
     ");
+}
+
+#[test]
+fn an_older_version_is_read_as_the_nearest_with_a_note() {
+    let sandbox = Sandbox::new();
+    sandbox.write("good.ks", GOOD);
+    for (older, nearest) in [("F40", "F42"), ("rhel7", "RHEL8")] {
+        let ran = sandbox.kiln(&["check", "--version", older, "good.ks"]);
+        assert_eq!(ran.code, 0, "{}", ran.stdout);
+        let note =
+            format!("note: the language of {older} is not known; reading {nearest}, the nearest\n");
+        assert!(ran.stderr.starts_with(&note), "{}", ran.stderr);
+    }
+}
+
+/// The reference's validator refuses it.
+#[test]
+fn an_empty_file_is_not_fit() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty.ks", "\n");
+    let ran = sandbox.kiln(&["check", "empty.ks"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("the file is empty"), "{}", ran.stdout);
+}
+
+/// What `%ksappend` names is a part of the file, whether or not includes are followed.
+#[test]
+fn a_missing_ksappend_is_an_error_without_i() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a.ks", "%ksappend gone.ks\nlang en_US.UTF-8\n");
+    let ran = sandbox.kiln(&["check", "a.ks"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("gone.ks"), "{}", ran.stdout);
 }
 
 #[test]
