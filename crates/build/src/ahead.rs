@@ -160,7 +160,7 @@ impl Ahead {
             &Quiet,
             &self.cancel,
         );
-        debian::finish(&place, &self.finish)?;
+        debian::finish(&place, &self.finish, stack.of_packages())?;
         let root = Hasher::new("initramfs-ahead.v1")
             .id("stack", stack.id)
             .json("finish", &self.finish)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kiln_packages::{Lock, TOOLS};
 use kiln_plan::Format;
-use kiln_rootfs::debian::Installed;
+use kiln_rootfs::debian::{Finished, Installed};
 use serde_json::{Value, json};
 
 use crate::finish::image_id;
@@ -30,11 +30,11 @@ pub(crate) const LOG: &str = "build.log";
 pub(crate) fn publish(
     session: &Session<'_>,
     resolved: &Resolved,
-    packages: &[Installed],
+    finished: &Finished,
     made: &Made,
     output: &Output,
 ) -> Result<BuildReport, Failure> {
-    output.write(PACKAGES, listed(packages).as_bytes())?;
+    output.write(PACKAGES, listed(&finished.packages).as_bytes())?;
     let images: Vec<&'static str> = resolved
         .plan
         .formats
@@ -58,7 +58,7 @@ pub(crate) fn publish(
             })
         })?;
     let text =
-        serde_json::to_string_pretty(&manifest(session, resolved, packages, made, &described))
+        serde_json::to_string_pretty(&manifest(session, resolved, finished, made, &described))
             .map_err(|e| {
                 Failure::new(FailureKind::Internal, "the manifest cannot be written down")
                     .cause(e.to_string())
@@ -131,7 +131,7 @@ fn with_origins(packages: &[Installed], lock: &Lock) -> Vec<Value> {
 fn manifest(
     session: &Session<'_>,
     resolved: &Resolved,
-    packages: &[Installed],
+    finished: &Finished,
     made: &Made,
     artifacts: &[Artifact],
 ) -> Value {
@@ -150,9 +150,11 @@ fn manifest(
         "kiln": env!("CARGO_PKG_VERSION"),
         "source-date-epoch": session.epoch(resolved),
         "kernel": made.kernel,
-        "packages": with_origins(packages, lock),
+        "packages": with_origins(&finished.packages, lock),
         "layers": lock.layers.iter().map(layer).collect::<Vec<_>>(),
         "root": made.squashed,
+        "secrets": finished.secrets,
+        "kernels": finished.kernels.found,
         "compression": plan.compression,
         "artifacts": artifacts,
         "warnings": session.steps.warnings(),

@@ -1,7 +1,7 @@
 //! What the last step of a root is told, and the ids that image and root have to agree on.
 
 use kiln_plan::{Hasher, Id, Plan};
-use kiln_rootfs::debian::{AptSources, Finish, HomeMount};
+use kiln_rootfs::debian::{AptSources, Finish, Finished, HomeMount};
 
 use crate::pipeline::Resolved;
 
@@ -15,7 +15,32 @@ pub(crate) fn finish(resolved: &Resolved) -> Finish {
         }),
         sources: Some(sources(resolved)),
         hostname: "localhost".to_owned(),
+        kernel: plan.system.kernel.clone(),
     }
+}
+
+/// What the last step found and people should know, as sentences with what to do.
+pub(crate) fn remarks(finished: &Finished) -> Vec<(String, String)> {
+    let Finished {
+        secrets, kernels, ..
+    } = finished;
+    let mut remarks = Vec::new();
+    if !secrets.shared.is_empty() {
+        let paths = secrets.shared.join(", ");
+        remarks.push((
+            format!("every stick has the same private key, which a package's script made: {paths}"),
+            "remove it in %post if what uses it makes one at boot, or put your own there"
+                .to_owned(),
+        ));
+    }
+    if let (Some(boots), false) = (&kernels.boots, kernels.said) {
+        let all = kernels.found.join(" and ");
+        remarks.push((
+            format!("the root has the kernels {all}; {boots} boots, because its version is the highest"),
+            "say which: `[system] kernel = \"linux-image-…\"` in kiln.toml names the package, and no other needs to be installed".to_owned(),
+        ));
+    }
+    remarks
 }
 
 /// The `/home` file system's UUID: of the definition's name and the partition's label, so that a new image of the same

@@ -25,7 +25,7 @@ use crate::initramfs::Terms;
 use crate::output::{Output, write_failure};
 use crate::pipeline::{Resolved, Session};
 use crate::root::Stack;
-use crate::squash::{self, Sources, Squashed, Written};
+use crate::squash::{self, Lost, Sources, Squashed, Written};
 use crate::{Failure, FailureKind, Unit};
 
 pub(crate) const RAW: &str = "disk.raw";
@@ -40,6 +40,34 @@ const ESP_FREE: Bytes = Bytes::mib(16);
 const BIOS_BOOT: Bytes = Bytes::mib(1);
 /// The boot partition is the table's second.
 const PREFIX: &str = "(,gpt2)/boot/grub";
+
+/// What people should know of attributes that the image lacks.
+fn about_lost(lost: &[Lost]) -> Option<(String, String)> {
+    const SHOWN: usize = 5;
+    let mut paths: Vec<&str> = lost.iter().map(|one| one.path.as_str()).collect();
+    paths.dedup();
+    let more = match paths.len().checked_sub(SHOWN + 1) {
+        Some(more) => format!(" and {} more (manifest.json has all)", more + 1),
+        None => String::new(),
+    };
+    let acl = lost
+        .iter()
+        .all(|one| one.attribute.starts_with("system.posix_acl_"));
+    let what = if acl {
+        "access control lists"
+    } else {
+        "attributes"
+    };
+    let shown = paths
+        .iter()
+        .take(SHOWN)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let message = format!("SquashFS cannot hold the {what} of {shown}{more}: the image lacks them");
+    let hint = "use groups and modes, or set them at boot (tmpfiles.d has lines of type `a`)";
+    (!paths.is_empty()).then(|| (message, hint.to_owned()))
+}
 
 impl Session<'_> {
     /// Makes the image.
@@ -164,6 +192,15 @@ impl Session<'_> {
                         return Err(*failure);
                     }
                 };
+                let mut squashed = squashed;
+                // The partition has its own copy, with all attributes.
+                let in_home = resolved.plan.disk.home.is_some();
+                squashed
+                    .lost
+                    .retain(|one| !(in_home && one.path.starts_with("/home/")));
+                if let Some((message, hint)) = about_lost(&squashed.lost) {
+                    step.warn(message, None, Some(hint));
+                }
                 step.peak_memory(peak);
                 step.summarise(format!(
                     "{} files, {} MB in {} MB, {new} new blocks",

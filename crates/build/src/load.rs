@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kiln_kickstart::{LoadError, include_candidates, is_url};
-use kiln_plan::{Definition, Files, Input, Lowered};
+use kiln_plan::{Definition, Files, Found, Input, Lowered};
 use rustix::fs::ResolveFlags;
 
 use crate::confined::{Confined, read_beneath};
+use crate::files::Project;
 use crate::web::{Web, local_file_for_a_stranger};
 use crate::{Failure, FailureKind};
 
@@ -43,17 +44,8 @@ impl Source {
         include_path: &[PathBuf],
         web: Web,
     ) -> Result<Source, Failure> {
-        let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
-        let path = if metadata.is_dir() {
-            definition.join("kiln.toml")
-        } else {
-            definition.to_owned()
-        };
-        let dir = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .to_owned();
+        let path = file_of(definition)?;
+        let dir = directory_of(&path);
         let mut source = Source {
             confined: Confined::new(&dir)?,
             include_path: include_path.to_vec(),
@@ -111,6 +103,10 @@ impl Source {
         }
     }
 
+    fn project(&self) -> Result<Project, String> {
+        Project::open(&self.dir).map_err(|e| format!("{}: {}", self.dir.display(), plain(&e)))
+    }
+
     /// What lies below `/tmp` is first what `%pre` left there.
     fn local(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
         let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) else {
@@ -164,6 +160,39 @@ impl Files for Source {
             None => self.local(path, from),
         }
     }
+
+    fn tree(&self, path: &str) -> Result<Option<Vec<Found>>, String> {
+        match self.kind {
+            Kind::Toml(_) => self.project()?.tree(path),
+            // A kickstart alone is no project: what lies beside it may be anything.
+            Kind::Kickstart => Ok(None),
+        }
+    }
+}
+
+/// The project's directory, for the steps that need its files.
+///
+/// # Errors
+/// It is gone.
+pub(crate) fn project(definition: &Path) -> Result<Project, Failure> {
+    let dir = directory_of(&file_of(definition)?);
+    Project::open(&dir).map_err(|e| unreadable(&dir, &e))
+}
+
+/// The definition's file.
+fn file_of(definition: &Path) -> Result<PathBuf, Failure> {
+    let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
+    Ok(match metadata.is_dir() {
+        true => definition.join("kiln.toml"),
+        false => definition.to_owned(),
+    })
+}
+
+fn directory_of(file: &Path) -> PathBuf {
+    file.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned()
 }
 
 /// Only regular files: opening a pipe could wait forever, and a device may have no end.

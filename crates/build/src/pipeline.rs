@@ -8,20 +8,21 @@ use std::time::SystemTime;
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_rootfs::debian::{self, Installed, package_error};
+use kiln_rootfs::debian::{self, Finished, package_error};
 use kiln_rootfs::{Store, configure, private};
 use kiln_sandbox::Sandbox;
 
 use crate::ahead::{Ahead, Closing};
 use crate::artifacts::Made;
 use crate::guard::Guard;
-use crate::load::Source;
+use crate::load::{self, Source};
 use crate::output::Output;
 use crate::pools::Pools;
+use crate::pre::PreFiles;
 use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
-use crate::root::{PreFiles, Roots, Stack, options};
+use crate::root::{Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
@@ -409,7 +410,7 @@ impl<'a> Session<'a> {
             }
             let made = self.image(resolved, &root, output, ahead);
             let made = made.inspect_err(|failure| self.on_error(failure, resolved, Some(&root)))?;
-            let report = self.publish(resolved, &root.packages()?, &made, output)?;
+            let report = self.publish(resolved, &root.finished()?, &made, output)?;
             self.remember(key, &report);
             Ok(report)
         })?;
@@ -485,6 +486,7 @@ impl<'a> Session<'a> {
             guard: &self.guard,
             tmp: None,
             sources: None,
+            project: None,
             ahead: None,
         }
     }
@@ -653,6 +655,7 @@ impl<'a> Session<'a> {
                 "a definition without errors gave no plan",
             ));
         };
+        crate::owners::fit(&plan, self.sandbox.ids())?;
         Ok(Prepared {
             lowered,
             plan,
@@ -717,7 +720,12 @@ impl<'a> Session<'a> {
         let recorder = self.recorder(plan)?;
         tools.layers.iter().for_each(|layer| recorder.record(layer));
         let sources = crate::finish::sources(resolved);
+        let with_files = plan.layers.iter().any(|layer| !layer.files.is_empty());
+        let project = with_files
+            .then(|| load::project(&self.request.definition))
+            .transpose()?;
         let roots = Roots {
+            project: project.as_ref(),
             recorder: Some(recorder),
             name: &plan.name,
             fetch: Some(&fetch),
@@ -747,17 +755,20 @@ impl<'a> Session<'a> {
             return Err(failure);
         }
         roots.finish(&mut stack, &crate::finish::finish(resolved))?;
+        for (message, hint) in crate::finish::remarks(&stack.finished()?) {
+            self.steps.warn(message, None, Some(hint));
+        }
         Ok(stack)
     }
 
     fn publish(
         &self,
         resolved: &Resolved,
-        packages: &[Installed],
+        finished: &Finished,
         made: &Made,
         output: &Output,
     ) -> Result<BuildReport, Failure> {
-        crate::artifacts::publish(self, resolved, packages, made, output)
+        crate::artifacts::publish(self, resolved, finished, made, output)
     }
 }
 

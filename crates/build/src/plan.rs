@@ -65,6 +65,10 @@ pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
         before_pre: true,
         ..input.clone()
     }))?;
+    // A machine that cannot build at all can still plan.
+    if let (Some(plan), Ok(ids)) = (&lowered.plan, kiln_sandbox::IdMap::detect()) {
+        crate::owners::fit(plan, &ids)?;
+    }
     let commands = lowered
         .plan
         .as_ref()

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
-use kiln_plan::{Hasher, Id, Located, Plan, script_id};
+use kiln_plan::{Id, Located, Plan, ProjectFile, script_id};
 use kiln_rootfs::configure::Change;
 use kiln_rootfs::debian::{
-    self, AptSources, Deb, Finish, InstallOptions, Installed, Pool, Unpacker,
+    self, AptSources, Deb, Finish, Finished, InstallOptions, Pool, Unpacker,
 };
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
@@ -17,8 +17,10 @@ use kiln_sandbox::{CancelToken, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::ahead::Ahead;
+use crate::files::{LayerFiles, Project};
 use crate::guard::Guard;
 use crate::pools::Pools;
+use crate::pre::PreFiles;
 use crate::recorder::Recorder;
 use crate::resolve::TOOLS;
 use crate::shared::Shared;
@@ -33,6 +35,8 @@ const CODE: &str = "8";
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
     pub(crate) layers: Vec<Layer>,
+    /// Which of them packages made, by their places.
+    packages: Vec<usize>,
     pub(crate) id: Id,
     /// `SOURCE_DATE_EPOCH` of steps: the newest package so far.
     pub(crate) epoch: i64,
@@ -48,16 +52,26 @@ impl Stack {
         self.layers.iter().rev().map(|l| l.fs.clone()).collect()
     }
 
-    /// The packages that dpkg had in the finished root; the last step noted them.
-    pub(crate) fn packages(&self) -> Result<Vec<Installed>, Failure> {
+    /// What the last step found out and noted.
+    pub(crate) fn finished(&self) -> Result<Finished, Failure> {
         let facts = self
             .layers
             .last()
             .map_or(Value::Null, |l| l.info.facts.clone());
         serde_json::from_value(facts).map_err(|e| {
-            let message = "the last layer does not say which packages there are";
+            let message = "the last layer does not say what was found in the root";
             Failure::new(FailureKind::Internal, message).cause(e.to_string())
         })
+    }
+
+    /// Overlay directories of the layers that packages made, the top one first.
+    pub(crate) fn of_packages(&self) -> Vec<PathBuf> {
+        let layers = self
+            .packages
+            .iter()
+            .rev()
+            .filter_map(|at| self.layers.get(*at));
+        layers.map(|l| l.fs.clone()).collect()
     }
 }
 
@@ -89,60 +103,10 @@ pub(crate) struct Roots<'a> {
     pub(crate) tmp: Option<&'a PreFiles>,
     /// apt's sources, which the first script finds.
     pub(crate) sources: Option<&'a AptSources>,
+    /// Where the definition is, if a layer has files of it.
+    pub(crate) project: Option<&'a Project>,
     /// Is told what is below the packages of this layer before they are installed.
     pub(crate) ahead: Option<(&'a Ahead, &'a str)>,
-}
-
-/// What `%pre` left in `/tmp`, for the scripts that run outside of the root, as in an installer.
-pub(crate) struct PreFiles {
-    staging: Staging,
-    id: Id,
-}
-
-impl PreFiles {
-    /// Names the files by their content.
-    pub(crate) fn new(staging: Staging) -> Result<Self, Failure> {
-        let mut hasher = Hasher::new("pre.v1");
-        for (name, bytes) in files_below(&staging.fs()).map_err(|e| unreadable_pre(&e))? {
-            hasher = hasher.text("file", &name).bytes("content", &bytes);
-        }
-        let id = hasher.finish();
-        Ok(PreFiles { staging, id })
-    }
-
-    /// Their directory.
-    pub(crate) fn dir(&self) -> PathBuf {
-        self.staging.fs()
-    }
-}
-
-/// All regular files below a directory by their paths in it, sorted. Links are not followed: their target is noted.
-fn files_below(dir: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
-    let (mut found, mut pending) = (Vec::new(), vec![dir.to_owned()]);
-    while let Some(next) = pending.pop() {
-        for entry in std::fs::read_dir(&next)? {
-            let (path, kind) = entry.and_then(|e| Ok((e.path(), e.file_type()?)))?;
-            let name = path.strip_prefix(dir).unwrap_or(&path);
-            let name = name.to_string_lossy().into_owned();
-            if kind.is_dir() {
-                pending.push(path);
-                found.push((name, Vec::new()));
-            } else if kind.is_file() {
-                found.push((name, std::fs::read(&path)?));
-            } else if kind.is_symlink() {
-                let target = std::fs::read_link(&path)?;
-                found.push((name, target.to_string_lossy().into_owned().into_bytes()));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn unreadable_pre(error: &std::io::Error) -> Failure {
-    Failure::new(FailureKind::Step, "what %pre left in /tmp cannot be read")
-        .cause(crate::load::plain(error))
-        .hint("let the script make its files readable, and remove what it does not need")
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
@@ -312,17 +276,21 @@ impl Roots<'_> {
         changes: &[Change],
         tools: &Stack,
     ) -> Result<(), Failure> {
+        let files = LayerFiles::default();
         if !layer.pre_install.is_empty() {
-            self.scripts(stack, layer, &layer.pre_install, tools)?;
+            self.scripts(stack, layer, &layer.pre_install, tools, &files)?;
         }
         if !packages.is_empty() {
             self.packages(stack, layer, packages)?;
         }
+        // Units that commands enable and the skeleton of homes have to be there first, the owners of other files too.
+        self.files(stack, layer, &files, true)?;
         if !changes.is_empty() {
             self.commands(stack, layer, changes)?;
         }
+        self.files(stack, layer, &files, false)?;
         if !layer.scripts.is_empty() {
-            self.scripts(stack, layer, &layer.scripts, tools)?;
+            self.scripts(stack, layer, &layer.scripts, tools, &files)?;
         }
         Ok(())
     }
@@ -395,12 +363,51 @@ impl Roots<'_> {
         Ok(())
     }
 
+    /// Copies the project's files: root's, or those of others.
+    fn files(
+        &self,
+        stack: &mut Stack,
+        layer: &kiln_plan::Layer,
+        files: &LayerFiles,
+        roots: bool,
+    ) -> Result<(), Failure> {
+        let wanted = layer.files.iter().filter(|f| f.to.is_some());
+        let list: Vec<&ProjectFile> = wanted.filter(|f| f.is_roots() == roots).collect();
+        if list.is_empty() {
+            return Ok(());
+        }
+        let before = if roots { "" } else { "others' " };
+        let role = self.role(&format!("{before}files"), &layer.name);
+        let inputs = self.next("files", role).below(stack.id);
+        let inputs = list.iter().fold(inputs, |inputs, file| {
+            inputs.file(file.to.as_deref().unwrap_or_default(), file.id())
+        });
+        let id = inputs.id();
+        let work = Work {
+            inputs,
+            title: format!("copying {} of the project's files", list.len()),
+            layer: &layer.name,
+            unit: Unit::Files,
+            debs: &[],
+            against: Against::Seen,
+        };
+        let made = self.layer(&work, stack, |place, _, _| {
+            if let Some(source) = files.copy(self.store, self.project, layer)? {
+                kiln_rootfs::files::copy(place, &list, source)?;
+            }
+            Ok(Value::Null)
+        })?;
+        self.grow(stack, made, id, Vec::new());
+        Ok(())
+    }
+
     fn scripts(
         &self,
         stack: &mut Stack,
         layer: &kiln_plan::Layer,
         list: &[Located<Script>],
         tools: &Stack,
+        files: &LayerFiles,
     ) -> Result<(), Failure> {
         let before = match list.first().map(|script| script.item.kind) {
             Some(kiln_kickstart::ScriptKind::PreInstall) => "%pre-install ",
@@ -419,10 +426,13 @@ impl Roots<'_> {
         for script in list {
             inputs = inputs.script(script_id(&script.item));
         }
+        for file in &layer.files {
+            inputs = inputs.file(&file.from, file.id());
+        }
         if list.iter().any(|s| !s.item.chroot) {
             inputs = inputs.other("tools", tools.id, "the tools root");
             if let Some(tmp) = self.tmp {
-                inputs = inputs.other("tmp", tmp.id, "what %pre left in /tmp");
+                inputs = inputs.other("tmp", tmp.id(), "what %pre left in /tmp");
             }
         }
         // A script outside of the root sees two roots.
@@ -452,6 +462,9 @@ impl Roots<'_> {
             let context = ScriptContext {
                 tools: Some(overlay(tools.lower(), &scratch)),
                 tmp: self.tmp.map(|tmp| overlay(vec![tmp.dir()], &more)),
+                files: files
+                    .copy(self.store, self.project, layer)?
+                    .map(Path::to_owned),
                 ..self.script_context()
             };
             let run = || {
@@ -489,7 +502,8 @@ impl Roots<'_> {
             against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
-            Ok(json!(debian::finish(place, &finish)?))
+            let finished = debian::finish(place, &finish, stack.of_packages())?;
+            Ok(json!(finished))
         })?;
         self.grow(stack, made, id, Vec::new());
         Ok(())
@@ -550,12 +564,14 @@ impl Roots<'_> {
             resolv_conf,
             tools: None,
             tmp: None,
+            files: None,
         }
     }
 
     fn empty(&self, id: Id) -> Stack {
         Stack {
             layers: Vec::new(),
+            packages: Vec::new(),
             id,
             epoch: self.fixed_epoch.unwrap_or(0),
             installed: Vec::new(),
@@ -581,6 +597,9 @@ impl Roots<'_> {
     }
 
     fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
+        if !debs.is_empty() {
+            stack.packages.push(stack.layers.len());
+        }
         stack.installed.extend(debs);
         stack.layers.push(layer);
         stack.id = id;

@@ -120,6 +120,33 @@ pub(crate) struct Squashed {
     pub(crate) content_bytes: u64,
     /// Blocks written and blocks reused.
     pub(crate) blocks: u64,
+    /// What SquashFS cannot hold and the image lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) lost: Vec<Lost>,
+}
+
+/// An attribute of a file that the image lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lost {
+    /// The file's absolute path.
+    pub(crate) path: String,
+    /// The attribute's name.
+    pub(crate) attribute: String,
+}
+
+/// systemd-tmpfiles gives these their access control lists anew at every boot.
+const MADE_AT_BOOT: &str = "var/log/journal";
+
+/// What of a root SquashFS cannot hold.
+fn lost(tree: &Tree) -> Vec<Lost> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let skipped = tree.skipped().iter();
+    let counts = skipped.filter(|one| !one.path.starts_with(MADE_AT_BOOT.as_bytes()));
+    let named = counts.map(|one| Lost {
+        path: format!("/{}", text(&one.path)),
+        attribute: text(&one.attribute),
+    });
+    named.collect()
 }
 
 /// Writes the root at `place` to `disk` from byte `offset` on.
@@ -422,16 +449,9 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
     let (request, disk, layers, blocks) = unpack(&mut call)?;
     let mut tree = tree(&layers, request.epoch)?;
     label(&mut tree, &call)?;
-    for lost in tree.skipped() {
-        call.emit(json!(format!(
-            "{}: SquashFS has no room for the attribute {}",
-            String::from_utf8_lossy(&lost.path),
-            String::from_utf8_lossy(&lost.attribute)
-        )));
-    }
     let (result, outcome) = write_tree(&call, &request, &tree, disk, blocks)?;
     match result {
-        Ok(summary) => Ok(json!(Answer::written(&summary, outcome))),
+        Ok(summary) => Ok(json!(Answer::written(&summary, outcome, lost(&tree)))),
         Err(error) => match error.damaged_path() {
             Some(path) => Ok(json!(Answer::Damaged {
                 message: format!("/{error}"),
@@ -464,13 +484,14 @@ fn write_tree(
 }
 
 impl Answer {
-    fn written(summary: &Summary, outcome: Outcome) -> Self {
+    fn written(summary: &Summary, outcome: Outcome, lost: Vec<Lost>) -> Self {
         Answer::Written {
             squashed: Squashed {
                 bytes: summary.padded_bytes,
                 inodes: summary.inodes,
                 content_bytes: summary.content_bytes,
                 blocks: summary.blocks,
+                lost,
             },
             new: (summary.blocks + u64::from(summary.fragments))
                 .saturating_sub(summary.reused_blocks),

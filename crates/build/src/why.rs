@@ -45,6 +45,7 @@ struct Input {
 enum Kind {
     Package,
     Command,
+    File,
     Script,
     /// One of its kind; the name is a sentence's subject.
     Single,
@@ -112,6 +113,13 @@ impl Inputs {
         let digest = Hasher::new("change").json("change", &value).finish();
         let number = self.count(Kind::Command, name);
         self.add(Kind::Command, &numbered(name, number), cut(&digest.short()));
+        self
+    }
+
+    /// A file of the project.
+    pub(crate) fn file(mut self, name: &str, id: Id) -> Self {
+        self.hasher = self.hasher.id("file", id);
+        self.add(Kind::File, name, cut(&id.short()));
         self
     }
 
@@ -201,7 +209,13 @@ fn of_kind(note: &Note, kind: Kind) -> Table<'_> {
 /// One sentence without an end.
 fn difference(stored: &Note, wanted: &Note) -> String {
     let mut said = Vec::new();
-    for kind in [Kind::Single, Kind::Package, Kind::Command, Kind::Script] {
+    for kind in [
+        Kind::Single,
+        Kind::Package,
+        Kind::Command,
+        Kind::File,
+        Kind::Script,
+    ] {
         let (old, new) = (of_kind(stored, kind), of_kind(wanted, kind));
         let with_versions = kind == Kind::Package;
         let one_sided = |a: &Table<'_>, b: &Table<'_>| -> Vec<String> {

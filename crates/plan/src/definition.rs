@@ -23,6 +23,9 @@ pub struct Definition {
     /// Repositories beside those of the kickstart files.
     #[serde(default, rename = "repository")]
     pub repositories: Vec<RepositoryDefinition>,
+    /// Files of the project that go into the root.
+    #[serde(default)]
+    pub files: Vec<FilesDefinition>,
     /// What Kiln adds by itself.
     #[serde(default)]
     pub system: SystemDefinition,
@@ -50,6 +53,23 @@ pub struct RepositoryDefinition {
     /// Whether an expired `Valid-Until` is an error.
     #[serde(default = "yes")]
     pub check_valid_until: bool,
+}
+
+/// `[[files]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FilesDefinition {
+    /// A file or a directory of the project, relative to the definition.
+    pub from: String,
+    /// Its absolute place in the root; ends in `/` where the name stays. Only scripts see it unless said.
+    pub to: Option<String>,
+    /// The layer that gets it; the last one unless said.
+    pub layer: Option<String>,
+    /// `USER` or `USER:GROUP`, names of the root or numbers; `root:root` unless said.
+    pub owner: Option<String>,
+    /// Permission bits of files in octal, `0644` or, for programs, `0755` unless said. A directory can be entered by those
+    /// who can read in it.
+    pub mode: Option<String>,
 }
 
 /// `[system]`: overrides for what Kiln adds by itself.

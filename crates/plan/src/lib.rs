@@ -10,8 +10,8 @@ mod lower;
 mod model;
 mod problem;
 
-pub use definition::{Definition, ProfileDefinition, RepositoryDefinition};
+pub use definition::{Definition, FilesDefinition, ProfileDefinition, RepositoryDefinition};
 pub use hash::{Hasher, Id};
-pub use lower::{Files, Input, Lowered, include_path, lower, lower_text};
+pub use lower::{Files, Found, Input, Lowered, What, include_path, lower, lower_text};
 pub use model::*;
 pub use problem::Problem;

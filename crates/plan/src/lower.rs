@@ -4,6 +4,7 @@ mod addons;
 mod debian;
 mod disk;
 mod distribution;
+mod files;
 mod profile;
 mod repositories;
 
@@ -14,6 +15,7 @@ use kiln_kickstart::{
     Severity, Span, Version,
 };
 
+pub use files::{Found, What};
 use repositories::URL;
 
 use crate::definition::{Definition, SystemDefinition};
@@ -34,6 +36,16 @@ pub trait Files {
     /// It cannot be had.
     fn include(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), LoadError> {
         self.read(path, from).map_err(LoadError::not_found)
+    }
+
+    /// What lies at a path of the project's directory, and all below it, sorted by path; `None` if there is nothing. No link
+    /// is followed out of the project.
+    ///
+    /// # Errors
+    /// A sentence for people: it cannot be read, or is of a kind that cannot be copied.
+    fn tree(&self, path: &str) -> Result<Option<Vec<Found>>, String> {
+        let _ = path;
+        Ok(None)
     }
 }
 
@@ -147,7 +159,8 @@ impl Lowering<'_> {
             Some(said) => Some(self.target(&said, definition)?),
             None => None,
         };
-        let layers = self.layers(definition);
+        let mut layers = self.layers(definition);
+        self.project_files(definition, &mut layers);
         let target = match target {
             Some(target) => target,
             None => self.inferred(definition, &layers)?,
@@ -514,6 +527,7 @@ fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System 
                 why: why.to_owned(),
             })
             .collect(),
+        kernel: definition.kernel.clone(),
     }
 }
 

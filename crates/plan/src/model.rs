@@ -1,8 +1,9 @@
 //! The plan: everything decided, nothing of the host in it.
 
 use kiln_kickstart::{Certificate, Command, PackageRef, Script, Value};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::lower::What;
 use crate::{Hasher, Id};
 
 /// What will be built.
@@ -148,6 +149,9 @@ pub struct System {
     /// Packages that images of other releases get, but this release does not have, each with the reason why it can do without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Added>,
+    /// `[system] kernel`, if it was said: the package whose kernel boots where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
 }
 
 /// A package that Kiln adds.
@@ -174,6 +178,9 @@ pub struct Layer {
     /// Certificates in source order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<Located<Certificate>>,
+    /// Files of the project, parents before what is in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ProjectFile>,
     /// `%pre-install` scripts in source order: they run before the layer's packages are installed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pre_install: Vec<Located<Script>>,
@@ -190,6 +197,7 @@ impl Layer {
             package_options: PackageOptions::default(),
             commands: Vec::new(),
             certificates: Vec::new(),
+            files: Vec::new(),
             pre_install: Vec::new(),
             scripts: Vec::new(),
         }
@@ -213,6 +221,47 @@ impl Layer {
                 )
                 .text("pem", &certificate.body)
             })
+            .finish()
+    }
+}
+
+/// A file of the project that a layer gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectFile {
+    /// Its path in the project's directory, under which scripts see it.
+    pub from: String,
+    /// Its absolute place in the root; `None`: only scripts see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// What it is, with its content.
+    pub what: What,
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group, names of the root or numbers.
+    pub owner: (String, String),
+    /// Where it was said.
+    pub origin: String,
+}
+
+impl ProjectFile {
+    /// Whether it belongs to root, who is there before any account is made.
+    pub fn is_roots(&self) -> bool {
+        let root = |name: &String| name == "root" || name == "0";
+        root(&self.owner.0) && root(&self.owner.1)
+    }
+
+    /// All that decides what it is in the root and what scripts see of it.
+    pub fn id(&self) -> Id {
+        let ProjectFile {
+            from,
+            to,
+            what,
+            mode,
+            owner,
+            origin: _,
+        } = self;
+        Hasher::new("file.v1")
+            .json("file", &(from, to, what, mode, owner))
             .finish()
     }
 }
@@ -437,10 +486,16 @@ impl Plan {
             .json("compression", &self.compression)
             .json("formats", &self.formats)
             .id("request", self.request_id());
+        if let Some(kernel) = &self.system.kernel {
+            hasher = hasher.text("kernel", kernel);
+        }
         for layer in &self.layers {
             hasher = hasher
                 .text("layer", &layer.name)
                 .id("commands", layer.command_id());
+            for file in &layer.files {
+                hasher = hasher.id("file", file.id());
+            }
             for script in layer.pre_install.iter().chain(&layer.scripts) {
                 hasher = hasher.id("script", script_id(&script.item));
             }

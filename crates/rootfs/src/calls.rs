@@ -18,6 +18,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (WRITE_FILE, write_file),
     (EXPORT, export),
     (EXPORT_SPARSE, export_sparse),
+    (crate::files::COPY, crate::files::copy_call),
     (crate::archive::PACK, crate::archive::pack_call),
     (crate::archive::UNPACK, crate::archive::unpack_call),
     (crate::looks::STATES, crate::looks::states_call),

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod configure;
 pub mod debian;
 mod error;
+pub mod files;
 pub mod looks;
 pub mod offline;
 pub mod private;

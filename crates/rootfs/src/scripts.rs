@@ -1,6 +1,6 @@
 //! `%post` and the other script sections.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_kickstart::Script;
 use kiln_plan::Located;
@@ -29,6 +29,8 @@ pub struct ScriptContext {
     pub tools: Option<Root>,
     /// What `%pre` left in `/tmp`, with room for what scripts outside of the root add.
     pub tmp: Option<Root>,
+    /// A directory of the host with the layer's files of the project, which scripts see at [`crate::files::FILES`].
+    pub files: Option<PathBuf>,
 }
 
 /// Runs a script. A script that fails is a warning, or with `--erroronfail` an error, as in the installer.
@@ -128,6 +130,7 @@ fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
         mode,
     };
     let mut mounts = vec![file(SCRIPT, script.item.body.as_bytes(), 0o700)];
+    mounts.extend(context.files.as_deref().map(crate::files::mount));
     if context.network {
         mounts.push(file("/etc/resolv.conf", &context.resolv_conf, 0o644));
     }

@@ -395,6 +395,19 @@ impl Staging {
         self.dir.join("work")
     }
 
+    /// A new directory beside the layer's, of the caller, that ids of the sandbox can read. It stays with the layer if that is
+    /// committed.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        make_dir(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io(format!("opening up {}", path.display()), &e))?;
+        Ok(path)
+    }
+
     /// Puts a file beside the layer's directory.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! Which host ids the ids 0..65535 of a sandbox are.
+//! Which host ids the ids of a sandbox are: 0 to 65,535 at least, and as many more as there are.
 //!
-//! | who runs Kiln | container 0 | container 1..65535 | written by |
+//! | who runs Kiln | container 0 | container 1, 2, … | written by |
 //! |---|---|---|---|
 //! | root | the first id of root's range in `/etc/subuid`, else of [`SHIFTED_BASE`] | the ids after it | Kiln |
-//! | root of a container that lacks that range | 0 | 1..65535, as far as they exist there | Kiln |
+//! | root of a container that lacks that range | 0 | the same ids, as far as they exist there | Kiln |
 //! | an ordinary user | the user | the user's ranges in `/etc/subuid` and `/etc/subgid` | `newuidmap`, `newgidmap` |
 
 use std::fs;
@@ -20,8 +20,10 @@ use crate::sys;
 /// systemd hands to containers (up to 0x6fffffff), below its range for foreign images (0x7ffe0000), and positive
 /// as a signed number.
 pub const SHIFTED_BASE: u32 = 0x7000_0000;
-/// How many ids a sandbox has.
+/// How many ids a sandbox has at least.
 pub const ID_COUNT: u32 = 65536;
+/// How many ids from [`SHIFTED_BASE`] on belong to nobody else.
+const SHIFTED_COUNT: u32 = 0x7ffe_0000 - SHIFTED_BASE;
 
 const SUBUID: &str = "/etc/subuid";
 const SUBGID: &str = "/etc/subgid";
@@ -112,6 +114,11 @@ impl IdMap {
         translate(&self.groups, inside)
     }
 
+    /// How many ids there are, for users and for groups: a file's owner can have the numbers below.
+    pub fn count(&self) -> u32 {
+        contiguous(&self.users).min(contiguous(&self.groups))
+    }
+
     /// The user extents.
     pub fn users(&self) -> &[Extent] {
         &self.users
@@ -144,6 +151,15 @@ fn may_map_directly() -> bool {
     })
 }
 
+/// How many ids from 0 on are mapped without a gap.
+fn contiguous(extents: &[Extent]) -> u32 {
+    let mut next = 0;
+    while let Some(extent) = extents.iter().find(|e| e.inside == next && e.count > 0) {
+        next = next.saturating_add(extent.count);
+    }
+    next
+}
+
 fn translate(extents: &[Extent], inside: u32) -> Option<u32> {
     let extent = extents.iter().find(|extent| {
         inside
@@ -158,16 +174,21 @@ fn direct_extents(table: &str, own_map: &str) -> Result<Vec<Extent>> {
     let configured = ranges(table, 0, Some("root"))
         .into_iter()
         .find(|range| range.1 >= ID_COUNT);
-    let base = configured.map_or(SHIFTED_BASE, |range| range.0);
-    if covers(&own, base, ID_COUNT) {
+    let (base, most) = configured.unwrap_or((SHIFTED_BASE, SHIFTED_COUNT));
+    let count = [most, ID_COUNT]
+        .into_iter()
+        .find(|count| covers(&own, base, *count));
+    if let Some(count) = count {
         return Ok(vec![Extent {
             inside: 0,
             outside: base,
-            count: ID_COUNT,
+            count,
         }]);
     }
     let identity = identity_of(&own);
-    let total: u32 = identity.iter().map(|extent| extent.count).sum();
+    let total = identity
+        .iter()
+        .fold(0u32, |sum, extent| sum.saturating_add(extent.count));
     if translate(&identity, 0).is_none() || total < ID_COUNT - 1 {
         return Err(Error::environment(format!(
             "this container has only {total} ids of its own, a build needs 65536 (see {own_map})"
@@ -177,14 +198,13 @@ fn direct_extents(table: &str, own_map: &str) -> Result<Vec<Extent>> {
     Ok(identity)
 }
 
-/// The ids of this user namespace below 65536, mapped to themselves.
+/// The ids of this user namespace, mapped to themselves.
 fn identity_of(own: &[Extent]) -> Vec<Extent> {
     own.iter()
-        .filter(|extent| extent.inside < ID_COUNT)
         .map(|extent| Extent {
             inside: extent.inside,
             outside: extent.inside,
-            count: extent.count.min(ID_COUNT - extent.inside),
+            count: extent.count,
         })
         .collect()
 }
@@ -198,7 +218,7 @@ fn ordinary_extents(table: &str, uid: u32, own: u32) -> Result<Vec<Extent>> {
     }];
     let mut next = 1;
     for (start, length) in ranges(table, uid, name.as_deref()) {
-        let count = length.min(ID_COUNT - next);
+        let count = length.min(u32::MAX - next);
         if count > 0 {
             extents.push(Extent {
                 inside: next,
@@ -372,12 +392,28 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_cut_at_65536_ids() {
+    fn all_ids_of_a_container_are_used() {
         let own = parse_map("         0       1000          1\n         1     100000     131072\n");
         let identity = identity_of(&own);
-        assert_eq!(translate(&identity, 65535), Some(65535));
-        assert_eq!(translate(&identity, 65536), None);
+        assert_eq!(translate(&identity, 70_000), Some(70_000));
+        assert_eq!(translate(&identity, 131_073), None);
+        assert_eq!(contiguous(&identity), 131_073);
         assert!(!covers(&own, SHIFTED_BASE, ID_COUNT));
-        assert!(covers(&parse_map("0 0 4294967295"), SHIFTED_BASE, ID_COUNT));
+        assert!(covers(
+            &parse_map("0 0 4294967295"),
+            SHIFTED_BASE,
+            SHIFTED_COUNT
+        ));
+    }
+
+    #[test]
+    fn ids_count_up_to_the_first_gap() {
+        let extent = |inside, count| Extent {
+            inside,
+            outside: 7,
+            count,
+        };
+        assert_eq!(contiguous(&[extent(1, 65536), extent(0, 1)]), 65537);
+        assert_eq!(contiguous(&[extent(0, 1), extent(2, 9)]), 1);
     }
 }

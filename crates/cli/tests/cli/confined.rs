@@ -230,3 +230,31 @@ fn what_lies_in_the_directory_is_read() {
     let ran = sandbox.kiln(&[&["plan", "elsewhere/named.ks"], &TARGET[..]].concat());
     assert_eq!(ran.code, 0, "{}", ran.whole());
 }
+
+/// `[[files]]` and `files/LAYER/` copy what is in the project, and nothing that a link leads to.
+#[test]
+fn no_file_of_a_project_is_one_of_the_machine() {
+    let sandbox = site();
+    sandbox.write("project/a.ks", "rootpw --lock\n");
+    for name in names(&sandbox) {
+        if name == "link.ks" || name == "magic.ks" {
+            // Links themselves are copied as what they are.
+            continue;
+        }
+        let text = format!("layers = [\"a.ks\"]\n[[files]]\nfrom = {name:?}\nto = \"/srv/x\"\n");
+        sandbox.write("project/kiln.toml", &text);
+        let ran = sandbox.kiln(&["plan", "project", TARGET[0], TARGET[1]]);
+        assert_eq!(ran.code, 1, "{name}\n{}", ran.whole());
+        assert!(!ran.whole().contains(CANARY), "{name}\n{}", ran.whole());
+        assert!(
+            ran.whole().contains("[[files]] from ="),
+            "{name}\n{}",
+            ran.whole()
+        );
+    }
+    fs::create_dir_all(sandbox.path().join("project/files")).expect("a directory");
+    symlink("../../elsewhere", sandbox.path().join("project/files/a")).expect("a link");
+    sandbox.write("project/kiln.toml", "layers = [\"a.ks\"]\n");
+    let ran = sandbox.kiln(&["plan", "project", TARGET[0], TARGET[1]]);
+    assert!(!ran.whole().contains("secret"), "{}", ran.whole());
+}

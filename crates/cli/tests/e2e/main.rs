@@ -16,6 +16,7 @@ mod harness;
 mod judges;
 mod kill;
 mod offline_tools;
+mod project;
 mod random;
 mod releases;
 mod residue;

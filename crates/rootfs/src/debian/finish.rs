@@ -1,17 +1,19 @@
 //! The last changes to a root before it becomes an image.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::{Call, CallError, Mount, Root};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::kernels::{self, Kernels};
+use super::secrets::{self, Secrets};
 use super::sources::{AptSources, Installed, installed, write};
 use crate::calls::{io_error, payload};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
 
 /// What the last step is told.
@@ -23,6 +25,19 @@ pub struct Finish {
     pub sources: Option<AptSources>,
     /// The host name, where no kickstart command set one.
     pub hostname: String,
+    /// The package whose kernel boots, if the definition names one.
+    pub kernel: Option<String>,
+}
+
+/// What the last step found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Packages that the root has in the end.
+    pub packages: Vec<Installed>,
+    /// Keys and ids that every machine must have of its own.
+    pub secrets: Secrets,
+    /// Kernels, where there are several.
+    pub kernels: Kernels,
 }
 
 /// How `/home` is mounted.
@@ -72,15 +87,25 @@ const LOGS: &[&str] = &[
 /// Directories that are left, but emptied.
 const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives", "/var/tmp"];
 
-/// Makes the last changes, and reads which packages the root has in the end.
+/// Where the last step sees what packages made of the root, without what scripts, files and commands did.
+const OF_PACKAGES: &str = "/run/kiln/packages";
+
+/// Makes the last changes, and reads what the root has in the end. `packages` are the layers below that packages made, the top one first.
 ///
 /// # Errors
 /// The root cannot be changed.
-pub fn finish(place: &Place<'_>, finish: &Finish) -> Result<Vec<Installed>> {
-    let (value, _) = place.call(super::FINISH, json!(finish), Extras::default(), &mut |_| {})?;
+pub fn finish(place: &Place<'_>, finish: &Finish, packages: Vec<PathBuf>) -> Result<Finished> {
+    let extras = Extras {
+        mounts: vec![Mount::Tree {
+            target: OF_PACKAGES.to_owned(),
+            tree: Root::Layers { lower: packages },
+        }],
+        ..Extras::default()
+    };
+    let payload = json!(finish);
+    let (value, _) = place.call(super::FINISH, payload, extras, &mut |_| {})?;
     serde_json::from_value(value).map_err(|e| {
-        let message = "dpkg's list of packages gave no usable answer";
-        Error::new(crate::ErrorKind::Internal, message).cause(e.to_string())
+        Error::new(ErrorKind::Internal, "the last step gave an unknown answer").cause(e.to_string())
     })
 }
 
@@ -99,7 +124,9 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
         absent(fs::remove_file(cache)).map_err(|e| io_error(format!("removing {cache}"), &e))?;
     }
     identity(&finish).map_err(|e| io_error("setting the machine's identity", &e))?;
-    ssh_host_keys().map_err(|e| io_error("removing the SSH host keys", &e))?;
+    let mut secrets = secrets::remove(Path::new("/"), Path::new(OF_PACKAGES))
+        .map_err(|e| io_error("removing keys that every stick would share", &e))?;
+    ssh_host_keys(&mut secrets).map_err(|e| io_error("removing the SSH host keys", &e))?;
     if let Some(sources) = &finish.sources {
         write(Path::new("/"), sources).map_err(|e| io_error("writing apt's sources", &e))?;
     }
@@ -112,9 +139,14 @@ pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
             &e,
         )
     })?;
-    let installed =
+    let kernels = kernels::choose(Path::new("/"), finish.kernel.as_deref())?;
+    let packages =
         installed(Path::new("/")).map_err(|e| io_error("reading dpkg's database", &e))?;
-    Ok(json!(installed))
+    Ok(json!(Finished {
+        packages,
+        secrets,
+        kernels
+    }))
 }
 
 /// An empty machine-id: systemd makes one for each boot and does not take the boot for a first one.
@@ -137,19 +169,44 @@ fn identity(finish: &Finish) -> io::Result<()> {
     Ok(())
 }
 
-/// Host keys made during the installation would be the same on every stick, and known to all who have one. They
-/// are removed and made at boot instead.
-fn ssh_host_keys() -> io::Result<()> {
+/// Host keys that the package made would be the same on every stick, and known to all who have one. They are removed and
+/// made at boot instead, unless the definition brought some.
+fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
     if !Path::new("/usr/sbin/sshd").exists() {
         return Ok(());
     }
+    let place = secrets::Place {
+        root: Path::new("/"),
+        packages: Path::new(OF_PACKAGES),
+    };
+    let (mut own, mut made) = (Vec::new(), Vec::new());
     for entry in fs::read_dir("/etc/ssh")? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub")) {
-            fs::remove_file(entry.path())?;
+        let path = entry?.path().to_string_lossy().into_owned();
+        let is_key = path.ends_with("_key") || path.ends_with("_key.pub");
+        if path.starts_with("/etc/ssh/ssh_host_") && is_key {
+            match place.is_of_packages(&path)? {
+                true => made.push(path),
+                false => own.push(path),
+            }
         }
+    }
+    for path in &made {
+        fs::remove_file(path)?;
+    }
+    let has_own = own.iter().any(|path| path.ends_with("_key"));
+    let (fate, gone) = match has_own {
+        true => (&mut secrets.removed, made),
+        false => (&mut secrets.remade, made),
+    };
+    fate.extend(gone);
+    secrets.kept.retain(|path| !own.contains(path));
+    secrets.kept.extend(own);
+    secrets.shared.retain(|path| Path::new(path).exists());
+    for list in [&mut secrets.remade, &mut secrets.removed, &mut secrets.kept] {
+        list.sort();
+    }
+    if has_own {
+        return Ok(());
     }
     let dir = "/etc/systemd/system/ssh.service.d";
     fs::create_dir_all(dir)?;
@@ -272,7 +329,7 @@ fn console_cache() -> io::Result<()> {
 fn live_link() -> io::Result<()> {
     fs::create_dir_all("/live")?;
     match symlink("..", "/live/filesystem.dir") {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
 }
@@ -331,7 +388,14 @@ mount -t squashfs -o ro "$device" "$medium"
 
 fn absent(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }

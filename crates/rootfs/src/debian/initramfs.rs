@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use kiln_sandbox::{Call, CallError, Looks, Noted, Watch};
 use serde_json::{Value, json};
 
+use super::kernels::CHOICE;
 use crate::calls::{EXPORT, io_error, payload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
@@ -31,7 +32,7 @@ pub struct Initramfs {
     pub looks: Option<Looks>,
 }
 
-/// Generates the initramfs of the newest kernel in the root and leaves it and the kernel in `place`, for [`export`].
+/// Generates the initramfs of the root's kernel (the last step's choice, or the newest) and leaves it and the kernel in `place`, for [`export`].
 /// `place` is over the finished root with a staging directory of its own. `level` is the compressor's where the root's configuration
 /// (initramfs.conf(5)) names none. What the generator looks at can be seen in `noted` while it runs.
 ///
@@ -86,6 +87,8 @@ fn environment(level: Option<u32>) -> Vec<(String, String)> {
 fn with_kernel(mut looks: Looks, kernel: String) -> Looks {
     looks.paths.entry("/boot".to_owned()).or_default().names = true;
     looks.paths.entry(kernel).or_default().content = true;
+    let choice = looks.paths.entry(CHOICE.to_owned()).or_default();
+    choice.content = true;
     looks
 }
 
@@ -118,9 +121,9 @@ pub fn export(place: &Place<'_>, layer: PathBuf, kernel: OwnedFd, initrd: OwnedF
     place.call(EXPORT, paths, extras, &mut |_| {}).map(|_| ())
 }
 
-/// The newest kernel's version, as dpkg orders versions.
+/// The version of the kernel that the last step chose, or of the newest, as dpkg orders versions.
 fn kernel_version(place: &Place<'_>) -> Result<String> {
-    let script = "for k in /boot/vmlinuz-*; do [ -f \"$k\" ] && echo \"${k#/boot/vmlinuz-}\"; done";
+    let script = "[ ! -s /usr/lib/kiln/kernel ] || exec cat /usr/lib/kiln/kernel; for k in /boot/vmlinuz-*; do [ -f \"$k\" ] && echo \"${k#/boot/vmlinuz-}\"; done";
     let lines = place.lines(&["sh", "-c", script])?;
     lines.into_iter().reduce(newer).ok_or_else(|| {
         Error::new(ErrorKind::Definition, "there is no kernel in the root: /boot has no vmlinuz-*")

@@ -1,7 +1,7 @@
 //! What becomes of every line of a layer: the rows of the plan's table, and the same as JSON.
 
 use kiln_kickstart::{PackageRef, Script, ScriptKind};
-use kiln_plan::{Layer, Located, Request, Target};
+use kiln_plan::{Layer, Located, Request, Target, What};
 use kiln_rootfs::configure::{self, Family, Notice, entry};
 use serde::Serialize;
 
@@ -48,6 +48,7 @@ impl Line {
 pub(super) fn of_layer(layer: &Layer, lowered: &configure::Lowered, target: &Target) -> LayerLines {
     let mut lines: Vec<Line> = layer.pre_install.iter().map(script).collect();
     lines.extend(packages(layer));
+    lines.extend(files(layer));
     lines.extend(commands(layer, lowered, target));
     lines.extend(certificates(layer, lowered));
     lines.extend(layer.scripts.iter().map(script));
@@ -131,6 +132,37 @@ fn packages(layer: &Layer) -> Vec<Line> {
     let row = |(file, first, last, mut row): (String, u32, u32, Line)| {
         if first != last {
             row.origin = format!("{file}:{first}-{last}");
+        }
+        row
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Files of the project that one place brought are one row.
+fn files(layer: &Layer) -> Vec<Line> {
+    const SHOWN: usize = 5;
+    let mut rows: Vec<(Line, usize)> = Vec::new();
+    for file in &layer.files {
+        if file.what == What::Directory {
+            continue;
+        }
+        if rows.last().is_none_or(|(row, _)| row.origin != file.origin) {
+            rows.push((Line::new(&file.origin, "files", "executed"), 0));
+        }
+        let Some((row, count)) = rows.last_mut() else {
+            continue;
+        };
+        *count += 1;
+        if *count <= SHOWN {
+            row.actions.push(match &file.to {
+                Some(to) => format!("copy {} to {to}", file.from),
+                None => format!("show {} to scripts", file.from),
+            });
+        }
+    }
+    let row = |(mut row, count): (Line, usize)| {
+        if count > SHOWN {
+            row.actions.push(format!("and {} more", count - SHOWN));
         }
         row
     };

@@ -78,6 +78,11 @@ fn needs_bad_names(name: &str) -> bool {
 
 impl Executor<'_> {
     pub(super) fn group(&mut self, name: &str, gid: Option<u32>) -> Result {
+        self.group_of(name, gid, false)
+    }
+
+    /// Makes a group. One that nobody asked for by itself is a system group: others would take the first account's number.
+    fn group_of(&mut self, name: &str, gid: Option<u32>, system: bool) -> Result {
         if let Some(found) = find_group(name)? {
             return match gid {
                 Some(gid) if gid != found => Err(Fault::definition(format!(
@@ -91,6 +96,7 @@ impl Executor<'_> {
             };
         }
         let mut argv = words(["groupadd"]);
+        argv.extend((system && gid.is_none()).then(|| "--system".to_owned()));
         if let Some(gid) = gid {
             if let Some(other) = is_gid_taken(gid)? {
                 return Err(Fault::definition(format!(
@@ -110,7 +116,7 @@ impl Executor<'_> {
             if find_group(group)?.is_none() {
                 self.say(format!("group {group} does not exist yet and is made"));
             }
-            self.group(group, *gid)?;
+            self.group_of(group, *gid, true)?;
         }
         let exists = find_user(&account.name)?.is_some();
         let mut argv = if exists {
@@ -134,6 +140,9 @@ impl Executor<'_> {
             argv.extend(words(["--groups", &names.join(",")]));
             argv.extend(exists.then(|| "--append".to_owned()));
         }
+        // The log of last logins has a place for every number below.
+        let far = account.uid.is_some_and(|uid| uid >= 65536);
+        argv.extend((far && !exists).then(|| "--no-log-init".to_owned()));
         self.home_and_shell(account, exists, &mut argv)?;
         if !exists && needs_bad_names(&account.name) {
             argv.push("--badname".to_owned());
