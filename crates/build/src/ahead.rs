@@ -152,8 +152,9 @@ impl Ahead {
         terms: Terms,
     ) -> Result<Over, Failure> {
         let lower = stack.lower();
+        let sandbox = session.step_sandbox();
         let place = Place::over(
-            &session.sandbox,
+            &sandbox,
             lower.clone(),
             staging,
             terms.epoch,

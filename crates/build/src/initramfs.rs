@@ -337,7 +337,8 @@ impl Session<'_> {
         let results = self.results(over.terms);
         let staging = self.store.stage()?;
         let (lower, epoch) = (over.lower.clone(), over.terms.epoch);
-        let place = Place::over(&self.sandbox, lower, &staging, epoch, reporter, cancel);
+        let sandbox = self.step_sandbox();
+        let place = Place::over(&sandbox, lower, &staging, epoch, reporter, cancel);
         let made = initramfs(&place, over.terms.level, noted)?;
         export(
             &place,

@@ -17,6 +17,7 @@ mod guard;
 mod image;
 mod initramfs;
 mod known;
+mod limits;
 mod load;
 mod neutral;
 mod output;

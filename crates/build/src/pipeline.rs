@@ -10,7 +10,7 @@ use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, P
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, Finished, package_error};
 use kiln_rootfs::{Store, configure, private};
-use kiln_sandbox::Sandbox;
+use kiln_sandbox::{Limits, Sandbox};
 
 use crate::ahead::{Ahead, Closing};
 use crate::artifacts::Made;
@@ -133,7 +133,7 @@ fn run(
         let hint = "take away the right to write there, or choose another with -o DIR";
         steps.warn(message, None, Some(hint.to_owned()));
     }
-    let session = Session::open(request, steps, cancel)?;
+    let session = Session::open(request, &opened.1, steps, cancel)?;
     let resolved = session.opened(opened, |source, first| session.resolve(source, first))?;
     steps
         .space
@@ -185,7 +185,7 @@ fn resolve_afresh(
     steps: &Steps<'_>,
     cancel: &Cancel,
 ) -> Result<Lock, Failure> {
-    let session = Session::open(request, steps, cancel)?;
+    let session = Session::open(request, &opened.1, steps, cancel)?;
     let (lock, world) = session.opened(opened, |source, first| {
         let Prepared {
             plan,
@@ -322,6 +322,8 @@ pub(crate) struct Session<'a> {
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) sandbox: Arc<Sandbox>,
+    /// What a step may take.
+    pub(crate) limits: Limits,
     pub(crate) store: Store,
     pub(crate) downloads: DownloadStore,
     pub(crate) metadata: PathBuf,
@@ -340,6 +342,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     fn open(
         request: &'a BuildRequest,
+        first: &Lowered,
         steps: &'a Steps<'a>,
         cancel: &'a Cancel,
     ) -> Result<Self, Failure> {
@@ -369,6 +372,7 @@ impl<'a> Session<'a> {
             steps,
             cancel,
             sandbox,
+            limits: crate::limits::of_step(first),
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
                 .map_err(package_error)?,
@@ -456,6 +460,11 @@ impl<'a> Session<'a> {
         self.recorder.get().map_or(0, Recorder::finish)
     }
 
+    /// Runs what a step runs, from now on.
+    pub(crate) fn step_sandbox(&self) -> Sandbox {
+        self.sandbox.limited(self.limits.clone())
+    }
+
     pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             fetcher: &self.fetcher,
@@ -471,6 +480,7 @@ impl<'a> Session<'a> {
         Roots {
             store: &self.store,
             sandbox: &self.sandbox,
+            limits: &self.limits,
             steps: self.steps,
             cancel: &self.cancel.run,
             downloads: &self.downloads,

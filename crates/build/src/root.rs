@@ -13,7 +13,7 @@ use kiln_rootfs::debian::{
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
 use kiln_rootfs::{Place, Store, changes, offline};
-use kiln_sandbox::{CancelToken, Root, Sandbox};
+use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde_json::{Value, json};
 
 use crate::ahead::Ahead;
@@ -79,6 +79,8 @@ impl Stack {
 pub(crate) struct Roots<'a> {
     pub(crate) store: &'a Store,
     pub(crate) sandbox: &'a Arc<Sandbox>,
+    /// What a step may take.
+    pub(crate) limits: &'a Limits,
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) cancel: &'a CancelToken,
     pub(crate) downloads: &'a DownloadStore,
@@ -526,8 +528,9 @@ impl Roots<'_> {
         self.steps.step(&title, None, Unit::Files, |step| {
             let shared = self.store.stage()?;
             let (scratch, changes) = (self.store.stage()?, self.store.stage()?);
+            let sandbox = self.sandbox.limited(self.limits.clone());
             let place = Place::over(
-                self.sandbox,
+                &sandbox,
                 tools.lower(),
                 &scratch,
                 tools.epoch,
@@ -672,7 +675,8 @@ impl Roots<'_> {
         let why = work.inputs.why_not_reused(self.store);
         let made = self.steps.step_because(why, &work.title, name, work.unit, |step| {
             let staging = self.store.stage()?;
-            let place = Place::over(self.sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
+            let sandbox = self.sandbox.limited(self.limits.clone());
+            let place = Place::over(&sandbox, stack.lower(), &staging, stack.epoch, step, self.cancel);
             let made = self.guarded(work.against, stack, &place, |place| make(place, step, &staging));
             let made = made.and_then(|facts| step.had_room().map(|()| facts));
             match made.map_err(|failure| step.explain(failure)) {

@@ -29,6 +29,10 @@ const IN_ARTIFACT: f64 = 1.1;
 /// What fills the boot partition.
 const IN_ARTIFACT_ANYWAY: u64 = 150 << 20;
 
+/// What a program fills where no disk is full.
+const IN_MEMORY: &str = "no disk of the build is full, but /tmp, /run and /dev/shm are in memory: `tmp-mib`, `run-mib` and `shm-mib` \
+                         below `[limits]` in kiln.toml make them larger";
+
 /// Which of a build's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disk {
@@ -112,7 +116,13 @@ impl Space {
             (Some(named), _) => named,
             (None, Some(seen)) => seen,
             (None, None) if complains(&own) => Disk::Cache,
-            (None, None) => return failure,
+            (None, None) => {
+                let mut failure = failure;
+                if !failure.hints.iter().any(|hint| hint == IN_MEMORY) {
+                    failure.hints.push(IN_MEMORY.to_owned());
+                }
+                return failure;
+            }
         };
         self.blame(disk, failure)
     }

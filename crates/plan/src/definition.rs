@@ -32,6 +32,9 @@ pub struct Definition {
     /// The disk.
     #[serde(default)]
     pub disk: DiskDefinition,
+    /// What a step may take.
+    #[serde(default)]
+    pub limits: LimitsDefinition,
     /// Named settings for `--profile`.
     #[serde(default, rename = "profile")]
     pub profiles: BTreeMap<String, ProfileDefinition>,
@@ -97,6 +100,24 @@ pub struct SystemDefinition {
 pub struct DiskDefinition {
     /// `gpt`.
     pub layout: Option<String>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LimitsDefinition {
+    /// Minutes that a step may take.
+    pub step_minutes: Option<u32>,
+    /// Processes and threads at once.
+    pub processes: Option<u64>,
+    /// MiB of memory of all processes of a step together, with what they put into `/tmp`, `/run` and `/dev/shm`.
+    pub memory_mib: Option<u64>,
+    /// MiB that `/tmp` can hold.
+    pub tmp_mib: Option<u64>,
+    /// MiB that `/run` can hold.
+    pub run_mib: Option<u64>,
+    /// MiB that `/dev/shm` can hold.
+    pub shm_mib: Option<u64>,
 }
 
 /// `[profile.NAME]`

@@ -5,6 +5,7 @@ mod debian;
 mod disk;
 mod distribution;
 mod files;
+mod limits;
 mod profile;
 mod repositories;
 
@@ -172,6 +173,7 @@ impl Lowering<'_> {
         }
         let (compression, formats) = self.profile(definition);
         let disk = self.disk(definition, &layers);
+        let limits = self.limits(&definition.limits);
         Some(Plan {
             name: self.image_name(definition),
             boot: self.boot(definition, &layers),
@@ -184,6 +186,7 @@ impl Lowering<'_> {
             target,
             layers,
             disk,
+            limits,
             compression,
             formats,
         })

@@ -28,10 +28,49 @@ pub struct Plan {
     pub boot: Boot,
     /// The disk.
     pub disk: Disk,
+    /// What a step may take.
+    #[serde(skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
     /// How the root is compressed.
     pub compression: Compression,
     /// What is written.
     pub formats: Vec<Format>,
+}
+
+/// What a step may take. It changes no result, so no id has it. `None`: as it fits the machine that builds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Minutes after which a step is ended.
+    pub step_minutes: u32,
+    /// Processes and threads at once.
+    pub processes: Option<u64>,
+    /// Bytes of memory of all processes of a step together.
+    pub memory: Option<u64>,
+    /// Bytes that `/tmp` can hold.
+    pub tmp: Option<u64>,
+    /// Bytes that `/run` can hold.
+    pub run: Option<u64>,
+    /// Bytes that `/dev/shm` can hold.
+    pub shm: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            step_minutes: 120,
+            processes: None,
+            memory: None,
+            tmp: None,
+            run: None,
+            shm: None,
+        }
+    }
+}
+
+impl Limits {
+    fn is_default(&self) -> bool {
+        *self == Limits::default()
+    }
 }
 
 /// Distribution, release and architecture.

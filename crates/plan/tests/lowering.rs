@@ -640,3 +640,41 @@ fn files_that_cannot_be_are_refused() {
         assert!(said.len() == 1 && said[0].contains(why), "{toml}: {said:?}");
     }
 }
+
+#[test]
+fn limits_of_a_step() {
+    let lowered = |limits: &'static str| {
+        let kickstart = "part / --size=1024\n%packages\nbash\n%end\n";
+        of(&[("kiln.toml", limits), ("a.ks", kickstart)], &bookworm())
+    };
+    let plan = lowered("layers = [\"a.ks\"]\n").plan.expect("a plan");
+    assert_eq!((plan.limits.step_minutes, plan.limits.memory), (120, None));
+    let said = lowered(
+        "layers = [\"a.ks\"]\n[limits]\nstep-minutes = 5\nprocesses = 500\nmemory-mib = 2048\ntmp-mib = 512\n",
+    );
+    let limited = said.plan.expect("a plan");
+    assert_eq!(
+        (limited.limits.step_minutes, limited.limits.processes),
+        (5, Some(500))
+    );
+    assert_eq!(
+        (limited.limits.memory, limited.limits.tmp),
+        (Some(2 << 30), Some(512 << 20))
+    );
+    // They change no result.
+    assert_eq!(limited.id(), plan.id());
+    for (wrong, key) in [
+        (
+            "layers = [\"a.ks\"]\n[limits]\nstep-minutes = 0\n",
+            "step-minutes = 0",
+        ),
+        (
+            "layers = [\"a.ks\"]\n[limits]\nmemory-mib = 1\n",
+            "memory-mib = 1",
+        ),
+        ("layers = [\"a.ks\"]\n[limits]\nminutes = 1\n", "minutes"),
+    ] {
+        let errors = errors(&lowered(wrong));
+        assert!(errors.iter().any(|e| e.contains(key)), "{errors:?}");
+    }
+}

@@ -119,6 +119,7 @@ pub fn describe(status: Status) -> String {
         Status::Exited(code) => format!("exit status {code}"),
         Status::Signaled(signal) => format!("killed by {} ({signal})", signal_name(signal)),
         Status::TimedOut => "stopped after its time limit".to_owned(),
+        Status::OverMemory => "stopped for the memory that it took".to_owned(),
         Status::Cancelled => "cancelled".to_owned(),
     }
 }

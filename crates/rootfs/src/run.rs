@@ -204,6 +204,10 @@ impl<'a> Place<'a> {
         message: &mut dyn FnMut(serde_json::Value),
     ) -> Result<Outcome> {
         let bare = extras.bare;
+        let command = match &body {
+            Body::Exec { argv } => Some(argv.clone()),
+            Body::Call { .. } => None,
+        };
         let mut mounts = if bare { Vec::new() } else { standard_mounts() };
         let noting = self.seen.filter(|_| extras.watch.is_none());
         mounts.extend(extras.mounts);
@@ -251,6 +255,7 @@ impl<'a> Place<'a> {
         if outcome.status == Status::Cancelled {
             return Err(Error::new(ErrorKind::Cancelled, "the step was stopped"));
         }
+        over_limit(outcome.status, self.sandbox.limits(), command, tail)?;
         Ok(outcome)
     }
 }
@@ -347,9 +352,45 @@ fn explain_kill(error: &mut Error, outcome: &Outcome) {
     }
 }
 
+/// The error of a run that was ended for what it took.
+fn over_limit(
+    status: Status,
+    limits: &Limits,
+    command: Option<Vec<String>>,
+    tail: &Tail<'_>,
+) -> Result<()> {
+    let (message, key, more) = match status {
+        Status::TimedOut => {
+            let minutes = limits.seconds.unwrap_or(0).div_ceil(60);
+            let plural = if minutes == 1 { "" } else { "s" };
+            let message = format!("the step was stopped after {minutes} minute{plural}");
+            (message, "step-minutes", "it hangs, or needs more time")
+        }
+        Status::OverMemory => {
+            let message = "the step was stopped because its processes took too much memory";
+            (
+                message.to_owned(),
+                "memory-mib",
+                "seven eighths of the machine's are the default",
+            )
+        }
+        _ => return Ok(()),
+    };
+    let mut error = Error::new(ErrorKind::Step, message);
+    error.command = command;
+    error.status = Some(describe(status));
+    error.tail = tail.take();
+    let hint = format!("{more}: `{key}` below `[limits]` in kiln.toml says how much it may take");
+    Err(error.hint(hint))
+}
+
 /// Hints for causes that the last lines give away.
 fn explain_tail(error: &mut Error) {
     let says = |needle: &str| error.tail.iter().any(|line| line.contains(needle));
+    if says("Cannot fork") || says("fork: Resource temporarily unavailable") {
+        let hint = "it has as many processes as it may: `processes` below `[limits]` in kiln.toml allows more";
+        error.hints.push(hint.to_owned());
+    }
     if says("Temporary failure in name resolution") || says("Could not resolve host") {
         error.hints.push("the name could not be looked up: check the network; package scriptlets and --offline builds have none".to_owned());
     }
@@ -380,4 +421,38 @@ pub fn sandbox_error(error: kiln_sandbox::Error) -> Error {
     made.hints
         .push("`kiln doctor` shows what this machine lacks".to_owned());
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Reporter for Nobody {
+        fn line(&self, _: Stream, _: &str) {}
+        fn progress(&self, _: u64, _: Option<u64>, _: Option<&str>) {}
+        fn warn(&self, _: String, _: Option<String>, _: Option<String>) {}
+    }
+
+    #[test]
+    fn a_limit_that_was_reached_is_named_with_its_key() {
+        let tail = Tail::new(&Nobody);
+        tail.line(Stream::Stdout, "the last line");
+        let limits = Limits {
+            seconds: Some(7200),
+            ..Limits::default()
+        };
+        let reached = |status| over_limit(status, &limits, Some(vec!["sh".to_owned()]), &tail);
+        let late = reached(Status::TimedOut).expect_err("it was stopped");
+        assert_eq!(late.message, "the step was stopped after 120 minutes");
+        assert!(
+            late.hints[0].contains("`step-minutes` below `[limits]`"),
+            "{late:?}"
+        );
+        assert_eq!(late.tail, ["the last line"]);
+        let large = reached(Status::OverMemory).expect_err("it was stopped");
+        assert!(large.hints[0].contains("`memory-mib`"), "{large:?}");
+        assert!(reached(Status::Exited(1)).is_ok());
+    }
 }

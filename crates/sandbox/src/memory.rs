@@ -13,10 +13,17 @@ pub(crate) fn kills() -> u64 {
 
 /// Bytes that programs can have without swapping (`MemAvailable` of `/proc/meminfo`); 0 where that is not known.
 pub fn available() -> u64 {
+    meminfo("MemAvailable:")
+}
+
+/// Bytes of memory that the machine has (`MemTotal`); 0 where that is not known.
+pub(crate) fn total() -> u64 {
+    meminfo("MemTotal:")
+}
+
+fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) << 10
 }
@@ -26,5 +33,6 @@ mod tests {
     #[test]
     fn this_machine_has_memory() {
         assert!(super::available() > 1 << 20);
+        assert!(super::total() > super::available());
     }
 }

@@ -155,6 +155,49 @@ pub struct Limits {
     pub seconds: Option<u64>,
     /// Bytes of output after which the rest is counted, but neither kept nor passed on.
     pub output_bytes: u64,
+    /// Processes and threads. `None`, here and below: what fits the machine ([`Limits::fitted`]).
+    pub processes: Option<u64>,
+    /// Bytes of memory that all processes have to themselves, with what is in the run's tmpfs mounts. A run that takes more is
+    /// ended within a second.
+    pub memory: Option<u64>,
+    /// Bytes that `/tmp`, and any tmpfs that is not named below, can hold.
+    pub tmp: Option<u64>,
+    /// Bytes that `/run` can hold.
+    pub run: Option<u64>,
+    /// Bytes that `/dev/shm` can hold.
+    pub shm: Option<u64>,
+}
+
+impl Limits {
+    /// With what is not said taken from `other`.
+    #[must_use]
+    pub fn or(mut self, other: &Limits) -> Limits {
+        self.address_space = self.address_space.or(other.address_space);
+        self.processes = self.processes.or(other.processes);
+        self.memory = self.memory.or(other.memory);
+        self.tmp = self.tmp.or(other.tmp);
+        self.run = self.run.or(other.run);
+        self.shm = self.shm.or(other.shm);
+        self
+    }
+
+    /// With what is not said as it fits a machine of `total` bytes of memory: seven eighths of it for a run, of which `/tmp` can
+    /// hold a half of the machine's, `/dev/shm` a quarter, `/run` a sixteenth; a process for each 2 MiB, at least 1024, at most 16384.
+    /// 0 bytes (unknown) limit nothing.
+    #[must_use]
+    pub fn fitted(self, total: u64) -> Limits {
+        if total == 0 {
+            return self;
+        }
+        self.or(&Limits {
+            processes: Some((total >> 21).clamp(1 << 10, 16 << 10)),
+            memory: Some(total / 8 * 7),
+            tmp: Some(total / 2),
+            run: Some(total / 16),
+            shm: Some(total / 4),
+            ..Limits::default()
+        })
+    }
 }
 
 impl Default for Limits {
@@ -164,6 +207,11 @@ impl Default for Limits {
             address_space: None,
             seconds: None,
             output_bytes: 64 << 20,
+            processes: None,
+            memory: None,
+            tmp: None,
+            run: None,
+            shm: None,
         }
     }
 }
@@ -192,6 +240,8 @@ pub enum Status {
     Signaled(i32),
     /// Killed because `Limits::seconds` passed.
     TimedOut,
+    /// Killed because it took more than `Limits::memory`.
+    OverMemory,
     /// Killed because the caller cancelled.
     Cancelled,
 }

@@ -40,6 +40,10 @@ pub struct Sandbox {
     ids: IdMap,
     /// `None`: a copy of this very program.
     program: Option<PathBuf>,
+    /// Bounds of runs that say nothing of their own.
+    limits: Limits,
+    /// When all runs have to be over.
+    until: Option<Instant>,
 }
 
 /// Standard input of a run.
@@ -116,6 +120,8 @@ impl Sandbox {
         Ok(Sandbox {
             ids: IdMap::detect()?,
             program: None,
+            limits: Limits::default(),
+            until: None,
         })
     }
 
@@ -124,6 +130,25 @@ impl Sandbox {
     pub fn with_program(mut self, program: PathBuf) -> Self {
         self.program = Some(program);
         self
+    }
+
+    /// The same for several runs that have these limits together: those of processes, memory and tmpfs mounts hold where a run
+    /// says nothing else, and `seconds` is the time from now until which all of them have to be over.
+    #[must_use]
+    pub fn limited(&self, limits: Limits) -> Self {
+        let until = limits
+            .seconds
+            .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        Sandbox {
+            until,
+            limits,
+            ..self.clone()
+        }
+    }
+
+    /// What [`Sandbox::limited`] was given.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The id maps of its runs.
@@ -160,6 +185,7 @@ impl Sandbox {
         let noted = io.noted.clone().unwrap_or_default();
         let mut run = Run::start(self, job, limits, io)?;
         (run.watch, run.noted) = (watch, noted);
+        run.deadline = [run.deadline, self.until].into_iter().flatten().min();
         run.pump()?;
         let ended = run.finish()?;
         let unsuccessful = ended.status != Status::Exited(0);
@@ -173,6 +199,8 @@ impl Sandbox {
     /// Makes paths absolute and free of links, and missing upper and work directories.
     fn settle(&self, request: &Request) -> Result<Request> {
         let mut request = request.clone();
+        let limits = request.limits.or(&self.limits);
+        request.limits = limits.fitted(memory::total());
         self.settle_root(&mut request.root)?;
         for mount in &mut request.mounts {
             match mount {
@@ -566,8 +594,13 @@ impl<'a> Run<'a> {
                     status,
                     cpu_seconds,
                     max_rss_bytes,
+                    over_memory,
                 } => {
-                    self.ended = Some(outcome(exit_status(status), cpu_seconds, max_rss_bytes));
+                    let status = match over_memory {
+                        true => Status::OverMemory,
+                        false => exit_status(status),
+                    };
+                    self.ended = Some(outcome(status, cpu_seconds, max_rss_bytes));
                 }
                 FromChild::Done => self.ended = Some(outcome(Status::Exited(0), 0.0, 0)),
                 FromChild::Failed(error) => self.failed = Some(error),

@@ -57,6 +57,7 @@ pub(crate) enum FromChild {
         status: i32,
         cpu_seconds: f64,
         max_rss_bytes: u64,
+        over_memory: bool,
     },
     /// A job without a body is done.
     Done,

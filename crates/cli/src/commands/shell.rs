@@ -150,7 +150,7 @@ fn enter(sandbox: &Sandbox, request: &Request, context: &Context<'_>) -> Result<
     match outcome.status {
         Status::Exited(code) => Ok(u8::try_from(code).unwrap_or(1)),
         Status::Signaled(signal) => Ok(u8::try_from(128 + signal).unwrap_or(1)),
-        Status::TimedOut | Status::Cancelled => Err(Failure::new(
+        Status::TimedOut | Status::OverMemory | Status::Cancelled => Err(Failure::new(
             FailureKind::Cancelled,
             "the shell was stopped",
         )),

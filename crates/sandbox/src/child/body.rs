@@ -197,6 +197,9 @@ fn limit(limits: &Limits) -> Result<()> {
     };
     lower(Resource::Core, 0).doing("limiting core dumps")?;
     lower(Resource::Nofile, limits.open_files.max(64)).doing("limiting open files")?;
+    if let Some(processes) = limits.processes {
+        lower(Resource::Nproc, processes).doing("limiting processes")?;
+    }
     if let Some(bytes) = limits.address_space {
         lower(Resource::As, bytes).doing("limiting address space")?;
     }

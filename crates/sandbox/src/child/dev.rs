@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::mounts::{Mounter, PLAIN, attach, new_mount, open_path, subtree, tmpfs};
+use super::mounts::{Mounter, PLAIN, attach, new_mount, open_path, sized_tmpfs, subtree};
 use super::resolve::Kind;
 use crate::Stream;
 use crate::error::{Context, Error, Result};
@@ -23,8 +23,11 @@ const LINKS: [(&str, &str); 7] = [
     ("kmsg", "console"),
 ];
 
+/// What `/dev` itself can hold: nodes are no files.
+const OWN_BYTES: u64 = 1 << 20;
+
 pub(super) fn mount(mounter: &mut Mounter<'_>) -> Result<()> {
-    let dev = tmpfs(0o755, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+    let dev = sized_tmpfs(0o755, MountAttrFlags::MOUNT_ATTR_NOSUID, Some(OWN_BYTES))?;
     mounter.place(dev.as_fd(), "/dev", Kind::Dir)?;
     for name in NODES {
         node(dev.as_fd(), name)?;
@@ -36,7 +39,8 @@ pub(super) fn mount(mounter: &mut Mounter<'_>) -> Result<()> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let terminals = new_mount("devpts", &terminals, quiet).doing("making a devpts")?;
     below(dev.as_fd(), "pts", terminals.as_fd())?;
-    below(dev.as_fd(), "shm", tmpfs(0o1777, PLAIN)?.as_fd())?;
+    let shared = sized_tmpfs(0o1777, PLAIN, mounter.limits.shm)?;
+    below(dev.as_fd(), "shm", shared.as_fd())?;
     let streams = [
         (Stream::Syslog, log(dev.as_fd())?),
         (Stream::Console, console(dev.as_fd())?),

@@ -1,15 +1,16 @@
 //! Process 1 of the pid namespace: mounts, starts the body, reaps, and ends everything.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{DumpableBehavior, Pid};
 use rustix::pty::OpenptFlags;
 
 use super::mounts::Entered;
 use super::sources::Sources;
-use super::{Given, body, cleanup, die_with_parent, mounts, say};
+use super::{Given, body, cleanup, die_with_parent, mounts, say, usage};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
 use crate::wire::{FromChild, Receiver, Source, ToChild};
@@ -32,10 +33,11 @@ pub(super) fn main(
             result
         });
     let report = match result {
-        Ok(status) => {
+        Ok((status, over_memory)) => {
             let (cpu_seconds, max_rss_bytes) = sys::children_usage();
             FromChild::Exited {
                 status,
+                over_memory,
                 cpu_seconds,
                 max_rss_bytes,
             }
@@ -45,7 +47,7 @@ pub(super) fn main(
     i32::from(say(receiver, &report, &[]).is_err())
 }
 
-/// Runs the body and returns its wait status.
+/// Runs the body and returns its wait status, and whether it was ended for the memory that it took.
 fn supervise(
     receiver: &mut Receiver,
     given: Given,
@@ -53,7 +55,7 @@ fn supervise(
     entered: &Entered,
     terminal: Option<(u16, u16)>,
     functions: &[(&str, Function)],
-) -> Result<i32> {
+) -> Result<(i32, bool)> {
     prepare(request)?;
     let signals = sys::child_signals().doing("watching for ended processes")?;
     let terminal = terminal.map(open_terminal).transpose()?;
@@ -86,7 +88,7 @@ fn supervise(
     if let Some(error) = body::start_error(status_read)? {
         return Err(error);
     }
-    wait_for_body(receiver, lifeline.as_fd(), signals.as_fd(), pid)
+    wait_for_body(receiver, lifeline.as_fd(), signals.as_fd(), pid, request)
 }
 
 fn prepare(request: &Request) -> Result<()> {
@@ -155,11 +157,14 @@ fn wait_for_body(
     lifeline: BorrowedFd<'_>,
     signals: BorrowedFd<'_>,
     body: Pid,
-) -> Result<i32> {
+    request: &Request,
+) -> Result<(i32, bool)> {
+    let tick = Timespec::try_from(usage::TICK).map_err(|_| Error::internal("no such time"))?;
+    let (mut over_memory, mut looked) = (false, Instant::now());
     loop {
         while let Ok(Some(ended)) = sys::wait(None, false) {
             if ended.pid == body.as_raw_nonzero().get() {
-                return Ok(ended.status);
+                return Ok((ended.status, over_memory));
             }
         }
         let (parent_gone, message) = {
@@ -168,12 +173,19 @@ fn wait_for_body(
                 PollFd::from_borrowed_fd(lifeline, PollFlags::IN),
                 PollFd::from_borrowed_fd(receiver.socket(), PollFlags::IN),
             ];
-            match rustix::event::poll(&mut fds, None) {
+            match rustix::event::poll(&mut fds, Some(&tick)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("waiting for the body", error)),
             }
             (!fds[1].revents().is_empty(), !fds[2].revents().is_empty())
         };
+        if looked.elapsed() >= usage::TICK {
+            if usage::is_over(request) {
+                over_memory = true;
+                sys::kill_all();
+            }
+            looked = Instant::now();
+        }
         let _ = rustix::io::read(signals, &mut [0u8; 1024][..]);
         if message {
             receiver.poll().doing("listening to the parent")?;

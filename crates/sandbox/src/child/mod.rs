@@ -18,6 +18,7 @@ mod init;
 mod mounts;
 mod resolve;
 mod sources;
+mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

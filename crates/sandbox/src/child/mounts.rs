@@ -20,7 +20,7 @@ use super::{cleanup, dev};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
 use crate::wire::Source;
-use crate::{Mount, Network, Request};
+use crate::{Limits, Mount, Network, Request};
 
 pub(super) const PLAIN: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -44,6 +44,7 @@ pub(super) fn enter(request: &Request, sources: Sources) -> Result<Entered> {
         staging: &staging,
         root: root.as_fd(),
         network: request.network,
+        limits: &request.limits,
         binds: sources.binds.into_iter(),
         trees: sources.trees.into_iter(),
         entered: Entered {
@@ -231,6 +232,7 @@ pub(super) struct Mounter<'a> {
     staging: &'a Staging,
     root: BorrowedFd<'a>,
     network: Network,
+    pub(super) limits: &'a Limits,
     binds: std::vec::IntoIter<OwnedFd>,
     trees: std::vec::IntoIter<RootTrees>,
     pub(super) entered: Entered,
@@ -242,9 +244,14 @@ impl Mounter<'_> {
             Mount::Proc => self.proc(),
             Mount::Sys => self.sys(),
             Mount::Dev => dev::mount(self),
-            Mount::Tmpfs { target, mode } => self
-                .place(tmpfs(*mode, PLAIN)?.as_fd(), target, Kind::Dir)
-                .map(drop),
+            Mount::Tmpfs { target, mode } => {
+                let size = match target.as_str() {
+                    "/run" => self.limits.run,
+                    _ => self.limits.tmp,
+                };
+                let tree = sized_tmpfs(*mode, PLAIN, size)?;
+                self.place(tree.as_fd(), target, Kind::Dir)
+            }
             Mount::Bind {
                 source,
                 target,
@@ -329,6 +336,9 @@ impl Mounter<'_> {
             )
         })?;
         self.place(proc.as_fd(), "/proc", Kind::Dir)?;
+        if let Some(processes) = self.limits.processes {
+            limit_pids(proc.as_fd(), processes);
+        }
         for name in ["sys", "sysrq-trigger", "irq", "bus", "fs"] {
             guard(proc.as_fd(), name, |tree| read_only(tree).map(|()| None))?;
         }
@@ -391,6 +401,21 @@ fn sys_of_other_network(point: BorrowedFd<'_>, attributes: MountAttrFlags) -> Re
     }
 }
 
+/// Bounds the processes of the whole namespace, whatever ids they take; before Linux 6.14 there is only the limit of each id
+/// (`RLIMIT_NPROC`), and the value that this would set is the host's and closed.
+fn limit_pids(proc: BorrowedFd<'_>, processes: u64) {
+    /// Numbers that the kernel gives out only once (`RESERVED_PIDS` in kernel/pid.c).
+    const RESERVED: u64 = 300;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc, "sys/kernel/pid_max", flags, Mode::empty());
+    if let Ok(file) = file {
+        let _ = rustix::io::write(
+            &file,
+            processes.saturating_add(RESERVED).to_string().as_bytes(),
+        );
+    }
+}
+
 /// Makes `/proc/1/root` and `/proc/1/mountinfo` something else than a program's own, which is how systemctl and udevadm (the
 /// first) and ischroot(1) (the second) know that no service manager runs here. Uncovered the first could not be read, and they would
 /// try to reach one. Where a kernel refuses to mount on a link, they go by the environment.
@@ -443,12 +468,21 @@ pub(super) fn new_mount(
 }
 
 pub(super) fn tmpfs(mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd> {
-    new_mount(
-        "tmpfs",
-        &[("mode", &format!("{:o}", mode & 0o7777))],
-        attributes,
-    )
-    .doing("making a tmpfs")
+    sized_tmpfs(mode, attributes, None)
+}
+
+/// A tmpfs that can hold `size` bytes; half of the machine's memory if nothing is said.
+pub(super) fn sized_tmpfs(
+    mode: u32,
+    attributes: MountAttrFlags,
+    size: Option<u64>,
+) -> Result<OwnedFd> {
+    let mode = format!("{:o}", mode & 0o7777);
+    // To tmpfs, 0 would mean no limit.
+    let size = size.map(|size| size.max(1).to_string());
+    let size = size.as_deref().map(|size| ("size", size));
+    let options: Vec<(&str, &str)> = [("mode", mode.as_str())].into_iter().chain(size).collect();
+    new_mount("tmpfs", &options, attributes).doing("making a tmpfs")
 }
 
 /// A detached copy of what is mounted at a path.

@@ -54,3 +54,28 @@ fn a_planted_program_cannot_reach_its_parent() {
     assert!(refused >= 18, "{refused}\n{}", ran.whole());
     turn.assert_clean(&ran);
 }
+
+#[test]
+fn a_script_cannot_take_more_than_the_definition_lets_it() {
+    let turn = Turn::warm();
+    // `tail` keeps all of it until the first process ends, which is later than anybody looks.
+    let script = "{ head -c 200M /dev/zero; sleep 60; } | tail -c 190M > /dev/null\necho never\n";
+    turn.write(
+        "more.ks",
+        &format!("%post --erroronfail\nhead -c 3M /dev/zero > /tmp/file; stat -c 'held %s' /tmp/file\n{script}%end\n"),
+    );
+    let layers = [&text(&turn.path("minimal.ks")), "more.ks"];
+    let limits = "[limits]\nmemory-mib = 100\ntmp-mib = 2\n";
+    let definition = format!("name = \"limited\"\nlayers = {layers:?}\n{limits}");
+    turn.write("kiln.toml", &definition);
+    let ran = turn.kiln(&["build", "kiln.toml"]);
+    ran.assert(4).says(&[
+        "more.ks:1",
+        "No space left on device",
+        "held 2097152",
+        "`tmp-mib`",
+        "`memory-mib` below `[limits]` in kiln.toml",
+    ]);
+    assert!(!ran.stderr.contains("| never"), "{}", ran.whole());
+    turn.assert_clean(&ran);
+}

@@ -97,6 +97,105 @@ pub(super) fn limits(f: &Fixture) -> Outcome {
     equal(seen, format!("{hard}\n{hard}\n0\n1"))
 }
 
+pub(super) fn processes(f: &Fixture) -> Outcome {
+    // The last two need no process of their own.
+    let mut request = f.script(
+        "grep -o 'Max processes *[0-9]*' /proc/self/limits; cat /proc/sys/kernel/pid_max; \
+         (i=0; while [ $i -lt 200 ]; do sleep 60 & i=$((i+1)); done) 2>/dev/null; \
+         set -- /proc/[0-9]*; echo $#",
+    );
+    request.limits.processes = Some(80);
+    let seen = f.run(&request)?.stdout();
+    let numbers: Vec<u64> = seen
+        .lines()
+        .filter_map(|line| line.split(' ').next_back()?.parse().ok())
+        .collect();
+    let [most, numbered, count] = numbers[..] else {
+        return Err(seen.into());
+    };
+    // Linux numbers each namespace on its own from 6.14 on; before, the number is the host's.
+    let host = fs::read_to_string("/proc/sys/kernel/pid_max")?;
+    let numbered = numbered == 380 || numbered.to_string() == host.trim();
+    // With the init, which belongs to the same id.
+    check(most == 80 && numbered && (20..=82).contains(&count), || {
+        seen.clone()
+    })
+}
+
+pub(super) fn memory(f: &Fixture) -> Outcome {
+    // The one is a process's own, the other lies in a tmpfs.
+    for script in [
+        "echo begun; dd if=/dev/zero of=/dev/null bs=200M count=1000000",
+        "echo begun; dd if=/dev/zero of=/tmp/file bs=1M count=150; sleep 1000",
+    ] {
+        let mut request = f.script(script);
+        request.limits.memory = Some(100 << 20);
+        let seen = f.run(&request)?;
+        equal(
+            (seen.stdout(), seen.outcome.status),
+            ("begun".into(), Status::OverMemory),
+        )?;
+        check(seen.outcome.seconds < 30.0, || format!("{seen:?}"))?;
+    }
+    let mut request = f.script("dd if=/dev/zero of=/tmp/file bs=1M count=50; sleep 2");
+    request.limits.memory = Some(100 << 20);
+    equal(f.run(&request)?.outcome.status, Status::Exited(0))
+}
+
+pub(super) fn scratch(f: &Fixture) -> Outcome {
+    let fill = "dd if=/dev/zero of=$place/file bs=1M count=4 2>/dev/null && echo $place held all of it; \
+                stat -c %s $place/file";
+    let mut request = f.script(&format!(
+        "for place in /tmp /run /dev/shm /dev; do {fill}; done"
+    ));
+    request.mounts.push(Mount::Tmpfs {
+        target: "/run".into(),
+        mode: 0o755,
+    });
+    request.limits.tmp = Some(1 << 20);
+    request.limits.run = Some(2 << 20);
+    request.limits.shm = Some(3 << 20);
+    let sizes = [1, 2, 3, 1].map(|mib: u64| (mib << 20).to_string());
+    equal(f.run(&request)?.stdout(), sizes.join("\n"))?;
+    // Unless something is said, together they leave an eighth of the machine's memory.
+    let kib = f.output_of("grep ^MemTotal /proc/meminfo | grep -o '[0-9]*'")?;
+    let total = kib.parse::<u64>()? << 10;
+    let fitted = kiln_sandbox::Limits::default().fitted(total);
+    let all = [fitted.tmp, fitted.run, fitted.shm]
+        .into_iter()
+        .flatten()
+        .sum::<u64>();
+    check(
+        fitted
+            .memory
+            .is_some_and(|most| all < most && most <= total / 8 * 7),
+        || format!("{fitted:?}"),
+    )
+}
+
+pub(super) fn limited_together(f: &Fixture) -> Outcome {
+    let limits = kiln_sandbox::Limits {
+        seconds: Some(3),
+        tmp: Some(1 << 20),
+        ..kiln_sandbox::Limits::default()
+    };
+    let sandbox = f.sandbox.limited(limits);
+    let run = |script: &str| {
+        let (mut output, mut message) = (|_: Stream, _: &str| {}, |_: Value| {});
+        let mut request = f.script(script);
+        request.limits.seconds = None;
+        sandbox.run(&request, Io::new(&mut output, &mut message))
+    };
+    let full = "dd if=/dev/zero of=/tmp/file bs=1M count=2 2>/dev/null";
+    equal(run(full)?.status, Status::Exited(1))?;
+    let start = Instant::now();
+    equal(run("sleep 1000")?.status, Status::TimedOut)?;
+    equal(run("sleep 1000")?.status, Status::TimedOut)?;
+    check(start.elapsed() < Duration::from_secs(30), || {
+        format!("{:?}", start.elapsed())
+    })
+}
+
 pub(super) fn parallel(f: &Fixture) -> Outcome {
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
