@@ -424,6 +424,7 @@ fn what_has_no_effect_says_so() {
             "4 Note zerombr is recorded: the image's disk is new, and Kiln lays it out itself",
             "5 Warning bootloader --password has no effect: the boot menu has no password",
             "6 Warning part --ondisk has no effect: an image is written for no particular disk",
+            "6 Note part is the root: a SquashFS as large as its files, under a RAM overlay",
             "7 Warning url --noverifyssl has no effect: certificates are always checked",
             "8 Warning selinux --enforcing has no effect: the image has no SELinux policy",
             "9 Warning authselect with-smartcard has no effect: Debian has no such PAM profile",
