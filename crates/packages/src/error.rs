@@ -116,6 +116,14 @@ impl Error {
         Error::new(kind, format!("{doing} failed: {error}")).with_source(error)
     }
 
+    /// Adds to the sentence under what circumstance it failed.
+    #[must_use]
+    pub(crate) fn within(mut self, circumstance: &str) -> Self {
+        self.0.message.push_str(", ");
+        self.0.message.push_str(circumstance);
+        self
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

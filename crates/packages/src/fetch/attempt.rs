@@ -109,6 +109,18 @@ impl Attempt {
         }
     }
 
+    /// Names the proxy that was in between, where it may be at fault.
+    pub(crate) fn through(self, proxy: Option<&str>) -> Self {
+        let refused = self.error.to_string().contains("(HTTP status 407)");
+        match proxy {
+            Some(proxy) if refused || self.error.kind() == ErrorKind::Network => Attempt {
+                error: self.error.within(&format!("through the proxy {proxy}")),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// What a failure while reading a body means.
     pub(crate) fn body(url: &str, error: std::io::Error) -> Self {
         match error.downcast::<ureq::Error>() {

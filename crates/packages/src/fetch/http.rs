@@ -70,11 +70,12 @@ impl Http {
     ) -> Result<Opened, Attempt> {
         let mut uri = parse(url)?;
         for _ in 0..=MAX_REDIRECTS {
+            let proxy = proxy(options, &uri).map(|proxy| shown(&with_scheme(proxy)));
             let response = self
                 .get(options, &uri, from, since)
-                .map_err(|e| Attempt::request(url, e))?;
+                .map_err(|e| Attempt::request(url, e).through(proxy.as_deref()))?;
             if !is_redirect(response.status()) {
-                return opened(url, from, response);
+                return opened(url, from, response).map_err(|a| a.through(proxy.as_deref()));
             }
             uri = redirected(url, &uri, &response)?;
         }
@@ -100,11 +101,7 @@ impl Http {
             request = request.header(header::AUTHORIZATION, credentials);
         }
         let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let proxied = options
-            .proxies
-            .applying(https, uri.host().unwrap_or_default(), port)
-            .is_some();
+        let proxied = proxy(options, uri).is_some();
         let agent = match (proxied, https, &self.forward, &self.tunnel) {
             (true, false, Some(via), _) => {
                 if let Some(value) = &via.authorization {
@@ -121,11 +118,7 @@ impl Http {
 
 impl Via {
     fn new(options: &FetchOptions, proxy: &str) -> Result<Self> {
-        let proxy = if proxy.contains("://") {
-            proxy.to_owned()
-        } else {
-            format!("http://{proxy}")
-        };
+        let proxy = with_scheme(proxy);
         let uri: Uri = proxy.parse().map_err(|_| bad_proxy("http_proxy", &proxy))?;
         if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
             return Err(bad_proxy("http_proxy", &proxy));
@@ -135,6 +128,21 @@ impl Via {
             agent: forward::agent(config(options, None), uri),
             authorization,
         })
+    }
+}
+
+/// The proxy that a request goes through, if any.
+fn proxy<'a>(options: &'a FetchOptions, uri: &Uri) -> Option<&'a str> {
+    let https = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
+    options.proxies.applying(https, host, port)
+}
+
+fn with_scheme(proxy: &str) -> String {
+    match proxy.contains("://") {
+        true => proxy.to_owned(),
+        false => format!("http://{proxy}"),
     }
 }
 
@@ -198,7 +206,8 @@ fn credentials(uri: &Uri) -> Option<String> {
     Some(format!("Basic {}", base64(&plain)))
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// RFC 4648 section 4, as `Authorization: Basic` has it.
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {

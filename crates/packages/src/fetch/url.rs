@@ -53,7 +53,7 @@ pub(crate) fn join(base: &str, target: &str) -> String {
 }
 
 /// Replaces `%XX` by the byte it stands for; what is no escape stays.
-pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
+pub fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

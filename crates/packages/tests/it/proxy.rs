@@ -62,13 +62,42 @@ fn exceptions_go_directly() {
         exceptions: None,
         ..proxies
     };
-    assert_eq!(
-        through(proxies)
-            .bytes(&url, 1 << 20, None)
-            .expect_err("no proxy there")
-            .kind(),
-        ErrorKind::Network
-    );
+    let error = through(proxies)
+        .bytes(&url, 1 << 20, None)
+        .expect_err("no proxy there");
+    assert_eq!(error.kind(), ErrorKind::Network);
+}
+
+#[test]
+fn a_refused_proxy_is_named_without_its_password() {
+    for (http, https, url) in [
+        (
+            "http://me:secret@127.0.0.1:1",
+            "",
+            "http://mirror.invalid/a",
+        ),
+        ("me:secret@127.0.0.1:1", "", "http://mirror.invalid/a"),
+        (
+            "",
+            "http://me:secret@127.0.0.1:1",
+            "https://mirror.invalid/a",
+        ),
+    ] {
+        let proxies = Proxies {
+            http: Some(http.into()),
+            https: Some(https.into()),
+            exceptions: None,
+        };
+        let error = through(proxies)
+            .bytes(url, 1 << 20, None)
+            .expect_err("no proxy there");
+        let text = error.to_string();
+        assert!(
+            text.contains("through the proxy http://127.0.0.1:1"),
+            "{text}"
+        );
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
 }
 
 #[test]
