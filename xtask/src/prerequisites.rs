@@ -117,6 +117,7 @@ pub(crate) fn install() -> Result<PathBuf> {
     have(PACKAGES, "the tests need")?;
     if rustix::process::geteuid().is_root() {
         account()?;
+        network_device()?;
     }
     python_tools()
 }
@@ -174,6 +175,18 @@ fn account() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The device that makes network interfaces, which most systems have, open to everybody.
+const TUN: &str = "/dev/net/tun";
+
+/// Has the device that networks of scripts are made with.
+fn network_device() -> Result<()> {
+    if !Path::new(TUN).exists() {
+        process::run(Command::new("mkdir").args(["-p", "/dev/net"]))?;
+        process::run(Command::new("mknod").args([TUN, "c", "10", "200"]))?;
+    }
+    process::run(Command::new("chmod").args(["666", TUN]))
 }
 
 /// How often missing packages are installed.

@@ -9,13 +9,14 @@ use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, Finished, package_error};
-use kiln_rootfs::{Store, configure, private};
+use kiln_rootfs::{Reach, Store, configure, private};
 use kiln_sandbox::{Limits, Sandbox};
 
 use crate::ahead::{Ahead, Closing};
 use crate::artifacts::Made;
 use crate::guard::Guard;
 use crate::load::{self, Source};
+use crate::network::ScriptNetwork;
 use crate::output::Output;
 use crate::pools::Pools;
 use crate::pre::PreFiles;
@@ -46,6 +47,8 @@ pub struct BuildRequest {
     pub state: Option<PathBuf>,
     /// No network at all: not for packages, not for scripts.
     pub offline: bool,
+    /// How far scripts reach, unless the build is offline.
+    pub network: Reach,
     /// A missing or stale lock is an error.
     pub locked: bool,
     /// Proxies for fetching.
@@ -331,6 +334,7 @@ pub(crate) struct Session<'a> {
     pub(crate) now: SystemTime,
     pub(crate) shared: Option<Shared>,
     vendored: Option<Vendored>,
+    network: ScriptNetwork,
     /// What is known of the layers that earlier builds made.
     pub(crate) guard: Guard,
     /// Whether the packages are at hand.
@@ -368,6 +372,7 @@ impl<'a> Session<'a> {
         Ok(Session {
             shared,
             vendored,
+            network: ScriptNetwork::of(request),
             request,
             steps,
             cancel,
@@ -485,7 +490,7 @@ impl<'a> Session<'a> {
             cancel: &self.cancel.run,
             downloads: &self.downloads,
             download_dir: self.request.cache.join("downloads"),
-            network: !self.request.offline,
+            network: &self.network,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
             name: "",

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::ahead::Ahead;
 use crate::files::{LayerFiles, Project};
 use crate::guard::Guard;
+use crate::network::ScriptNetwork;
 use crate::pools::Pools;
 use crate::pre::PreFiles;
 use crate::recorder::Recorder;
@@ -85,7 +86,7 @@ pub(crate) struct Roots<'a> {
     pub(crate) cancel: &'a CancelToken,
     pub(crate) downloads: &'a DownloadStore,
     pub(crate) download_dir: PathBuf,
-    pub(crate) network: bool,
+    pub(crate) network: &'a ScriptNetwork,
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
     pub(crate) threads: usize,
@@ -416,10 +417,11 @@ impl Roots<'_> {
             _ => "",
         };
         let role = self.role(&format!("{before}scripts"), &layer.name);
-        let mut inputs =
-            self.next("scripts", role)
-                .below(stack.id)
-                .json("network", &self.network, "--offline");
+        let mut inputs = self.next("scripts", role).below(stack.id).json(
+            "network",
+            &self.network.settle(self.steps),
+            "--network or --offline",
+        );
         let apt = stack.installed.iter().any(|deb| deb.name == "apt");
         let sources = self.sources.filter(|_| apt && !stack.has_sources);
         if let Some(sources) = sources {
@@ -557,14 +559,8 @@ impl Roots<'_> {
     }
 
     fn script_context(&self) -> ScriptContext {
-        let resolv_conf = if self.network {
-            std::fs::read("/etc/resolv.conf").unwrap_or_default()
-        } else {
-            Vec::new()
-        };
         ScriptContext {
-            network: self.network,
-            resolv_conf,
+            access: self.network.access(self.steps),
             tools: None,
             tmp: None,
             files: None,

@@ -160,6 +160,9 @@ pub(crate) struct BuildArgs {
     /// the lock says then what is installed
     #[arg(long)]
     pub(crate) allow_unsigned_lock: bool,
+    /// How far scripts reach
+    #[arg(long, value_enum, default_value_t, value_name = "KIND", conflicts_with_all = ["offline", "vendor"])]
+    pub(crate) network: ScriptNetwork,
     /// Build without a network from a directory that `kiln lock --vendor` made
     #[arg(long, value_name = "DIR")]
     pub(crate) vendor: Option<PathBuf>,
@@ -171,6 +174,28 @@ pub(crate) struct BuildArgs {
     /// Let dpkg unpack all packages: for `cargo xtask equal-unpack`
     #[arg(long, hide = true)]
     pub(crate) dpkg_unpacks: bool,
+}
+
+/// How far the scripts of a build reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScriptNetwork {
+    /// Other machines, but not this one, from a network of their own
+    #[default]
+    Own,
+    /// All that this machine reaches, and what listens on it
+    Host,
+    /// Nothing
+    None,
+}
+
+impl From<ScriptNetwork> for kiln_build::Reach {
+    fn from(network: ScriptNetwork) -> Self {
+        match network {
+            ScriptNetwork::Own => kiln_build::Reach::Own,
+            ScriptNetwork::Host => kiln_build::Reach::Host,
+            ScriptNetwork::None => kiln_build::Reach::None,
+        }
+    }
 }
 
 /// A cache that several machines share.

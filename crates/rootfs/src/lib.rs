@@ -8,6 +8,7 @@ pub mod debian;
 mod error;
 pub mod files;
 pub mod looks;
+pub mod network;
 pub mod offline;
 pub mod private;
 mod report;
@@ -18,6 +19,7 @@ pub mod store;
 
 pub use calls::{EXPORT_SPARSE, FUNCTIONS};
 pub use error::{Error, ErrorKind, Result, describe};
+pub use network::Reach;
 pub use report::Reporter;
 pub use run::{Extras, Place, Seen};
 pub use store::{Layer, Staging, Store};

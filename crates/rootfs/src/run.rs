@@ -63,10 +63,10 @@ pub struct Extras {
     pub fds: Vec<OwnedFd>,
     /// Standard input.
     pub stdin: Vec<u8>,
-    /// Whether the host's network can be reached.
-    pub network: bool,
     /// Whether set-id programs work: scripts may act as an ordinary user who needs them.
     pub set_ids: bool,
+    /// What of the network can be reached.
+    pub network: Network,
     /// Nothing is mounted: the root's own directories are seen as they are.
     pub bare: bool,
     /// Whether a status other than 0 is an answer rather than a failure.
@@ -221,11 +221,7 @@ impl<'a> Place<'a> {
             body,
             env,
             cwd: "/".to_owned(),
-            network: if extras.network {
-                Network::Host
-            } else {
-                Network::None
-            },
+            network: extras.network,
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
             no_new_privs: !extras.set_ids,
@@ -385,7 +381,7 @@ fn over_limit(
 }
 
 /// Hints for causes that the last lines give away.
-fn explain_tail(error: &mut Error) {
+pub(crate) fn explain_tail(error: &mut Error) {
     let says = |needle: &str| error.tail.iter().any(|line| line.contains(needle));
     if says("Cannot fork") || says("fork: Resource temporarily unavailable") {
         let hint = "it has as many processes as it may: `processes` below `[limits]` in kiln.toml allows more";

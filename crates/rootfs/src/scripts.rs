@@ -9,9 +9,10 @@ use serde_json::json;
 
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result, describe};
+use crate::network::Access;
 use crate::offline;
 use crate::report::Last;
-use crate::run::{Extras, Place};
+use crate::run::{Extras, Place, explain_tail};
 
 /// Where a script is seen while it runs.
 const SCRIPT: &str = "/run/kiln/script";
@@ -21,10 +22,8 @@ const SYSIMAGE: &str = "/mnt/sysimage";
 /// What scripts share.
 #[derive(Clone, Debug, Default)]
 pub struct ScriptContext {
-    /// Whether the network can be reached.
-    pub network: bool,
-    /// The host's `/etc/resolv.conf`, where the network can be reached.
-    pub resolv_conf: Vec<u8>,
+    /// What they have of the network.
+    pub access: Access,
     /// The tools root, writable and thrown away: where `%post --nochroot` runs.
     pub tools: Option<Root>,
     /// What `%pre` left in `/tmp`, with room for what scripts outside of the root add.
@@ -103,13 +102,13 @@ fn execute(
             .cloned()
             .chain(mounts(script, context))
             .collect(),
-        env: environment(root),
-        network: context.network,
         set_ids: true,
+        env: [environment(root), context.access.env.clone()].concat(),
+        network: context.access.network.clone(),
         any_status: true,
         ..Extras::default()
     };
-    let log = Log::new(place, script.item.log.is_some());
+    let log = Log::new(place, &context.access, script.item.log.is_some());
     let outcome = log
         .place()
         .exec(&argv, extras)
@@ -119,7 +118,7 @@ fn execute(
     }
     match outcome.status {
         Status::Exited(0) => Ok(()),
-        status => failed(place, script, &argv, status, log.tail()),
+        status => failed(place, script, &argv, status, log.tail(), &context.access),
     }
 }
 
@@ -131,9 +130,7 @@ fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
     };
     let mut mounts = vec![file(SCRIPT, script.item.body.as_bytes(), 0o700)];
     mounts.extend(context.files.as_deref().map(crate::files::mount));
-    if context.network {
-        mounts.push(file("/etc/resolv.conf", &context.resolv_conf, 0o644));
-    }
+    mounts.extend(context.access.mounts());
     mounts
 }
 
@@ -202,10 +199,13 @@ fn failed(
     argv: &[&str],
     status: Status,
     tail: Vec<String>,
+    access: &Access,
 ) -> Result<()> {
     let name = header(script);
+    let about_proxies = access.hint(&tail);
     if !script.item.error_on_fail {
         let hint = "say --erroronfail if the image must not be made then".to_owned();
+        let hint = about_proxies.map_or(hint.clone(), |about| format!("{about} {hint}"));
         place.reporter.warn(
             format!("{name} ended with {}", describe(status)),
             Some(script.origin.clone()),
@@ -217,6 +217,8 @@ fn failed(
     error.command = Some(argv.iter().map(|&a| a.to_owned()).collect());
     error.status = Some(describe(status));
     error.tail = tail;
+    explain_tail(&mut error);
+    error.hints.extend(about_proxies);
     if matches!(status, Status::Exited(126 | 127)) {
         let hint = format!(
             "the interpreter or a command was not found in the root; `{}` needs its package in %packages",
@@ -253,6 +255,7 @@ struct Log<'a> {
 }
 
 struct Kept<'a> {
+    access: &'a Access,
     reporter: &'a dyn crate::Reporter,
     all: bool,
     text: std::sync::Mutex<(String, Last)>,
@@ -263,6 +266,7 @@ const LOG_LIMIT: usize = 16 << 20;
 
 impl crate::Reporter for Kept<'_> {
     fn line(&self, stream: kiln_sandbox::Stream, line: &str) {
+        let line = &*self.access.masked(line);
         if let Ok(mut text) = self.text.lock() {
             if self.all && text.0.len() < LOG_LIMIT {
                 text.0.push_str(line);
@@ -283,10 +287,11 @@ impl crate::Reporter for Kept<'_> {
 }
 
 impl<'a> Log<'a> {
-    fn new(place: &'a Place<'a>, all: bool) -> Self {
+    fn new(place: &'a Place<'a>, access: &'a Access, all: bool) -> Self {
         Log {
             inner: place,
             kept: Kept {
+                access,
                 reporter: place.reporter,
                 all,
                 text: std::sync::Mutex::default(),

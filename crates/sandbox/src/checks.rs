@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::ids;
+use crate::network::own_network;
 use crate::run::{Io, Sandbox};
-use crate::trees::PROBE;
+use crate::trees::{NOTHING, PROBE};
 use crate::{Body, Error, Limits, Network, Request, Root, Stream};
 
 /// First kernel with overlays in user namespaces (5.11) and `mount_setattr` (5.12).
@@ -69,6 +70,7 @@ pub fn checks(needs: &Needs<'_>, program: Option<&Path>) -> Vec<Check> {
     checks.extend([
         seccomp(),
         overlay(needs.store, program),
+        script_network(program),
         open_files(),
         kvm(),
         memory(needs.memory_bytes),
@@ -263,20 +265,26 @@ fn try_overlay(sandbox: &Sandbox, dir: &Path) -> Result<(), Error> {
     let owner = (sandbox.ids().host_uid(0), sandbox.ids().host_gid(0));
     std::os::unix::fs::lchown(&file, owner.0, owner.1)
         .map_err(|error| Error::at("changing the owner of", &file, error))?;
+    let root = Root::Overlay {
+        lower: vec![lower],
+        upper: dir.join("upper"),
+        work: dir.join("work"),
+    };
+    try_call(sandbox, root, Network::None, PROBE)
+}
+
+/// Calls a function of this crate in a sandbox.
+fn try_call(sandbox: &Sandbox, root: Root, network: Network, function: &str) -> Result<(), Error> {
     let request = Request {
-        root: Root::Overlay {
-            lower: vec![lower],
-            upper: dir.join("upper"),
-            work: dir.join("work"),
-        },
+        root,
         mounts: Vec::new(),
         body: Body::Call {
-            function: PROBE.to_owned(),
+            function: function.to_owned(),
             payload: Value::Null,
         },
         env: Vec::new(),
         cwd: "/".to_owned(),
-        network: Network::None,
+        network,
         limits: Limits {
             seconds: Some(60),
             ..Limits::default()
@@ -299,6 +307,27 @@ fn try_overlay(sandbox: &Sandbox, dir: &Path) -> Result<(), Error> {
             "the trial in a sandbox ended early: {:?}",
             outcome.status
         ))),
+    }
+}
+
+/// Makes a network as scripts get it.
+fn script_network(program: Option<&Path>) -> Check {
+    const NAME: &str = "script-network";
+    let without = "scripts of a kickstart have no network, unless a build says --network host";
+    let tried = own_network().and_then(|()| {
+        let mut sandbox = Sandbox::detect()?;
+        if let Some(program) = program {
+            sandbox = sandbox.with_program(program.to_owned());
+        }
+        let network = Network::Own { doors: Vec::new() };
+        try_call(&sandbox, Root::Empty, network, NOTHING)
+    });
+    match tried {
+        Ok(()) => fine(NAME, "scripts get a network of their own"),
+        Err(error) => {
+            let detail = format!("{error}; {without}");
+            check(NAME, Verdict::Warn, detail, error.hint)
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! What is to be run, as plain values that can be described, compared, stored and executed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::MAX_HANDED;
+use crate::error::{Error, Result};
 use crate::watch::Watch;
 
 /// One run in a sandbox of its own: new user, mount, pid, ipc, uts, cgroup and mostly network namespaces.
@@ -34,6 +37,45 @@ pub struct Request {
     pub watch: Option<Watch>,
 }
 
+impl Request {
+    /// Refuses what no sandbox can be made of; `handed` is how many descriptors go with it.
+    pub(crate) fn validate(&self, handed: usize) -> Result<()> {
+        let absolute = |what: &str, path: &str| {
+            if path.starts_with('/') && !path.contains('\0') {
+                return Ok(());
+            }
+            Err(Error::internal(format!(
+                "the {what} {path:?} of a sandbox is not an absolute path"
+            )))
+        };
+        absolute("working directory", &self.cwd)?;
+        for mount in &self.mounts {
+            match mount {
+                Mount::Proc | Mount::Sys | Mount::Dev => {}
+                Mount::Tmpfs { target, .. }
+                | Mount::Bind { target, .. }
+                | Mount::Tree { target, .. }
+                | Mount::File { target, .. }
+                | Mount::Head { target, .. }
+                | Mount::Symlink { target, .. } => absolute("mount point", target)?,
+            }
+        }
+        if handed > MAX_HANDED {
+            return Err(Error::internal(format!(
+                "{} descriptors are too many to hand over",
+                handed
+            )));
+        }
+        if self.hostname.is_empty() || self.hostname.len() > 64 {
+            return Err(Error::input(format!(
+                "the host name {:?} is empty or longer than 64 bytes",
+                self.hostname
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// The root file system of a run. Paths are the host's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -59,6 +101,8 @@ pub enum Root {
         /// The top one first.
         lower: Vec<PathBuf>,
     },
+    /// Nothing at all, read-only: for a function that needs no file.
+    Empty,
 }
 
 /// A mount below the root. Targets are absolute paths in the root, resolved inside it; missing ones are created
@@ -106,6 +150,17 @@ pub enum Mount {
         /// Permission bits.
         mode: u32,
     },
+    /// No mount, but text at the head of a file while the run lasts. The file is a plain one for the run, which may change or
+    /// replace it; what it leaves, without the text, is what the root has afterwards. A link in its place is put back
+    /// if the run wrote nothing there.
+    Head {
+        /// In the root.
+        target: String,
+        /// Whole lines.
+        text: String,
+        /// Lines of the text that nobody else would write: if the run has left none of them, all that is there is the run's.
+        marks: Vec<String>,
+    },
     /// A symbolic link made inside an earlier tmpfs.
     Symlink {
         /// In the root.
@@ -135,13 +190,32 @@ pub enum Body {
 }
 
 /// Network access of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// A network namespace with a loopback only.
+    #[default]
     None,
-    /// The host's network.
+    /// A network namespace with a loopback, and a way to other machines: TCP and UDP, no ICMP. This machine cannot be reached by
+    /// any of its addresses but through the doors, nor can link-local addresses and the metadata services of clouds;
+    /// what is refused so becomes a line on [`Stream::Stderr`]. Needs what [`crate::own_network`] looks for.
+    Own {
+        /// What can be reached although it is closed.
+        doors: Vec<Door>,
+    },
+    /// The host's network, with all that listens on its loopback and all its abstract sockets.
     Host,
+}
+
+/// An address inside that leads to another outside, whatever that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// What the run connects to; no address of a real machine.
+    pub inside: SocketAddr,
+    /// Where that leads, as the host sees it.
+    pub outside: SocketAddr,
+    /// For messages: `the name server 127.0.0.53`.
+    pub name: String,
 }
 
 /// Limits of a run. They are lowered where the host's hard limits are lower, never refused for that.

@@ -15,14 +15,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
-use crate::child::{MARK, MAX_HANDED};
+use crate::child::MARK;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::network::Relay;
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
 use crate::watch::{Looks, Noted, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{
-    CallError, CancelToken, IdMap, Limits, Mount, Request, Root, Status, Stream, memory, program,
+    CallError, CancelToken, Door, IdMap, Limits, Mount, Network, Request, Root, Status, Stream,
+    memory, program,
 };
 
 /// How long an init gets to end things in order before it is killed itself.
@@ -161,7 +163,7 @@ impl Sandbox {
     /// The directories of an overlay are made if they are missing, owned by the namespace's root. Mount points that are
     /// missing in a writable root are made and, if still empty, removed at the end.
     pub fn run(&self, request: &Request, io: Io<'_>) -> Result<Outcome> {
-        validate(request, &io)?;
+        request.validate(io.fds.len())?;
         let request = self.settle(request)?;
         let limits = request.limits.clone();
         let watch = request.watch.clone().unwrap_or_default();
@@ -183,7 +185,15 @@ impl Sandbox {
         let kills = memory::kills();
         let started = Instant::now();
         let noted = io.noted.clone().unwrap_or_default();
+        let doors = match &job {
+            Job::Run(request) => match &request.network {
+                Network::Own { doors } => doors.clone(),
+                Network::None | Network::Host => Vec::new(),
+            },
+            Job::RemoveTrees(_) => Vec::new(),
+        };
         let mut run = Run::start(self, job, limits, io)?;
+        run.doors = doors;
         (run.watch, run.noted) = (watch, noted);
         run.deadline = [run.deadline, self.until].into_iter().flatten().min();
         run.pump()?;
@@ -215,6 +225,7 @@ impl Sandbox {
     fn settle_root(&self, root: &mut Root) -> Result<()> {
         match root {
             Root::Dir { path, .. } => resolve(path),
+            Root::Empty => Ok(()),
             Root::Layers { lower } => lower.iter_mut().try_for_each(resolve),
             Root::Overlay { lower, upper, work } => {
                 lower.iter_mut().try_for_each(resolve)?;
@@ -232,41 +243,6 @@ impl Sandbox {
 
 fn resolve(path: &mut PathBuf) -> Result<()> {
     *path = std::fs::canonicalize(&*path).doing_at("looking for", path)?;
-    Ok(())
-}
-
-fn validate(request: &Request, io: &Io<'_>) -> Result<()> {
-    let absolute = |what: &str, path: &str| {
-        if path.starts_with('/') && !path.contains('\0') {
-            return Ok(());
-        }
-        Err(Error::internal(format!(
-            "the {what} {path:?} of a sandbox is not an absolute path"
-        )))
-    };
-    absolute("working directory", &request.cwd)?;
-    for mount in &request.mounts {
-        match mount {
-            Mount::Proc | Mount::Sys | Mount::Dev => {}
-            Mount::Tmpfs { target, .. }
-            | Mount::Bind { target, .. }
-            | Mount::Tree { target, .. }
-            | Mount::File { target, .. }
-            | Mount::Symlink { target, .. } => absolute("mount point", target)?,
-        }
-    }
-    if io.fds.len() > MAX_HANDED {
-        return Err(Error::internal(format!(
-            "{} descriptors are too many to hand over",
-            io.fds.len()
-        )));
-    }
-    if request.hostname.is_empty() || request.hostname.len() > 64 {
-        return Err(Error::input(format!(
-            "the host name {:?} is empty or longer than 64 bytes",
-            request.hostname
-        )));
-    }
     Ok(())
 }
 
@@ -371,7 +347,10 @@ struct Run<'a> {
     outer: Outer,
     /// Closing it ends the run.
     _lifeline: OwnedFd,
-    ids: IdMap,
+    sandbox: Sandbox,
+    /// Of a network of the run's own.
+    doors: Vec<Door>,
+    relay: Option<Relay>,
     control: Receiver,
     call: Receiver,
     readers: Vec<Reader>,
@@ -431,7 +410,9 @@ impl<'a> Run<'a> {
         Ok(Run {
             outer,
             _lifeline: lifeline,
-            ids: sandbox.ids.clone(),
+            sandbox: sandbox.clone(),
+            doors: Vec::new(),
+            relay: None,
             control: Receiver::new(control),
             call: Receiver::new(call),
             readers: vec![
@@ -588,6 +569,7 @@ impl<'a> Run<'a> {
         while let Some(message) = self.control.take().doing("understanding the sandbox")? {
             match message {
                 FromChild::Unshared => self.map_ids()?,
+                FromChild::Interface => self.start_relay()?,
                 FromChild::Init => self.init = Some(self.control.fd().doing("receiving the init")?),
                 FromChild::Ready { sources } => self.connect(&sources)?,
                 FromChild::Exited {
@@ -609,8 +591,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn start_relay(&mut self) -> Result<()> {
+        let tun = self.control.fd().doing("receiving a network interface")?;
+        let (log, log_relay) = pipe()?;
+        self.readers.push(Reader::new(Stream::Stderr, log)?);
+        let (sandbox, doors) = (self.sandbox.clone(), std::mem::take(&mut self.doors));
+        self.relay = Some(Relay::start(sandbox, doors, tun, log_relay)?);
+        Ok(())
+    }
+
     fn map_ids(&mut self) -> Result<()> {
-        self.ids.write(self.outer.child.id())?;
+        self.sandbox.ids.write(self.outer.child.id())?;
         match wire::send(self.control.socket(), &ToChild::Mapped, &[]) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system(
                 "telling the sandbox that its ids are mapped",
@@ -669,6 +660,8 @@ impl<'a> Run<'a> {
 
     /// Takes in what is still in the pipes. Nobody inside is left to fill them.
     fn drain(&mut self) -> Result<()> {
+        // It closes its pipe, the last one that is open.
+        self.relay = None;
         for reader in &mut self.readers {
             while reader.open && reader.read(&mut self.chunk, &mut self.output) {}
             reader.lines.flush(&mut self.output);

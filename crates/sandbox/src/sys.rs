@@ -383,6 +383,26 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes `fd`, the device `/dev/net/tun`, the other end of a new interface that carries bare IP packets.
+pub(crate) fn make_tun(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data for which zeros are valid; name and flags are the fields that the request reads, and the
+    // name, which is shorter than its field, ends in a zero.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        let room = request.ifr_name.len() - 1;
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(room)) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+        check(libc::ioctl(
+            fd.as_raw_fd(),
+            libc::TUNSETIFF as _,
+            &raw const request,
+        ))?;
+    }
+    Ok(())
+}
+
 /// The login name of a user id, from whatever the system's name services say.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
     let mut buffer = vec![0 as libc::c_char; 16 << 10];

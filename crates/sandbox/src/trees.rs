@@ -21,6 +21,8 @@ const MAX_DEPTH: usize = 64;
 
 /// The name of the built-in function that tries an overlay.
 pub(crate) const PROBE: &str = "kiln-sandbox/probe";
+/// The name of a function that does nothing: to try whether a sandbox can be made.
+pub(crate) const NOTHING: &str = "kiln-sandbox/nothing";
 
 impl Sandbox {
     /// Removes directory trees (or files), whatever ids of the sandbox own them. Paths that do not exist are passed over.

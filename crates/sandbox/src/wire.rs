@@ -48,6 +48,8 @@ pub(crate) enum ToChild {
 pub(crate) enum FromChild {
     /// The user namespace exists and waits for its id maps.
     Unshared,
+    /// The other end of the network interface; attached.
+    Interface,
     /// The init exists; its pidfd is attached.
     Init,
     /// The body is about to run. One descriptor for each source.

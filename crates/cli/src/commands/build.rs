@@ -18,6 +18,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     request.input.formats = (!args.format.is_empty()).then(|| args.format.clone());
     request.vendor.clone_from(&args.vendor);
     request.offline = args.offline || args.vendor.is_some();
+    request.network = args.network.into();
     request.locked = args.locked;
     request.allow_unsigned_lock = args.allow_unsigned_lock;
     request.dpkg_unpacks = args.dpkg_unpacks;
@@ -84,6 +85,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         cache: settings.cache_dir()?.to_path_buf(),
         state: settings.state_dir().ok().map(Path::to_path_buf),
         offline: false,
+        network: kiln_build::Reach::default(),
         locked: false,
         allow_unsigned_lock: false,
         proxies: settings.proxies(),

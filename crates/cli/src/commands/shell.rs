@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use kiln_build::{Failure, FailureKind};
 use kiln_rootfs::Store;
+use kiln_rootfs::network::{Access, Reach};
 use kiln_rootfs::run::{sandbox_error, standard_env, standard_mounts};
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Mount, Network, Request, Root, Sandbox, Status, Stdin, Stream,
+    Body, CancelToken, Io, Limits, Request, Root, Sandbox, Status, Stdin, Stream, own_network,
 };
 use serde::Deserialize;
 
@@ -81,16 +82,28 @@ fn read(directory: &Path) -> Result<Failed, Failure> {
     }
 }
 
+/// What the scripts of a build have of the network.
+fn access(context: &Context<'_>) -> Access {
+    let reach = match own_network() {
+        Ok(()) => Reach::Own,
+        Err(error) => {
+            context
+                .terminal
+                .note("without", &format!("a network: {error}"));
+            Reach::None
+        }
+    };
+    // Without it the C library asks this machine, and so does the access.
+    let resolv_conf = fs::read("/etc/resolv.conf").unwrap_or_default();
+    let resolv_conf = String::from_utf8_lossy(&resolv_conf);
+    Access::new(reach, &resolv_conf, &context.settings.proxies())
+}
+
 fn request(args: &ShellArgs, failed: &Failed, directory: &Path, context: &Context<'_>) -> Request {
     let mut mounts = standard_mounts();
-    // People try downloads in here, so names have to resolve.
-    if let Ok(content) = fs::read("/etc/resolv.conf") {
-        mounts.push(Mount::File {
-            target: "/etc/resolv.conf".to_owned(),
-            content,
-            mode: 0o644,
-        });
-    }
+    // People try downloads in here, as the scripts of the build would do them.
+    let access = access(context);
+    mounts.extend(access.mounts());
     let term = context
         .settings
         .term
@@ -99,6 +112,7 @@ fn request(args: &ShellArgs, failed: &Failed, directory: &Path, context: &Contex
     let mut env = standard_env(failed.epoch);
     env.retain(|(name, _)| name != "TERM");
     env.push(("TERM".to_owned(), term));
+    env.extend(access.env);
     let argv = match args.command.is_empty() {
         true => vec!["/bin/sh".to_owned(), "-c".to_owned(), SHELL.to_owned()],
         false => args.command.clone(),
@@ -113,7 +127,7 @@ fn request(args: &ShellArgs, failed: &Failed, directory: &Path, context: &Contex
         body: Body::Exec { argv },
         env,
         cwd: "/".to_owned(),
-        network: Network::Host,
+        network: access.network,
         limits: Limits {
             output_bytes: OUTPUT,
             ..Limits::default()

@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{DumpableBehavior, Pid};
 use rustix::pty::OpenptFlags;
 
+use super::head::Head;
 use super::mounts::Entered;
 use super::sources::Sources;
 use super::{Given, body, cleanup, die_with_parent, mounts, say, usage};
@@ -29,6 +30,8 @@ pub(super) fn main(
         .and_then(|entered| {
             let result = supervise(receiver, given, request, &entered, terminal, functions);
             end_all();
+            let restored = entered.heads.iter().try_for_each(Head::take_away);
+            let result = result.and_then(|status| restored.map(|()| status));
             cleanup::take_back(&entered.mounted, &entered.created);
             result
         });
@@ -96,7 +99,7 @@ fn prepare(request: &Request) -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .doing("closing the init to tracers")?;
     rustix::system::sethostname(request.hostname.as_bytes()).doing("setting the host name")?;
-    if request.network == Network::None {
+    if request.network != Network::Host {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
         let socket = socket.doing("opening a socket for the loopback interface")?;
         sys::loopback_up(socket.as_fd()).doing("bringing the loopback interface up")?;

@@ -14,6 +14,7 @@
 mod body;
 mod cleanup;
 mod dev;
+mod head;
 mod init;
 mod mounts;
 mod resolve;
@@ -30,10 +31,10 @@ use rustix::thread::UnshareFlags;
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
 use crate::wire::{self, FromChild, Job, Receiver, Start, ToChild};
-use crate::{Function, Network, Request, trees};
+use crate::{Function, Network, Request, network, trees};
 use sources::Sources;
 
-pub(crate) use body::{MAX_HANDED, drop_capabilities};
+pub(crate) use body::{MAX_HANDED, drop_all_capabilities, drop_capabilities};
 
 /// `argv[0]` of the sandbox child.
 pub(crate) const MARK: &str = "kiln: sandbox";
@@ -142,19 +143,28 @@ fn run(
     // With the host's own rights, sources in directories that only root may enter can be opened; they are then
     // detached trees, which the new namespace may mount. Without them the caller's rights have to do.
     let early = open_with_host_rights(request)?;
+    let ipv6 = matches!(request.network, Network::Own { .. }) && network::has_ipv6();
     make_user_namespace()?;
     let spaces =
         UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     sys::unshare(spaces).map_err(no_rights_in_namespace)?;
-    if request.network == Network::None {
+    if request.network != Network::Host {
         sys::unshare(UnshareFlags::NEWNET).doing("making a network namespace")?;
     }
     // A kernel without control groups has nothing to hide.
     let _ = sys::unshare(UnshareFlags::NEWCGROUP);
-    let sources = become_root(receiver, given.lifeline.as_fd(), || match early {
-        Some(sources) => Ok(sources),
-        None => Sources::open(request),
+    let (sources, tun) = become_root(receiver, given.lifeline.as_fd(), || {
+        let sources = early.map_or_else(|| Sources::open(request), Ok)?;
+        let tun = match request.network {
+            Network::Own { .. } => Some(network::make_interface(ipv6)?),
+            Network::None | Network::Host => None,
+        };
+        Ok((sources, tun))
     })?;
+    if let Some(tun) = tun {
+        // Only the relay has it from here on.
+        say(receiver, &FromChild::Interface, &[tun.as_fd()])?;
+    }
     fork_init(receiver, given, request, sources, terminal, functions)
 }
 

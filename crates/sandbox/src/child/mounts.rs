@@ -14,9 +14,10 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
+use super::head::Head;
 use super::resolve::{Created, Kind, Walker};
 use super::sources::{RootTrees, Sources, Writable};
-use super::{cleanup, dev};
+use super::{cleanup, dev, head};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
 use crate::wire::Source;
@@ -31,6 +32,8 @@ pub(super) struct Entered {
     pub(super) mounted: Vec<PathBuf>,
     /// Mount points that were made.
     pub(super) created: Vec<Created>,
+    /// Files with text at their heads.
+    pub(super) heads: Vec<Head>,
     /// Descriptors for the parent to read.
     pub(super) streams: Vec<(Source, OwnedFd)>,
 }
@@ -43,13 +46,14 @@ pub(super) fn enter(request: &Request, sources: Sources) -> Result<Entered> {
     let mut mounter = Mounter {
         staging: &staging,
         root: root.as_fd(),
-        network: request.network,
+        shared_network: request.network == Network::Host,
         limits: &request.limits,
         binds: sources.binds.into_iter(),
         trees: sources.trees.into_iter(),
         entered: Entered {
             mounted: Vec::new(),
             created: Vec::new(),
+            heads: Vec::new(),
             streams: Vec::new(),
         },
     };
@@ -66,6 +70,8 @@ pub(super) fn enter(request: &Request, sources: Sources) -> Result<Entered> {
                 .and_then(|()| rustix::process::chroot("."))
                 .is_ok()
             {
+                // The error that led here is the one to report.
+                let _ = entered.heads.iter().try_for_each(Head::take_away);
                 cleanup::take_back(&entered.mounted, &entered.created);
             }
             Err(error)
@@ -138,6 +144,13 @@ impl Staging {
 
     fn root(&self, trees: RootTrees) -> Result<OwnedFd> {
         match trees {
+            RootTrees::Empty => {
+                let strict =
+                    PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
+                let tree = tmpfs(0o555, strict)?;
+                self.park(tree.as_fd())?;
+                Ok(tree)
+            }
             RootTrees::Dir { tree, writable } => {
                 if !writable {
                     read_only(tree.as_fd()).doing("making the root read-only")?;
@@ -231,7 +244,7 @@ fn overlay_refused(error: rustix::io::Errno, layers: usize) -> Error {
 pub(super) struct Mounter<'a> {
     staging: &'a Staging,
     root: BorrowedFd<'a>,
-    network: Network,
+    shared_network: bool,
     pub(super) limits: &'a Limits,
     binds: std::vec::IntoIter<OwnedFd>,
     trees: std::vec::IntoIter<RootTrees>,
@@ -263,6 +276,15 @@ impl Mounter<'_> {
                 content,
                 mode,
             } => self.file(target, content, *mode),
+            Mount::Head {
+                target,
+                text,
+                marks,
+            } => {
+                let head = head::add(&mut self.walker(), target, text, marks)?;
+                self.entered.heads.extend(head);
+                Ok(())
+            }
             Mount::Symlink { target, to } => {
                 let (dir, name) = self.walker().open_parent(target)?;
                 rustix::fs::symlinkat(&**to, dir, &name)
@@ -370,10 +392,10 @@ impl Mounter<'_> {
     fn sys(&mut self) -> Result<()> {
         let strict = PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
         let (point, path) = self.walker().open("/sys", Kind::Dir)?;
-        let mounted = match self.network {
-            Network::None => new_mount("sysfs", &[], strict)
+        let mounted = match self.shared_network {
+            false => new_mount("sysfs", &[], strict)
                 .is_ok_and(|sys| attach(sys.as_fd(), point.as_fd()).is_ok()),
-            Network::Host => sys_of_other_network(point.as_fd(), strict)?,
+            true => sys_of_other_network(point.as_fd(), strict)?,
         };
         if !mounted {
             let empty = tmpfs(0o555, strict)?;

@@ -28,6 +28,7 @@ pub(super) enum RootTrees {
         lower: Vec<OwnedFd>,
         writable: Option<Writable>,
     },
+    Empty,
 }
 
 /// The writable part of an overlay. The kernel wants both directories on one mount, so one tree holds both.
@@ -57,6 +58,7 @@ impl Sources {
 
 fn open_root(root: &Root) -> Result<RootTrees> {
     match root {
+        Root::Empty => Ok(RootTrees::Empty),
         Root::Dir { path, writable } => Ok(RootTrees::Dir {
             tree: tree(path)?,
             writable: *writable,

@@ -4,4 +4,5 @@
 mod lock;
 mod logs;
 pub(crate) mod neighbours;
+mod network;
 mod programs;

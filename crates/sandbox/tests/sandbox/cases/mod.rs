@@ -3,6 +3,7 @@
 mod ending;
 mod functions;
 mod mounting;
+mod network;
 mod running;
 mod walls;
 mod watching;
@@ -44,6 +45,8 @@ pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
     ("program", functions::program),
     ("open-files", functions::open_files),
     ("own-program", functions::own_program),
+    ("reach", network::reach),
+    ("converse", network::converse),
 ];
 
 /// Cases that root and an ordinary user must both pass.
@@ -64,6 +67,10 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("watched_programs_can_be_killed", watching::killed),
     ("flushing_does_nothing", walls::flushing),
     ("network_none_and_host", walls::network),
+    ("a_network_of_its_own_keeps_the_host_out", network::walls),
+    ("a_network_of_its_own_has_doors", network::doors),
+    ("a_network_of_its_own_carries_much", network::carries),
+    ("a_relay_ends_with_its_run", network::ends),
     ("host_mounts_are_untouched", walls::host_mounts),
     ("host_files_are_out_of_reach", walls::escape),
     ("read_only_mounts_stay_so", walls::read_only),
@@ -81,6 +88,7 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("mounts_and_their_residue", mounting::mounts),
     ("another_root_is_mounted_below", mounting::tree),
     ("links_are_followed_inside_the_root", mounting::links),
+    ("lines_at_the_head_of_a_file_are_lent", mounting::heads),
     ("two_hundred_layers", mounting::layers),
     ("layers_without_a_writable_one", mounting::read_only_layers),
     ("the_same_upper_again_and_again", mounting::reuse),

@@ -228,3 +228,62 @@ pub(super) fn doctor(f: &Fixture) -> Outcome {
         (Some(Verdict::Fail), Some(Verdict::Warn)),
     )
 }
+
+pub(super) fn heads(f: &Fixture) -> Outcome {
+    let text = "# lent\nnameserver 240.0.0.53\n# so far\n";
+    let run = |script: &str| -> Result<String, Failed> {
+        let mut request = f.script(script);
+        request.mounts.push(Mount::Head {
+            target: "/etc/resolv.conf".into(),
+            text: text.into(),
+            marks: ["# lent", "nameserver 240.0.0.53", "# so far"]
+                .map(str::to_owned)
+                .into(),
+        });
+        Ok(f.run(&request)?.stdout())
+    };
+    let state = "stat -c '%F %a %Y' /etc/resolv.conf; cat /etc/resolv.conf; stat -c %Y /etc";
+    // What the root had is there again, as old as it was: nothing, a file, a link that leads nowhere.
+    for prepare in [
+        "rm -f /etc/resolv.conf",
+        "echo 'search example.org' > /etc/resolv.conf; chmod 640 /etc/resolv.conf; touch -d 2001-02-03 /etc/resolv.conf",
+        "rm /etc/resolv.conf; ln -s ../run/nowhere /etc/resolv.conf; readlink /etc/resolv.conf",
+    ] {
+        f.output_of(prepare)?;
+        f.output_of("touch -d 2002-02-03 /etc")?;
+        let before = f.output_of(&format!("{state}; readlink /etc/resolv.conf; true"))?;
+        let within = run("cat /etc/resolv.conf")?;
+        check(within.starts_with(text.trim_end()), || within.clone())?;
+        let after = f.output_of(&format!("{state}; readlink /etc/resolv.conf; true"))?;
+        equal(after, before)?;
+    }
+    // What the run does to it stays: writing, appending, editing in another file, a link, removing.
+    let of = "cat /etc/resolv.conf 2>/dev/null || readlink /etc/resolv.conf || echo none";
+    for (begin, script, end) in [
+        ("a", "echo b > /etc/resolv.conf", "b"),
+        ("a", "echo b >> /etc/resolv.conf", "a\nb"),
+        (
+            "a",
+            "cat /etc/resolv.conf | grep -v a > /etc/new; echo c >> /etc/new; mv /etc/new /etc/resolv.conf",
+            "c",
+        ),
+        ("a", "ln -sf ../run/stub /etc/resolv.conf", "../run/stub"),
+        ("a", "rm /etc/resolv.conf", "none"),
+        ("a", "chmod 600 /etc/resolv.conf", "a"),
+    ] {
+        f.output_of(&format!(
+            "rm -f /etc/resolv.conf; echo {begin} > /etc/resolv.conf"
+        ))?;
+        run(script)?;
+        equal((script, f.output_of(of)?), (script, end.to_owned()))?;
+    }
+    // A trap in its place changes nothing outside of the root and does not stop the run.
+    for trap in [
+        "rm /etc/resolv.conf; mkdir /etc/resolv.conf",
+        "rm -r /etc/resolv.conf; ln -s /proc/sys/kernel/hostname /etc/resolv.conf",
+        "mv /etc /etc2; ln -s /proc/self /etc",
+    ] {
+        run(trap)?;
+    }
+    Ok(())
+}
