@@ -234,3 +234,31 @@ fn a_stopped_command_says_what_was_stopped() {
     assert_eq!(child.wait().expect("kiln ends").code(), Some(130), "{said}");
     assert_eq!(said, "cancelled: the build was stopped\n");
 }
+
+/// The names of releases were judged when the repositories were asked: by `lock` and `build`, not by what looks first.
+#[test]
+fn check_and_plan_know_the_releases() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path().join("lab")).expect("a directory");
+    sandbox.write("lab/base.ks", "lang C.UTF-8\n%packages\n%end\n");
+    for (release, said) in [
+        ("12", "debian:12 is debian:bookworm"),
+        ("stable", "name the release: debian:trixie"),
+        ("buster", "debian:buster: it has left the mirrors"),
+    ] {
+        let text = format!("distribution = \"debian:{release}\"\nlayers = [\"base.ks\"]\n");
+        sandbox.write("lab/kiln.toml", &text);
+        for command in ["check", "plan"] {
+            says(
+                &sandbox.kiln(&[command, "lab"]),
+                1,
+                &[said, "lab/kiln.toml"],
+            );
+        }
+    }
+    let text = "distribution = \"debian:bullseye\"\nlayers = [\"base.ks\"]\n";
+    sandbox.write("lab/kiln.toml", text);
+    says(&sandbox.kiln(&["check", "lab"]), 0, &["lab: ok"]);
+    let lacking = "not usr-is-merged: bullseye has no such package";
+    says(&sandbox.kiln(&["plan", "lab"]), 0, &[lacking]);
+}
