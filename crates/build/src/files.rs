@@ -152,13 +152,10 @@ impl Project {
     pub(crate) fn copy(&self, files: &[ProjectFile], to: &Path) -> Result<(), Failure> {
         for file in files {
             self.copy_one(file, to).map_err(|error| {
-                let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-                let kind = if full { FailureKind::Environment } else { FailureKind::Definition };
-                let failure = Failure::new(kind, format!("{} cannot be copied", file.from));
-                failure.cause(said(&error)).hint(match full {
-                    true => "free some space on the disk that holds the cache, or move it with --cache-dir",
-                    false => "leave the project's files alone while it is built, and build again",
-                })
+                let message = format!("{} cannot be copied", file.from);
+                Failure::new(FailureKind::Definition, message)
+                    .cause(said(&error))
+                    .hint("leave the project's files alone while it is built, and build again")
             })?;
         }
         Ok(())

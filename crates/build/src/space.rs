@@ -148,6 +148,8 @@ impl Space {
             .insert(0, std::mem::replace(&mut failure.message, full));
         failure.kind = FailureKind::Environment;
         failure.disk_full = true;
+        // Whatever was advised before was for another reason.
+        failure.hints.clear();
         failure.hints.push(self.needed(disk, path));
         let advice = match disk {
             Disk::Cache => format!(

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, ValueEnum};
 use kiln_build::{Failure, FailureKind};
+use rustix::fs::Mode;
 
 use crate::args::{Cli, ColorWhen};
 use crate::commands::Context;
@@ -28,8 +29,10 @@ use crate::settings::{Environment, Settings};
 fn main() -> ExitCode {
     // If this is the sandbox child, it never returns from here.
     kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_build::FUNCTIONS].concat());
-    // As root, the sandbox reads packages and metadata in the cache under other ids. What is private is made so where it is made.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // As root, the sandbox reads packages and metadata in the cache under other ids, so a mask may forbid writing at most. What is
+    // private is made so where it is made.
+    let mask = rustix::process::umask(Mode::empty());
+    rustix::process::umask(mask & Mode::from_raw_mode(0o022));
     let environment = Environment::of_process();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(&arguments, &environment) {
