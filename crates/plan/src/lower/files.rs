@@ -69,7 +69,14 @@ impl Lowering<'_> {
                         .files
                         .push(file(&found, to, &Options::default(), origin));
                 }
-                (Some(_), None) => {}
+                (Some(_), None) if found.what == What::Directory => {}
+                (Some(_), None) => {
+                    let message = format!("{} is no directory and is not copied", found.path);
+                    let problem = Problem::warning(message).at(self.name);
+                    let hint =
+                        "what lies below it goes into the layer; a link to one is not followed";
+                    self.problems.push(problem.hint(hint));
+                }
                 (None, _) if named(&found.path) => {}
                 (None, _) => {
                     unknown.insert(format!("{DIRECTORY}/{name}"));
