@@ -12,8 +12,8 @@ use super::paths::Owners;
 use super::status::{Known, State, Status};
 use super::triggers::Directive;
 
-/// Releases of dpkg whose unpacking this module does over again: those of Debian 12 and 13.
-const RELEASES: &[&str] = &["1.21.", "1.22."];
+/// Releases of dpkg whose unpacking this module does over again: those of Debian 11, 12 and 13.
+const RELEASES: &[&str] = &["1.20.", "1.21.", "1.22."];
 
 /// Lines of dpkg.cfg(5) that change nothing here.
 const HARMLESS: &[&str] = &["no-debsig", "log /var/log/dpkg.log"];
@@ -21,7 +21,9 @@ const HARMLESS: &[&str] = &["no-debsig", "log /var/log/dpkg.log"];
 /// Why dpkg has to unpack everything in this root, if it has.
 pub(super) fn root_obstacle(root: &Path, dpkg: &str) -> io::Result<Option<String>> {
     if !RELEASES.iter().any(|release| dpkg.starts_with(release)) {
-        return Ok(Some(format!("dpkg {dpkg} is not one of 1.21 and 1.22")));
+        return Ok(Some(format!(
+            "dpkg {dpkg} is not one of 1.20, 1.21 and 1.22"
+        )));
     }
     let admin = root.join("var/lib/dpkg");
     let updates = match fs::read_dir(admin.join("updates")) {
@@ -277,7 +279,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(root_obstacle(root, "1.21.22").unwrap(), None);
-        assert!(root_obstacle(root, "1.20.13").unwrap().is_some());
+        assert!(root_obstacle(root, "1.19.8").unwrap().is_some());
         fs::write(
             root.join("etc/dpkg/dpkg.cfg.d/x"),
             "path-exclude=/usr/share/doc/*\n",
