@@ -134,6 +134,9 @@ fn line(name: &str, view: &View<'_>, version: Version, first: bool) -> String {
         name => name,
     });
     view.write(layout.parts, &mut out);
+    if matches!(name, "nvdimm" | "raid" | "volgroup") {
+        out.truncate(out.trim_end().len());
+    }
     out.push('\n');
     out
 }

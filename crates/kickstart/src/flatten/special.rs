@@ -195,6 +195,7 @@ fn lang(view: &View<'_>) -> String {
     }
     let mut out = format!("# System language\nlang {lang}");
     if let Some(more) = view.text("--addsupport") {
+        out.truncate(out.trim_end().len());
         push(&mut out, &format!("--addsupport={more}"));
     }
     out.push('\n');

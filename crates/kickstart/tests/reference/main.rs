@@ -151,7 +151,7 @@ fn listed_differences_are_real() {
 }
 
 /// Lines that were read, refused or written otherwise than the reference does it.
-const ONCE_DIFFERENT: [&str; 19] = [
+const ONCE_DIFFERENT: [&str; 21] = [
     r#"network --device=team0 --teamconfig="{\"x\":1}""#,
     r#"sshkey --username=me "a\"b""#,
     "%packages --nocore --ignoremissing\n%end\n",
@@ -170,6 +170,8 @@ const ONCE_DIFFERENT: [&str; 19] = [
     "#platform=x86_64\nlang en_US\n",
     "%post --log=\ndate\n%end\n",
     "%post\ndate\n%end it's\n",
+    "lang ' ' --addsupport=b\n",
+    "raid / --device=md0 --level=1 raid.01 ' '\n",
     "clearpart --list=sda1\nclearpart --list=\" \"\n",
 ];
 
