@@ -23,6 +23,9 @@ use crate::definition::{Definition, SystemDefinition};
 use crate::model::*;
 use crate::problem::Problem;
 
+/// What Kiln's own layers are called in a lock: the base system, and the tools root, whose packages are in no image.
+const OWN_LAYERS: [&str; 2] = ["system", "tools"];
+
 /// How files are read. Paths are as the definition or a kickstart file says them.
 pub trait Files {
     /// The bytes of `path`, looked up first as it stands, then beside the file `from`; the name it was found under.
@@ -211,6 +214,14 @@ impl Lowering<'_> {
         let mut layers: Vec<Layer> = Vec::new();
         for path in &definition.layers {
             let layer = self.layer(path);
+            if OWN_LAYERS.contains(&layer.name.as_str()) {
+                let message = format!(
+                    "a layer cannot be called `{}`: Kiln has its own",
+                    layer.name
+                );
+                let problem = Problem::error(message).at(self.name);
+                self.problems.push(problem.hint("rename the file"));
+            }
             if layers.iter().any(|l| l.name == layer.name) {
                 let message = format!("two layers are called `{}`", layer.name);
                 self.problems.push(

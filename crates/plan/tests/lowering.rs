@@ -642,6 +642,23 @@ fn files_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_layer_that_is_called_like_one_of_kilns_own_does_not_get_its_packages() {
+    for name in ["system.ks", "tools.ks"] {
+        let text: &'static str = match name {
+            "system.ks" => "layers = [\"system.ks\"]\n",
+            _ => "layers = [\"tools.ks\"]\n",
+        };
+        let lowered = of(
+            &[("kiln.toml", text), (name, "part / --size=1024\n")],
+            &bookworm(),
+        );
+        let errors = errors(&lowered);
+        let wanted = format!("a layer cannot be called `{}`", &name[..name.len() - 3]);
+        assert!(errors.iter().any(|e| e.contains(&wanted)), "{errors:?}");
+    }
+}
+
+#[test]
 fn limits_of_a_step() {
     let lowered = |limits: &'static str| {
         let kickstart = "part / --size=1024\n%packages\nbash\n%end\n";
