@@ -160,7 +160,7 @@ pub(super) fn walls(f: &Fixture) -> Outcome {
         check(said.contains("it is this machine itself"), || said.clone())?;
     }
     // The loopback is the run's own, and works.
-    let up = "nc -l -p 7777 > /root/got & sleep 0.3; echo loop | nc 127.0.0.1 7777; wait; cat /root/got; ls /sys/class/net";
+    let up = "nc -l -p 7777 > /root/got & until echo loop | nc 127.0.0.1 7777; do sleep 0.1; done; wait; cat /root/got; ls /sys/class/net";
     equal(
         f.run(&own(f.script(up), Vec::new()))?.stdout(),
         "loop\nkiln0\nlo".into(),

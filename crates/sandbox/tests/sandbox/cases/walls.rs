@@ -21,7 +21,7 @@ pub(super) fn network(f: &Fixture) -> Outcome {
         none.clone()
     })?;
     let up = f.output_of(
-        "nc -l -p 7777 > /root/got & sleep 0.3; echo loop | nc 127.0.0.1 7777; wait; cat /root/got",
+        "nc -l -p 7777 > /root/got & until echo loop | nc 127.0.0.1 7777; do sleep 0.1; done; wait; cat /root/got",
     )?;
     equal(up, "loop".into())?;
     let mut request = f.script(script);
