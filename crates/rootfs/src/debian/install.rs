@@ -329,6 +329,10 @@ pub fn filters(options: &InstallOptions) -> Vec<Filter> {
             add(false, format!("{path}/*"));
         }
         add(true, "/usr/share/doc/*/copyright".to_owned());
+        // The directories alone: scripts that link pages of their own, as those of JDKs do, fail without them.
+        for section in 1..=9 {
+            add(true, format!("/usr/share/man/man{section}"));
+        }
     }
     if let Some(languages) = &options.languages {
         // Not only LC_MESSAGES: coreutils has its words for days in LC_TIME.
@@ -467,6 +471,7 @@ mod tests {
             assert!(filtered(&options).iter().any(inside), "{filter}");
         }
         assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
+        assert!(filters.contains(&"--path-include=/usr/share/man/man1".to_owned()));
         assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));
     }
 }
