@@ -86,7 +86,8 @@ impl Turn {
         let definition = base().join("minimal.ks");
         fs::copy(example(), &definition).expect("the example");
         let _ = fs::remove_dir_all(image());
-        self.kiln(&["lock", &text(&definition)]).assert(0);
+        self.kiln(&["lock", "--keep-metadata", &text(&definition)])
+            .assert(0);
         self.kiln(&[
             "build",
             "--locked",

@@ -6,15 +6,17 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::disk::{SQUASHFS, extract};
-use crate::harness::{LONGEST, Ran, Turn, cache, image, run, text, tool};
+use crate::harness::{LONGEST, Ran, Turn, base, cache, image, run, text, tool};
 use crate::residue::names;
 use crate::security::neighbours::{FAILING, NEIGHBOUR, TEMPTING, assert_closed, control};
 
 /// The account, with ranges of subordinate ids, that `cargo xtask prerequisites` makes.
 pub(crate) const USER: &str = "kilntest";
 
-/// The user's cache has the packages of the lock, and nothing else.
+/// The user's cache has the packages of the lock, and nothing else. What vouches for them lies beside the lock.
 fn give_packages(turn: &Turn) {
+    let kept = text(&base().join("minimal.kiln.lock.metadata"));
+    tool("cp", &["-a", &kept, &text(&turn.path("."))]).assert(0);
     let store = turn.path("cache/downloads/sha256");
     let lock = fs::read_to_string(turn.path("minimal.kiln.lock")).expect("the lock");
     let mut given = 0;
