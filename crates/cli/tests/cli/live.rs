@@ -186,7 +186,8 @@ fn they_are_fit_for_their_installers() {
                     "classroom/desktop.ks",
                     "classroom/lessons.ks",
                 ],
-                &[],
+                // %ksappend is followed all the same.
+                &["--include-path", "parts"],
             ),
             file => (&[file], &["-i"]),
         };
