@@ -1,6 +1,7 @@
 //! What Kiln promises in `docs/security.md`, attacked: one module for each kind of thing that is handed to it. Read the
 //! names of the tests as the list of promises.
 
+mod canary;
 mod lock;
 mod logs;
 pub(crate) mod neighbours;
