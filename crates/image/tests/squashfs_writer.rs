@@ -233,7 +233,7 @@ impl Seek for Full {
 }
 
 #[test]
-fn a_full_disk_ends_it_with_a_hint_and_without_a_hang() {
+fn a_full_disk_ends_it_without_a_hang() {
     let mut tree = Tree::new(Meta::root_owned(0o755, 1));
     for i in 0..40 {
         tree.insert(format!("{i}"), file(noise(i, 300_000)))
@@ -243,7 +243,6 @@ fn a_full_disk_ends_it_with_a_hint_and_without_a_hang() {
         let mut out = Full(Cursor::new(Vec::new()), room);
         let error = squashfs::write(&tree, &mut out, &options(4 << 10), &|_, _| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
-        assert!(error.hint().unwrap().contains("space"));
         // What is there must not pass for a file system.
         assert!(!out.0.get_ref().starts_with(b"hsqs"));
     }

@@ -153,7 +153,7 @@ struct Parser<'a> {
     items: usize,
     /// Whether a limit was reached: reading stops.
     full: bool,
-    /// Whether there was no line with anything in it.
+    /// Whether there was no line with anything in it, nor anything that is no text.
     blank: bool,
 }
 
@@ -192,6 +192,7 @@ impl Parser<'_> {
             included_from: from,
         });
         if let Some((message, help)) = source::not_text(&loaded.bytes) {
+            self.blank = false;
             let span = from.unwrap_or(Span {
                 file,
                 line: 1,
