@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::harness::{LONGEST, Ran, Turn, cache, digest, finish};
 use crate::residue::names;
 
-fn start(turn: &Turn, output: &str) -> Child {
+fn start(turn: &Turn, output: &str, more: &[&str]) -> Child {
     let arguments = ["build", "-v", "minimal.ks", "-o", output, "--format", "raw"];
-    let mut command = turn.command(&arguments);
+    let mut command = turn.command(&[&arguments, more].concat());
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -51,7 +51,8 @@ fn two_builds_of_one_definition_and_a_collection() {
     turn.minimal_with(&format!(
         "%post --erroronfail --interpreter=/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{port}\nread -r word <&3\n[ \"$word\" = go ]\n%end\n"
     ));
-    let mut builds = [start(&turn, "one"), start(&turn, "other")];
+    // The one who gives the word is on this machine.
+    let mut builds = ["one", "other"].map(|output| start(&turn, output, &["--network", "host"]));
     let scripts = [0, 1].map(|_| accept(&listener, &mut builds));
     // Both builds are past the layers that they found, and use them.
     let collection = turn.kiln(&["cache", "gc", "--keep-days", "0"]);
@@ -78,10 +79,10 @@ fn two_builds_of_one_definition_and_a_collection() {
 fn verbose_says_what_changed() {
     let turn = Turn::warm();
     turn.minimal_with("%post\necho one\n%end\n");
-    ended_well(start(&turn, "output"));
+    ended_well(start(&turn, "output", &[]));
     turn.minimal_with("%post\necho two\n%end\n");
-    ended_well(start(&turn, "output")).says(&["because script 2 changed"]);
+    ended_well(start(&turn, "output", &[])).says(&["because script 2 changed"]);
     turn.minimal_with("user --name=late\n%post\necho two\n%end\n");
-    let ran = ended_well(start(&turn, "output"));
+    let ran = ended_well(start(&turn, "output", &[]));
     ran.says(&["because `user` is new", "because a layer below it is new"]);
 }
