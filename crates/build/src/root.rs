@@ -30,7 +30,7 @@ use crate::why::{self, Inputs};
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
-const CODE: &str = "8";
+const CODE: &str = "9";
 
 /// The stack of layers, lowest first, and the id of the top one.
 #[derive(Clone, Debug)]

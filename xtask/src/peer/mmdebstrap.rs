@@ -21,6 +21,10 @@ const MERGED_USR: &str = r#"for name in bin sbin lib lib32 lib64 libx32; do
     mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"
 done"#;
 
+/// As Kiln does: scripts that link pages of their own fail without these directories.
+const PLACES_FOR_PAGES: &str =
+    r#"for section in 1 2 3 4 5 6 7 8 9; do mkdir -p "$1/usr/share/man/man$section"; done"#;
+
 /// Installs exactly `packages` into the directory `root`.
 ///
 /// The repository holds one version of each package and all are named, so that apt has nothing to choose.
@@ -32,6 +36,7 @@ pub(crate) fn command(packages: &[Package], mirror: &Path, root: &Path, no_docs:
     command.arg(format!("--setup-hook={MERGED_USR}"));
     if no_docs {
         command.args(NO_DOCS.iter().map(|option| format!("--dpkgopt={option}")));
+        command.arg(format!("--extract-hook={PLACES_FOR_PAGES}"));
     }
     command.arg(format!("--include={}", names.join(",")));
     // `copy:`, because with `file:` the repository would have to be mounted into the root.

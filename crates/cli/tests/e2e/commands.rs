@@ -289,11 +289,22 @@ fn system(facts: &Facts) {
 }
 
 fn files(facts: &Facts) {
-    // --excludedocs keeps the licence; of all translations only those of --inst-langs stay.
-    facts.has("packages", &["copyright", "cs", "en_GB"]);
+    // --excludedocs keeps the licence and a place for pages, no link without its page; of all translations only those of
+    // --inst-langs stay.
+    facts.has(
+        "packages",
+        &["copyright", "/usr/share/man/man1\n", "cs", "en_GB"],
+    );
     facts.lacks(
         "packages",
-        &["nano.1", "changelog", "\nde\n", "\nfr\n", "\npt_BR\n"],
+        &[
+            "nano.1",
+            ".gz",
+            "changelog",
+            "\nde\n",
+            "\nfr\n",
+            "\npt_BR\n",
+        ],
     );
     facts.has(
         "certificate",

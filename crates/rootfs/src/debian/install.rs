@@ -71,8 +71,12 @@ pub fn install(
         done: Mutex::new(0),
         native: AtomicBool::new(unpacker == Unpacker::Pool),
     };
+    let mut places_for_pages = options.exclude_docs;
     for Wave { unpack, configure } in waves {
         run.unpack(&unpack)?;
+        if std::mem::take(&mut places_for_pages) {
+            run.make_places_for_pages()?;
+        }
         if !configure.is_empty() {
             run.configure(&configure)?;
         }
@@ -166,6 +170,18 @@ impl Dpkg<'_> {
         argv.push("--unpack".to_owned());
         argv.extend(indices.iter().map(|&i| self.debs[i].inside()));
         self.run(argv, indices)
+    }
+
+    /// Makes the directories of manual pages, which the path filters leave out: scripts that link pages of their own, as
+    /// those of JDKs do, fail without them. A filter that includes them would keep every link of a page that is not there.
+    fn make_places_for_pages(&self) -> Result<()> {
+        let sections = (1..=9).map(|section| format!("/usr/share/man/man{section}"));
+        let argv: Vec<String> = ["mkdir", "-p"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(sections)
+            .collect();
+        self.run(argv, &[])
     }
 
     fn configure(&self, indices: &[usize]) -> Result<()> {
@@ -329,10 +345,6 @@ pub fn filters(options: &InstallOptions) -> Vec<Filter> {
             add(false, format!("{path}/*"));
         }
         add(true, "/usr/share/doc/*/copyright".to_owned());
-        // The directories alone: scripts that link pages of their own, as those of JDKs do, fail without them.
-        for section in 1..=9 {
-            add(true, format!("/usr/share/man/man{section}"));
-        }
     }
     if let Some(languages) = &options.languages {
         // Not only LC_MESSAGES: coreutils has its words for days in LC_TIME.
@@ -471,7 +483,6 @@ mod tests {
             assert!(filtered(&options).iter().any(inside), "{filter}");
         }
         assert!(filters.contains(&"--path-include=/usr/share/doc/*/copyright".to_owned()));
-        assert!(filters.contains(&"--path-include=/usr/share/man/man1".to_owned()));
         assert!(filters.contains(&"--path-include=/usr/share/locale/de/*".to_owned()));
     }
 }
