@@ -188,12 +188,12 @@ pub(crate) enum ScriptNetwork {
     None,
 }
 
-impl From<ScriptNetwork> for kiln_build::Reach {
+impl From<ScriptNetwork> for kiln_engine::Reach {
     fn from(network: ScriptNetwork) -> Self {
         match network {
-            ScriptNetwork::Own => kiln_build::Reach::Own,
-            ScriptNetwork::Host => kiln_build::Reach::Host,
-            ScriptNetwork::None => kiln_build::Reach::None,
+            ScriptNetwork::Own => kiln_engine::Reach::Own,
+            ScriptNetwork::Host => kiln_engine::Reach::Host,
+            ScriptNetwork::None => kiln_engine::Reach::None,
         }
     }
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use kiln_build::confined::Confined;
-use kiln_build::web::{Access, Web, local_file_for_a_stranger};
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::confined::Confined;
+use kiln_engine::web::{Access, Web, local_file_for_a_stranger};
+use kiln_engine::{Failure, FailureKind};
 use kiln_kickstart::{LoadError, Loaded, Loader, Version, include_candidates, is_url};
 
 use crate::render::terminal::write_stderr;

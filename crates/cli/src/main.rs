@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, ValueEnum};
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use rustix::fs::Mode;
 
 use crate::args::{Cli, ColorWhen};
@@ -28,7 +28,7 @@ use crate::settings::{Environment, Settings};
 
 fn main() -> ExitCode {
     // If this is the sandbox child, it never returns from here.
-    kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_build::FUNCTIONS].concat());
+    kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_engine::FUNCTIONS].concat());
     // As root, the sandbox reads packages and metadata in the cache under other ids, so a mask may forbid writing at most. What is
     // private is made so where it is made.
     let mask = rustix::process::umask(Mode::empty());

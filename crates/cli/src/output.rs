@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use serde::Serialize;
 
 /// Writes a result.

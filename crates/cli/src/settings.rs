@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 
 use crate::args::{ColorWhen, Global, LogFormat};
 
@@ -271,8 +271,8 @@ impl Settings {
     }
 
     /// Proxies for fetching.
-    pub(crate) fn proxies(&self) -> kiln_build::Proxies {
-        kiln_build::Proxies {
+    pub(crate) fn proxies(&self) -> kiln_engine::Proxies {
+        kiln_engine::Proxies {
             http: self.proxies.http.clone(),
             https: self.proxies.https.clone(),
             exceptions: self.proxies.exempt.clone(),

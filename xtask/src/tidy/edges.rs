@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plan", &["kickstart"]),
     ("rootfs", &["kickstart", "plan", "packages", "sandbox"]),
     (
-        "build",
+        "engine",
         &[
             "kickstart",
             "plan",
@@ -39,7 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sandbox",
             "rootfs",
             "image",
-            "build",
+            "engine",
             "vm",
         ],
     ),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kiln_build::Failure;
+use kiln_engine::Failure;
 use kiln_vm::{BootRequest, Display, VmEvent};
 
 use super::Context;

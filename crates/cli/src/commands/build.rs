@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_build::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
+use kiln_engine::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
 
 use super::Context;
 use crate::args::{BuildArgs, DefinitionArgs, Layout, LockArgs};
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     if let Some(jobs) = args.jobs {
         request.threads = jobs as usize;
     }
-    let report = kiln_build::build(
+    let report = kiln_engine::build(
         &request,
         &|event| context.terminal.event(&event),
         &cancel(context)?,
@@ -49,7 +49,7 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
     let cancel = cancel(context)?;
     let sink = |event: Event| context.terminal.event(&event);
     let vendor = args.vendor.as_deref();
-    let (path, lock) = kiln_build::lock(&request, vendor, args.keep_metadata, &sink, &cancel)?;
+    let (path, lock) = kiln_engine::lock(&request, vendor, args.keep_metadata, &sink, &cancel)?;
     write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
     let packages = lock.packages.len();
     context.terminal.note(
@@ -85,7 +85,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         cache: settings.cache_dir()?.to_path_buf(),
         state: settings.state_dir().ok().map(Path::to_path_buf),
         offline: false,
-        network: kiln_build::Reach::default(),
+        network: kiln_engine::Reach::default(),
         locked: false,
         allow_unsigned_lock: false,
         proxies: settings.proxies(),

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kiln_build::cache::{Limits, blocks_usage, collect_blocks};
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::cache::{Limits, blocks_usage, collect_blocks};
+use kiln_engine::{Failure, FailureKind};
 use kiln_packages::DownloadStore;
 use kiln_rootfs::run::sandbox_error;
 use kiln_rootfs::{Layer, Store};
@@ -114,7 +114,7 @@ fn blocks_row(cache: &Path) -> Result<Option<Row>, Failure> {
 fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
     let store = store(cache, context)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let damaged = kiln_build::cache::verify(&store, threads)?;
+    let damaged = kiln_engine::cache::verify(&store, threads)?;
     for damage in &damaged {
         let what = match damage.paths.first() {
             Some(path) => format!(

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_build::web::Web;
-use kiln_build::{Failure, FailureKind, Input};
+use kiln_engine::web::Web;
+use kiln_engine::{Failure, FailureKind, Input};
 use kiln_kickstart::{Diagnostic, Item, Options, Parsed, ScriptKind, Severity, parse};
 use kiln_plan::Problem;
 use serde::Serialize;
@@ -136,7 +136,7 @@ fn definition(
         include_path: args.include_path.clone(),
         ..Input::default()
     };
-    let problems = kiln_build::examine(file, &input, web.clone())?;
+    let problems = kiln_engine::examine(file, &input, web.clone())?;
     Ok(Verdict {
         file: file.display().to_string(),
         ok: problems.iter().all(|p| p.severity != Severity::Error),

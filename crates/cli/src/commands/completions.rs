@@ -1,7 +1,7 @@
 //! `kiln completions SHELL`
 
 use clap::CommandFactory;
-use kiln_build::Failure;
+use kiln_engine::Failure;
 
 use crate::args::{Cli, CompletionsArgs};
 use crate::output;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use kiln_sandbox::{Check, Needs, Verdict, checks};
 use kiln_vm::Tools;
 use serde::Serialize;

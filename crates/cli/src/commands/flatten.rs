@@ -1,6 +1,6 @@
 //! `kiln flatten FILE`
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use kiln_kickstart::{Options, Severity, flatten, parse};
 
 use super::Context;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use kiln_vm::{Accel, Bus, Error, ErrorKind, Firmware, Hardware, ImageFormat, Network, Tools};
 
 use super::Context;

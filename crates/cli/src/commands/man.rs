@@ -4,7 +4,7 @@ use std::io;
 
 use clap::CommandFactory;
 use clap_mangen::Man;
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 
 use crate::args::Cli;
 use crate::output;

@@ -14,7 +14,7 @@ mod shared;
 mod shell;
 mod test;
 
-use kiln_build::{Event, Failure};
+use kiln_engine::{Event, Failure};
 use kiln_rootfs::private::Notice;
 
 use crate::args::Command;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use kiln_build::{Event, Failure, FailureKind};
+use kiln_engine::{Event, Failure, FailureKind};
 use kiln_plan::{Plan, Problem, RpmSource};
 use kiln_rootfs::configure::{Level, Notice};
 use serde::Serialize;
@@ -34,7 +34,7 @@ struct Shown<'a> {
 
 /// Prints what a build would do.
 pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure> {
-    let planned = kiln_build::plan(&args.definition.definition, &input(&args.definition))?;
+    let planned = kiln_engine::plan(&args.definition.definition, &input(&args.definition))?;
     let lowered = &planned.lowered;
     lowered
         .problems

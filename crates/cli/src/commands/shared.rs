@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use kiln_build::{Failure, FailureKind, SharedCache, SharedKey, SharedOptions};
+use kiln_engine::{Failure, FailureKind, SharedCache, SharedKey, SharedOptions};
 use serde::Deserialize;
 
 use crate::args::{SharedArgs, SharedMode};

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 use kiln_rootfs::Store;
 use kiln_rootfs::network::{Access, Reach};
 use kiln_rootfs::run::{sandbox_error, standard_env, standard_mounts};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kiln_build::{Event, Failure, FailureKind};
+use kiln_engine::{Event, Failure, FailureKind};
 use kiln_vm::{AccelUsed, Expect, Reason, Report, StageName, TestRequest, Verdict, VmEvent};
 
 use super::Context;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use kiln_build::{Event, Unit};
+use kiln_engine::{Event, Unit};
 
 use super::style::{Palette, paint};
 use super::text::{bytes, columns, count, duration, fit, sanitize, seconds};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_build::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind};
 
 use super::style::{Palette, paint};
 use super::text::{sanitize, shell_line};

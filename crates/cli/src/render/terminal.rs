@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
-use kiln_build::{Event, Failure};
+use kiln_engine::{Event, Failure};
 use serde::Serialize;
 
 use super::board::Board;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use kiln_build::{is_hostile, neutral};
+use kiln_engine::{is_hostile, neutral};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A line that came from a package, a script or a kickstart, made safe to print: [`neutral`], and tabs are spaces, so that its
