@@ -10,8 +10,8 @@ pub use kiln_image::blocks::{Collected, Limits, Usage};
 use kiln_rootfs::{Layer, Place, Store};
 use kiln_sandbox::{CancelToken, Root};
 
-use crate::initramfs::Quiet;
-use crate::known::{BLOCKS, differences};
+use crate::initramfs::generate::Quiet;
+use crate::trust::known::{BLOCKS, differences};
 use crate::{Failure, FailureKind};
 
 /// A stored layer that is not what it was.

@@ -1,56 +1,37 @@
-//! The build pipeline: events, resume, artifacts and cancellation.
+//! The engine: it builds a definition, and says what it does as events.
 //!
-//! [`build`] is the list of a build's verbs; read `pipeline.rs` first.
+//! [`build`] is the list of a build's verbs; read `build.rs` first.
 
-mod ahead;
-mod artifacts;
+mod build;
 pub mod cache;
 mod cancel;
-pub mod confined;
 mod convert;
-mod current;
+mod define;
 mod event;
 mod failure;
-mod files;
-mod finish;
-mod guard;
 mod image;
 mod initramfs;
-mod known;
-mod limits;
-mod load;
-mod network;
 mod neutral;
 mod output;
-mod owners;
-mod pipeline;
-mod plan;
-mod pools;
-mod pre;
-mod record;
-mod recorder;
 mod resolve;
 mod root;
 mod shared;
 mod space;
-mod squash;
 mod steps;
 mod trust;
-mod vendor;
-pub mod web;
-mod why;
 
+pub use build::{BuildReport, BuildRequest, build, lock};
 pub use cancel::Cancel;
+pub use define::plan::{Planned, examine, plan};
+pub use define::{confined, web};
 pub use event::*;
 pub use failure::*;
+pub use image::squash::FUNCTIONS;
 pub use kiln_packages::Proxies;
 pub use kiln_plan::Input;
 pub use kiln_rootfs::Reach;
 pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use neutral::{is_hostile, neutral};
-pub use output::Artifact;
-pub use pipeline::{BuildReport, BuildRequest, build, lock};
-pub use plan::{Planned, examine, plan};
+pub use output::directory::Artifact;
 pub use shared::SharedCache;
-pub use squash::FUNCTIONS;
 pub use steps::{Sink, Timing};

@@ -10,7 +10,7 @@ use kiln_share::Record;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::initramfs::Quiet;
+use crate::initramfs::generate::Quiet;
 use crate::steps::{Step, Steps};
 use crate::{Failure, Unit};
 

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::blocks::Packs;
 use super::pull::pipe;
 use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::initramfs::Quiet;
+use crate::initramfs::generate::Quiet;
 use crate::steps::Steps;
 use crate::{Failure, Unit};
 

@@ -16,17 +16,17 @@ use kiln_rootfs::{Place, Store, changes, offline};
 use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde_json::{Value, json};
 
-use crate::ahead::Ahead;
-use crate::files::{LayerFiles, Project};
-use crate::guard::Guard;
-use crate::network::ScriptNetwork;
-use crate::pools::Pools;
-use crate::pre::PreFiles;
-use crate::recorder::Recorder;
-use crate::resolve::TOOLS;
+use crate::define::files::{LayerFiles, Project};
+use crate::image::ahead::Recorder;
+use crate::initramfs::ahead::Ahead;
+use crate::resolve::solve::TOOLS;
+use crate::root::network::ScriptNetwork;
+use crate::root::pools::Pools;
+use crate::root::pre::PreFiles;
+use crate::root::why::{self, Inputs};
 use crate::shared::Shared;
 use crate::steps::{Step, Steps};
-use crate::why::{self, Inputs};
+use crate::trust::guard::Guard;
 use crate::{Failure, FailureKind, Unit};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.

@@ -29,8 +29,8 @@ use kiln_plan::Hasher;
 use kiln_rootfs::Reporter;
 use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
 
-use crate::pipeline::Session;
-use crate::resolve::World;
+use crate::build::Session;
+use crate::resolve::solve::World;
 use crate::{Failure, FailureKind, Unit};
 
 const SUMS: &str = "SHA256SUMS";

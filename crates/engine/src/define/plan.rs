@@ -6,10 +6,10 @@ use kiln_plan::{Input, Lowered, Problem};
 use kiln_rootfs::configure;
 
 use crate::Failure;
-use crate::load::Source;
-use crate::pipeline::checked;
-use crate::resolve::lower_commands;
-use crate::web::{Access, Web};
+use crate::build::checked;
+use crate::define::load::Source;
+use crate::define::web::{Access, Web};
+use crate::resolve::solve::lower_commands;
 
 /// Lowers a definition and gives everything that is to be said about it, right or wrong: the problems of its files in
 /// their order, then what is to be said about its commands where there is a plan.
@@ -67,7 +67,7 @@ pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
     }))?;
     // A machine that cannot build at all can still plan.
     if let (Some(plan), Ok(ids)) = (&lowered.plan, kiln_sandbox::IdMap::detect()) {
-        crate::owners::fit(plan, &ids)?;
+        crate::define::owners::fit(plan, &ids)?;
     }
     let commands = lowered
         .plan

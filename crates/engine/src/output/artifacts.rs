@@ -7,11 +7,11 @@ use kiln_plan::Format;
 use kiln_rootfs::debian::{Finished, Installed};
 use serde_json::{Value, json};
 
-use crate::finish::image_id;
-use crate::image::{RAW, TAR_GZ};
-use crate::output::{Artifact, Output, write_failure};
-use crate::pipeline::{BuildReport, Resolved, Session};
-use crate::squash::Squashed;
+use crate::build::{BuildReport, Resolved, Session};
+use crate::image::disk::{RAW, TAR_GZ};
+use crate::image::squash::Squashed;
+use crate::output::directory::{Artifact, Output, write_failure};
+use crate::root::finish::image_id;
 use crate::{Event, Failure, FailureKind, Unit};
 
 /// What the image step found out.

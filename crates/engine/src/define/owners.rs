@@ -4,7 +4,7 @@ use kiln_plan::Plan;
 use kiln_rootfs::configure::Action;
 use kiln_sandbox::IdMap;
 
-use crate::resolve::lower_commands;
+use crate::resolve::solve::lower_commands;
 use crate::{Failure, FailureKind};
 
 /// Refuses a plan with a user or group whose number the sandbox does not have: files of it could not be made.

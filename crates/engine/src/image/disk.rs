@@ -18,14 +18,14 @@ use kiln_plan::{Format, Home, Id};
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
-use crate::ahead::Ahead;
-use crate::artifacts::Made;
-use crate::finish::{home_uuid, image_id, uuid_text};
-use crate::initramfs::Terms;
-use crate::output::{Output, write_failure};
-use crate::pipeline::{Resolved, Session};
-use crate::root::Stack;
-use crate::squash::{self, Lost, Sources, Squashed, Written};
+use crate::build::{Resolved, Session};
+use crate::image::squash::{self, Lost, Sources, Squashed, Written};
+use crate::initramfs::ahead::Ahead;
+use crate::initramfs::generate::Terms;
+use crate::output::artifacts::Made;
+use crate::output::directory::{Output, write_failure};
+use crate::root::finish::{home_uuid, image_id, uuid_text};
+use crate::root::steps::Stack;
 use crate::{Failure, FailureKind, Unit};
 
 pub(crate) const RAW: &str = "disk.raw";

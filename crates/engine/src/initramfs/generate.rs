@@ -24,10 +24,10 @@ use kiln_sandbox::{CancelToken, Noted, Root};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ahead::Ahead;
-use crate::image::{BootFiles, descriptor};
-use crate::pipeline::Session;
-use crate::root::Stack;
+use crate::build::Session;
+use crate::image::disk::{BootFiles, descriptor};
+use crate::initramfs::ahead::Ahead;
+use crate::root::steps::Stack;
 use crate::steps::Step;
 use crate::{Failure, Unit};
 
@@ -461,7 +461,7 @@ fn empty(mut file: &File) -> Result<(), Failure> {
 }
 
 fn unreadable(error: &std::io::Error) -> Failure {
-    crate::output::write_failure(std::path::Path::new("initrd"), error)
+    crate::output::directory::write_failure(std::path::Path::new("initrd"), error)
 }
 
 fn internal(error: &serde_json::Error) -> Failure {

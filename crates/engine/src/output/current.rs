@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Event;
-use crate::finish::image_id;
-use crate::pipeline::{BuildReport, Resolved, Session};
-use crate::root::Stack;
+use crate::build::{BuildReport, Resolved, Session};
+use crate::root::finish::image_id;
+use crate::root::steps::Stack;
 
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Note {
@@ -81,7 +81,7 @@ impl Session<'_> {
             if left
                 .path
                 .file_name()
-                .is_some_and(crate::artifacts::is_image)
+                .is_some_and(crate::output::artifacts::is_image)
             {
                 self.steps.emit(Event::Artifact {
                     path: left.path.clone(),

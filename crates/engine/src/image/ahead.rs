@@ -18,8 +18,10 @@ use kiln_rootfs::{Layer, Place, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::initramfs::Quiet;
-use crate::{Failure, FailureKind, known, squash};
+use crate::image::squash;
+use crate::initramfs::generate::Quiet;
+use crate::trust::known;
+use crate::{Failure, FailureKind};
 
 /// A thread that looks after layers one after the other. Dropping it ends it.
 pub(crate) struct Recorder {

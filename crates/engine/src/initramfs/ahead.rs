@@ -17,9 +17,9 @@ use kiln_rootfs::{Place, Reporter, Staging};
 use kiln_sandbox::{CancelToken, Noted, Root};
 
 use crate::Failure;
-use crate::initramfs::{Over, Quiet, Terms, say_wrong};
-use crate::pipeline::{Resolved, Session};
-use crate::root::Stack;
+use crate::build::{Resolved, Session};
+use crate::initramfs::generate::{Over, Quiet, Terms, say_wrong};
+use crate::root::steps::Stack;
 
 /// Generates one initramfs ahead, on a thread of its own.
 pub(crate) struct Ahead {
@@ -46,7 +46,7 @@ impl Ahead {
     pub(crate) fn new(session: &Session<'_>, resolved: &Resolved) -> Result<Self, Failure> {
         Ok(Ahead {
             cancel: session.child_token()?,
-            finish: crate::finish::finish(resolved),
+            finish: crate::root::finish::finish(resolved),
             compression: resolved.plan.compression.clone(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -138,7 +138,7 @@ impl Ahead {
             return Ok(false);
         }
         let (kernel, initrd) = (spare()?, spare()?);
-        let files = crate::image::BootFiles { kernel, initrd };
+        let files = crate::image::disk::BootFiles { kernel, initrd };
         session.generate(&over, &files, &Quiet, &self.cancel, Some(noted))?;
         Ok(true)
     }
@@ -218,7 +218,9 @@ fn alike(
 fn spare() -> Result<File, Failure> {
     let memory = rustix::fs::memfd_create("kiln-initramfs", rustix::fs::MemfdFlags::CLOEXEC);
     let file = memory.map(File::from);
-    file.map_err(|e| crate::output::write_failure(std::path::Path::new("initrd"), &e.into()))
+    file.map_err(|e| {
+        crate::output::directory::write_failure(std::path::Path::new("initrd"), &e.into())
+    })
 }
 
 /// Says that nothing runs any more, however it ended.

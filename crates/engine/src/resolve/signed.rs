@@ -19,9 +19,9 @@ use kiln_packages::debian::{
 use kiln_packages::{ErrorKind, LockedPackage};
 use kiln_plan::{Hasher, Plan};
 
-use crate::pipeline::Session;
-use crate::resolve::repositories;
-use crate::vendor::Vendored;
+use crate::build::Session;
+use crate::resolve::solve::repositories;
+use crate::resolve::vendor::Vendored;
 use crate::{Failure, FailureKind};
 
 /// Causes that a failure lists.

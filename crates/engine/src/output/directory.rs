@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::load::plain;
+use crate::define::load::plain;
 use crate::{Failure, FailureKind};
 
 const PREFIX: &str = ".kiln-";

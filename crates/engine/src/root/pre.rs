@@ -60,6 +60,6 @@ fn files_below(dir: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
 
 fn unreadable_pre(error: &std::io::Error) -> Failure {
     Failure::new(FailureKind::Step, "what %pre left in /tmp cannot be read")
-        .cause(crate::load::plain(error))
+        .cause(crate::define::load::plain(error))
         .hint("let the script make its files readable, and remove what it does not need")
 }

@@ -12,24 +12,24 @@ use kiln_rootfs::debian::{self, Finished, package_error};
 use kiln_rootfs::{Reach, Store, configure, private};
 use kiln_sandbox::{Limits, Sandbox};
 
-use crate::ahead::{Ahead, Closing};
-use crate::artifacts::Made;
-use crate::guard::Guard;
-use crate::load::{self, Source};
-use crate::network::ScriptNetwork;
-use crate::output::Output;
-use crate::pools::Pools;
-use crate::pre::PreFiles;
-use crate::record::Record;
-use crate::recorder::Recorder;
-use crate::resolve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
-use crate::root::{Roots, Stack, options};
+use crate::define::load::{self, Source};
+use crate::define::web::{Access, Web};
+use crate::image::ahead::Recorder;
+use crate::initramfs::ahead::{Ahead, Closing};
+use crate::output::artifacts::Made;
+use crate::output::directory::Output;
+use crate::output::record::Record;
+use crate::resolve::signed::kept_beside;
+use crate::resolve::solve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
+use crate::resolve::vendor::Vendored;
+use crate::root::network::ScriptNetwork;
+use crate::root::pools::Pools;
+use crate::root::pre::PreFiles;
+use crate::root::steps::{Roots, Stack, options};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
-use crate::trust::kept_beside;
-use crate::vendor::Vendored;
-use crate::web::{Access, Web};
+use crate::trust::guard::Guard;
 use crate::{Cancel, Event, Failure, FailureKind};
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
@@ -377,7 +377,7 @@ impl<'a> Session<'a> {
             steps,
             cancel,
             sandbox,
-            limits: crate::limits::of_step(first),
+            limits: crate::define::limits::of_step(first),
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
                 .map_err(package_error)?,
@@ -531,7 +531,7 @@ impl<'a> Session<'a> {
         let local: Vec<LockedPackage> = packages.iter().map(|p| vendored.localised(p)).collect();
         let local: Vec<&LockedPackage> = local.iter().collect();
         let done = self.resolver().download(&local);
-        done.map_err(|failure| failure.hint(crate::vendor::AGAIN))
+        done.map_err(|failure| failure.hint(crate::resolve::vendor::AGAIN))
     }
 
     /// What unpacks the packages of all layers ahead.
@@ -592,7 +592,7 @@ impl<'a> Session<'a> {
                     ),
                 );
                 let hint = match &self.vendored {
-                    Some(_) => crate::vendor::AGAIN,
+                    Some(_) => crate::resolve::vendor::AGAIN,
                     None => "run `kiln lock` and commit the file",
                 };
                 return Err(failure.hint(hint));
@@ -670,7 +670,7 @@ impl<'a> Session<'a> {
                 "a definition without errors gave no plan",
             ));
         };
-        crate::owners::fit(&plan, self.sandbox.ids())?;
+        crate::define::owners::fit(&plan, self.sandbox.ids())?;
         Ok(Prepared {
             lowered,
             plan,
@@ -734,7 +734,7 @@ impl<'a> Session<'a> {
         let fetch = || self.fetch(lock);
         let recorder = self.recorder(plan)?;
         tools.layers.iter().for_each(|layer| recorder.record(layer));
-        let sources = crate::finish::sources(resolved);
+        let sources = crate::root::finish::sources(resolved);
         let with_files = plan.layers.iter().any(|layer| !layer.files.is_empty());
         let project = with_files
             .then(|| load::project(&self.request.definition))
@@ -769,8 +769,8 @@ impl<'a> Session<'a> {
             self.on_error(&failure, resolved, Some(&stack));
             return Err(failure);
         }
-        roots.finish(&mut stack, &crate::finish::finish(resolved))?;
-        for (message, hint) in crate::finish::remarks(&stack.finished()?) {
+        roots.finish(&mut stack, &crate::root::finish::finish(resolved))?;
+        for (message, hint) in crate::root::finish::remarks(&stack.finished()?) {
             self.steps.warn(message, None, Some(hint));
         }
         Ok(stack)
@@ -783,7 +783,7 @@ impl<'a> Session<'a> {
         made: &Made,
         output: &Output,
     ) -> Result<BuildReport, Failure> {
-        crate::artifacts::publish(self, resolved, finished, made, output)
+        crate::output::artifacts::publish(self, resolved, finished, made, output)
     }
 }
 

@@ -7,9 +7,9 @@ use kiln_kickstart::{LoadError, include_candidates, is_url};
 use kiln_plan::{Definition, Files, Found, Input, Lowered};
 use rustix::fs::ResolveFlags;
 
-use crate::confined::{Confined, read_beneath};
-use crate::files::Project;
-use crate::web::{Web, local_file_for_a_stranger};
+use crate::define::confined::{Confined, read_beneath};
+use crate::define::files::Project;
+use crate::define::web::{Web, local_file_for_a_stranger};
 use crate::{Failure, FailureKind};
 
 /// A definition that was found, with the way to read what it names.

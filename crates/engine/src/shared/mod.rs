@@ -153,5 +153,5 @@ fn is_attachment(name: &str) -> bool {
     let is_manifest = name
         .strip_prefix("content-")
         .is_some_and(|size| !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()));
-    is_manifest || ["packages.json", "looks.json", crate::why::NOTE].contains(&name)
+    is_manifest || ["packages.json", "looks.json", crate::root::why::NOTE].contains(&name)
 }

@@ -17,10 +17,10 @@ use kiln_sandbox::{Call, CallError, ErrorKind, Function, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::known::{self, Known};
-use crate::recorder::is_closed;
+use crate::image::ahead::is_closed;
 use crate::shared::{Shared, keys, put_keys};
 use crate::steps::Steps;
+use crate::trust::known::{self, Known};
 use crate::{Failure, FailureKind};
 
 const WRITE: &str = "build.squashfs";
@@ -36,7 +36,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (MISSING, missing_call),
     (PREPARE, prepare_call),
     known::FUNCTION,
-    crate::guard::FUNCTION,
+    crate::trust::guard::FUNCTION,
     crate::shared::FUNCTIONS[0],
 ];
 
@@ -175,7 +175,7 @@ pub(crate) fn write(
     }
     let fd: OwnedFd = disk
         .try_clone()
-        .map_err(|e| crate::output::write_failure(Path::new("disk.raw"), &e))?
+        .map_err(|e| crate::output::directory::write_failure(Path::new("disk.raw"), &e))?
         .into();
     let mut message = |value: Value| {
         if let Some(line) = value.as_str() {
@@ -304,7 +304,8 @@ fn missing(
     write: &Write,
     handed: &[OwnedFd],
 ) -> Result<HashSet<BlockKey>, Failure> {
-    let failed = |e: std::io::Error| crate::output::write_failure(Path::new("disk.raw"), &e);
+    let failed =
+        |e: std::io::Error| crate::output::directory::write_failure(Path::new("disk.raw"), &e);
     let memory = rustix::fs::memfd_create("kiln-keys", rustix::fs::MemfdFlags::CLOEXEC);
     let answer = File::from(memory.map_err(|e| failed(e.into()))?);
     let mut fds = vec![OwnedFd::from(answer.try_clone().map_err(failed)?)];

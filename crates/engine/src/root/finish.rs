@@ -3,7 +3,7 @@
 use kiln_plan::{Hasher, Id, Plan};
 use kiln_rootfs::debian::{AptSources, Finish, Finished, HomeMount};
 
-use crate::pipeline::Resolved;
+use crate::build::Resolved;
 
 /// The last step's orders.
 pub(crate) fn finish(resolved: &Resolved) -> Finish {

@@ -18,9 +18,9 @@ use kiln_rootfs::private::{self, Notice, Private};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use crate::artifacts::LOG;
-use crate::load::plain;
-use crate::pipeline::BuildRequest;
+use crate::build::BuildRequest;
+use crate::define::load::plain;
+use crate::output::artifacts::LOG;
 use crate::steps::{Steps, Timing};
 use crate::{Failure, FailureKind};
 

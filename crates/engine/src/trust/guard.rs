@@ -22,9 +22,10 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::initramfs::Quiet;
-use crate::root::Stack;
-use crate::{Failure, FailureKind, known};
+use crate::initramfs::generate::Quiet;
+use crate::root::steps::Stack;
+use crate::trust::known;
+use crate::{Failure, FailureKind};
 
 /// The function that compares.
 const COMPARE: &str = "build.compare";

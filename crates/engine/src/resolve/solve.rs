@@ -16,7 +16,7 @@ use kiln_plan::{Hasher, Id, Located, Plan, Target};
 use kiln_rootfs::debian::{self, Solved, package_error};
 use kiln_rootfs::{Place, configure};
 
-use crate::root::{Roots, Stack};
+use crate::root::steps::{Roots, Stack};
 use crate::steps::Steps;
 use crate::{Failure, FailureKind, Unit};
 
@@ -180,7 +180,7 @@ pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
                 FailureKind::Definition,
                 format!("{} cannot be read", path.display()),
             );
-            return Err(failure.cause(crate::load::plain(&e)));
+            return Err(failure.cause(crate::define::load::plain(&e)));
         }
     };
     Ok(Some(

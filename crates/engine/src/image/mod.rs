@@ -1,0 +1,5 @@
+//! From the finished root to a disk image.
+
+pub(crate) mod ahead;
+pub(crate) mod disk;
+pub(crate) mod squash;

@@ -1,0 +1,4 @@
+//! Kernel and initramfs for the boot partition.
+
+pub(crate) mod ahead;
+pub(crate) mod generate;

@@ -1,0 +1,8 @@
+//! The root, layer by layer.
+
+pub(crate) mod finish;
+pub(crate) mod network;
+pub(crate) mod pools;
+pub(crate) mod pre;
+pub(crate) mod steps;
+pub(crate) mod why;
