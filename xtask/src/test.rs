@@ -96,14 +96,7 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
 /// `cargo xtask docs`: the test that compares the generated parts of `docs/` writes them instead.
 pub(crate) fn write_documents() -> Result<()> {
     let mut command = workspace::cargo();
-    let test = [
-        "test",
-        "--locked",
-        "-p",
-        "kiln-rootfs",
-        "--test",
-        "documents",
-    ];
+    let test = ["test", "--locked", "-p", "kiln-plan", "--test", "documents"];
     process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
 }
 

@@ -7,9 +7,10 @@ use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
+use kiln_plan::configure;
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::debian::{self, Finished, package_error};
-use kiln_rootfs::{Reach, Store, configure, private};
+use kiln_rootfs::{Reach, Store, private};
 use kiln_sandbox::{Limits, Sandbox};
 
 use crate::define::load::{self, Source};

@@ -4,6 +4,7 @@
 //! and no path of the host. [`lower`] goes from the one to the other; files are asked of a [`Files`] given by the
 //! caller.
 
+pub mod configure;
 mod definition;
 mod hash;
 mod lower;

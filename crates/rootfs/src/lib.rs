@@ -3,7 +3,6 @@
 pub mod archive;
 mod calls;
 pub mod changes;
-pub mod configure;
 pub mod debian;
 mod error;
 pub mod files;

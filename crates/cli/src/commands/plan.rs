@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use kiln_engine::{Event, Failure, FailureKind};
+use kiln_plan::configure::{Level, Notice};
 use kiln_plan::{Plan, Problem, RpmSource};
-use kiln_rootfs::configure::{Level, Notice};
 use serde::Serialize;
 
 use super::Context;

@@ -1,7 +1,7 @@
 //! Whether this machine can keep the owners that a definition names.
 
 use kiln_plan::Plan;
-use kiln_rootfs::configure::Action;
+use kiln_plan::configure::Action;
 use kiln_sandbox::IdMap;
 
 use crate::resolve::solve::lower_commands;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_plan::configure;
 use kiln_plan::{Input, Lowered, Problem};
-use kiln_rootfs::configure;
 
 use crate::Failure;
 use crate::build::checked;

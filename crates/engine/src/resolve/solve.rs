@@ -12,9 +12,10 @@ use kiln_packages::debian::{
     refresh,
 };
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
+use kiln_plan::configure;
 use kiln_plan::{Hasher, Id, Located, Plan, Target};
+use kiln_rootfs::Place;
 use kiln_rootfs::debian::{self, Solved, package_error};
-use kiln_rootfs::{Place, configure};
 
 use crate::root::steps::{Roots, Stack};
 use crate::steps::Steps;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
+use kiln_plan::configure::Change;
 use kiln_plan::{Id, Located, Plan, ProjectFile, script_id};
-use kiln_rootfs::configure::Change;
 use kiln_rootfs::debian::{
     self, AptSources, Deb, Finish, Finished, InstallOptions, Pool, Unpacker,
 };

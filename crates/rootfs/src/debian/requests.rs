@@ -6,9 +6,9 @@ use kiln_kickstart::PackageRef;
 use kiln_packages::debian::Universe;
 use kiln_plan::{Layer, Plan, Request};
 
-use crate::configure::Need;
-use crate::configure::groups::{self, GroupMeaning, Priority};
 use crate::error::{Error, Result};
+use kiln_plan::configure::Need;
+use kiln_plan::configure::groups::{self, GroupMeaning, Priority};
 
 use super::form::{Form, is_special};
 

@@ -1,8 +1,8 @@
 //! What becomes of every line of a layer: the rows of the plan's table, and the same as JSON.
 
 use kiln_kickstart::{PackageRef, Script, ScriptKind};
+use kiln_plan::configure::{self, Family, Notice, entry};
 use kiln_plan::{Layer, Located, Request, Target, What};
-use kiln_rootfs::configure::{self, Family, Notice, entry};
 use serde::Serialize;
 
 /// A layer's lines, in the order of the steps: packages, commands, scripts.

@@ -3,7 +3,7 @@
 mod configure;
 
 use configure::{lowered, lowered_for};
-use kiln_rootfs::configure::{Action, Change, Family, Handling, Level, Lowered, TABLE, groups};
+use kiln_plan::configure::{Action, Change, Family, Handling, Level, Lowered, TABLE, groups};
 
 /// What the changes do, one line each.
 fn actions(lowered: &Lowered) -> Vec<String> {
@@ -160,7 +160,7 @@ fn a_password_that_is_no_hash_is_told() {
     let warnings = found
         .notices
         .iter()
-        .filter(|n| n.level > kiln_rootfs::configure::Level::Note);
+        .filter(|n| n.level > kiln_plan::configure::Level::Note);
     assert_eq!(warnings.count(), 0, "{:?}", found.notices);
 }
 

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod error;
+mod execute;
 mod files;
 mod locale;
 mod run;
@@ -14,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Error, ErrorKind, ProgramFailure};
 
-use super::{Action, Change};
 use error::{Fault, Result};
+pub use execute::execute;
+pub(crate) use execute::{APPLY, apply_call};
+use kiln_plan::configure::{Action, Change};
 
 /// How changes are executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,11 +4,11 @@ use kiln_sandbox::{Call, CallError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::{Error as ApplyError, ErrorKind as ApplyKind, Settings, apply};
 use crate::calls::payload;
-use crate::configure::apply::{Error as ApplyError, ErrorKind as ApplyKind};
-use crate::configure::{Change, Settings, apply};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
+use kiln_plan::configure::Change;
 
 pub(crate) const APPLY: &str = "rootfs.apply";
 

@@ -1,8 +1,8 @@
 //! Kickstart commands as changes of a root.
 //!
-//! Two halves. [`lower`] is pure: commands of one layer become [`Change`]s (lists of [`Action`]s) and [`Notice`]s, and each
+//! [`lower`] is pure: commands of one layer become [`Change`]s (lists of [`Action`]s) and [`Notice`]s, and each
 //! change says which packages it needs, so that the plan can ask for them before anything is resolved.
-//! [`apply`] executes one change inside a root; it sees the root as `/` and runs as its root user.
+//! `rootfs::changes` executes the changes inside a root.
 //!
 //! Within a layer the order of execution is fixed (accounts before keys, files before services), as in an
 //! installer; [`ORDER`] has it. Between layers it is the order of the layers: a higher layer has the last word.
@@ -11,7 +11,6 @@
 
 mod accounts;
 mod action;
-pub mod apply;
 mod certificate;
 mod draft;
 mod family;
@@ -36,9 +35,8 @@ use kiln_kickstart::Command;
 use serde::{Deserialize, Serialize};
 
 pub use action::{Account, Action, Secret, XkbLayout};
-pub use apply::{Error, ErrorKind, ProgramFailure, Settings, apply};
 pub use family::Family;
-pub use nearest::nearest;
+pub use nearest::{did_you_mean, nearest};
 pub use table::{Entry, Handling, RPM, TABLE, entry, markdown};
 
 use draft::Draft;

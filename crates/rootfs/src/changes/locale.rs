@@ -7,8 +7,8 @@ use std::path::Path;
 use super::error::{Fault, Result};
 use super::run::words;
 use super::{Executor, files};
-use crate::configure::XkbLayout;
-use crate::configure::nearest::did_you_mean;
+use kiln_plan::configure::XkbLayout;
+use kiln_plan::configure::did_you_mean;
 
 const SUPPORTED: &str = "/usr/share/i18n/SUPPORTED";
 const LOCALE_GEN: &str = "/etc/locale.gen";
@@ -287,7 +287,7 @@ fn with_own_address(hosts: &str, names: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{check_layout, find_locale, with_locales, with_own_address};
-    use crate::configure::XkbLayout;
+    use kiln_plan::configure::XkbLayout;
 
     const SUPPORTED: &str = "de_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\nsr_RS UTF-8\nsr_RS@latin UTF-8\n";
 

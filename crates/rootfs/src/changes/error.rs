@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::configure::{Action, Change};
+use kiln_plan::configure::{Action, Change};
 
 /// Whose fault it is; picks the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use kiln_rootfs::configure::markdown;
+use kiln_plan::configure::markdown;
 
 /// Set by `cargo xtask docs`: write instead of compare.
 const WRITE: &str = "KILN_WRITE_DOCS";

@@ -3,6 +3,7 @@
 //! Needs root (for chroot), the network (a Debian mirror) and the Debian package mmdebstrap; without them the tests
 //! fail and say so. The root is made once and kept in cargo's directory for tests.
 
+#[path = "../../plan/tests/configure/mod.rs"]
 mod configure;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use configure::lowered;
-use kiln_rootfs::configure::{Change, Error, ErrorKind, Level, Settings, apply};
+use kiln_plan::configure::{Change, Level};
+use kiln_rootfs::changes::{Error, ErrorKind, Settings, apply};
 
 /// What a lab's root has of the packages that the commands need.
 const LAB: &str = "locales,keyboard-configuration,console-setup,tzdata,sudo,systemd-sysv,systemd-timesyncd,\

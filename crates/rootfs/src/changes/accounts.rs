@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::{Fault, Result};
 use super::run::words;
 use super::{Executor, files};
-use crate::configure::{Account, Secret};
+use kiln_plan::configure::{Account, Secret};
 
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
@@ -239,7 +239,7 @@ fn own_home(name: &str) -> Result {
 pub(super) fn authorized_key(user: &str, key: &str) -> Result {
     let Some(found) = find_user(user)? else {
         let names = known(PASSWD)?;
-        let near = crate::configure::nearest::did_you_mean(user, names.iter().map(String::as_str));
+        let near = kiln_plan::configure::did_you_mean(user, names.iter().map(String::as_str));
         return Err(
             Fault::definition(format!("there is no user {user} to give the key to"))
                 .hint(format!("{near} make the account with `user --name={user}`").trim()),

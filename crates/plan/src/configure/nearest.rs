@@ -57,10 +57,7 @@ fn cheapest(cells: &[usize], a: &[char], b: &[char], i: usize, j: usize) -> usiz
 }
 
 /// ` (did you mean A, B or C?)`, or nothing.
-pub(super) fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> String {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     match nearest(word, candidates).as_slice() {
         [] => String::new(),
         [one] => format!("did you mean {one}?"),

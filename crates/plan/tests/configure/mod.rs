@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_kickstart::{Command, Item, NoIncludes, Options, parse};
-use kiln_rootfs::configure::{Context, Family, Line, Lowered, lower};
+use kiln_plan::configure::{Context, Family, Line, Lowered, lower};
 
 /// Lowers the commands of a kickstart text. `packages` are those that the definition asks for; one with a dash before
 /// its name is excluded.

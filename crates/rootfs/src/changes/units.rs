@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::{Fault, Result};
 use super::run::words;
 use super::{Executor, files};
-use crate::configure::nearest::did_you_mean;
+use kiln_plan::configure::did_you_mean;
 
 /// Where units come from, most specific first (systemd.unit(5)).
 const UNIT_DIRS: [&str; 4] = [
