@@ -1,9 +1,13 @@
 //! Rules about the source tree that no compiler checks. Each returns its findings; an empty list is a pass.
 
+mod circles;
 mod code;
+mod defaults;
 mod documents;
 mod edges;
+mod functions;
 mod names;
+mod rust;
 mod sizes;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +24,9 @@ const RULES: &[(&str, Rule)] = &[
     ("crate edges", |_| edges::check()),
     ("documents", documents::check),
     ("unsafe and async", |tree| Ok(code::check(tree))),
+    ("import circles", |tree| Ok(circles::check(tree))),
+    ("silent defaults", |tree| Ok(defaults::check(tree))),
+    ("function sizes", |tree| Ok(functions::check(tree))),
     ("file sizes", |tree| Ok(sizes::check(tree))),
     ("names of machines and hosts", |tree| Ok(names::check(tree))),
 ];
@@ -117,6 +124,21 @@ mod tests {
     #[test]
     fn unsafe_and_async_stay_where_they_belong() {
         assert_eq!(findings("unsafe and async"), NONE);
+    }
+
+    #[test]
+    fn files_import_in_one_direction() {
+        assert_eq!(findings("import circles"), NONE);
+    }
+
+    #[test]
+    fn no_more_is_missed_in_silence() {
+        assert_eq!(findings("silent defaults"), NONE);
+    }
+
+    #[test]
+    fn long_functions_have_a_reason() {
+        assert_eq!(findings("function sizes"), NONE);
     }
 
     #[test]
