@@ -104,6 +104,12 @@ impl Error {
         }))
     }
 
+    /// A package file that is not what a package has to be.
+    pub(crate) fn package(name: &str, why: impl fmt::Display) -> Self {
+        let message = format!("{name} is not a usable Debian package: {why}");
+        Error::new(ErrorKind::Malformed, message)
+    }
+
     /// An input or output failure while `doing` something to a named object. A full disk is told apart.
     pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::CallError;
+use crate::Error;
 use crate::wire::{self, FromCall};
 
 /// A function that [`crate::Body::Call`] can name. It runs alone in its process, as root of the namespace, with the
 /// request's root as `/`; it may start threads, and programs of the root, which are [`crate::confine`]d.
-pub type Function = fn(Call) -> Result<Value, CallError>;
+pub type Function = fn(Call) -> Result<Value, Error>;
 
 /// What a function gets.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::ids;
 use crate::network::own_network;
+use crate::probe::{NOTHING, PROBE};
 use crate::run::{Io, Sandbox};
-use crate::trees::{NOTHING, PROBE};
 use crate::{Body, Error, Limits, Network, Request, Root, Stream};
 
 /// First kernel with overlays in user namespaces (5.11) and `mount_setattr` (5.12).
@@ -297,12 +297,7 @@ fn try_call(sandbox: &Sandbox, root: Root, network: Network, function: &str) -> 
     let outcome = sandbox.run(&request, Io::new(&mut output, &mut message))?;
     match outcome.value {
         Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => Err(Error {
-            kind: error.kind,
-            message: error.message,
-            causes: error.causes,
-            hint: error.hint,
-        }),
+        Some(Err(error)) => Err(error),
         None => Err(Error::environment(format!(
             "the trial in a sandbox ended early: {:?}",
             outcome.status

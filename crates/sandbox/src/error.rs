@@ -32,76 +32,58 @@ pub struct Error {
     pub hint: Option<String>,
 }
 
-/// What a registered function reports when it fails. Travels from the sandbox to the caller.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallError {
-    /// Whose fault it is; a panic is [`ErrorKind::Internal`].
-    pub kind: ErrorKind,
-    /// One sentence that names the object.
-    pub message: String,
-    /// What was behind it, outermost first.
-    pub causes: Vec<String>,
-    /// What to do.
-    pub hint: Option<String>,
+/// What a registered function reports when it fails: the same, brought from the sandbox to the caller. A panic is
+/// [`ErrorKind::Internal`].
+pub type CallError = Error;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
 }
 
-macro_rules! builders {
-    ($name:ident) => {
-        impl $name {
-            /// An error of a kind, with its sentence.
-            pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-                $name {
-                    kind,
-                    message: message.into(),
-                    causes: Vec::new(),
-                    hint: None,
-                }
-            }
-
-            /// Adds an error that was behind it, with that error's own sources.
-            #[must_use]
-            pub fn because(mut self, cause: impl std::error::Error) -> Self {
-                self.causes.push(cause.to_string());
-                let mut source = cause.source();
-                while let Some(error) = source {
-                    self.causes.push(error.to_string());
-                    source = error.source();
-                }
-                self
-            }
-
-            /// Adds a cause in words.
-            #[must_use]
-            pub fn cause(mut self, cause: impl Into<String>) -> Self {
-                self.causes.push(cause.into());
-                self
-            }
-
-            /// Adds what to do.
-            #[must_use]
-            pub fn hint(mut self, hint: impl Into<String>) -> Self {
-                self.hint = Some(hint.into());
-                self
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}", self.message)?;
-                self.causes
-                    .iter()
-                    .try_for_each(|cause| write!(f, ": {cause}"))
-            }
-        }
-
-        impl std::error::Error for $name {}
-    };
-}
-
-builders!(Error);
-builders!(CallError);
+impl std::error::Error for Error {}
 
 impl Error {
+    /// An error of a kind, with its sentence.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Adds an error that was behind it, with that error's own sources.
+    #[must_use]
+    pub fn because(mut self, cause: impl std::error::Error) -> Self {
+        self.causes.push(cause.to_string());
+        let mut source = cause.source();
+        while let Some(error) = source {
+            self.causes.push(error.to_string());
+            source = error.source();
+        }
+        self
+    }
+
+    /// Adds a cause in words.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
     pub(crate) fn input(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Input, message)
     }
@@ -135,7 +117,7 @@ impl Error {
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// `.or_system(|| "mounting X")`: context for system calls.
+/// `.doing("mounting X")`: context for system calls.
 pub(crate) trait Context<T> {
     fn doing(self, what: &str) -> Result<T>;
     fn doing_at(self, what: &str, path: &Path) -> Result<T>;

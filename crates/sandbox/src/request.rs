@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::MAX_HANDED;
 use crate::error::{Error, Result};
 use crate::watch::Watch;
+
+/// How many descriptors can be handed over.
+pub(crate) const MAX_HANDED: usize = 200;
 
 /// One run in a sandbox of its own: new user, mount, pid, ipc, uts, cgroup and mostly network namespaces.
 ///

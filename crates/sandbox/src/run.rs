@@ -3,28 +3,28 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::child::MARK;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::network::Relay;
+use crate::network::{self, Relay};
+use crate::outer::Outer;
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
 use crate::watch::{Looks, Noted, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{
-    CallError, CancelToken, Door, IdMap, Limits, Mount, Network, Request, Root, Status, Stream,
-    memory, program,
+    CancelToken, Door, IdMap, Limits, Mount, Network, Request, Root, Status, Stream, memory,
+    program,
 };
 
 /// How long an init gets to end things in order before it is killed itself.
@@ -101,7 +101,7 @@ pub struct Outcome {
     /// How the program or function ended. A function that reported an error has exited with 1.
     pub status: Status,
     /// What the function returned; `None` for programs, and where it was killed.
-    pub value: Option<Result<Value, CallError>>,
+    pub value: Option<Result<Value, Error>>,
     /// Whether the kernel killed something for memory while an unsuccessful run went on.
     pub out_of_memory: bool,
     /// The largest resident set of a process of the run, in bytes.
@@ -168,6 +168,25 @@ impl Sandbox {
         let limits = request.limits.clone();
         let watch = request.watch.clone().unwrap_or_default();
         self.execute(Job::Run(Box::new(request)), &limits, watch, io)
+    }
+
+    /// Runs a relay, which has `tun`, until it is cancelled or the interface is gone.
+    fn serve(
+        &self,
+        request: &Request,
+        tun: OwnedFd,
+        cancel: &CancelToken,
+        say: &dyn Fn(&str),
+    ) -> Result<()> {
+        let mut output = |_: Stream, line: &str| say(line);
+        let mut message = |message: Value| say(message.as_str().unwrap_or_default());
+        let mut io = Io::new(&mut output, &mut message);
+        io.fds = vec![tun];
+        io.cancel = Some(cancel);
+        match self.run(request, io)?.value {
+            Some(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Carries out a job that is no run.
@@ -246,49 +265,6 @@ fn resolve(path: &mut PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// The outer process; killed and reaped when this goes.
-struct Outer {
-    child: Child,
-    pidfd: OwnedFd,
-}
-
-impl Outer {
-    /// Starts it on the calling thread, which its parent-death signal is tied to and which waits for its end.
-    fn spawn(program: &Path, control: OwnedFd, stderr: OwnedFd) -> Result<Outer> {
-        let mut child = Command::new(program)
-            .arg0(MARK)
-            .env_clear()
-            .stdin(control)
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .doing_at("starting the sandbox child", program)?;
-        let opened = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(Errno::SRCH);
-        match opened.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
-            Ok(pidfd) => Ok(Outer { child, pidfd }),
-            Err(error) => {
-                let _ = child.kill().and_then(|()| child.wait().map(drop));
-                Err(Error::system("watching the sandbox child", error))
-            }
-        }
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait().doing("waiting for the sandbox child")
-    }
-}
-
-impl Drop for Outer {
-    fn drop(&mut self) {
-        // Both fail where it has ended and was waited for already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Something that prints.
 struct Reader {
     fd: OwnedFd,
@@ -365,7 +341,7 @@ struct Run<'a> {
     ending: Option<(Ending, Instant)>,
     failed: Option<Error>,
     ended: Option<Outcome>,
-    value: Option<Result<Value, CallError>>,
+    value: Option<Result<Value, Error>>,
     chunk: Vec<u8>,
     /// How a watcher takes notes.
     watch: Watch,
@@ -595,8 +571,11 @@ impl<'a> Run<'a> {
         let tun = self.control.fd().doing("receiving a network interface")?;
         let (log, log_relay) = pipe()?;
         self.readers.push(Reader::new(Stream::Stderr, log)?);
-        let (sandbox, doors) = (self.sandbox.clone(), std::mem::take(&mut self.doors));
-        self.relay = Some(Relay::start(sandbox, doors, tun, log_relay)?);
+        let request = network::relay_request(&self.doors)?;
+        let sandbox = self.sandbox.clone();
+        self.relay = Some(Relay::start(log_relay, move |cancel, say| {
+            sandbox.serve(&request, tun, cancel, say)
+        })?);
         Ok(())
     }
 

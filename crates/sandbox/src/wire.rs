@@ -15,7 +15,10 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{CallError, Error, Request, Stream};
+use crate::{Error, Request, Stream};
+
+/// `argv[0]` of the sandbox child.
+pub(crate) const MARK: &str = "kiln: sandbox";
 
 /// The kernel's limit of descriptors in one message (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
@@ -84,7 +87,7 @@ pub(crate) enum FromCall {
     Watch,
     /// A watched program runs unwatched; why.
     Unwatched(String),
-    Result(Result<serde_json::Value, CallError>),
+    Result(Result<serde_json::Value, Error>),
 }
 
 /// Sends one frame. Blocks; callers that share the socket take turns by a lock of theirs.

@@ -13,7 +13,7 @@ use ureq::http::{Method, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
-use crate::location::Options;
+use crate::options::Options;
 use crate::{CHUNK_MAX, RECORD_MAX};
 
 /// No answer is larger: objects are chunks and records, and a page of a listing is smaller.

@@ -24,11 +24,12 @@
 mod error;
 mod http;
 mod location;
+mod options;
 mod record;
 mod store;
 
 pub use error::{Error, ErrorKind, Result};
-pub use location::{Options, is_local};
+pub use options::{Options, is_local};
 pub use record::{Chunk, Key, Record};
 pub use store::{Progress, Share};
 

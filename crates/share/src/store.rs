@@ -13,12 +13,11 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::{self, Options};
+use crate::location::{self, ROOT};
+use crate::options::Options;
 use crate::record::{Chunk, Key, Record};
 use crate::{CHUNK_MAX, RECORD_MAX};
 
-/// The version of the layout.
-pub(crate) const ROOT: &str = "kiln1";
 /// Chunks that are under way at once.
 const AHEAD: usize = 3;
 /// After so many failures in a row that are the store's own the rest of the build does without it.

@@ -10,10 +10,12 @@ pub mod mirror;
 pub mod package;
 pub mod repository;
 mod server;
+mod shared;
 
 pub use bucket::{Bucket, Trouble};
 pub use fault::{Fault, Rule};
 pub use key::Key;
-pub use mirror::{Mirror, Request, Source};
+pub use mirror::Mirror;
 pub use package::Package;
 pub use repository::{Repository, Signing};
+pub use shared::{Request, Source};

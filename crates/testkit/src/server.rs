@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fault::Fault;
-use crate::mirror::{Request, Shared, Source};
+use crate::shared::{Request, Shared, Source};
 
 const PIECE: usize = 64 << 10;
 

@@ -10,12 +10,8 @@ use super::{Findings, Tree, rust};
 const KNOWN: &[(&str, usize)] = &[
     ("build", 23),
     ("image", 16),
-    ("packages", 5),
     ("plan", 2),
     ("rootfs", 23),
-    ("sandbox", 17),
-    ("share", 3),
-    ("testkit", 2),
     ("vm", 2),
 ];
 

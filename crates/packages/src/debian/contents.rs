@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::deb::malformed;
 use crate::{Error, Result};
 
 /// Bytes of the archive that lead to one entry: its header, long names and records. Names have at most 4 KiB, the extended
@@ -61,7 +60,7 @@ pub(super) fn entries(
     visit: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     each(name, data, |entry| {
-        let described = describe(entry).map_err(|why| malformed(name, why))?;
+        let described = describe(entry).map_err(|why| Error::package(name, why))?;
         visit(described, entry)
     })
 }
@@ -97,7 +96,7 @@ pub(super) fn each<R: Read>(
 ) -> Result<()> {
     let broken = |e: std::io::Error| match e.downcast::<Error>() {
         Ok(error) => error,
-        Err(e) => malformed(name, format!("its data archive is broken ({e})")),
+        Err(e) => Error::package(name, format!("its data archive is broken ({e})")),
     };
     let left = Rc::new(Cell::new(Some(MAX_HEADER)));
     let mut archive = tar::Archive::new(Bounded {
@@ -111,14 +110,14 @@ pub(super) fn each<R: Read>(
         seen += 1;
         if seen > MAX_ENTRIES {
             let why = format!("its data archive has more than {MAX_ENTRIES} entries");
-            return Err(malformed(name, why));
+            return Err(Error::package(name, why));
         }
         let link = entry.link_name_bytes().map_or(0, |target| target.len());
         if entry.path_bytes().len().max(link) > MAX_NAME {
             let shown = entry.path_bytes()[..entry.path_bytes().len().min(60)]
                 .escape_ascii()
                 .to_string();
-            return Err(malformed(
+            return Err(Error::package(
                 name,
                 format!("it has a name of more than {MAX_NAME} bytes ({shown}…)"),
             ));

@@ -24,8 +24,7 @@ use std::sync::Arc;
 use super::contents::{self, Entry};
 use super::control::field;
 use super::decompress::Compression;
-pub use super::unpack::{Owners, Skipped, Unpacked, create_merged_usr, unpack_all};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: u64 = 60;
@@ -88,7 +87,7 @@ impl Deb {
     /// Opens a package file.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] or [`ErrorKind::Malformed`].
+    /// [`ErrorKind::Io`] or [`crate::ErrorKind::Malformed`].
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| Error::io(format_args!("opening {name}"), e))?;
@@ -98,15 +97,15 @@ impl Deb {
     /// Reads an open file; `name` is for messages.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] or [`ErrorKind::Malformed`].
+    /// [`ErrorKind::Io`] or [`crate::ErrorKind::Malformed`].
     pub fn of_file(file: File, name: &str) -> Result<Self> {
-        let mut found = find_members(&file).map_err(|why| malformed(name, why))?;
+        let mut found = find_members(&file).map_err(|why| Error::package(name, why))?;
         let mut take = |kind: &str| {
             let at = found
                 .iter()
                 .position(|(n, _)| n == kind || n.starts_with(&format!("{kind}.")));
             at.map(|at| found.swap_remove(at).1)
-                .ok_or_else(|| malformed(name, format!("it has no {kind}")))
+                .ok_or_else(|| Error::package(name, format!("it has no {kind}")))
         };
         let (control, data) = (take("control.tar")?, take("data.tar")?);
         Ok(Deb {
@@ -134,7 +133,7 @@ impl Deb {
                 let why = format!(
                     "its own control file says {field} {own:?}, but the repository's index says {wanted:?}"
                 );
-                return Err(malformed(&self.name, why).with_hint(
+                return Err(Error::package(&self.name, why).with_hint(
                     "The repository's index does not describe its packages: tell whoever runs it, or use another repository.",
                 ));
             }
@@ -150,7 +149,7 @@ impl Deb {
     /// Reads the control archive.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] or [`ErrorKind::Io`].
+    /// [`ErrorKind::Malformed`] or [`crate::ErrorKind::Io`].
     pub fn control(&self) -> Result<Control> {
         let read = || -> std::io::Result<Control> {
             let mut control = Control::default();
@@ -178,12 +177,13 @@ impl Deb {
             }
             Ok(control)
         };
-        let mut control = read()
-            .map_err(|e| malformed(&self.name, format!("its control archive is broken ({e})")))?;
+        let mut control = read().map_err(|e| {
+            Error::package(&self.name, format!("its control archive is broken ({e})"))
+        })?;
         let stanza = control
             .files
             .remove("control")
-            .ok_or_else(|| malformed(&self.name, "it has no control file".into()))?;
+            .ok_or_else(|| Error::package(&self.name, "it has no control file"))?;
         control.stanza = String::from_utf8_lossy(&stanza)
             .trim_matches('\n')
             .to_owned();
@@ -196,16 +196,7 @@ impl Deb {
     /// [`ErrorKind::Malformed`] if decompression cannot start.
     pub fn data(&self) -> Result<Box<dyn Read + Send>> {
         self.member(&self.data)
-            .map_err(|e| malformed(&self.name, format!("its data archive is broken ({e})")))
-    }
-
-    /// Unpacks the data archive into `root`, a directory that stands for `/`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`] for an archive that is broken or reaches outside; [`ErrorKind::Io`],
-    /// [`ErrorKind::DiskFull`].
-    pub fn unpack(&self, root: &Path, owners: Owners) -> Result<Unpacked> {
-        super::unpack::unpack(&self.name, self.data()?, root, owners)
+            .map_err(|e| Error::package(&self.name, format!("its data archive is broken ({e})")))
     }
 
     /// Shows every entry of the data archive, and the content of files, in the archive's order.
@@ -225,13 +216,6 @@ impl Deb {
         };
         member.compression.reader(section)
     }
-}
-
-pub(super) fn malformed(name: &str, why: String) -> Error {
-    Error::new(
-        ErrorKind::Malformed,
-        format!("{name} is not a usable Debian package: {why}"),
-    )
 }
 
 fn find_members(file: &File) -> Result<Vec<(String, Member)>, String> {

@@ -206,7 +206,7 @@ pub(super) fn cached(release: &Release, name: &str, directory: &Path) -> Result<
             break;
         }
         let path = directory.join(listed.sha256.to_string());
-        if super::refresh::intact(&path, listed.size, &listed.sha256)? {
+        if intact(&path, listed.size, &listed.sha256)? {
             return Ok(Some(Index {
                 name: name.to_owned(),
                 path,
@@ -216,6 +216,22 @@ pub(super) fn cached(release: &Release, name: &str, directory: &Path) -> Result<
         }
     }
     Ok(None)
+}
+
+/// Whether a stored file is there and what it should be; a damaged one is removed.
+pub(super) fn intact(path: &Path, size: u64, sha256: &Digest) -> Result<bool> {
+    let failed = |e| Error::io(format_args!("reading {}", path.display()), e);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(failed(e)),
+    };
+    let length = file.metadata().map_err(failed)?.len();
+    if length == size && Digest::of_file(&mut file).map_err(failed)? == *sha256 {
+        return Ok(true);
+    }
+    fs::remove_file(path).map_err(failed)?;
+    Ok(false)
 }
 
 /// Fetches a listed file, by its hash where the repository has that, else by its name.

@@ -14,7 +14,7 @@ pub mod release;
 pub mod repository;
 mod signed;
 pub mod universe;
-mod unpack;
+pub mod unpack;
 pub mod version;
 
 pub use closure::closure;

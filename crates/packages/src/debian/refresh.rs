@@ -531,7 +531,7 @@ impl<'a> Cache<'a> {
 
     /// Has a file that is named by its content. One that is there stays as it is: somebody may be reading it.
     fn keep(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        match intact(path, bytes.len() as u64, &Digest::of(bytes))? {
+        match index::intact(path, bytes.len() as u64, &Digest::of(bytes))? {
             true => Ok(()),
             false => store(path, bytes),
         }
@@ -574,22 +574,6 @@ fn store(path: &Path, bytes: &[u8]) -> Result<()> {
     let staged = path.with_extension("part");
     let write = || fs::write(&staged, bytes).and_then(|()| fs::rename(&staged, path));
     write().map_err(|e| Error::io(format_args!("storing {}", path.display()), e))
-}
-
-/// Whether a stored file is there and what it should be; a damaged one is removed.
-pub(super) fn intact(path: &Path, size: u64, sha256: &Digest) -> Result<bool> {
-    let failed = |e| Error::io(format_args!("reading {}", path.display()), e);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(failed(e)),
-    };
-    let length = file.metadata().map_err(failed)?.len();
-    if length == size && Digest::of_file(&mut file).map_err(failed)? == *sha256 {
-        return Ok(true);
-    }
-    fs::remove_file(path).map_err(failed)?;
-    Ok(false)
 }
 
 /// For people, in UTC.

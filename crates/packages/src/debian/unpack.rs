@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::contents::{each, inner_path};
-use super::deb::{Deb, malformed};
+use super::deb::Deb;
 use crate::{Error, ErrorKind, Result};
 
 /// Whose the unpacked files become.
@@ -81,11 +81,20 @@ pub fn create_merged_usr(root: &Path, architecture: &str) -> Result<()> {
     Ok(())
 }
 
+/// Unpacks a package's data archive into `root`, a directory that stands for `/`.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] for an archive that is broken or reaches outside; [`ErrorKind::Io`],
+/// [`ErrorKind::DiskFull`].
+pub fn unpack(deb: &Deb, root: &Path, owners: Owners) -> Result<Unpacked> {
+    unpack_stream(deb.name(), deb.data()?, root, owners)
+}
+
 /// Unpacks packages in the given order, decompressing ahead on `threads` threads (memory: 16 MiB each).
 /// `done` is told after each package.
 ///
 /// # Errors
-/// As [`Deb::unpack`]; the packages before the failing one stay unpacked.
+/// As [`unpack`]; the packages before the failing one stay unpacked.
 pub fn unpack_all(
     debs: &[PathBuf],
     root: &Path,
@@ -107,7 +116,12 @@ pub fn unpack_all(
         for (at, deb) in debs.iter().enumerate() {
             let lost = || Error::new(ErrorKind::Internal, "a decompression thread ended early");
             let stream = streams[at % threads].recv().map_err(|_| lost())?;
-            total.add(unpack(&deb.display().to_string(), stream, root, owners)?);
+            total.add(unpack_stream(
+                &deb.display().to_string(),
+                stream,
+                root,
+                owners,
+            )?);
             done(deb);
         }
         Ok(total)
@@ -182,7 +196,7 @@ fn decompress_each<'a>(debs: impl Iterator<Item = &'a PathBuf>, streams: &SyncSe
 }
 
 /// Unpacks one tar stream; `name` is the package's, for messages.
-pub(super) fn unpack(name: &str, data: impl Read, root: &Path, owners: Owners) -> Result<Unpacked> {
+fn unpack_stream(name: &str, data: impl Read, root: &Path, owners: Owners) -> Result<Unpacked> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(root, flags, Mode::empty())
         .map_err(|e| Error::io(format_args!("opening {}", root.display()), e.into()))?;
@@ -198,7 +212,7 @@ pub(super) fn unpack(name: &str, data: impl Read, root: &Path, owners: Owners) -
         let bytes = entry.path_bytes();
         let path = inner_path(&bytes).ok_or_else(|| {
             let shown = bytes.escape_ascii().to_string();
-            malformed(name, format!("it has the path {shown:?}"))
+            Error::package(name, format!("it has the path {shown:?}"))
         })?;
         unpacker
             .entry(&path, entry)
@@ -237,7 +251,7 @@ impl Failure {
             Failure::Write(error) => Error::io(doing("writing"), error),
             Failure::Archive(error) => match error.downcast::<Error>() {
                 Ok(error) => error,
-                Err(error) => malformed(
+                Err(error) => Error::package(
                     package,
                     format!(
                         "its data archive is broken at /{} ({error})",
@@ -245,7 +259,7 @@ impl Failure {
                     ),
                 ),
             },
-            Failure::Bad(why) => malformed(package, why),
+            Failure::Bad(why) => Error::package(package, why),
         }
     }
 }

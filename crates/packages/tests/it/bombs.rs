@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use kiln_packages::deb::{Deb, Owners};
+use kiln_packages::deb::Deb;
+use kiln_packages::debian::unpack::{Owners, unpack};
 use kiln_packages::{Error, ErrorKind};
 use kiln_testkit::Package;
 use kiln_testkit::package::{Compression, Entry};
@@ -35,7 +36,7 @@ fn data_refused(package: &Package, why: &str) {
     let deb = write(directory.path(), package);
     let root = directory.path().join("root");
     std::fs::create_dir(&root).expect("a directory");
-    let error = deb.unpack(&root, Owners::Caller).expect_err("unpacking");
+    let error = unpack(&deb, &root, Owners::Caller).expect_err("unpacking");
     refused(&error, &package.name, why);
     let error = deb.entries(&mut |_, _| Ok(())).expect_err("reading");
     refused(&error, &package.name, why);

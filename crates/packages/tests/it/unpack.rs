@@ -4,7 +4,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use kiln_packages::ErrorKind;
-use kiln_packages::deb::{Deb, Owners, unpack_all};
+use kiln_packages::deb::Deb;
+use kiln_packages::debian::unpack::{Owners, Unpacked, create_merged_usr, unpack, unpack_all};
 use kiln_testkit::Package;
 use kiln_testkit::package::{Compression, Entry};
 
@@ -119,7 +120,7 @@ fn trees_equal_those_of_dpkg_deb() {
             ],
         );
         let deb = Deb::open(&path).expect("a package");
-        let done = deb.unpack(&ours, owners()).expect("unpacking");
+        let done = unpack(&deb, &ours, owners()).expect("unpacking");
         assert!(done.skipped.is_empty() && done.entries > 10, "{done:?}");
         assert_eq!(tree(&ours), tree(&theirs), "{compression:?}");
         std::fs::remove_dir_all(ours)
@@ -175,7 +176,7 @@ fn packages_of_dpkg_deb_are_read() {
         let root = directory.path().join(kind);
         std::fs::create_dir(&root).expect("a directory");
         Deb::open(&deb)
-            .and_then(|deb| deb.unpack(&root, owners()))
+            .and_then(|deb| unpack(&deb, &root, owners()))
             .expect("unpacking");
         assert_eq!(
             std::fs::read(root.join("opt/made/file")).expect("it"),
@@ -188,10 +189,7 @@ fn packages_of_dpkg_deb_are_read() {
 fn unpacked(
     package: &Package,
     prepare: impl Fn(&Path),
-) -> (
-    tempfile::TempDir,
-    kiln_packages::Result<kiln_packages::deb::Unpacked>,
-) {
+) -> (tempfile::TempDir, kiln_packages::Result<Unpacked>) {
     let directory = tempfile::tempdir().expect("a directory");
     let (deb, root) = (
         directory.path().join("p.deb"),
@@ -200,7 +198,7 @@ fn unpacked(
     std::fs::write(&deb, package.build()).expect("writing");
     std::fs::create_dir(&root).expect("a directory");
     prepare(&root);
-    let result = Deb::open(&deb).and_then(|deb| deb.unpack(&root, owners()));
+    let result = Deb::open(&deb).and_then(|deb| unpack(&deb, &root, owners()));
     (directory, result)
 }
 
@@ -257,7 +255,7 @@ fn links_of_the_root_are_followed_and_kept() {
         .entry(Entry::directory("./bin/"))
         .entry(Entry::file("./bin/tool", "x").mode(0o755));
     let (directory, result) = unpacked(&package, |root| {
-        kiln_packages::deb::create_merged_usr(root, "amd64").expect("merged /usr");
+        create_merged_usr(root, "amd64").expect("merged /usr");
     });
     result.expect("unpacking");
     let root = directory.path().join("root");
@@ -336,7 +334,7 @@ fn damaged_packages_are_refused_without_panic() {
         std::fs::write(&path, bytes).expect("writing");
         let deb = Deb::open(&path)?;
         deb.control()?;
-        deb.unpack(&root, Owners::Caller)
+        unpack(&deb, &root, Owners::Caller)
     };
     attempt(&good).expect("the good one");
     for cut in (0..good.len() - 1).step_by(7) {

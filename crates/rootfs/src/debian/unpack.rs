@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kiln_packages::debian::deb::{Owners, create_merged_usr, unpack_all};
+use kiln_packages::debian::unpack::{Owners, create_merged_usr, unpack_all};
 use kiln_sandbox::{Call, CallError, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -7,48 +7,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::CapabilitySet;
 
+use super::capabilities::drop_capabilities;
 use crate::call::{Call, Emitter};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::wire::{self, FromCall};
-use crate::{Body, CallError, Function, Limits, Mount, Request, network, seccomp, sys, trees};
+use crate::{Body, Function, Limits, Mount, Request, network, probe, seccomp, sys};
 
 /// Where descriptors that were handed over begin.
 pub(crate) const FIRST_HANDED: RawFd = 10;
 /// Everything is first moved up here, out of the way of the fixed numbers.
 const HIGH: RawFd = 256;
-/// How many descriptors can be handed over.
-pub(crate) const MAX_HANDED: usize = 200;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a function's own two descriptors are: below the handed ones.
 const CALL: RawFd = 3;
 const STATUS: RawFd = 4;
-
-/// What a build's programs never need. `SYS_ADMIN` and `SYS_PTRACE` are the important ones: without them a program cannot make
-/// a read-only mount writable again, uncover what a mount hides, or look into a process that has a capability more than itself,
-/// as Kiln's own have in the sandbox (`cap_ptrace_access_check` in security/commoncap.c).
-const DROPPED: [CapabilitySet; 17] = [
-    CapabilitySet::SYS_ADMIN,
-    CapabilitySet::SYS_PTRACE,
-    CapabilitySet::NET_ADMIN,
-    CapabilitySet::SYS_BOOT,
-    CapabilitySet::SYS_MODULE,
-    CapabilitySet::SYS_RAWIO,
-    CapabilitySet::SYS_TIME,
-    CapabilitySet::SYS_PACCT,
-    CapabilitySet::SYSLOG,
-    CapabilitySet::MAC_ADMIN,
-    CapabilitySet::MAC_OVERRIDE,
-    CapabilitySet::AUDIT_CONTROL,
-    CapabilitySet::WAKE_ALARM,
-    CapabilitySet::BLOCK_SUSPEND,
-    CapabilitySet::PERFMON,
-    CapabilitySet::BPF,
-    CapabilitySet::CHECKPOINT_RESTORE,
-];
 
 /// Never returns: ends with the program's or the function's status.
 pub(super) fn run(
@@ -137,8 +112,8 @@ fn find(functions: &[(&str, Function)], name: &str) -> Result<Function> {
 
 fn builtin(name: &str) -> Option<Function> {
     let known: [(&str, Function); 3] = [
-        (trees::NOTHING, |_| Ok(serde_json::Value::Null)),
-        (trees::PROBE, trees::probe),
+        (probe::NOTHING, |_| Ok(serde_json::Value::Null)),
+        (probe::PROBE, probe::probe),
         (network::RELAY, network::relay),
     ];
     let found = known.into_iter().find(|(known, _)| *known == name);
@@ -324,37 +299,6 @@ fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
     texts.iter().map(c_string).collect()
 }
 
-/// Takes what a build's programs never need from this thread and all that it starts.
-pub(crate) fn drop_capabilities() -> rustix::io::Result<()> {
-    let dropped = DROPPED
-        .into_iter()
-        .fold(CapabilitySet::empty(), CapabilitySet::union);
-    for capability in DROPPED {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Older kernels do not know the newest ones.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut sets = rustix::thread::capabilities(None)?;
-    sets.effective.remove(dropped);
-    sets.permitted.remove(dropped);
-    sets.inheritable.remove(dropped);
-    rustix::thread::set_capabilities(None, sets)
-}
-
-/// Takes every capability from this process, and the ways to new ones.
-pub(crate) fn drop_all_capabilities() -> rustix::io::Result<()> {
-    rustix::thread::set_no_new_privs(true)?;
-    let none = CapabilitySet::empty();
-    let sets = rustix::thread::CapabilitySets {
-        effective: none,
-        permitted: none,
-        inheritable: none,
-    };
-    rustix::thread::set_capabilities(None, sets)
-}
-
 fn run_call(
     function: Function,
     payload: serde_json::Value,
@@ -382,11 +326,11 @@ fn run_call(
     sys::exit(code)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> CallError {
+fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    CallError::new(ErrorKind::Internal, "a function in the sandbox panicked").cause(text)
+    Error::new(ErrorKind::Internal, "a function in the sandbox panicked").cause(text)
 }

@@ -6,8 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::mounts::{Mounter, PLAIN, attach, new_mount, open_path, sized_tmpfs, subtree};
-use super::resolve::Kind;
+use super::tree::{PLAIN, attach, new_mount, open_path, sized_tmpfs, subtree};
 use crate::Stream;
 use crate::error::{Context, Error, Result};
 use crate::wire::Source;
@@ -26,30 +25,30 @@ const LINKS: [(&str, &str); 7] = [
 /// What `/dev` itself can hold: nodes are no files.
 const OWN_BYTES: u64 = 1 << 20;
 
-pub(super) fn mount(mounter: &mut Mounter<'_>) -> Result<()> {
-    let dev = sized_tmpfs(0o755, MountAttrFlags::MOUNT_ATTR_NOSUID, Some(OWN_BYTES))?;
-    mounter.place(dev.as_fd(), "/dev", Kind::Dir)?;
+/// An empty `/dev`, to be placed before it is filled.
+pub(super) fn tree() -> Result<OwnedFd> {
+    sized_tmpfs(0o755, MountAttrFlags::MOUNT_ATTR_NOSUID, Some(OWN_BYTES))
+}
+
+/// Fills `/dev`; `shm` is what `/dev/shm` can hold. Returns what the parent has to read.
+pub(super) fn fill(dev: BorrowedFd<'_>, shm: Option<u64>) -> Result<[(Source, OwnedFd); 2]> {
     for name in NODES {
-        node(dev.as_fd(), name)?;
+        node(dev, name)?;
     }
     for (name, to) in LINKS {
-        rustix::fs::symlinkat(to, &dev, name).map_err(|error| at(name, error))?;
+        rustix::fs::symlinkat(to, dev, name).map_err(|error| at(name, error))?;
     }
     let terminals = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let terminals = new_mount("devpts", &terminals, quiet).doing("making a devpts")?;
-    below(dev.as_fd(), "pts", terminals.as_fd())?;
-    let shared = sized_tmpfs(0o1777, PLAIN, mounter.limits.shm)?;
-    below(dev.as_fd(), "shm", shared.as_fd())?;
-    let streams = [
-        (Stream::Syslog, log(dev.as_fd())?),
-        (Stream::Console, console(dev.as_fd())?),
-    ];
-    mounter
-        .entered
-        .streams
-        .extend(streams.map(|(stream, fd)| (Source::Lines(stream), fd)));
-    Ok(())
+    below(dev, "pts", terminals.as_fd())?;
+    let shared = sized_tmpfs(0o1777, PLAIN, shm)?;
+    below(dev, "shm", shared.as_fd())?;
+    let (log, console) = (log(dev)?, console(dev)?);
+    Ok([
+        (Source::Lines(Stream::Syslog), log),
+        (Source::Lines(Stream::Console), console),
+    ])
 }
 
 fn at(name: &str, error: impl Into<std::io::Error>) -> Error {

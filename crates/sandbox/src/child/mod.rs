@@ -12,6 +12,7 @@
 //! `prctl`, and it does not depend on the caller's thread.
 
 mod body;
+mod capabilities;
 mod cleanup;
 mod dev;
 mod head;
@@ -19,6 +20,7 @@ mod init;
 mod mounts;
 mod resolve;
 mod sources;
+mod tree;
 mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,14 +32,11 @@ use rustix::thread::UnshareFlags;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
-use crate::wire::{self, FromChild, Job, Receiver, Start, ToChild};
-use crate::{Function, Network, Request, network, trees};
+use crate::wire::{self, FromChild, Job, MARK, Receiver, Start, ToChild};
+use crate::{Function, Network, Request, network, remove};
 use sources::Sources;
 
-pub(crate) use body::{MAX_HANDED, drop_all_capabilities, drop_capabilities};
-
-/// `argv[0]` of the sandbox child.
-pub(crate) const MARK: &str = "kiln: sandbox";
+pub(crate) use capabilities::{drop_all_capabilities, drop_capabilities};
 
 /// The descriptors that come with the start message.
 struct Given {
@@ -90,7 +89,7 @@ fn set_up(receiver: &mut Receiver, functions: &[(&str, Function)]) -> Result<()>
         Job::RemoveTrees(paths) => {
             make_user_namespace()?;
             become_root(receiver, given.lifeline.as_fd(), || Ok(()))?;
-            trees::remove_all(paths)?;
+            remove::remove_all(paths)?;
             say(receiver, &FromChild::Done, &[])
         }
     }

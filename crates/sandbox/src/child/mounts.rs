@@ -9,22 +9,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags,
+    MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
 };
 use rustix::thread::UnshareFlags;
 
 use super::head::Head;
 use super::resolve::{Created, Kind, Walker};
 use super::sources::{RootTrees, Sources, Writable};
+use super::tree::{PLAIN, attach, new_mount, open_path, read_only, sized_tmpfs, subtree, tmpfs};
 use super::{cleanup, dev, head};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
 use crate::wire::Source;
 use crate::{Limits, Mount, Network, Request};
-
-pub(super) const PLAIN: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// A root that was entered.
 pub(super) struct Entered {
@@ -112,7 +109,7 @@ fn nothing_on_top(root: BorrowedFd<'_>) -> Result<()> {
 
 /// A private tmpfs over the namespace's `/` in which trees are attached. Since the process's own root stays
 /// below, the host's paths can still be walked; with the host's root it all disappears.
-pub(super) struct Staging {
+struct Staging {
     tree: OwnedFd,
     next: std::cell::Cell<u32>,
 }
@@ -241,14 +238,14 @@ fn overlay_refused(error: rustix::io::Errno, layers: usize) -> Error {
 }
 
 /// Carries out the mounts of a request below the root.
-pub(super) struct Mounter<'a> {
+struct Mounter<'a> {
     staging: &'a Staging,
     root: BorrowedFd<'a>,
     shared_network: bool,
-    pub(super) limits: &'a Limits,
+    limits: &'a Limits,
     binds: std::vec::IntoIter<OwnedFd>,
     trees: std::vec::IntoIter<RootTrees>,
-    pub(super) entered: Entered,
+    entered: Entered,
 }
 
 impl Mounter<'_> {
@@ -256,7 +253,13 @@ impl Mounter<'_> {
         match mount {
             Mount::Proc => self.proc(),
             Mount::Sys => self.sys(),
-            Mount::Dev => dev::mount(self),
+            Mount::Dev => {
+                let tree = dev::tree()?;
+                self.place(tree.as_fd(), "/dev", Kind::Dir)?;
+                let streams = dev::fill(tree.as_fd(), self.limits.shm)?;
+                self.entered.streams.extend(streams);
+                Ok(())
+            }
             Mount::Tmpfs { target, mode } => {
                 let size = match target.as_str() {
                     "/run" => self.limits.run,
@@ -301,7 +304,7 @@ impl Mounter<'_> {
     }
 
     /// Attaches a tree at a target.
-    pub(super) fn place(&mut self, tree: BorrowedFd<'_>, target: &str, kind: Kind) -> Result<()> {
+    fn place(&mut self, tree: BorrowedFd<'_>, target: &str, kind: Kind) -> Result<()> {
         let (point, path) = self.walker().open(target, kind)?;
         attach(tree, point.as_fd()).doing_at("mounting", Path::new(target))?;
         self.entered.mounted.push(path);
@@ -469,68 +472,6 @@ fn guard(
         attach(other.unwrap_or(copy).as_fd(), point.as_fd())
     });
     covered.map_err(|error| Error::system(format!("covering /proc/{name}"), error))
-}
-
-/// A new file system of a type, not attached yet.
-pub(super) fn new_mount(
-    kind: &str,
-    options: &[(&str, &str)],
-    attributes: MountAttrFlags,
-) -> std::io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in options {
-        rustix::mount::fsconfig_set_string(&context, *key, *value)?;
-    }
-    rustix::mount::fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
-}
-
-pub(super) fn tmpfs(mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd> {
-    sized_tmpfs(mode, attributes, None)
-}
-
-/// A tmpfs that can hold `size` bytes; half of the machine's memory if nothing is said.
-pub(super) fn sized_tmpfs(
-    mode: u32,
-    attributes: MountAttrFlags,
-    size: Option<u64>,
-) -> Result<OwnedFd> {
-    let mode = format!("{:o}", mode & 0o7777);
-    // To tmpfs, 0 would mean no limit.
-    let size = size.map(|size| size.max(1).to_string());
-    let size = size.as_deref().map(|size| ("size", size));
-    let options: Vec<(&str, &str)> = [("mode", mode.as_str())].into_iter().chain(size).collect();
-    new_mount("tmpfs", &options, attributes).doing("making a tmpfs")
-}
-
-/// A detached copy of what is mounted at a path.
-pub(super) fn subtree(dir: BorrowedFd<'_>, path: &str) -> std::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    Ok(rustix::mount::open_tree(dir, path, flags)?)
-}
-
-pub(super) fn attach(tree: BorrowedFd<'_>, point: BorrowedFd<'_>) -> std::io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(tree, "", point, "", flags)?)
-}
-
-pub(super) fn read_only(tree: BorrowedFd<'_>) -> std::io::Result<()> {
-    sys::mount_setattr(tree, libc::MOUNT_ATTR_RDONLY, 0)
-}
-
-pub(super) fn open_path(dir: BorrowedFd<'_>, path: &str) -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(
-        dir,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
 }
 
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {

@@ -29,10 +29,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::run::{Io, Sandbox};
-use crate::{
-    Body, Call, CallError, CancelToken, Door, Limits, Network, Request, Root, Stream, sys,
-};
+use crate::{Body, Call, CancelToken, Door, Limits, Network, Request, Root, sys};
 use netlink::Netlink;
 use packet::{Interface, Packet, look};
 use policy::Gate;
@@ -123,12 +120,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts it. `tun` is the interface's other end; what there is to say goes to `log`, a line at a time.
+    /// Starts it: `serve` runs it until it is cancelled. What there is to say goes to `log`, a line at a time.
     pub(crate) fn start(
-        sandbox: Sandbox,
-        doors: Vec<Door>,
-        tun: OwnedFd,
         log: OwnedFd,
+        serve: impl FnOnce(&CancelToken, &dyn Fn(&str)) -> Result<()> + Send + 'static,
     ) -> Result<Relay> {
         let cancel = CancelToken::new().doing("making a descriptor for a relay")?;
         let switch = cancel.clone();
@@ -139,7 +134,7 @@ impl Relay {
                     // A reader that is gone hears nothing.
                     let _ = rustix::io::write(&log, format!("kiln: network: {line}\n").as_bytes());
                 };
-                if let Err(error) = run_relay(&sandbox, &doors, tun, &switch, &say) {
+                if let Err(error) = serve(&switch, &say) {
                     say(&format!("it is gone: {error}"));
                 }
             });
@@ -158,14 +153,9 @@ impl Drop for Relay {
     }
 }
 
-fn run_relay(
-    sandbox: &Sandbox,
-    doors: &[Door],
-    tun: OwnedFd,
-    cancel: &CancelToken,
-    say: &dyn Fn(&str),
-) -> Result<()> {
-    let request = Request {
+/// What a relay runs in: nothing but its interface, which it is handed, and the host's network.
+pub(crate) fn relay_request(doors: &[Door]) -> Result<Request> {
+    Ok(Request {
         root: Root::Empty,
         mounts: Vec::new(),
         body: Body::Call {
@@ -182,35 +172,21 @@ fn run_relay(
         hostname: "relay".to_owned(),
         no_new_privs: true,
         watch: None,
-    };
-    let mut output = |_: Stream, line: &str| say(line);
-    let mut message = |message: Value| say(message.as_str().unwrap_or_default());
-    let mut io = Io::new(&mut output, &mut message);
-    io.fds = vec![tun];
-    io.cancel = Some(cancel);
-    match sandbox.run(&request, io)?.value {
-        Some(Err(error)) => Err(Error {
-            kind: error.kind,
-            message: error.message,
-            causes: error.causes,
-            hint: error.hint,
-        }),
-        _ => Ok(()),
-    }
+    })
 }
 
 /// The relay itself: runs until it is killed or the interface is gone.
-pub(crate) fn relay(call: Call) -> Result<Value, CallError> {
+pub(crate) fn relay(call: Call) -> Result<Value, Error> {
     let failed = |what: &'static str| {
-        move |error: io::Error| CallError::new(ErrorKind::Environment, what).because(error)
+        move |error: io::Error| Error::new(ErrorKind::Environment, what).because(error)
     };
     crate::child::drop_all_capabilities()
         .map_err(io::Error::from)
         .map_err(failed("dropping the relay's capabilities"))?;
     let doors: Vec<Door> = serde_json::from_value(call.payload)
-        .map_err(|error| CallError::new(ErrorKind::Internal, error.to_string()))?;
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
     let tun = call.fds.into_iter().next();
-    let tun = tun.ok_or_else(|| CallError::new(ErrorKind::Internal, "a relay got no interface"))?;
+    let tun = tun.ok_or_else(|| Error::new(ErrorKind::Internal, "a relay got no interface"))?;
     let emitter = call.emitter;
     let say = Box::new(move |line| emitter.emit(Value::String(line)));
     let state = Gate::new(doors, say).and_then(|gate| State::new(tun, gate));
