@@ -1,6 +1,5 @@
 //! The one error of this crate.
 
-use std::fmt;
 use std::io;
 
 /// Whose fault it is; `build` turns it into an exit code.
@@ -19,7 +18,8 @@ pub enum ErrorKind {
 }
 
 /// What failed, why, and what to do about it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -98,18 +98,6 @@ impl Error {
     /// What to do, if known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|e| e as _)
     }
 }
 

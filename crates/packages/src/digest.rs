@@ -66,16 +66,9 @@ impl Hasher {
 }
 
 /// Text that is not 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a SHA-256 digest (64 hexadecimal digits)")]
 pub struct NotADigest;
-
-impl fmt::Display for NotADigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a SHA-256 digest (64 hexadecimal digits)")
-    }
-}
-
-impl std::error::Error for NotADigest {}
 
 impl FromStr for Digest {
     type Err = NotADigest;

@@ -77,10 +77,12 @@ impl ErrorKind {
 }
 
 /// Why something about packages failed. `Display` gives the one sentence; causes are in `source()`.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -166,17 +168,5 @@ impl Error {
     /// What to do about it.
     pub fn hints(&self) -> &[String] {
         &self.0.hints
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|s| s.as_ref() as _)
     }
 }

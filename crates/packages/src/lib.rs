@@ -23,6 +23,6 @@ pub use cancel::CancelToken;
 pub use debian::{Keys, Metadata, Package, Repository, Universe, closure, deb, refresh};
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
-pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies, base64, percent_decode};
+pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};
 pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

@@ -18,7 +18,8 @@ pub enum ErrorKind {
 }
 
 /// A failure with its place, its command and its causes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}{}", .causes.iter().map(|cause| format!(": {cause}")).collect::<String>())]
 pub struct Error {
     /// What sort.
     pub kind: ErrorKind,
@@ -100,18 +101,6 @@ impl Error {
         self
     }
 }
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)?;
-        for cause in &self.causes {
-            write!(f, ": {cause}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// How a run ended, for people.
 pub fn describe(status: Status) -> String {

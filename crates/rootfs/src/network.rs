@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
-use kiln_packages::{Proxies, base64, percent_decode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kiln_packages::Proxies;
 use kiln_sandbox::{Door, Mount, Network, closed_to_runs};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 /// How far scripts reach.
@@ -290,11 +293,13 @@ impl<'a> Proxy<'a> {
         let Some(credentials) = self.credentials else {
             return Vec::new();
         };
-        let plain = String::from_utf8_lossy(&percent_decode(credentials)).into_owned();
+        let plain = percent_decode_str(credentials)
+            .decode_utf8_lossy()
+            .into_owned();
         let password = |text: &str| text.split_once(':').map(|(_, word)| word.to_owned());
         let forms = [
             Some(credentials.to_owned()),
-            Some(base64(plain.as_bytes())),
+            Some(BASE64.encode(&plain)),
             password(credentials),
             password(&plain),
             Some(plain),

@@ -1,6 +1,5 @@
 //! The crate's error, and the error of a function that ran inside.
 
-use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,8 @@ pub enum ErrorKind {
 }
 
 /// Why a sandbox could not be set up or run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}{}", .causes.iter().map(|cause| format!(": {cause}")).collect::<String>())]
 pub struct Error {
     /// Whose fault it is.
     pub kind: ErrorKind,
@@ -35,17 +35,6 @@ pub struct Error {
 /// What a registered function reports when it fails: the same, brought from the sandbox to the caller. A panic is
 /// [`ErrorKind::Internal`].
 pub type CallError = Error;
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.message)?;
-        self.causes
-            .iter()
-            .try_for_each(|cause| write!(f, ": {cause}"))
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Error {
     /// An error of a kind, with its sentence.

@@ -22,7 +22,8 @@ pub enum ErrorKind {
 }
 
 /// Trouble with one object of a shared cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{object}: {why}")]
 pub struct Error {
     kind: ErrorKind,
     object: String,
@@ -92,11 +93,3 @@ fn innermost(error: &dyn std::error::Error) -> String {
         .collect();
     line
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.object, self.why)
-    }
-}
-
-impl std::error::Error for Error {}

@@ -3,7 +3,6 @@
 //! Source: `docs/interop/qmp-spec.rst` of QEMU. Answers come in the order of the commands; events may stand between.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -16,30 +15,21 @@ use serde_json::{Value, json};
 const MESSAGE_LIMIT: usize = 16 << 20;
 
 /// Why a command was not done.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum QmpError {
     /// QEMU closed the connection: it ended.
+    #[error("QEMU closed its control connection")]
     Closed,
     /// No answer in time.
+    #[error("QEMU does not answer on its control connection")]
     Timeout,
     /// QEMU refused the command.
+    #[error("QEMU refused a command: {0}")]
     Refused(String),
     /// What came was not QMP.
+    #[error("QEMU sent something that is not QMP: {0}")]
     Malformed(String),
 }
-
-impl fmt::Display for QmpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            QmpError::Closed => f.write_str("QEMU closed its control connection"),
-            QmpError::Timeout => f.write_str("QEMU does not answer on its control connection"),
-            QmpError::Refused(why) => write!(f, "QEMU refused a command: {why}"),
-            QmpError::Malformed(what) => write!(f, "QEMU sent something that is not QMP: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for QmpError {}
 
 /// Something that happened in the machine.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,8 @@
 //! `kiln build DEF` and `kiln lock DEF`
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_engine::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
@@ -109,14 +110,14 @@ fn cancel(context: &Context<'_>) -> Result<Cancel, Failure> {
 
 /// Writes beside the target and renames, so that no half-written file is ever seen.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
+    let mut part = tempfile::Builder::new();
+    // As `fs::write` would make it: what the user's mask leaves of this.
+    part.prefix(".kiln-")
+        .permissions(fs::Permissions::from_mode(0o666));
+    let mut part = part.tempfile_in(path.parent().unwrap_or(Path::new("")))?;
+    part.write_all(bytes)?;
+    part.persist(path)?;
+    Ok(())
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {

@@ -74,7 +74,7 @@ pub(super) fn nearest<'a>(
         .filter_map(|name| {
             let close = wanted.len().abs_diff(name.len()) <= limit;
             let distance = close
-                .then(|| distance(wanted.as_bytes(), name.as_bytes()))
+                .then(|| strsim::osa_distance(wanted, name))
                 .filter(|&d| d <= limit);
             // `firefox` for `firefox-esr`: a longer name that has the wanted one as its first words.
             let longer = name
@@ -93,24 +93,6 @@ pub(super) fn nearest<'a>(
         .map(|(_, name)| name)
         .take(count)
         .collect()
-}
-
-/// Edits (insert, delete, replace, swap of neighbours) between two names: optimal string alignment.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut before = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

@@ -15,10 +15,8 @@ use std::io::Read;
 
 pub(crate) use attempt::Deadline;
 use attempt::{Attempt, retrying};
-pub use http::base64;
 pub use options::{FetchOptions, Proxies};
 pub(crate) use transfer::Wanted;
-pub use url::percent_decode;
 
 use crate::{CancelToken, Error, ErrorKind, Result};
 

@@ -26,21 +26,14 @@ pub struct GroupMeaning {
 }
 
 /// A group that means nothing here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("@{name}: no such group")]
 pub struct UnknownGroup {
     /// As it was written.
     pub name: String,
     /// The nearest known names.
     pub nearest: Vec<String>,
 }
-
-impl std::fmt::Display for UnknownGroup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "@{}: no such group", self.name)
-    }
-}
-
-impl std::error::Error for UnknownGroup {}
 
 impl UnknownGroup {
     /// What to do.

@@ -47,7 +47,8 @@ impl fmt::Display for ProgramFailure {
 }
 
 /// A change that failed. Plain data: it crosses from the sandbox to the build.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{origin}: {command}: {message}")]
 pub struct Error {
     /// Whose fault it is.
     pub kind: ErrorKind,
@@ -78,14 +79,6 @@ impl Error {
         }
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.origin, self.command, self.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// A failure before it is known which change it belongs to.
 #[derive(Debug)]

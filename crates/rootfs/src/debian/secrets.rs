@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use kiln_packages::debian::glob_matches;
 use serde::{Deserialize, Serialize};
 
 /// What became of the keys and ids in a root. All paths are absolute in it, sorted.
@@ -182,7 +183,7 @@ impl Place<'_> {
         for entry in entries {
             let entry = entry?;
             let file = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type()?.is_file() && matches(name, &file) {
+            if entry.file_type()?.is_file() && glob_matches(name.as_bytes(), file.as_bytes()) {
                 found.push(format!("{above}/{file}"));
             }
         }
@@ -383,16 +384,6 @@ fn is_private_key(path: &Path, name: &str) -> io::Result<bool> {
     Ok(text.lines().any(|line| {
         line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----")
     }))
-}
-
-/// Whether a name fits a pattern with `*`.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..]))
-        }),
-    }
 }
 
 #[cfg(test)]
