@@ -152,25 +152,9 @@ fn labels(turn: &Turn, disk: &Path) {
 }
 
 fn boot(turn: &Turn, disk: &Path) -> Facts {
-    let (script, output) = (text(&data("commands.facts.sh")), text(&turn.path("boot")));
-    let ran = turn.kiln(&[
-        "test",
-        &text(disk),
-        "--expect",
-        "login",
-        "--script",
-        &script,
-        "-o",
-        &output,
-    ]);
-    ran.assert(0);
-    let report = fs::read_to_string(turn.path("boot/boot.json")).expect("a report");
-    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
-    let said = report["script"]["output"]
-        .as_str()
-        .expect("what the script printed");
+    let said = turn.boot(disk, &data("commands.facts.sh"));
     assert!(said.contains("== end"), "{said}");
-    Facts(said.to_owned())
+    Facts(said)
 }
 
 fn accounts(facts: &Facts) {

@@ -145,6 +145,18 @@ impl Turn {
         run(&mut self.command(arguments), LONGEST)
     }
 
+    /// Boots a disk, runs a script in it, and returns what that printed; the report is in `boot`.
+    pub(crate) fn boot(&self, disk: &Path, script: &Path) -> String {
+        let (disk, script, output) = (text(disk), text(script), text(&self.path("boot")));
+        let options = ["--expect", "login", "--script", &script, "-o", &output];
+        let ran = self.kiln(&[&["test", &disk], &options[..]].concat());
+        ran.assert(0);
+        let report = fs::read_to_string(self.path("boot/boot.json")).expect("a report");
+        let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+        let said = report["script"]["output"].as_str();
+        said.expect("what the script printed").replace('\r', "")
+    }
+
     /// Fails if the build left anything: output, staging, processes, mounts, loop devices.
     pub(crate) fn assert_clean(&self, ran: &Ran) {
         let left = self.before.since(&self.path("output"), &cache());

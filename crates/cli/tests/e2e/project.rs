@@ -170,25 +170,7 @@ fn root(turn: &Turn, disk: &Path) {
 
 fn boot(turn: &Turn, disk: &Path) {
     turn.write("facts.sh", FACTS);
-    let script = text(&turn.path("facts.sh"));
-    let output = text(&turn.path("boot"));
-    let ran = turn.kiln(&[
-        "test",
-        &text(disk),
-        "--expect",
-        "login",
-        "--script",
-        &script,
-        "-o",
-        &output,
-    ]);
-    ran.assert(0);
-    let report = fs::read_to_string(turn.path("boot/boot.json")).expect("a report");
-    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
-    let said = report["script"]["output"]
-        .as_str()
-        .expect("output")
-        .replace('\r', "");
+    let said = turn.boot(disk, &turn.path("facts.sh"));
     let key = fs::read_to_string(turn.path("project/keys/host.pub")).expect("the key");
     let key: Vec<&str> = key.split(' ').collect();
     for line in [
