@@ -46,10 +46,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &[]),
 ];
 
-/// Crates of async runtimes: only `server` may use them, and `share`, whose interface is synchronous: a library that it
-/// stands on is asynchronous.
+/// Crates of async runtimes: only `share` may use them, whose interface is synchronous: a library that it stands on is
+/// asynchronous.
 const ASYNC_RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures", "hyper", "reqwest"];
-const ASYNC: &[&str] = &["server", "share"];
+const ASYNC: &[&str] = &["share"];
 
 /// Checks the dependencies that `cargo metadata` lists.
 pub(super) fn check() -> Result<Findings> {
@@ -79,7 +79,7 @@ fn findings(metadata: &Value) -> Findings {
             }
             if !is_test && !ASYNC.contains(&short) && ASYNC_RUNTIMES.contains(&target) {
                 findings.push(format!(
-                    "{name}: must not use {target}, only the server is async"
+                    "{name}: must not use {target}, only share is async inside"
                 ));
             }
         }
@@ -133,7 +133,7 @@ mod tests {
         let bad = package("kiln-vm", json!([{ "name": "tokio", "kind": null }]));
         assert_eq!(
             findings(&bad),
-            ["kiln-vm: must not use tokio, only the server is async"]
+            ["kiln-vm: must not use tokio, only share is async inside"]
         );
     }
 
