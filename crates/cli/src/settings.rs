@@ -186,8 +186,8 @@ pub(crate) struct Settings {
     pub(crate) proxies: Proxies,
     /// What the environment says about a shared cache.
     pub(crate) shared: SharedVariables,
-    /// Directories with programs; QEMU is looked for there.
-    pub(crate) path: Vec<PathBuf>,
+    /// `PATH`: QEMU is looked for there.
+    pub(crate) path: OsString,
     /// `TERM`, handed on to interactive shells.
     pub(crate) term: Option<String>,
     /// Whether the user sits in a graphical session.
@@ -243,10 +243,8 @@ impl Settings {
                 key: environment.get("KILN_SHARED_CACHE_KEY").map(PathBuf::from),
                 clouds: environment.clouds.clone(),
             },
-            path: environment
-                .get("PATH")
-                .map(|path| std::env::split_paths(path).collect())
-                .unwrap_or_default(),
+            // Without it no program is found.
+            path: environment.get("PATH").unwrap_or(OsStr::new("")).to_owned(),
             term: environment.text("TERM").map(str::to_owned),
             desktop_session: ["DISPLAY", "WAYLAND_DISPLAY"]
                 .iter()

@@ -251,12 +251,13 @@ impl DownloadStore {
     }
 }
 
-/// Since a file was last read, as far as the file system keeps that (`relatime`: to the day), or written.
+/// Since a file was last read, as far as the file system keeps that (`relatime`: to the day), or written. One from the future
+/// was read just now.
 fn unread_for(metadata: &Metadata, now: SystemTime) -> Duration {
     let newest = metadata.accessed().ok().max(metadata.modified().ok());
     newest
         .and_then(|time| now.duration_since(time).ok())
-        .unwrap_or_default()
+        .unwrap_or(Duration::ZERO)
 }
 
 fn take<'a, A, B>(next: &AtomicUsize, left: &'a [A], right: &'a [B]) -> Option<(&'a A, &'a B)> {

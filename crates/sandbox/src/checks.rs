@@ -209,11 +209,12 @@ fn is_privileged(path: &Path) -> bool {
 }
 
 fn seccomp() -> Check {
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
-    if actions
-        .split_ascii_whitespace()
-        .any(|action| action == "errno")
-    {
+    // A kernel without filters has no such file.
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let mut actions = actions
+        .iter()
+        .flat_map(|actions| actions.split_ascii_whitespace());
+    if actions.any(|action| action == "errno") {
         return fine("seccomp", "filters are available");
     }
     fail(
@@ -374,19 +375,13 @@ fn kvm() -> Check {
 }
 
 fn memory(wanted: u64) -> Check {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let available = kibibytes.and_then(|rest| {
-        rest.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    match available.map(|kibibytes| kibibytes * 1024) {
-        Some(available) if available < wanted => {
+    match crate::memory::available() {
+        0 => warn(
+            "memory",
+            "/proc/meminfo tells nothing about available memory",
+            "mount /proc",
+        ),
+        available if available < wanted => {
             let detail = format!(
                 "{} available, {} wanted",
                 mebibytes(available),
@@ -394,12 +389,7 @@ fn memory(wanted: u64) -> Check {
             );
             warn("memory", detail, "close other programs or add swap")
         }
-        Some(available) => fine("memory", format!("{} available", mebibytes(available))),
-        None => warn(
-            "memory",
-            "/proc/meminfo tells nothing about available memory",
-            "mount /proc",
-        ),
+        available => fine("memory", format!("{} available", mebibytes(available))),
     }
 }
 

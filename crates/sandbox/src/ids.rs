@@ -171,7 +171,7 @@ fn translate(extents: &[Extent], inside: u32) -> Option<u32> {
 
 fn direct_extents(table: &str, own_map: &str) -> Result<Vec<Extent>> {
     let own = parse_map(&fs::read_to_string(own_map).doing_at("reading", Path::new(own_map))?);
-    let configured = ranges(table, 0, Some("root"))
+    let configured = ranges(&read(table)?, 0, Some("root"))
         .into_iter()
         .find(|range| range.1 >= ID_COUNT);
     let (base, most) = configured.unwrap_or((SHIFTED_BASE, SHIFTED_COUNT));
@@ -217,7 +217,7 @@ fn ordinary_extents(table: &str, uid: u32, own: u32) -> Result<Vec<Extent>> {
         count: 1,
     }];
     let mut next = 1;
-    for (start, length) in ranges(table, uid, name.as_deref()) {
+    for (start, length) in ranges(&read(table)?, uid, name.as_deref()) {
         let count = length.min(u32::MAX - next);
         if count > 0 {
             extents.push(Extent {
@@ -255,7 +255,8 @@ fn missing_range(table: &str, name: Option<&str>, uid: u32, found: u32) -> Error
 
 /// The first multiple of 65536 past everything that the table hands out, as `useradd` would choose.
 fn free_start(table: &str) -> u32 {
-    let text = fs::read_to_string(table).unwrap_or_default();
+    // What cannot be read has been reported before.
+    let text = read(table).unwrap_or_default();
     let end = parse_ranges(&text)
         .iter()
         .map(|(_, start, count)| start.saturating_add(*count))
@@ -264,11 +265,18 @@ fn free_start(table: &str) -> u32 {
     end.max(100_000)
 }
 
-/// Ranges of a user in `/etc/subuid` or `/etc/subgid`: start and count.
-fn ranges(table: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
-    let text = fs::read_to_string(table).unwrap_or_default();
+/// `/etc/subuid` or `/etc/subgid`; a machine without it gives nobody any ids.
+fn read(table: &str) -> Result<String> {
+    match fs::read_to_string(table) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.doing_at("reading", Path::new(table)),
+    }
+}
+
+/// Ranges of a user in such a table: start and count.
+fn ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let id = uid.to_string();
-    parse_ranges(&text)
+    parse_ranges(text)
         .into_iter()
         .filter(|(owner, _, _)| *owner == id || Some(*owner) == name)
         .map(|(_, start, count)| (start, count))

@@ -3,12 +3,9 @@
 use std::fs;
 
 /// The number of processes killed for memory since the machine started. Kills within a control group are in it too
-/// (`oom_kill` of `/proc/vmstat`).
+/// (`oom_kill` of `/proc/vmstat`). 0 where the kernel does not say: nothing is noticed then.
 pub(crate) fn kills() -> u64 {
-    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    line.and_then(|number| number.trim().parse().ok())
-        .unwrap_or(0)
+    number("/proc/vmstat", "oom_kill ").unwrap_or(0)
 }
 
 /// Bytes that programs can have without swapping (`MemAvailable` of `/proc/meminfo`); 0 where that is not known.
@@ -22,10 +19,14 @@ pub(crate) fn total() -> u64 {
 }
 
 fn meminfo(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
+    number("/proc/meminfo", name).unwrap_or(0) << 10
+}
+
+/// The number behind a name in a table of the kernel.
+fn number(table: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(table).ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl Lines {
         {
             self.append(line);
             self.finish(output);
-            rest = after.get(1..).unwrap_or_default();
+            rest = &after[1..];
         }
         self.append(rest);
     }
@@ -123,12 +123,12 @@ fn shown(line: &[u8]) -> &[u8] {
         .iter()
         .rposition(|byte| *byte != b'\r')
         .map_or(0, |last| last + 1);
-    let line = line.get(..end).unwrap_or_default();
+    let line = &line[..end];
     let start = line
         .iter()
         .rposition(|byte| *byte == b'\r')
         .map_or(0, |last| last + 1);
-    line.get(start..).unwrap_or_default()
+    &line[start..]
 }
 
 /// A message without its priority (`<13>`), time stamp (`Mmm dd hh:mm:ss `) and trailing NUL or line end: RFC 3164,
@@ -138,7 +138,7 @@ fn strip_syslog(bytes: &[u8]) -> &[u8] {
         .iter()
         .rposition(|byte| !matches!(byte, 0 | b'\n'))
         .map_or(0, |last| last + 1);
-    let bytes = bytes.get(..end).unwrap_or_default();
+    let bytes = &bytes[..end];
     let after_priority = bytes
         .strip_prefix(b"<")
         .and_then(|rest| {

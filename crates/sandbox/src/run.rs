@@ -179,7 +179,7 @@ impl Sandbox {
         say: &dyn Fn(&str),
     ) -> Result<()> {
         let mut output = |_: Stream, line: &str| say(line);
-        let mut message = |message: Value| say(message.as_str().unwrap_or_default());
+        let mut message = |message: Value| say(message.as_str().unwrap_or("(no text)"));
         let mut io = Io::new(&mut output, &mut message);
         io.fds = vec![tun];
         io.cancel = Some(cancel);
@@ -294,7 +294,7 @@ impl Reader {
                 false
             }
             Ok(count) => {
-                let bytes = chunk.get(..count).unwrap_or_default();
+                let bytes = &chunk[..count];
                 if self.datagrams {
                     self.lines.datagram(bytes, output);
                 } else {

@@ -94,10 +94,10 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         // A pseudo terminal whose other side is closed gives EIO.
         Ok(_) | Err(_) => return false,
     };
-    let mut rest = chunk.get(..count).unwrap_or_default();
+    let mut rest = &chunk[..count];
     while !rest.is_empty() {
         match rustix::io::write(to, rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Ok(written) => rest = &rest[written..],
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return true,
             Err(_) => return false,

@@ -369,8 +369,8 @@ fn is_find(process: u32) -> bool {
 
 /// The same of a script: its interpreter has it as the first argument (execve(2)).
 fn runs_script(process: u32, script: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).nth(1) == Some(script.as_bytes())
+    let line = std::fs::read(format!("/proc/{process}/cmdline"));
+    line.is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(script.as_bytes()))
 }
 
 /// What the command line of find(1) that a process is about to run searches for.
@@ -398,13 +398,15 @@ fn searches_of(of: &Notification, seen: Seen) -> Option<Vec<Search>> {
 
 /// Whether a call was made by the code of the dynamic linker. In doubt it was not.
 fn is_linker(of: &Notification) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", of.process)).unwrap_or_default();
+    let Ok(maps) = std::fs::read_to_string(format!("/proc/{}/maps", of.process)) else {
+        return false;
+    };
     let here = maps
         .lines()
         .filter_map(mapping)
         .find(|(start, end, _)| (*start..*end).contains(&of.instruction));
     here.is_some_and(|(_, _, file)| {
-        let name = file.rsplit('/').next().unwrap_or_default();
+        let name = file.rsplit('/').next().unwrap_or(file);
         name.starts_with("ld-linux") || name.starts_with("ld-2.")
     })
 }

@@ -233,8 +233,7 @@ impl Receiver {
             }
         }
         self.ended |= received == 0;
-        self.bytes
-            .extend_from_slice(chunk.get(..received).unwrap_or_default());
+        self.bytes.extend_from_slice(&chunk[..received]);
         Ok(())
     }
 }

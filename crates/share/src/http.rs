@@ -71,7 +71,7 @@ fn proxy(options: &Options) -> Option<Proxy> {
     if let Some((name, password)) = user.and_then(|user| user.split_once(':')) {
         builder = builder.username(name).password(password);
     }
-    for exception in options.no_proxy.as_deref().unwrap_or_default().split(',') {
+    for exception in options.no_proxy.as_deref().unwrap_or("").split(',') {
         builder = builder.no_proxy(exception.trim());
     }
     builder.build().ok()

@@ -98,7 +98,7 @@ impl Record {
         let (head, body) = end
             .and_then(|end| text.split_at_checked(end))
             .ok_or_else(|| damaged("it is no record"))?;
-        let body = body.get(1..).unwrap_or_default();
+        let body = &body[1..];
         let found = std::str::from_utf8(head)
             .ok()
             .and_then(|head| head.strip_prefix(HEAD)?.strip_prefix(' '))

@@ -8,14 +8,13 @@ use super::{Findings, Tree, crate_of, rust};
 /// wrong image, and is an error instead.
 const KNOWN: &[(&str, usize)] = &[
     ("build", 25),
-    ("cli", 15),
+    ("cli", 11),
     ("image", 19),
-    ("kickstart", 3),
-    ("packages", 26),
+    ("kickstart", 2),
+    ("packages", 2),
     ("plan", 6),
     ("rootfs", 49),
-    ("sandbox", 25),
-    ("share", 2),
+    ("sandbox", 3),
     ("testkit", 2),
     ("vm", 9),
 ];

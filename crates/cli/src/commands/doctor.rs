@@ -104,8 +104,7 @@ fn machines(context: &Context<'_>) -> Vec<Check> {
         detail,
         fix,
     };
-    let path = std::env::join_paths(&context.settings.path).unwrap_or_default();
-    let tools = match Tools::find(&path) {
+    let tools = match Tools::find(&context.settings.path) {
         Ok(tools) => tools,
         Err(error) => {
             let fix = error.hint_text().map(str::to_owned);

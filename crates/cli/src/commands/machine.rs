@@ -73,8 +73,7 @@ pub(crate) fn hardware(args: &MachineArgs, context: &Context<'_>) -> Hardware {
 
 /// QEMU and firmware.
 pub(crate) fn tools(context: &Context<'_>) -> Result<Tools, Failure> {
-    let path = std::env::join_paths(&context.settings.path).unwrap_or_default();
-    Tools::find(&path).map_err(|error| failure(&error))
+    Tools::find(&context.settings.path).map_err(|error| failure(&error))
 }
 
 /// Where sockets and temporary disks go.

@@ -89,7 +89,7 @@ impl<'a> View<'a> {
     fn given(&self, name: &str) -> Option<String> {
         match self.value(name)? {
             Value::Int(number) => Some(number.to_string()),
-            _ => Some(self.text(name).unwrap_or_default()),
+            _ => self.text(name).or_else(|| Some(String::new())),
         }
     }
 

@@ -67,12 +67,11 @@ impl Control {
 
     /// Absolute paths of the configuration files. Flags before a path (`remove-on-upgrade`) are cut off.
     pub fn conffiles(&self) -> Vec<&str> {
-        let text = self
-            .files
-            .get("conffiles")
-            .and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let lines = text.unwrap_or_default().lines().map(str::trim);
+        // `Deb::control` has refused other bytes.
+        let text = self.files.get("conffiles").map_or(&[][..], Vec::as_slice);
+        let lines = std::str::from_utf8(text).unwrap_or("").lines();
         lines
+            .map(str::trim)
             .filter_map(|line| line.find('/').map(|at| &line[at..]))
             .collect()
     }
@@ -127,7 +126,7 @@ impl Deb {
             ("Version", version),
             ("Architecture", architecture),
         ] {
-            let own = control.field(field).unwrap_or_default();
+            let own = control.field(field).unwrap_or("");
             if own != wanted {
                 let own: String = own.chars().take(80).collect();
                 let why = format!(
@@ -168,7 +167,7 @@ impl Deb {
                 }
                 let name = name.to_owned();
                 let header = entry.header();
-                let mtime = i64::try_from(header.mtime()?).unwrap_or_default();
+                let mtime = i64::try_from(header.mtime()?).map_err(std::io::Error::other)?;
                 let look = (header.mode()? & 0o7777, mtime);
                 control.looks.insert(name.clone(), look);
                 let mut bytes = Vec::new();
@@ -184,6 +183,12 @@ impl Deb {
             .files
             .remove("control")
             .ok_or_else(|| Error::package(&self.name, "it has no control file"))?;
+        if let Some(conffiles) = control.files.get("conffiles")
+            && let Err(error) = std::str::from_utf8(conffiles)
+        {
+            let why = format!("its list of configuration files is not UTF-8 ({error})");
+            return Err(Error::package(&self.name, why));
+        }
         control.stanza = String::from_utf8_lossy(&stanza)
             .trim_matches('\n')
             .to_owned();

@@ -52,7 +52,7 @@ impl Release {
         let get = |name| field(text, name);
         let words = |name| {
             get(name)
-                .unwrap_or_default()
+                .unwrap_or("")
                 .split_whitespace()
                 .map(str::to_owned)
                 .collect()
@@ -65,10 +65,10 @@ impl Release {
         let components: Vec<String> = words("Components");
         let architectures: Vec<String> = words("Architectures");
         Ok(Release {
-            origin: get("Origin").unwrap_or_default().to_owned(),
-            label: get("Label").unwrap_or_default().to_owned(),
-            suite: get("Suite").unwrap_or_default().to_owned(),
-            codename: get("Codename").unwrap_or_default().to_owned(),
+            origin: get("Origin").unwrap_or("").to_owned(),
+            label: get("Label").unwrap_or("").to_owned(),
+            suite: get("Suite").unwrap_or("").to_owned(),
+            codename: get("Codename").unwrap_or("").to_owned(),
             date: time(date)
                 .ok_or_else(|| bad(format!("the Date {:?} cannot be read", shortened(date))))?,
             valid_until: match get("Valid-Until") {

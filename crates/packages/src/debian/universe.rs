@@ -58,9 +58,7 @@ pub struct Package {
 
 impl Package {
     fn get(&self, field: Field) -> &str {
-        self.text
-            .get(self.spans[field as usize].range())
-            .unwrap_or_default()
+        &self.text[self.spans[field as usize].range()]
     }
 
     /// Its name.
@@ -110,17 +108,17 @@ impl Package {
 
     /// Text of `Recommends`.
     pub fn recommends(&self) -> &str {
-        self.field("Recommends").unwrap_or_default()
+        self.field("Recommends").unwrap_or("")
     }
 
     /// Text of `Conflicts`.
     pub fn conflicts(&self) -> &str {
-        self.field("Conflicts").unwrap_or_default()
+        self.field("Conflicts").unwrap_or("")
     }
 
     /// Text of `Breaks`.
     pub fn breaks(&self) -> &str {
-        self.field("Breaks").unwrap_or_default()
+        self.field("Breaks").unwrap_or("")
     }
 
     /// What else it stands for.
@@ -141,7 +139,7 @@ impl Package {
     /// The tasks it belongs to (`Task`).
     pub fn tasks(&self) -> impl Iterator<Item = &str> {
         self.field("Task")
-            .unwrap_or_default()
+            .unwrap_or("")
             .split(',')
             .map(str::trim)
             .filter(|task| !task.is_empty())
@@ -149,7 +147,7 @@ impl Package {
 
     /// `admin`, `contrib/net`, ….
     pub fn section(&self) -> &str {
-        self.field("Section").unwrap_or_default()
+        self.field("Section").unwrap_or("")
     }
 
     /// Bytes on disk, as the packager estimated.
@@ -167,7 +165,7 @@ impl Package {
 
     /// Everything the index says.
     pub fn stanza(&self) -> &str {
-        self.text.get(self.stanza.range()).unwrap_or_default()
+        &self.text[self.stanza.range()]
     }
 
     /// The repository that has it.
@@ -547,7 +545,7 @@ fn package(
     rank: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Package>, String> {
-    let get = |span: Span| text.get(span.range()).unwrap_or_default();
+    let get = |span: Span| &text[span.range()];
     let of = |field: Field| get(found.spans[field as usize]);
     for (field, name) in [
         (Field::Name, "Package"),

@@ -472,13 +472,15 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, parent: &OwnedFd, name: &OsStr, target: &OsStr) -> Made {
-        let inner = inner_path(target.as_bytes()).filter(|path| path.file_name().is_some());
-        let inner =
-            inner.ok_or_else(|| Failure::Bad(format!("a hard link leads to {target:?}")))?;
+        let inner = inner_path(target.as_bytes());
+        let ends = inner
+            .as_deref()
+            .and_then(|path| Some((path.parent()?, path.file_name()?)));
+        let (directory, target) =
+            ends.ok_or_else(|| Failure::Bad(format!("a hard link leads to {target:?}")))?;
         let from = self
-            .open_inside(inner.parent().unwrap_or(Path::new("")))
+            .open_inside(directory)
             .map_err(system("opening the link's target"))?;
-        let target = inner.file_name().unwrap_or_default();
         replacing(parent, name, || {
             linkat(&from, target, parent, name, AtFlags::empty())
         })
@@ -515,8 +517,11 @@ impl Unpacker {
     /// Deepest first is not needed: setting a directory's times does not touch its parent's.
     fn set_directory_times(&mut self) -> Made {
         for (path, times) in std::mem::take(&mut self.directories) {
-            let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
-            let name = path.file_name().unwrap_or_default();
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                // The root itself: not ours to change.
+                continue;
+            };
+            let parent = self.directory(parent)?;
             utimensat(&*parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(system("setting the time"))?;
         }

@@ -53,11 +53,9 @@ impl<In: Transport> Connector<In> for AbsoluteForm {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
-        let authority = details
-            .uri
-            .authority()
-            .map(|a| a.host_and_port())
-            .unwrap_or_default();
+        let authority = details.uri.authority();
+        let authority = authority.ok_or(Error::BadUri("it has no host".to_owned()))?;
+        let authority = authority.host_and_port();
         Ok(chained.map(|inner| Rewriting {
             inner,
             prefix: format!("http://{authority}"),

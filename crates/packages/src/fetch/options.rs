@@ -73,7 +73,7 @@ impl Proxies {
     }
 
     fn excepts(&self, host: &str, port: u16) -> bool {
-        let list = self.exceptions.as_deref().unwrap_or_default();
+        let list = self.exceptions.as_deref().unwrap_or("");
         list.split([',', ' '])
             .map(str::trim)
             .filter(|e| !e.is_empty())

@@ -477,7 +477,7 @@ fn guard(
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         let count = rustix::io::retry_on_intr(|| rustix::io::write(file, bytes))?;
-        bytes = bytes.get(count..).unwrap_or_default();
+        bytes = &bytes[count..];
     }
     Ok(())
 }

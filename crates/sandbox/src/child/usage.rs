@@ -29,10 +29,10 @@ fn sum(of: impl Fn(&str) -> u64) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-/// Pages that are no file's, swap included, in bytes (proc_pid_status(5)).
+/// Pages that are no file's, swap included, in bytes (proc_pid_status(5)); none of a process that is gone.
 fn private(process: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    kib(&text, "RssAnon:") + kib(&text, "VmSwap:")
+    fs::read_to_string(format!("/proc/{process}/status"))
+        .map_or(0, |text| kib(&text, "RssAnon:") + kib(&text, "VmSwap:"))
 }
 
 /// The same with each page divided by those who share it (`smaps_rollup` in proc_pid_smaps(5)).

@@ -102,10 +102,11 @@ impl Netlink {
         let (count, _) = rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
         answer.truncate(count);
         if number16(&answer, 4) == Some(ERROR) {
-            let code = answer.get(HEADER..HEADER + 4).unwrap_or(&[0; 4]);
-            let code = i32::from_ne_bytes(code.try_into().unwrap_or_default());
-            if code != 0 {
-                return Err(io::Error::from_raw_os_error(-code));
+            let code = answer.get(HEADER..HEADER + 4);
+            match code.and_then(|code| Some(i32::from_ne_bytes(code.try_into().ok()?))) {
+                Some(0) => {}
+                Some(code) => return Err(io::Error::from_raw_os_error(-code)),
+                None => return Err(io::ErrorKind::InvalidData.into()),
             }
         }
         Ok(answer)

@@ -180,10 +180,7 @@ fn explain(gate: &mut Gate, way: &Way, error: Errno) {
 /// The system's words for an error, without its number.
 fn shown(error: Errno) -> String {
     let text = std::io::Error::from(error).to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn connect(to: SocketAddr) -> Result<OwnedFd, Errno> {

@@ -27,7 +27,7 @@ impl Affixes {
     /// Of a pattern of glob(7).
     pub fn of(pattern: &str) -> Self {
         const SPECIAL: [char; 5] = ['*', '?', '[', ']', '\\'];
-        let start = pattern.split(SPECIAL).next().unwrap_or_default();
+        let start = pattern.split(SPECIAL).next().unwrap_or(pattern);
         let end = match pattern.rsplit_once(SPECIAL) {
             Some((_, end)) => end,
             None => "",
