@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_testkit::Mirror;
 
-use crate::disk::{FAT, SQUASHFS, extract};
+use crate::disk::{FAT, extract, unpack};
 use crate::harness::{Ran, Turn, text, tool};
 
 fn data(name: &str) -> PathBuf {
@@ -88,13 +88,7 @@ fn menu(turn: &Turn, disk: &Path) {
 
 /// Every file has the label that libselinux's own look-up gives for the image's own policy.
 fn labels(turn: &Turn, disk: &Path) {
-    let squash = extract(disk, SQUASHFS, turn.path("root"));
-    let root = turn.path("unpacked");
-    tool(
-        "unsquashfs",
-        &["-q", "-n", "-d", &text(&root), &text(&squash)],
-    )
-    .assert(0);
+    let root = unpack(disk, turn.path("unpacked"));
     let contexts = text(&root.join("etc/selinux/default/contexts/files/file_contexts"));
     let dump = tool(
         "getfattr",

@@ -57,6 +57,14 @@ pub(crate) fn extract(disk: &Path, magic: (u64, &[u8]), to: PathBuf) -> PathBuf 
     to
 }
 
+/// Unpacks the root into a directory, beside which its SquashFS stays.
+pub(crate) fn unpack(disk: &Path, to: PathBuf) -> PathBuf {
+    let squash = extract(disk, SQUASHFS, to.with_extension("squashfs"));
+    let (directory, squash) = (text(&to), text(&squash));
+    tool("unsquashfs", &["-q", "-n", "-d", &directory, &squash]).assert(0);
+    to
+}
+
 /// How a SquashFS, a FAT and an ext4 are known.
 pub(crate) const SQUASHFS: (u64, &[u8]) = (0, b"hsqs");
 pub(crate) const FAT: (u64, &[u8]) = (82, b"FAT32");

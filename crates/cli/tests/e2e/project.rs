@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{SQUASHFS, extract};
+use crate::disk::unpack;
 use crate::harness::{Turn, text, tool};
 
 const CANARY: &str = "canary of the host";
@@ -132,13 +132,7 @@ fn manifest(turn: &Turn) {
 }
 
 fn root(turn: &Turn, disk: &Path) {
-    let squash = extract(disk, SQUASHFS, turn.path("root"));
-    let root = turn.path("unpacked");
-    tool(
-        "unsquashfs",
-        &["-q", "-n", "-d", &text(&root), &text(&squash)],
-    )
-    .assert(0);
+    let root = unpack(disk, turn.path("unpacked"));
     let read = |path: &str| fs::read_to_string(root.join(path)).expect(path);
     let looks = |path: &str| {
         let there = fs::symlink_metadata(root.join(path)).expect(path);

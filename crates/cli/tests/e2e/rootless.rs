@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::{SQUASHFS, extract};
+use crate::disk::unpack;
 use crate::harness::{LONGEST, Ran, Turn, base, cache, image, run, text, tool};
 use crate::residue::names;
 use crate::security::neighbours::{FAILING, NEIGHBOUR, TEMPTING, assert_closed, control};
@@ -111,13 +111,7 @@ fn closed_to_the_neighbours(turn: &Turn) {
 
 /// Everything about a root: types, modes, owners, times, sizes, targets, link counts, contents, extended attributes.
 fn listing(turn: &Turn, name: &str, disk: &Path) -> BTreeSet<String> {
-    let squash = extract(disk, SQUASHFS, turn.path(&format!("{name}.squashfs")));
-    let tree = turn.path(name);
-    tool(
-        "unsquashfs",
-        &["-q", "-n", "-d", &text(&tree), &text(&squash)],
-    )
-    .assert(0);
+    let tree = unpack(disk, turn.path(name));
     let script = "set -e; cd \"$1\"; find . -type d -printf '%P %y %m %U %G %T@\\n'; \
         find . -not -type d -printf '%P %y %m %U %G %T@ %s %n %l\\n'; \
         find . -type f -print0 | xargs -0 sha256sum; \
