@@ -6,6 +6,7 @@ mod defaults;
 mod documents;
 mod edges;
 mod functions;
+mod named;
 mod names;
 mod rust;
 mod sizes;
@@ -23,6 +24,7 @@ type Rule = fn(&Tree) -> Result<Findings>;
 const RULES: &[(&str, Rule)] = &[
     ("crate edges", |_| edges::check()),
     ("documents", documents::check),
+    ("what documents name", |tree| Ok(named::check(tree))),
     ("unsafe and async", |tree| Ok(code::check(tree))),
     ("import circles", |tree| Ok(circles::check(tree))),
     ("silent defaults", |tree| Ok(defaults::check(tree))),
@@ -119,6 +121,11 @@ mod tests {
     #[test]
     fn documents_are_there() {
         assert_eq!(findings("documents"), NONE);
+    }
+
+    #[test]
+    fn what_documents_name_is_there() {
+        assert_eq!(findings("what documents name"), NONE);
     }
 
     #[test]
