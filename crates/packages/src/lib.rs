@@ -1,8 +1,8 @@
 //! Package repositories: signed metadata, the universe of packages, the bootstrap closure, the lock file and the
 //! download store.
 //!
-//! The way of the data: [`debian::refresh`] fetches and verifies metadata, [`Universe`] reads it,
-//! [`debian::closure`] gives what bootstraps the target's own package manager, [`Lock`] holds what that package
+//! The way of the data: [`debian::refresh`] fetches and verifies metadata, [`debian::Universe`] reads it,
+//! [`debian::closure`] returns what bootstraps the target's own package manager, [`Lock`] holds what that package
 //! manager decided, [`download`] has those files in the [`DownloadStore`], [`debian::deb`] unpacks them.
 //!
 //! Nothing here prints, reads the environment or knows where caches are: callers say. Not a byte from the network
@@ -20,7 +20,6 @@ pub mod openpgp;
 mod store;
 
 pub use cancel::CancelToken;
-pub use debian::{Keys, Metadata, Package, Repository, Universe, closure, deb, refresh};
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kiln_packages::debian::{Metadata, Universe};
-use kiln_packages::{CancelToken, FetchOptions, Fetcher, Keys};
+use kiln_packages::debian::{Keys, Metadata, Universe};
+use kiln_packages::{CancelToken, FetchOptions, Fetcher};
 use kiln_plan::{Files, Input, Plan};
 use kiln_rootfs::debian::{collect, solve};
 use kiln_rootfs::{Place, Reporter};
@@ -167,7 +167,7 @@ impl Reporter for Silence {
 
 fn refresh(dir: &Path, uri: &str, suites: &[&str], now: SystemTime) -> Result<Metadata, Failed> {
     let key = std::fs::read(dir.join("key.asc"))?;
-    let repository = |suite: &&str| kiln_packages::Repository {
+    let repository = |suite: &&str| kiln_packages::debian::Repository {
         uri: uri.to_owned(),
         suite: (*suite).to_owned(),
         components: match suite.ends_with('/') {
@@ -184,7 +184,8 @@ fn refresh(dir: &Path, uri: &str, suites: &[&str], now: SystemTime) -> Result<Me
     };
     let repositories: Vec<_> = suites.iter().map(repository).collect();
     let fetcher = Fetcher::new(FetchOptions::default(), CancelToken::new())?;
-    let metadata = kiln_packages::refresh(&fetcher, &repositories, &dir.join("metadata"), now)?;
+    let metadata =
+        kiln_packages::debian::refresh(&fetcher, &repositories, &dir.join("metadata"), now)?;
     Ok(metadata)
 }
 

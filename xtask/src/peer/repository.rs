@@ -63,17 +63,22 @@ pub(crate) fn installed(path: &Path) -> Result<Vec<Package>> {
     Ok(packages)
 }
 
-/// `layer NAME`, and `NAME VERSION ARCHITECTURE SIZE SHA256 auto|asked URL`; other lines are of no interest.
+/// `layer NAME`, and `package NAME FIELD=VALUE…` with a size and a SHA-256; other lines are of no interest.
 fn parse_lock(text: &str) -> Vec<Package> {
     let mut layer = "";
     let mut packages = Vec::new();
     for line in text.lines() {
-        match line.split(' ').collect::<Vec<_>>()[..] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let field = |name: &str| {
+            let mut values = words.iter().filter_map(|word| word.strip_prefix(name));
+            values.next().unwrap_or_default().to_owned()
+        };
+        match words[..] {
             ["layer", name] => layer = name,
-            [name, _, _, size, sha256, "auto" | "asked", _] => packages.push(Package {
+            ["package", name, ..] => packages.push(Package {
                 name: name.to_owned(),
-                size: size.to_owned(),
-                sha256: sha256.to_owned(),
+                size: field("size="),
+                sha256: field("sha256="),
                 layer: layer.to_owned(),
             }),
             _ => {}
@@ -140,8 +145,8 @@ mod tests {
 
     #[test]
     fn only_packages_are_read_from_a_lock() {
-        let text = "format 1\nrepository a b c d\n\nlayer tools\napt 2.6 amd64 1 ff auto http://mirror.example/apt.deb\n\
-                    layer base.ks\nlibc6 2.36-9 amd64 2752360 abcd asked http://mirror.example/libc6.deb\n";
+        let text = "format 2\nrepository url=a name=b\n\nlayer tools\npackage apt version=2.6 size=1 sha256=ff\n\
+                    layer base.ks\npackage libc6 version=2.36-9 size=2752360 sha256=abcd url=u\n";
         let packages = parse_lock(text);
         assert_eq!(packages.len(), 2);
         assert!(!packages[0].is_installed());

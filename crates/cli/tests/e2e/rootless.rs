@@ -21,10 +21,13 @@ fn give_packages(turn: &Turn) {
     let lock = fs::read_to_string(turn.path("minimal.kiln.lock")).expect("the lock");
     let mut given = 0;
     for line in lock.lines() {
-        let [_, _, _, _, digest, "auto" | "asked", _] = line.split(' ').collect::<Vec<_>>()[..]
-        else {
+        let mut fields = line.split(' ');
+        let Some(digest) = fields.find_map(|field| field.strip_prefix("sha256=")) else {
             continue;
         };
+        if !line.starts_with("package ") {
+            continue;
+        }
         let name = Path::new(&digest[..2]).join(digest);
         fs::create_dir_all(store.join(&digest[..2])).expect("a store");
         let package = cache().join("downloads/sha256").join(&name);

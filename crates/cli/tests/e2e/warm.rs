@@ -126,3 +126,46 @@ fn an_initramfs_begun_beside_the_last_packages_is_the_one_made_at_the_end() {
         digest(&turn.path("after/disk.raw"))
     );
 }
+
+/// A lock as Kiln wrote it before fields had names is used as it is, and what was made for it is found again.
+#[test]
+fn a_lock_of_the_first_format_is_still_the_lock() {
+    let turn = Turn::warm();
+    let lock = turn.path("minimal.kiln.lock");
+    let new = fs::read_to_string(&lock).expect("the lock");
+    let old: String = new.lines().map(first_format).collect();
+    assert_ne!(new, old);
+    let locked = |output: &str| {
+        let words = ["build", "minimal.ks", "--locked", "--format", "raw", "-o"];
+        let ran = turn.kiln(&[&words[..], &[output]].concat());
+        ran.assert(0);
+        ran
+    };
+    locked("new");
+    fs::write(&lock, old).expect("the old lock");
+    let ran = locked("old");
+    ran.says(&["cached system: installing", "cached finishing the root"]);
+    let made = |output: &str| digest(&turn.path(&format!("{output}/disk.raw")));
+    assert_eq!(made("old"), made("new"), "the two locks make two images");
+}
+
+/// A line of a lock without the names of its fields.
+fn first_format(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let value = |name: &str| {
+        let mut values = words.iter().filter_map(|word| word.split_once('='));
+        values.find(|(n, _)| *n == name).map_or("", |(_, v)| v)
+    };
+    match words[..] {
+        ["format", _] => "format 1\n".to_owned(),
+        ["repository", ..] => {
+            let fields = ["url", "name", "date", "sha256"].map(value);
+            format!("repository {}\n", fields.join(" "))
+        }
+        ["package", name, ..] => {
+            let fields = ["version", "architecture", "size", "sha256", "reason", "url"].map(value);
+            format!("{name} {}\n", fields.join(" "))
+        }
+        _ => format!("{line}\n"),
+    }
+}

@@ -2,7 +2,7 @@
 //! same size, content and place. A lock lies in a repository of texts, is merged and reviewed by people, and is the root's content.
 //!
 //! ```text
-//! <cache>/signed/<repositories and keys>/<packages>    lines of locks that signed metadata vouched for, as they stand there
+//! <cache>/signed/<repositories and keys>/<packages>    packages that signed metadata vouched for, a line each
 //! <lock>.metadata/                                     signed metadata beside a lock, as in a vendored directory
 //! ```
 //! What was vouched for once stays so, whatever the repositories have later: their metadata is not needed again. Metadata is
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use kiln_packages::debian::{
     Keys, Metadata, Repository, Universe, Verdict, keys, load_cached, outside, verdict,
 };
-use kiln_packages::{ErrorKind, LockedPackage};
+use kiln_packages::{ErrorKind, Lock, LockedPackage};
 use kiln_plan::{Hasher, Plan};
 
 use crate::build::Session;
@@ -116,13 +116,9 @@ impl Session<'_> {
         found: &Found,
     ) -> Result<(), Failure> {
         let text = fs::read_to_string(lock).unwrap_or_default();
-        let place = |package: &LockedPackage| {
-            let line = package.line();
-            let at = text.lines().position(|l| l.trim() == line.trim_end());
-            match at {
-                Some(at) => format!("{}:{}", lock.display(), at + 1),
-                None => lock.display().to_string(),
-            }
+        let place = |package: &LockedPackage| match Lock::line_of(&text, &[], package) {
+            Some(line) => format!("{}:{line}", lock.display()),
+            None => lock.display().to_string(),
         };
         let mut wrong = Vec::new();
         let mut absent = Vec::new();
@@ -246,7 +242,7 @@ fn judge(left: &mut Vec<Doubt<'_>>, universe: &Universe) {
     });
 }
 
-/// Lines of locks that metadata, signed with certain keys, has vouched for.
+/// Packages that metadata, signed with certain keys, has vouched for.
 struct Vouched {
     directory: PathBuf,
 }
@@ -283,7 +279,7 @@ impl Vouched {
             .filter_map(|file| fs::read_to_string(file.path()).ok())
             .collect();
         let known: HashSet<&str> = known.iter().flat_map(|text| text.lines()).collect();
-        let new = |package: &&&LockedPackage| !known.contains(package.line().trim_end());
+        let new = |package: &&&LockedPackage| !known.contains(package.identity().trim_end());
         packages
             .iter()
             .filter(new)
@@ -316,5 +312,5 @@ impl Vouched {
 }
 
 fn lines(packages: &[&LockedPackage]) -> String {
-    packages.iter().map(|package| package.line()).collect()
+    packages.iter().map(|package| package.identity()).collect()
 }

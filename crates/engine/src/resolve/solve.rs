@@ -1,6 +1,6 @@
 //! From a plan to a lock: the file beside the definition, or the repositories' answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -185,7 +185,7 @@ pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
         }
     };
     Ok(Some(
-        Lock::parse(&path.display().to_string(), &text).map_err(package_error)?,
+        Lock::parse(&path.display().to_string(), &text, &[]).map_err(package_error)?,
     ))
 }
 
@@ -210,7 +210,12 @@ fn question_id(plan: &Plan, world: &World, tools: &Stack) -> Id {
 
 /// An answer that cannot be read is none.
 fn remembered(path: &Path) -> Option<Lock> {
-    Lock::parse(&path.display().to_string(), &fs::read_to_string(path).ok()?).ok()
+    Lock::parse(
+        &path.display().to_string(),
+        &fs::read_to_string(path).ok()?,
+        &[],
+    )
+    .ok()
 }
 
 /// Remembering only saves time, so a failure is no error.
@@ -385,7 +390,7 @@ fn lock(
         .iter()
         .map(|verified| LockedRepository {
             uri: verified.repository.uri.clone(),
-            suite: verified.repository.suite.clone(),
+            name: verified.repository.suite.clone(),
             date: verified.release.date,
             release: verified.release_sha256,
         });
@@ -419,5 +424,6 @@ fn locked(package: &Package, layer: &str, auto: bool) -> LockedPackage {
         size: package.size(),
         layer: layer.to_owned(),
         auto,
+        facts: BTreeMap::new(),
     }
 }

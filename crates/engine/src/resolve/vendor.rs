@@ -4,7 +4,7 @@
 //! DIR/
 //!   kiln.lock                     what is built
 //!   packages/<12 hex>-<file>      every locked package, the build tools' too; the digits are the beginning of its SHA-256
-//!   metadata/<repository>/        signed release files and indices, as `kiln_packages::refresh` keeps them
+//!   metadata/<repository>/        signed release files and indices, as `kiln_packages::debian::refresh` keeps them
 //!   keys/<file>                   the keys that may sign them, for people: a build takes its own
 //!   SHA256SUMS                    of all these files, for `sha256sum -c`; written last
 //! ```

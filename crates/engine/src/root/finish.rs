@@ -86,14 +86,14 @@ pub(crate) fn sources(resolved: &Resolved) -> AptSources {
         let given = plan
             .repositories
             .iter()
-            .find(|r| r.url == locked.uri && r.suite == locked.suite);
+            .find(|r| r.url == locked.uri && r.suite == locked.name);
         // A repository on the builder's own disk means nothing to the image's users.
         if locked.uri.starts_with("file:") {
             continue;
         }
         let components = match given {
             Some(repository) => repository.components.clone(),
-            None => default_components(plan, &locked.suite),
+            None => default_components(plan, &locked.name),
         };
         let signed_by = match given.and_then(|r| r.keys.as_ref()) {
             None => "/usr/share/keyrings/debian-archive-keyring.gpg".to_owned(),
@@ -110,7 +110,7 @@ pub(crate) fn sources(resolved: &Resolved) -> AptSources {
         };
         text += &format!(
             "\nTypes: deb\nURIs: {}\nSuites: {}\n",
-            locked.uri, locked.suite
+            locked.uri, locked.name
         );
         if !components.is_empty() {
             text += &format!("Components: {}\n", components.join(" "));

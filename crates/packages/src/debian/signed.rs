@@ -87,6 +87,8 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::Digest;
     use crate::debian::default_repositories;
@@ -111,6 +113,7 @@ mod tests {
             size: 7,
             layer: "base".into(),
             auto: true,
+            facts: BTreeMap::new(),
         };
         assert_eq!(verdict(&universe, &good), Verdict::Signed);
         let changed = |change: fn(&mut LockedPackage)| {

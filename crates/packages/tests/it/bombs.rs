@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kiln_packages::deb::Deb;
+use kiln_packages::debian::deb::Deb;
 use kiln_packages::debian::unpack::{Owners, unpack};
 use kiln_packages::{Error, ErrorKind};
 use kiln_testkit::Package;

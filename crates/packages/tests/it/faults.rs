@@ -267,7 +267,7 @@ fn every_flipped_byte_in_inrelease_is_refused() {
                 let expected = kiln_packages::Digest::of(
                     &std::fs::read(world.path("mirror/pool/main/big_1.0_all.deb")).expect("it"),
                 );
-                let universe = kiln_packages::Universe::read(&metadata).expect("an index");
+                let universe = kiln_packages::debian::Universe::read(&metadata).expect("an index");
                 assert_eq!(
                     universe.best("big").map(|p| p.sha256()),
                     Some(expected),
@@ -349,7 +349,7 @@ fn wrong_key_is_refused_with_a_hint() {
     let mut repository = world.repository();
     let other = kiln_testkit::Key::generate("Other <other@example.org>");
     let bytes = other.public_armored();
-    repository.keys = kiln_packages::Keys::Given {
+    repository.keys = kiln_packages::debian::Keys::Given {
         name: "other.asc".into(),
         bytes,
     };
@@ -364,7 +364,7 @@ fn wrong_key_is_refused_with_a_hint() {
         "{:?}",
         error.hints()
     );
-    repository.keys = kiln_packages::Keys::Builtin;
+    repository.keys = kiln_packages::debian::Keys::Builtin;
     assert_eq!(
         world
             .refresh_with(&repository)
@@ -505,9 +505,13 @@ fn every_metadata_file_has_a_deadline() {
         let fetcher = Fetcher::new(impatient, CancelToken::new()).expect("a fetcher");
         let all = [world.repository()];
         let began = Instant::now();
-        let error =
-            kiln_packages::refresh(&fetcher, &all, &world.path("metadata"), SystemTime::now())
-                .expect_err("too slow");
+        let error = kiln_packages::debian::refresh(
+            &fetcher,
+            &all,
+            &world.path("metadata"),
+            SystemTime::now(),
+        )
+        .expect_err("too slow");
         assert_eq!(error.kind(), ErrorKind::Stalled, "{error}");
         let text = error.to_string();
         assert!(

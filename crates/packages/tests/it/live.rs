@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use kiln_packages::debian::default_repositories;
-use kiln_packages::{CancelToken, FetchOptions, Fetcher, Universe, refresh};
+use kiln_packages::debian::{Universe, default_repositories, refresh};
+use kiln_packages::{CancelToken, FetchOptions, Fetcher};
 
 #[test]
 fn live_debian_updates_are_verified_with_the_built_in_keys() {

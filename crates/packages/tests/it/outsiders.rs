@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use kiln_packages::ErrorKind;
+use kiln_packages::debian::Keys;
 use kiln_packages::debian::version::compare;
-use kiln_packages::{ErrorKind, Keys};
 use kiln_testkit::{Repository, Signing};
 
 use crate::support::{SUITE, World, big, good, run};

@@ -1,11 +1,11 @@
 //! Metadata: forms, caching, offline use, several suites.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use kiln_packages::{
-    CancelToken, ErrorKind, FetchOptions, Fetcher, Keys, LockedPackage, Universe, closure, debian,
-};
+use kiln_packages::debian::{Keys, Universe, closure};
+use kiln_packages::{CancelToken, ErrorKind, FetchOptions, Fetcher, LockedPackage, debian};
 use kiln_testkit::package::Compression;
 use kiln_testkit::{Key, Package, Repository, Signing};
 
@@ -155,8 +155,7 @@ fn offline_uses_what_was_seen() {
     };
     let offline = Fetcher::new(offline, CancelToken::new()).expect("a fetcher");
     let all = [world.repository()];
-    let refresh =
-        || kiln_packages::refresh(&offline, &all, &world.path("metadata"), SystemTime::now());
+    let refresh = || debian::refresh(&offline, &all, &world.path("metadata"), SystemTime::now());
     let error = refresh().expect_err("nothing was seen");
     assert_eq!(error.kind(), ErrorKind::Offline);
     world.refresh().expect("online");
@@ -201,7 +200,7 @@ fn highest_version_wins_over_suites() {
         [second, world.repository()],
     ] {
         let metadata =
-            kiln_packages::refresh(&fetcher(), &all, &world.path("metadata"), SystemTime::now());
+            debian::refresh(&fetcher(), &all, &world.path("metadata"), SystemTime::now());
         let universe = Universe::read(&metadata.expect("both")).expect("indices");
         let best = |name| {
             universe
@@ -242,7 +241,7 @@ fn nothing_changes_under_a_reader_and_garbage_goes_after_it() {
     });
     let tomorrow = SystemTime::now() + Duration::from_secs(2 * 86400);
     let all = [world.repository()];
-    let second = kiln_packages::refresh(&fetcher(), &all, &world.path("metadata"), tomorrow);
+    let second = debian::refresh(&fetcher(), &all, &world.path("metadata"), tomorrow);
     let second = second.expect("another state");
     assert_eq!(states(&first), before);
     assert_ne!(states(&second), before);
@@ -266,8 +265,7 @@ fn a_locked_package_counts_at_each_place_that_has_it() {
     Repository::new("other", [Package::new("small", "1.0")]).write(&index, &world.key);
     second.uri += "/elsewhere";
     let all = [world.repository(), second.clone()];
-    let metadata =
-        kiln_packages::refresh(&fetcher(), &all, &world.path("metadata"), SystemTime::now());
+    let metadata = debian::refresh(&fetcher(), &all, &world.path("metadata"), SystemTime::now());
     let universe = Universe::read(&metadata.expect("both")).expect("indices");
     let small = universe.best("small").expect("the package");
     let mut locked = LockedPackage {
@@ -279,6 +277,7 @@ fn a_locked_package_counts_at_each_place_that_has_it() {
         size: small.size(),
         layer: "base".into(),
         auto: false,
+        facts: BTreeMap::new(),
     };
     assert_eq!(debian::verdict(&universe, &locked), debian::Verdict::Signed);
     locked.url = second.package_url(small.filename());

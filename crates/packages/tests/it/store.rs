@@ -1,5 +1,6 @@
 //! The download store.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_packages::{ErrorKind, LockedPackage, download};
@@ -102,6 +103,7 @@ fn many_packages_come_in_order_with_progress() {
             size: package.size(),
             layer: "base.ks".into(),
             auto: false,
+            facts: BTreeMap::new(),
         }
     };
     let all = [locked("small"), locked("big"), locked("small")];

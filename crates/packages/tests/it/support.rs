@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use kiln_packages::debian::Keys;
-use kiln_packages::{
-    CancelToken, DownloadStore, Error, FetchOptions, Fetcher, Item, Metadata, Repository, Universe,
-};
+use kiln_packages::debian::{Keys, Metadata, Repository, Universe};
+use kiln_packages::{CancelToken, DownloadStore, Error, FetchOptions, Fetcher, Item};
 use kiln_testkit::package::{Compression, Entry};
 use kiln_testkit::{Key, Mirror, Package};
 use tempfile::TempDir;
@@ -81,7 +79,7 @@ impl World {
 
     pub(crate) fn refresh_with(&self, repository: &Repository) -> Result<Metadata, Error> {
         let all = std::slice::from_ref(repository);
-        kiln_packages::refresh(&fetcher(), all, &self.path("metadata"), SystemTime::now())
+        kiln_packages::debian::refresh(&fetcher(), all, &self.path("metadata"), SystemTime::now())
     }
 
     pub(crate) fn universe(&self) -> Universe {

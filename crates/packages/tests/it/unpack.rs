@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use kiln_packages::ErrorKind;
-use kiln_packages::deb::Deb;
+use kiln_packages::debian::deb::Deb;
 use kiln_packages::debian::unpack::{Owners, Unpacked, create_merged_usr, unpack, unpack_all};
 use kiln_testkit::Package;
 use kiln_testkit::package::{Compression, Entry};

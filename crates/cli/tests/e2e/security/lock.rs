@@ -23,6 +23,21 @@ struct Project {
     lock: String,
 }
 
+/// The fields of a package in a lock, in their order.
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn of(text: &str) -> Self {
+        let fields = text.split(' ').filter_map(|field| field.split_once('='));
+        Fields(fields.map(|(n, v)| (n.to_owned(), v.to_owned())).collect())
+    }
+
+    fn get(&mut self, name: &str) -> &mut String {
+        let field = self.0.iter_mut().find(|(n, _)| n == name);
+        &mut field.expect("the field is there").1
+    }
+}
+
 /// Versions of the attacker's package: files on the mirror that no index names.
 const EVIL: [&str; 2] = ["1.0", "1.5"];
 
@@ -72,18 +87,21 @@ impl Project {
     }
 
     /// The lock with another line for a package.
-    fn changed(&self, package: &str, change: impl Fn(&mut [String; 7])) -> String {
+    fn changed(&self, package: &str, change: impl Fn(&mut Fields)) -> String {
         let mut found = 0;
+        let start = format!("package {package} ");
         let lines = self.lock.lines().map(|line| {
-            let fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            match <[String; 7]>::try_from(fields) {
-                Ok(mut fields) if fields[0] == package => {
-                    found += 1;
-                    change(&mut fields);
-                    fields.join(" ") + "\n"
-                }
-                _ => format!("{line}\n"),
-            }
+            let Some(fields) = line.strip_prefix(&start) else {
+                return format!("{line}\n");
+            };
+            found += 1;
+            let mut fields = Fields::of(fields);
+            change(&mut fields);
+            let fields = fields
+                .0
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"));
+            format!("{start}{}\n", fields.collect::<Vec<_>>().join(" "))
         });
         let text = lines.collect();
         assert!(found > 0, "{package} is not in the lock");
@@ -134,13 +152,14 @@ impl Project {
     }
 
     /// The attacker's package at its place on the mirror.
-    fn evil(&self, version: &str, fields: &mut [String; 7]) {
+    fn evil(&self, version: &str, fields: &mut Fields) {
         let path = format!("pool/main/evil-{version}.deb");
         let file = self.turn.path("mirror").join(&path);
-        fields[1] = version.to_owned();
-        fields[3] = fs::metadata(&file).expect("a package").len().to_string();
-        fields[4] = digest(&file);
-        fields[6] = format!("{}/{path}", self.mirror.url());
+        let size = fs::metadata(&file).expect("a package").len();
+        *fields.get("version") = version.to_owned();
+        *fields.get("size") = size.to_string();
+        *fields.get("sha256") = digest(&file);
+        *fields.get("url") = format!("{}/{path}", self.mirror.url());
     }
 }
 
@@ -153,26 +172,26 @@ fn a_changed_line_of_a_lock_ends_the_build_before_anything_runs() {
     let place = "kiln.lock:";
     for (change, words) in [
         (
-            (&|fields: &mut [String; 7]| fields[3] = "1".to_owned()) as &dyn Fn(&mut [String; 7]),
+            (&|fields: &mut Fields| *fields.get("size") = "1".to_owned()) as &dyn Fn(&mut Fields),
             "bytes",
         ),
-        (&|fields| fields[4] = "0".repeat(64), "SHA-256"),
+        (&|fields| *fields.get("sha256") = "0".repeat(64), "SHA-256"),
         (&|fields| project.evil("1.0", fields), "SHA-256"),
         (
-            &|fields| fields[6].clone_from(&other_host),
+            &|fields| fields.get("url").clone_from(&other_host),
             "the lock at http",
         ),
         (
             &|fields| {
                 project.evil("1.5", fields);
-                fields[6].clone_from(&other_host);
+                fields.get("url").clone_from(&other_host);
             },
             "below none of the definition's repositories",
         ),
         (
             &|fields| {
                 project.evil("1.5", fields);
-                fields[6] = fields[6].replace("/pool/", "/x/../pool/");
+                *fields.get("url") = fields.get("url").replace("/pool/", "/x/../pool/");
             },
             "below none of the definition's repositories",
         ),
@@ -210,9 +229,9 @@ fn a_changed_tool_ends_the_build_before_pre_scripts_run() {
     let with_pre = format!("%pre\necho {PRE_RAN}\n%end\n{victim}");
     project.turn.write("project/victim.ks", &with_pre);
     project.write(&project.changed("mawk", |fields| {
-        let version = fields[1].clone();
+        let version = fields.get("version").clone();
         project.evil("1.5", fields);
-        fields[1] = version;
+        *fields.get("version") = version;
     }));
     project.refused(1, &["not to be believed", "mawk", "SHA-256"], &[]);
     project.write(&project.lock);
