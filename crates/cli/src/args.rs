@@ -171,9 +171,9 @@ pub(crate) struct BuildArgs {
     /// Steps and compression threads at once [default: processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
-    /// Let dpkg unpack all packages: for `cargo xtask equal-unpack`
+    /// Let the package manager of the root unpack all packages: for `cargo xtask equal-unpack`
     #[arg(long, hide = true)]
-    pub(crate) dpkg_unpacks: bool,
+    pub(crate) plain_unpacking: bool,
 }
 
 /// How far the scripts of a build reach.

@@ -9,8 +9,9 @@ use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
 use kiln_plan::configure;
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
-use kiln_rootfs::debian::{self, Finished, package_error};
-use kiln_rootfs::{Reach, Store, private};
+use kiln_rootfs::family::{Installer, Job, Slice};
+use kiln_rootfs::finish::Finished;
+use kiln_rootfs::{Families, Family, Reach, SYSTEM, Store, private};
 use kiln_sandbox::{Limits, Sandbox};
 
 use crate::define::load::{self, Source};
@@ -24,9 +25,9 @@ use crate::resolve::signed::kept_beside;
 use crate::resolve::solve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
 use crate::resolve::vendor::Vendored;
 use crate::root::network::ScriptNetwork;
-use crate::root::pools::Pools;
 use crate::root::pre::PreFiles;
-use crate::root::steps::{Roots, Stack, options};
+use crate::root::slices::{last_packages, slice, slices};
+use crate::root::steps::{Roots, Stack};
 use crate::shared::{Means, Shared, SharedCache};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
@@ -64,8 +65,10 @@ pub struct BuildRequest {
     pub allow_unsigned_lock: bool,
     /// A cache that other machines use too.
     pub shared: Option<SharedCache>,
-    /// Packages are unpacked by dpkg alone: slower, the same result, for comparisons.
-    pub dpkg_unpacks: bool,
+    /// Packages are unpacked by the distribution's own package manager alone: slower, the same result, for comparisons.
+    pub plain_unpacking: bool,
+    /// The families of distributions that can be built.
+    pub families: Families,
 }
 
 /// What came out.
@@ -223,7 +226,9 @@ fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Fa
     });
     // A transfer that was stopped is no mistake of the definition.
     cancel.check()?;
-    buildable(&lowered)?;
+    if let Some(plan) = &lowered.plan {
+        family(&request.families, plan)?;
+    }
     Ok((source, checked(lowered)?))
 }
 
@@ -237,20 +242,17 @@ fn web(request: &BuildRequest, cancel: &Cancel) -> Web {
     Web::new(access, Some(cancel.clone()))
 }
 
-/// Which plans can be built.
-fn buildable(lowered: &Lowered) -> Result<(), Failure> {
-    match &lowered.plan {
-        Some(plan) if plan.target.family() != kiln_plan::Family::Debian => {
-            let target = &plan.target;
-            let message = format!(
-                "{}:{} can be planned, but not built: Kiln does not install RPM packages yet",
-                target.distribution, target.release
-            );
-            Err(Failure::new(FailureKind::Definition, message)
-                .hint("`kiln plan` shows what the definition means; build it for debian:bookworm"))
-        }
-        _ => Ok(()),
-    }
+/// The family that can build a plan.
+fn family(families: &Families, plan: &Plan) -> Result<Arc<dyn Family>, Failure> {
+    let target = &plan.target;
+    families.of(target).ok_or_else(|| {
+        let message = format!(
+            "{}:{} can be planned, but not built: Kiln does not install RPM packages yet",
+            target.distribution, target.release
+        );
+        Failure::new(FailureKind::Definition, message)
+            .hint("`kiln plan` shows what the definition means; build it for debian:bookworm")
+    })
 }
 
 /// A plan without errors, and its `%pre` scripts.
@@ -323,6 +325,8 @@ struct Prepared {
 /// The means of a build.
 pub(crate) struct Session<'a> {
     pub(crate) request: &'a BuildRequest,
+    /// Knows the distribution.
+    pub(crate) family: Arc<dyn Family>,
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) sandbox: Arc<Sandbox>,
@@ -370,7 +374,9 @@ impl<'a> Session<'a> {
             None => request.cache.join("metadata"),
         };
         let guard = Guard::new(&store, &sandbox, request.threads);
+        let plan = first.plan.as_ref().ok_or_else(no_plan)?;
         Ok(Session {
+            family: family(&request.families, plan)?,
             shared,
             vendored,
             network: ScriptNetwork::of(request),
@@ -381,9 +387,10 @@ impl<'a> Session<'a> {
             limits: crate::define::limits::of_step(first),
             store,
             downloads: DownloadStore::open(request.cache.join("downloads"))
-                .map_err(package_error)?,
+                .map_err(kiln_rootfs::Error::from)?,
             metadata,
-            fetcher: Fetcher::new(options, cancel.fetch.clone()).map_err(package_error)?,
+            fetcher: Fetcher::new(options, cancel.fetch.clone())
+                .map_err(kiln_rootfs::Error::from)?,
             now: SystemTime::now(),
             guard,
             fetched: AtomicBool::new(false),
@@ -473,6 +480,7 @@ impl<'a> Session<'a> {
 
     pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
+            family: &*self.family,
             fetcher: &self.fetcher,
             downloads: &self.downloads,
             metadata: &self.metadata,
@@ -484,20 +492,20 @@ impl<'a> Session<'a> {
 
     pub(crate) fn roots(&self) -> Roots<'_> {
         Roots {
+            family: &*self.family,
+            installer: None,
             store: &self.store,
             sandbox: &self.sandbox,
             limits: &self.limits,
             steps: self.steps,
             cancel: &self.cancel.run,
             downloads: &self.downloads,
-            download_dir: self.request.cache.join("downloads"),
             network: &self.network,
             fixed_epoch: self.request.epoch,
             threads: self.request.threads,
             name: "",
             recorder: None,
             fetch: None,
-            pools: None,
             shared: self.shared.as_ref(),
             guard: &self.guard,
             tmp: None,
@@ -535,21 +543,17 @@ impl<'a> Session<'a> {
         done.map_err(|failure| failure.hint(crate::resolve::vendor::AGAIN))
     }
 
-    /// What unpacks the packages of all layers ahead.
-    fn pools(&self, plan: &Plan, lock: &Lock) -> Result<Option<Pools>, Failure> {
-        let Some(lowest) = plan.layers.first().filter(|_| !self.request.dpkg_unpacks) else {
-            return Ok(None);
-        };
-        let system = (kiln_rootfs::debian::SYSTEM, lowest);
-        let layers = plan.layers.iter().map(|layer| (layer.name.as_str(), layer));
-        let layers = std::iter::once(system).chain(layers).map(|(name, layer)| {
-            let item = |p: &LockedPackage| debian::pool_item(p, self.downloads.path(&p.sha256));
-            let items = lock.of_layer(name).map(item).collect();
-            (name.to_owned(), items, debian::filters(&options(layer)))
-        });
-        let downloads = self.request.cache.join("downloads");
-        let (threads, cancel) = (self.request.threads, &self.cancel.run);
-        Pools::new(&self.store, downloads, threads, cancel, layers.collect()).map(Some)
+    /// Who installs packages; those of the slices may be unpacked ahead.
+    fn installer(&self, plan: &Plan, slices: Vec<Slice>) -> Result<Box<dyn Installer>, Failure> {
+        Ok(self.family.installer(Job {
+            store: self.store.clone(),
+            downloads: self.downloads.clone(),
+            architecture: plan.target.architecture.clone(),
+            threads: self.request.threads,
+            cancel: self.cancel.run.clone(),
+            slices,
+            plain: self.request.plain_unpacking,
+        })?)
     }
 
     /// Finds the lock or makes one.
@@ -559,7 +563,7 @@ impl<'a> Session<'a> {
             None => source.lock_path(),
         };
         let locked = self.request.locked || self.vendored.is_some();
-        let found = read_lock(&path)?;
+        let found = read_lock(&path, self.family.lock_facts())?;
         if found.is_none() && locked {
             let failure = Failure::new(
                 FailureKind::Definition,
@@ -633,10 +637,7 @@ impl<'a> Session<'a> {
     ) -> Result<Prepared, Failure> {
         let has_pre = !first.pre_scripts.is_empty();
         let Some(plan) = first.plan.clone() else {
-            return Err(Failure::new(
-                FailureKind::Internal,
-                "a definition without errors gave no plan",
-            ));
+            return Err(no_plan());
         };
         let usable = lock.filter(|(_, lock)| has_pre || is_current(lock, &plan));
         let (world, tools) = match usable {
@@ -649,7 +650,7 @@ impl<'a> Session<'a> {
             }
             None => {
                 let world = self.resolver().world(&plan)?;
-                let tools = self.resolver().tools(&world)?;
+                let tools = world.read.tools()?;
                 (Some(world), tools)
             }
         };
@@ -666,10 +667,7 @@ impl<'a> Session<'a> {
         let lowered = checked(source.lower(&self.request.input))?;
         self.notices(&lowered);
         let Some(plan) = lowered.plan.clone() else {
-            return Err(Failure::new(
-                FailureKind::Internal,
-                "a definition without errors gave no plan",
-            ));
+            return Err(no_plan());
         };
         crate::define::owners::fit(&plan, self.sandbox.ids())?;
         Ok(Prepared {
@@ -685,7 +683,9 @@ impl<'a> Session<'a> {
     /// The tools root.
     fn tools(&self, plan: &Plan, packages: &[&LockedPackage]) -> Result<Stack, Failure> {
         let fetch = || self.download(packages);
+        let installer = self.installer(plan, Vec::new())?;
         let roots = Roots {
+            installer: Some(&*installer),
             fetch: Some(&fetch),
             ..self.roots()
         };
@@ -735,7 +735,8 @@ impl<'a> Session<'a> {
         let fetch = || self.fetch(lock);
         let recorder = self.recorder(plan)?;
         tools.layers.iter().for_each(|layer| recorder.record(layer));
-        let sources = crate::root::finish::sources(resolved);
+        let sources = self.family.sources(plan, lock);
+        let installer = self.installer(plan, slices(plan, lock))?;
         let with_files = plan.layers.iter().any(|layer| !layer.files.is_empty());
         let project = with_files
             .then(|| load::project(&self.request.definition))
@@ -745,13 +746,13 @@ impl<'a> Session<'a> {
             recorder: Some(recorder),
             name: &plan.name,
             fetch: Some(&fetch),
-            pools: self.pools(plan, lock)?,
+            installer: Some(&*installer),
             tmp: resolved.pre.as_ref(),
             sources: Some(&sources),
             ahead: ahead.zip(last_packages(plan, lock)),
             ..self.roots()
         };
-        let mut stack = roots.system(plan, &slice(lock, kiln_rootfs::debian::SYSTEM))?;
+        let mut stack = roots.system(plan, &slice(lock, SYSTEM))?;
         let result =
             plan.layers
                 .iter()
@@ -770,7 +771,10 @@ impl<'a> Session<'a> {
             self.on_error(&failure, resolved, Some(&stack));
             return Err(failure);
         }
-        roots.finish(&mut stack, &crate::root::finish::finish(resolved))?;
+        roots.finish(
+            &mut stack,
+            &crate::root::finish::finish(&*self.family, resolved),
+        )?;
         for (message, hint) in crate::root::finish::remarks(&stack.finished()?) {
             self.steps.warn(message, None, Some(hint));
         }
@@ -788,13 +792,9 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The last layer that has packages, unless it is the first: what follows these is the most of a system.
-fn last_packages<'p>(plan: &'p Plan, lock: &Lock) -> Option<&'p str> {
-    let mut names = plan.layers.iter().map(|layer| layer.name.as_str());
-    names.next();
-    names.rfind(|name| lock.of_layer(name).next().is_some())
-}
-
-fn slice<'l>(lock: &'l Lock, layer: &'l str) -> Vec<&'l LockedPackage> {
-    lock.of_layer(layer).collect()
+fn no_plan() -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        "a definition without errors gave no plan",
+    )
 }

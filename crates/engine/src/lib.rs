@@ -29,7 +29,7 @@ pub use failure::*;
 pub use image::squash::FUNCTIONS;
 pub use kiln_packages::Proxies;
 pub use kiln_plan::Input;
-pub use kiln_rootfs::Reach;
+pub use kiln_rootfs::{Families, Reach};
 pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use neutral::{is_hostile, neutral};
 pub use output::directory::Artifact;

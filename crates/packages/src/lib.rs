@@ -23,5 +23,5 @@ pub use cancel::CancelToken;
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};
-pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, download};
+pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, Verdict, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

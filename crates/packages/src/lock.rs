@@ -94,6 +94,17 @@ pub struct LockedPackage {
     pub facts: BTreeMap<String, String>,
 }
 
+/// What the signed metadata of some repositories says of a locked package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The metadata has it: name, version, architecture, size, SHA-256 and place.
+    Signed,
+    /// The metadata has this version with something else: a sentence that says what.
+    Differs(String),
+    /// Nobody has this version.
+    Unknown,
+}
+
 impl LockedPackage {
     /// `name version architecture`.
     pub fn describe(&self) -> String {

@@ -87,6 +87,11 @@ impl DownloadStore {
         Ok(DownloadStore { root, held })
     }
 
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a file with this content is or would be. Nothing is said about its being there or right.
     pub fn path(&self, sha256: &Digest) -> PathBuf {
         let hex = sha256.to_string();

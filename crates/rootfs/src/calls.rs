@@ -23,6 +23,11 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (crate::archive::UNPACK, crate::archive::unpack_call),
     (crate::looks::STATES, crate::looks::states_call),
     (crate::changes::APPLY, crate::changes::apply_call),
+    (crate::finish::FINISH, crate::finish::finish_call),
+    (
+        crate::initramfs::KEEP_BOOT,
+        crate::initramfs::keep_boot_call,
+    ),
     (
         crate::offline::KEEP_DAEMONS_OUT,
         crate::offline::keep_daemons_out_call,
@@ -35,7 +40,6 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (debian::CLEAR, debian::clear_call),
     (debian::FINISH, debian::finish_call),
     (debian::SOURCES, debian::sources_call),
-    (debian::KEEP_BOOT, debian::keep_boot_call),
     (debian::KNOWN_GENERATOR, debian::known_generator_call),
 ];
 

@@ -133,3 +133,30 @@ fn signal_name(signal: i32) -> &'static str {
         _ => "a signal",
     }
 }
+
+impl From<kiln_packages::Error> for Error {
+    fn from(error: kiln_packages::Error) -> Self {
+        of_packages(&error)
+    }
+}
+
+fn of_packages(error: &kiln_packages::Error) -> Error {
+    use kiln_packages::Category;
+    let kind = match error.kind().category() {
+        Category::Input => ErrorKind::Definition,
+        Category::Environment => ErrorKind::Environment,
+        Category::Step => ErrorKind::Step,
+        Category::Internal => ErrorKind::Internal,
+        Category::Cancelled => ErrorKind::Cancelled,
+    };
+    let mut made = Error::new(kind, error.to_string());
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        made.causes.push(cause.to_string());
+        source = cause.source();
+    }
+    made.hints
+        .extend(error.hints().iter().map(|h| h.to_string()));
+    made.origin = error.origin().map(str::to_owned);
+    made
+}

@@ -24,6 +24,8 @@ const SYSIMAGE: &str = "/mnt/sysimage";
 pub struct ScriptContext {
     /// What they have of the network.
     pub access: Access,
+    /// Environment variables that the distribution's programs know.
+    pub environment: &'static [(&'static str, &'static str)],
     /// The tools root, writable and thrown away: where `%post --nochroot` runs.
     pub tools: Option<Root>,
     /// What `%pre` left in `/tmp`, with room for what scripts outside of the root add.
@@ -103,7 +105,7 @@ fn execute(
             .chain(mounts(script, context))
             .collect(),
         set_ids: true,
-        env: [environment(root), context.access.env.clone()].concat(),
+        env: environment(root, context),
         network: context.access.network.clone(),
         any_status: true,
         ..Extras::default()
@@ -134,16 +136,16 @@ fn mounts(script: &Located<Script>, context: &ScriptContext) -> Vec<Mount> {
     mounts
 }
 
-/// Both conventions for the root's place: the installer's and livemedia-creator's.
-fn environment(root: &str) -> Vec<(String, String)> {
-    let pair = |name: &str| (name.to_owned(), root.to_owned());
-    let mut env = vec![
-        pair("INSTALL_ROOT"),
-        pair("LIVE_ROOT"),
-        pair("ANA_INSTALL_PATH"),
-    ];
-    env.push(("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned()));
-    env
+/// Both conventions for the root's place, the installer's and livemedia-creator's, then what the distribution and the network need.
+fn environment(root: &str, context: &ScriptContext) -> Vec<(String, String)> {
+    let conventions = ["INSTALL_ROOT", "LIVE_ROOT", "ANA_INSTALL_PATH"].map(|name| (name, root));
+    let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    conventions
+        .into_iter()
+        .chain(context.environment.iter().copied())
+        .map(pair)
+        .chain(context.access.env.iter().cloned())
+        .collect()
 }
 
 fn located(mut error: Error, script: &Located<Script>, root: &str) -> Error {

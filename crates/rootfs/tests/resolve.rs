@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kiln_packages::debian::{Keys, Metadata, Universe};
+use kiln_packages::debian::{Keys, Metadata};
 use kiln_packages::{CancelToken, FetchOptions, Fetcher};
 use kiln_plan::{Files, Input, Plan};
-use kiln_rootfs::debian::{collect, solve};
+use kiln_rootfs::debian::Indices;
+use kiln_rootfs::family::World as _;
 use kiln_rootfs::{Place, Reporter};
 use kiln_sandbox::{Root, Sandbox, Stream};
 use kiln_testkit::package::Compression;
@@ -86,9 +87,9 @@ impl World {
 
     /// What is chosen for the lines of a `%packages` section: names, versions and architectures.
     fn solve(&self, metadata: &Metadata, lines: &str) -> Result<Vec<String>, Failed> {
-        let universe = Universe::read(metadata)?;
+        let indices = Indices::read(metadata.clone(), "amd64").map_err(told)?;
         let plan = plan(lines)?;
-        let requests = collect(&plan, &[Vec::new()], &universe).map_err(told)?;
+        let requests = indices.requests(&plan, &[Vec::new()]).map_err(told)?;
         let sandbox = Sandbox::detect().map_err(|error| error.to_string())?;
         let cancel = kiln_sandbox::CancelToken::new()?;
         let place = Place {
@@ -102,8 +103,8 @@ impl World {
             cancel: &cancel,
             seen: None,
         };
-        let solved = solve(&place, &universe, metadata, &requests, "amd64").map_err(told)?;
-        let mut names: Vec<String> = solved.iter().map(|s| s.package.describe()).collect();
+        let solved = indices.solve(&place, &requests).map_err(told)?;
+        let mut names: Vec<String> = solved.iter().map(|p| p.describe()).collect();
         names.sort();
         Ok(names)
     }

@@ -91,7 +91,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let project = definition::copy(&source, &work.join("definition"))?;
     definition::keep_packages_only(&project)?;
     let packages = options.warm_cache(&kiln, &project, &work)?;
-    let ways: [(&str, &[&str]); 2] = [("kiln", &[]), ("dpkg", &["--dpkg-unpacks"])];
+    let ways: [(&str, &[&str]); 2] = [("kiln", &[]), ("dpkg", &["--plain-unpacking"])];
     for (way, arguments) in ways {
         let (cache, root, output) = (
             work.join(format!("{way}-cache")),

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context<'_>) -> Result<u8, Failure
     request.network = args.network.into();
     request.locked = args.locked;
     request.allow_unsigned_lock = args.allow_unsigned_lock;
-    request.dpkg_unpacks = args.dpkg_unpacks;
+    request.plain_unpacking = args.plain_unpacking;
     request.shared = super::shared::resolve(&args.shared, &context.settings)?;
     if let Some(jobs) = args.jobs {
         request.threads = jobs as usize;
@@ -94,7 +94,8 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
         threads: settings.processors,
         vendor: None,
         shared: None,
-        dpkg_unpacks: false,
+        plain_unpacking: false,
+        families: kiln_engine::Families::default(),
     })
 }
 

@@ -12,9 +12,10 @@ use kiln_image::disk::{
     Rounding, Table, copy_into,
 };
 use kiln_image::fat::{FatImage, FatSpec, FatTree, Source};
-use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EFI_PREFIX, EfiFiles, Entry, Menu};
+use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EfiFiles, Entry, Menu};
 use kiln_image::targz::TarGz;
 use kiln_plan::{Format, Home, Id};
+use kiln_rootfs::family::{Boot, Medium};
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
@@ -88,7 +89,7 @@ impl Session<'_> {
         // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
         // When one fails, the other ends at once.
         let race = self.child_token()?;
-        let terms = Terms::new(&resolved.plan.compression, root.epoch);
+        let terms = Terms::new(&*self.family, &resolved.plan.compression, root.epoch);
         let (squashed, version) = std::thread::scope(|scope| {
             let version =
                 scope.spawn(|| ending(&race, self.initramfs(root, &boot, terms, ahead, &race)));
@@ -483,18 +484,16 @@ impl Assembly<'_> {
 
     fn boot_tree(&self, boot: BootFiles, fat: &FatSpec) -> Result<FatTree, Failure> {
         let mut tree = FatTree::new();
-        tree.add_file("/live/vmlinuz", Source::whole(boot.kernel)?)?;
-        tree.add_file("/live/initrd.img", Source::whole(boot.initrd)?)?;
+        let facts = self.facts();
+        tree.add_file(facts.kernel, Source::whole(boot.kernel)?)?;
+        tree.add_file(facts.initrd, Source::whole(boot.initrd)?)?;
         tree.add_file("/boot/grub/grub.cfg", self.menu().render()?.into_bytes())?;
         let blob = |path: &str| -> Result<Source, Failure> { Ok(Source::from(self.tool(path)?)) };
         let efi = EfiFiles {
-            shim: Some(blob("usr/lib/shim/shimx64.efi.signed")?),
-            grub: blob("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")?,
-            mok_manager: self
-                .tool("usr/lib/shim/mmx64.efi.signed")
-                .ok()
-                .map(Source::from),
-            prefix: EFI_PREFIX.to_owned(),
+            shim: Some(blob(facts.shim)?),
+            grub: blob(facts.grub)?,
+            mok_manager: self.tool(facts.mok_manager).ok().map(Source::from),
+            prefix: facts.efi_prefix.to_owned(),
         };
         efi.add_to(&mut tree, &fat.uuid())?;
         Ok(tree)
@@ -512,14 +511,15 @@ impl Assembly<'_> {
         FatImage::new(tree, fat, size)?
             .write(disk, esp.offset(), &mut |_| self.session.image_check())?;
         let early = grub::early_config(&fat.uuid());
-        let read = |name: &str| self.read_tool(&format!("usr/lib/grub/i386-pc/{name}"));
+        let modules = self.facts().bios_modules;
+        let read = |name: &str| self.read_tool(&format!("{modules}/{name}"));
         let core = grub::build_core(&CoreSpec {
             read: &read,
             modules: BIOS_MODULES,
             prefix: PREFIX,
             config: &early,
         })?;
-        let boot = self.tool("usr/lib/grub/i386-pc/boot.img")?;
+        let boot = self.tool(&format!("{modules}/boot.img"))?;
         grub::write_bios_boot(disk, grub::core_extent(layout)?, &boot, &core)?;
         Ok(())
     }
@@ -528,40 +528,35 @@ impl Assembly<'_> {
     fn menu(&self) -> Menu {
         let boot = &self.resolved.plan.boot;
         let uuid = self.ids.root.to_string();
-        let common = |media: &str, more: &[&str]| {
-            let mut arguments = vec![
-                "boot=live".to_owned(),
-                format!("live-media={media}"),
-                "noeject".to_owned(),
-            ];
+        let family = &self.session.family;
+        let arguments = |medium: &Medium, more: &[&str]| {
+            let mut arguments = family.arguments(medium);
             arguments.extend(more.iter().map(|&m| m.to_owned()));
             arguments.extend(boot.append.iter().cloned());
             arguments
         };
-        let stick = format!("/dev/disk/by-partuuid/{uuid}");
-        let entry = |id: &str, title: String, arguments: Vec<String>, frame_buffer: bool| Entry {
+        let facts = self.facts();
+        let entry = |id: &str, title: String, arguments: Vec<String>| Entry {
             id: id.to_owned(),
             title,
-            kernel: "/live/vmlinuz".to_owned(),
-            initrd: vec!["/live/initrd.img".to_owned()],
+            kernel: facts.kernel.to_owned(),
+            initrd: vec![facts.initrd.to_owned()],
             arguments,
-            frame_buffer,
+            frame_buffer: true,
         };
-        let ram = format!("kiln.toram={uuid}");
+        let (stick, memory) = (Medium::Partition(uuid.clone()), Medium::Memory(uuid));
         Menu {
             entries: vec![
-                entry("start", boot.title.clone(), common(&stick, &[]), true),
+                entry("start", boot.title.clone(), arguments(&stick, &[])),
                 entry(
                     "ram",
                     format!("{} (copy to memory, the stick can be removed)", boot.title),
-                    common(kiln_rootfs::debian::RAM_MEDIUM, &[&ram]),
-                    true,
+                    arguments(&memory, &[]),
                 ),
                 entry(
                     "safe",
                     format!("{} (safe graphics)", boot.title),
-                    common(&stick, &["nomodeset"]),
-                    true,
+                    arguments(&stick, &["nomodeset"]),
                 ),
             ],
             default: boot.default.id().to_owned(),
@@ -569,6 +564,10 @@ impl Assembly<'_> {
             serial: None,
             firmware_arguments: true,
         }
+    }
+
+    fn facts(&self) -> &'static Boot {
+        self.session.family.boot()
     }
 
     fn read_tool(&self, path: &str) -> std::io::Result<Vec<u8>> {

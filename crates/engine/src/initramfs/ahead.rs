@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_packages::LockedPackage;
 use kiln_plan::{Compression, Hasher};
-use kiln_rootfs::debian::{self, Finish};
+use kiln_rootfs::finish::Finish;
 use kiln_rootfs::looks::{Question, questions, states};
 use kiln_rootfs::{Place, Reporter, Staging};
 use kiln_sandbox::{CancelToken, Noted, Root};
@@ -46,7 +46,7 @@ impl Ahead {
     pub(crate) fn new(session: &Session<'_>, resolved: &Resolved) -> Result<Self, Failure> {
         Ok(Ahead {
             cancel: session.child_token()?,
-            finish: crate::root::finish::finish(resolved),
+            finish: crate::root::finish::finish(&*session.family, resolved),
             compression: resolved.plan.compression.clone(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -119,7 +119,7 @@ impl Ahead {
         packages: &[LockedPackage],
     ) -> Result<bool, Failure> {
         let epoch = session.roots().last_epoch(stack, packages)?;
-        let terms = Terms::new(&self.compression, epoch);
+        let terms = Terms::new(&*session.family, &self.compression, epoch);
         if session.has_results(terms) {
             // Chances are that one of them is right.
             return Ok(false);
@@ -161,7 +161,8 @@ impl Ahead {
             &Quiet,
             &self.cancel,
         );
-        debian::finish(&place, &self.finish, stack.of_packages())?;
+        let family = &session.family;
+        family.finish(&place, &self.finish, stack.of_packages())?;
         let root = Hasher::new("initramfs-ahead.v1")
             .id("stack", stack.id)
             .json("finish", &self.finish)

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use kiln_plan::{Codec, Compression, Hasher, Id};
-use kiln_rootfs::debian::{export, initramfs};
+use kiln_rootfs::initramfs::export;
 use kiln_rootfs::looks::{Question, Sight, questions, states};
-use kiln_rootfs::{Layer, Place, Reporter};
+use kiln_rootfs::{Family, Layer, Place, Reporter};
 use kiln_sandbox::{CancelToken, Noted, Root};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,8 +31,6 @@ use crate::root::steps::Stack;
 use crate::steps::Step;
 use crate::{Failure, Unit};
 
-/// To be raised when results of an older Kiln must not be taken.
-const CODE: &str = "2";
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
 /// Results of other machines that are tried for a root.
@@ -69,21 +67,25 @@ pub(crate) struct Terms {
     pub(crate) epoch: i64,
     /// The compressor's level where the root's configuration names none; `None` for the generator's own.
     level: Option<u32>,
+    /// The generator's family and version of Kiln's code for it.
+    #[serde(skip)]
+    code: &'static str,
 }
 
 impl Terms {
     /// An image that is compressed in a hurry has an initramfs that is.
-    pub(crate) fn new(compression: &Compression, epoch: i64) -> Self {
+    pub(crate) fn new(family: &dyn Family, compression: &Compression, epoch: i64) -> Self {
         let quick = compression.level.filter(|level| *level <= QUICK);
         Terms {
             epoch,
             level: quick.filter(|_| compression.codec == Codec::Zstd),
+            code: family.generator_code(),
         }
     }
 
     /// Where results for these terms are named, below the cache.
     fn key(self) -> String {
-        let hasher = Hasher::new("initramfs.v1").text("code", CODE);
+        let hasher = Hasher::new("initramfs.v1").text("code", self.code);
         hasher.json("terms", &self).finish().to_string()
     }
 }
@@ -110,7 +112,7 @@ impl Over {
     /// The layer of the result.
     fn result_id(&self) -> Id {
         Hasher::new("initramfs.v1")
-            .text("code", CODE)
+            .text("code", self.terms.code)
             .id("root", self.root)
             .json("terms", &self.terms)
             .finish()
@@ -339,7 +341,7 @@ impl Session<'_> {
         let (lower, epoch) = (over.lower.clone(), over.terms.epoch);
         let sandbox = self.step_sandbox();
         let place = Place::over(&sandbox, lower, &staging, epoch, reporter, cancel);
-        let made = initramfs(&place, over.terms.level, noted)?;
+        let made = self.family.initramfs(&place, over.terms.level, noted)?;
         export(
             &place,
             staging.fs(),

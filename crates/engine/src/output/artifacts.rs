@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kiln_packages::{Lock, TOOLS};
 use kiln_plan::Format;
-use kiln_rootfs::debian::{Finished, Installed};
+use kiln_rootfs::finish::{Finished, Installed};
 use serde_json::{Value, json};
 
 use crate::build::{BuildReport, Resolved, Session};
@@ -106,7 +106,7 @@ pub(crate) fn is_image(name: &std::ffi::OsStr) -> bool {
     [RAW, TAR_GZ].iter().any(|image| name == *image)
 }
 
-/// Name, version and architecture of every package of the image, sorted, as `dpkg-query` shows them.
+/// Name, version and architecture of every package of the image, sorted.
 fn listed(packages: &[Installed]) -> String {
     packages
         .iter()

@@ -13,14 +13,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_packages::debian::{
-    Keys, Metadata, Repository, Universe, Verdict, keys, load_cached, outside, verdict,
-};
-use kiln_packages::{ErrorKind, Lock, LockedPackage};
-use kiln_plan::{Hasher, Plan};
+use kiln_packages::{Lock, LockedPackage, Verdict};
+use kiln_plan::{Hasher, Id, Plan};
+use kiln_rootfs::family::World;
 
 use crate::build::Session;
-use crate::resolve::solve::repositories;
 use crate::resolve::vendor::Vendored;
 use crate::{Failure, FailureKind};
 
@@ -51,33 +48,32 @@ impl Session<'_> {
         lock: &Path,
         packages: &[&LockedPackage],
     ) -> Result<(), Failure> {
-        let repositories = repositories(plan)?;
-        let vouched = Vouched::of(self.store.root(), &repositories);
+        let vouched = Vouched::of(self.store.root(), self.family.repositories_id(plan)?);
         let mut left = vouched.missing(packages);
         if left.is_empty() {
             return Ok(());
         }
         let mut found = Found::default();
         if let Some(directory) = self.kept(lock) {
-            found.look(&mut left, &repositories, &directory, self);
+            found.look(&mut left, plan, &directory, self)?;
         }
         if !left.is_empty() {
-            found.look(&mut left, &repositories, &self.metadata, self);
+            found.look(&mut left, plan, &self.metadata, self)?;
         }
         if !left.is_empty() && !self.request.offline {
-            judge(&mut left, &self.fresh(plan, lock)?);
+            judge(&mut left, &*self.fresh(plan, lock)?);
             found.any = true;
         }
         if left.is_empty() {
             vouched.remember(packages);
             return Ok(());
         }
-        self.doubted(lock, &repositories, &left, &found)
+        self.doubted(plan, lock, &left, &found)
     }
 
     /// Notes that packages were taken from signed metadata.
     pub(crate) fn vouch(&self, plan: &Plan, packages: &[LockedPackage]) -> Result<(), Failure> {
-        let vouched = Vouched::of(self.store.root(), &repositories(plan)?);
+        let vouched = Vouched::of(self.store.root(), self.family.repositories_id(plan)?);
         vouched.remember(&packages.iter().collect::<Vec<_>>());
         Ok(())
     }
@@ -97,7 +93,7 @@ impl Session<'_> {
     }
 
     /// What the repositories have now.
-    fn fresh(&self, plan: &Plan, lock: &Path) -> Result<Universe, Failure> {
+    fn fresh(&self, plan: &Plan, lock: &Path) -> Result<Box<dyn World>, Failure> {
         let world = self.resolver().world(plan).map_err(|failure| {
             let why = format!(
                 "the packages of {} have to be in signed metadata, and none at hand has all of them",
@@ -105,26 +101,28 @@ impl Session<'_> {
             );
             failure.cause(why)
         })?;
-        Ok(world.into_universe())
+        Ok(world.read)
     }
 
     fn doubted(
         &self,
+        plan: &Plan,
         lock: &Path,
-        repositories: &[Repository],
         left: &[Doubt<'_>],
         found: &Found,
     ) -> Result<(), Failure> {
         let text = fs::read_to_string(lock).unwrap_or_default();
-        let place = |package: &LockedPackage| match Lock::line_of(&text, &[], package) {
-            Some(line) => format!("{}:{line}", lock.display()),
-            None => lock.display().to_string(),
-        };
+        let place =
+            |package: &LockedPackage| match Lock::line_of(&text, self.family.lock_facts(), package)
+            {
+                Some(line) => format!("{}:{line}", lock.display()),
+                None => lock.display().to_string(),
+            };
         let mut wrong = Vec::new();
         let mut absent = Vec::new();
         for Doubt { package, verdict } in left {
             let name = package.describe();
-            let foreign = outside(repositories, package);
+            let foreign = self.family.outside(plan, package)?;
             match (verdict, foreign) {
                 (Verdict::Differs(why), _) => {
                     wrong.push((place(package), format!("{name}: {why}")))
@@ -170,28 +168,15 @@ impl Found {
     fn look(
         &mut self,
         left: &mut Vec<Doubt<'_>>,
-        repositories: &[Repository],
+        plan: &Plan,
         directory: &Path,
         session: &Session<'_>,
-    ) {
-        let mut metadata = Metadata {
-            repositories: Vec::new(),
-            warnings: Vec::new(),
-        };
-        for repository in repositories {
-            match load_cached(std::slice::from_ref(repository), directory, session.now) {
-                Ok(one) => metadata.repositories.extend(one.repositories),
-                Err(error) if error.kind() == ErrorKind::Offline => {}
-                Err(error) => self.unfit.push(error.to_string()),
-            }
-        }
-        match Universe::read(&metadata) {
-            Ok(universe) => {
-                self.any |= !universe.is_empty();
-                judge(left, &universe);
-            }
-            Err(error) => self.unfit.push(error.to_string()),
-        }
+    ) -> Result<(), Failure> {
+        let (world, unfit) = session.family.kept_world(plan, directory, session.now)?;
+        self.unfit.extend(unfit);
+        self.any |= world.packages() > 0;
+        judge(left, &*world);
+        Ok(())
     }
 
     fn refuse(&self, lock: &Path, absent: &[(String, String)], offline: bool) -> Failure {
@@ -231,8 +216,8 @@ fn listed(kind: FailureKind, message: String, all: &[(String, String)]) -> Failu
 }
 
 /// Keeps those that are still in doubt. A contradiction is not forgotten because older or newer metadata lacks the version.
-fn judge(left: &mut Vec<Doubt<'_>>, universe: &Universe) {
-    left.retain_mut(|doubt| match verdict(universe, doubt.package) {
+fn judge(left: &mut Vec<Doubt<'_>>, world: &dyn World) {
+    left.retain_mut(|doubt| match world.verdict(doubt.package) {
         Verdict::Signed => false,
         Verdict::Unknown => true,
         differs => {
@@ -248,20 +233,9 @@ struct Vouched {
 }
 
 impl Vouched {
-    fn of(cache: &Path, repositories: &[Repository]) -> Self {
-        let hasher = repositories.iter().fold(Hasher::new("signed.v1"), |h, r| {
-            let h = h
-                .text("uri", &r.uri)
-                .text("suite", &r.suite)
-                .json("components", &r.components)
-                .text("architecture", &r.architecture);
-            match &r.keys {
-                Keys::Builtin => keys::files().fold(h, |h, (_, bytes)| h.bytes("builtin", bytes)),
-                Keys::Given { bytes, .. } => h.bytes("key", bytes),
-            }
-        });
+    fn of(cache: &Path, repositories: Id) -> Self {
         Vouched {
-            directory: cache.join("signed").join(hasher.finish().to_string()),
+            directory: cache.join("signed").join(repositories.to_string()),
         }
     }
 

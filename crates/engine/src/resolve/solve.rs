@@ -1,21 +1,16 @@
 //! From a plan to a lock: the file beside the definition, or the repositories' answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use kiln_kickstart::{Certificate, Command, Opt, Value};
 pub(crate) use kiln_packages::TOOLS;
-use kiln_packages::debian::{
-    Keys, Metadata, Package, Repository, Universe, VerifiedRepository, default_repositories,
-    refresh,
-};
-use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository};
+use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage};
 use kiln_plan::configure;
 use kiln_plan::{Hasher, Id, Located, Plan, Target};
-use kiln_rootfs::Place;
-use kiln_rootfs::debian::{self, Solved, package_error};
+use kiln_rootfs::{Family, Place, debian, family};
 
 use crate::root::steps::{Roots, Stack};
 use crate::steps::Steps;
@@ -23,6 +18,7 @@ use crate::{Failure, FailureKind, Unit};
 
 /// What is needed to ask the repositories.
 pub(crate) struct Resolver<'a> {
+    pub(crate) family: &'a dyn Family,
     pub(crate) fetcher: &'a Fetcher,
     pub(crate) downloads: &'a DownloadStore,
     pub(crate) metadata: &'a Path,
@@ -34,25 +30,27 @@ pub(crate) struct Resolver<'a> {
 
 /// The repositories as they are now.
 pub(crate) struct World {
-    metadata: Metadata,
-    universe: Universe,
+    pub(crate) read: Box<dyn family::World>,
+    of: Repositories,
 }
 
-impl World {
-    /// The repositories, verified.
-    pub(crate) fn repositories(&self) -> &[VerifiedRepository] {
-        &self.metadata.repositories
-    }
+/// What a plan says of its repositories.
+#[derive(PartialEq)]
+struct Repositories {
+    target: Target,
+    default: bool,
+    named: Vec<kiln_plan::Repository>,
+    rpm: Vec<kiln_plan::RpmRepository>,
+}
 
-    /// All packages of the repositories.
-    pub(crate) fn into_universe(self) -> Universe {
-        self.universe
-    }
-
-    /// Whether these are the repositories of this plan: what `%pre` left may have added some.
-    fn is_of(&self, plan: &Plan) -> bool {
-        let here = self.metadata.repositories.iter().map(|r| &r.repository);
-        repositories(plan).is_ok_and(|wanted| wanted.iter().eq(here))
+impl Repositories {
+    fn of(plan: &Plan) -> Self {
+        Repositories {
+            target: plan.target.clone(),
+            default: plan.default_repositories,
+            named: plan.repositories.clone(),
+            rpm: plan.rpm_repositories.clone(),
+        }
     }
 }
 
@@ -61,37 +59,35 @@ impl Resolver<'_> {
     pub(crate) fn world(&self, plan: &Plan) -> Result<World, Failure> {
         self.steps
             .step("reading the repositories", None, Unit::Bytes, |step| {
-                let repositories = repositories(plan)?;
-                let metadata = refresh(self.fetcher, &repositories, self.metadata, self.now)
-                    .map_err(package_error)?;
-                let universe = Universe::read(&metadata).map_err(package_error)?;
-                for warning in metadata.warnings.iter().chain(universe.warnings()) {
-                    self.steps.warn(warning.clone(), None, None);
+                let source = family::Metadata {
+                    fetcher: self.fetcher,
+                    directory: self.metadata,
+                    now: self.now,
+                };
+                let read = self.family.world(plan, &source)?;
+                for warning in read.warnings() {
+                    self.steps.warn(warning, None, None);
                 }
                 step.summarise(format!(
                     "{} packages in {} repositories",
-                    universe.len(),
-                    repositories.len()
+                    read.packages(),
+                    read.repositories().len()
                 ));
-                Ok(World { metadata, universe })
+                let of = Repositories::of(plan);
+                Ok(World { read, of })
             })
     }
 
     /// The repositories of a plan; those that were read before if they are the same.
     pub(crate) fn world_of(&self, plan: &Plan, before: Option<World>) -> Result<World, Failure> {
-        match before.filter(|world| world.is_of(plan)) {
+        // What `%pre` left may have added some.
+        match before.filter(|world| world.of == Repositories::of(plan)) {
             Some(world) => Ok(world),
             None => self.world(plan),
         }
     }
 
-    /// The tools root's packages.
-    pub(crate) fn tools(&self, world: &World) -> Result<Vec<LockedPackage>, Failure> {
-        let packages = debian::tools(&world.universe)?;
-        Ok(packages.iter().map(|p| locked(p, TOOLS, true)).collect())
-    }
-
-    /// Asks apt in the tools root for the packages of all layers, unless it was asked the same before.
+    /// Finds the packages of all layers, with what the tools root has, unless the same was asked before.
     pub(crate) fn solve(
         &self,
         plan: &Plan,
@@ -103,14 +99,14 @@ impl Resolver<'_> {
         let answer = self
             .answers
             .join(format!("{}.lock", question_id(plan, world, root)));
-        if let Some(lock) = remembered(&answer) {
+        if let Some(lock) = remembered(&answer, self.family.lock_facts()) {
             self.steps.cached("resolving packages", None);
             return Ok(lock);
         }
         self.steps
             .step("resolving packages", None, Unit::Packages, |step| {
                 let needs = needs(plan);
-                let requests = debian::collect(plan, &needs, &world.universe)?;
+                let requests = world.read.requests(plan, &needs)?;
                 for (origin, message) in &requests.warnings {
                     self.steps.warn(message.clone(), Some(origin.clone()), None);
                 }
@@ -125,13 +121,7 @@ impl Resolver<'_> {
                     seen: None,
                 };
                 let solved = roots.guard.beside(root, roots.cancel, || {
-                    Ok(debian::solve(
-                        &place,
-                        &world.universe,
-                        &world.metadata,
-                        &requests,
-                        &plan.target.architecture,
-                    )?)
+                    Ok(world.read.solve(&place, &requests)?)
                 })?;
                 step.summarise(format!("{} packages", solved.len()));
                 let names: Vec<String> = requests
@@ -139,7 +129,8 @@ impl Resolver<'_> {
                     .iter()
                     .map(|(name, _)| name.clone())
                     .collect();
-                let lock = lock(plan, world, tools, &names, &solved);
+                let packages = [tools, &solved].concat();
+                let lock = lock(plan, world, &names, packages);
                 // With warnings it is asked again, so that they are seen again.
                 if requests.warnings.is_empty() {
                     remember(&answer, &lock);
@@ -161,7 +152,7 @@ impl Resolver<'_> {
             };
             self.downloads
                 .obtain_all(self.fetcher, &items, &progress)
-                .map_err(package_error)?;
+                .map_err(kiln_rootfs::Error::from)?;
             step.summarise(format!("{} MB", bytes / 1_000_000));
             Ok(())
         })
@@ -172,7 +163,7 @@ impl Resolver<'_> {
 ///
 /// # Errors
 /// It is there, but cannot be read.
-pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
+pub(crate) fn read_lock(path: &Path, facts: &[&str]) -> Result<Option<Lock>, Failure> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -184,9 +175,8 @@ pub(crate) fn read_lock(path: &Path) -> Result<Option<Lock>, Failure> {
             return Err(failure.cause(crate::define::load::plain(&e)));
         }
     };
-    Ok(Some(
-        Lock::parse(&path.display().to_string(), &text, &[]).map_err(package_error)?,
-    ))
+    let lock = Lock::parse(&path.display().to_string(), &text, facts);
+    Ok(Some(lock.map_err(kiln_rootfs::Error::from)?))
 }
 
 /// Whether a lock answers this plan.
@@ -194,28 +184,23 @@ pub(crate) fn is_current(lock: &Lock, plan: &Plan) -> bool {
     lock.inputs.as_bytes() == inputs(plan).as_bytes() && lock.target == target(&plan.target)
 }
 
-/// All that decides apt's answer: what is asked, of which repositories, and by which tools.
+/// All that decides the answer: what is asked, of which repositories, and by which tools.
 fn question_id(plan: &Plan, world: &World, tools: &Stack) -> Id {
     let hasher = Hasher::new("question.v1")
         .id("request", plan.request_id())
         .id("tools", tools.id);
-    let repositories = world.metadata.repositories.iter();
+    let repositories = world.read.repositories().into_iter();
     repositories
         .fold(hasher, |h, r| {
-            h.text("uri", &r.repository.uri)
-                .bytes("release", r.release_sha256.as_bytes())
+            h.text("uri", &r.uri).bytes("release", r.release.as_bytes())
         })
         .finish()
 }
 
 /// An answer that cannot be read is none.
-fn remembered(path: &Path) -> Option<Lock> {
-    Lock::parse(
-        &path.display().to_string(),
-        &fs::read_to_string(path).ok()?,
-        &[],
-    )
-    .ok()
+fn remembered(path: &Path, facts: &[&str]) -> Option<Lock> {
+    let text = fs::read_to_string(path).ok()?;
+    Lock::parse(&path.display().to_string(), &text, facts).ok()
 }
 
 /// Remembering only saves time, so a failure is no error.
@@ -335,95 +320,19 @@ fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
     (wanted, excluded)
 }
 
-/// The plan's repositories with the distribution's own before them.
-pub(crate) fn repositories(plan: &Plan) -> Result<Vec<Repository>, Failure> {
-    let Target {
-        release,
-        architecture,
-        ..
-    } = &plan.target;
-    let mut all = Vec::new();
-    if plan.default_repositories {
-        all = default_repositories(release, architecture).map_err(package_error)?;
-    }
-    for repository in &plan.repositories {
-        let keys = match &repository.keys {
-            None => Keys::Builtin,
-            Some((name, bytes)) => Keys::Given {
-                name: name.clone(),
-                bytes: bytes.clone(),
-            },
-        };
-        let made = Repository {
-            uri: repository.url.clone(),
-            suite: repository.suite.clone(),
-            components: repository.components.clone(),
-            architecture: architecture.clone(),
-            keys,
-            check_valid_until: repository.check_valid_until,
-            origin: repository.origin.clone(),
-        };
-        // A kickstart's `url` usually names one of the distribution's own suites again.
-        all.retain(|r| r.uri != made.uri || r.suite != made.suite);
-        all.push(made);
-    }
-    if all.is_empty() {
-        return Err(Failure::new(
-            FailureKind::Definition,
-            "the definition has no repositories",
-        )
-        .hint("drop `no-default-repositories`, or add a [[repository]]"));
-    }
-    Ok(all)
-}
-
-fn lock(
-    plan: &Plan,
-    world: &World,
-    tools: &[LockedPackage],
-    names: &[String],
-    solved: &[Solved],
-) -> Lock {
-    let repositories = world
-        .metadata
-        .repositories
-        .iter()
-        .map(|verified| LockedRepository {
-            uri: verified.repository.uri.clone(),
-            name: verified.repository.suite.clone(),
-            date: verified.release.date,
-            release: verified.release_sha256,
-        });
-    let mut packages = tools.to_vec();
-    packages.extend(
-        solved
-            .iter()
-            .map(|s| locked(&s.package, &names[s.layer], s.auto)),
-    );
+/// The lock of packages that were chosen.
+fn lock(plan: &Plan, world: &World, names: &[String], packages: Vec<LockedPackage>) -> Lock {
+    let mut packages = packages;
     // As in its text: the order is that of installing, and decides whether a layer is the one of an earlier build.
     let order = |p: &LockedPackage| (p.name.clone(), p.architecture.clone(), p.version.clone());
     packages.sort_by_cached_key(order);
     Lock {
         target: target(&plan.target),
         inputs: inputs(plan),
-        repositories: repositories.collect(),
+        repositories: world.read.repositories(),
         layers: std::iter::once(TOOLS.to_owned())
             .chain(names.iter().cloned())
             .collect(),
         packages,
-    }
-}
-
-fn locked(package: &Package, layer: &str, auto: bool) -> LockedPackage {
-    LockedPackage {
-        name: package.name().to_owned(),
-        version: package.version().to_owned(),
-        architecture: package.architecture().to_owned(),
-        url: package.url(),
-        sha256: package.sha256(),
-        size: package.size(),
-        layer: layer.to_owned(),
-        auto,
-        facts: BTreeMap::new(),
     }
 }

@@ -4,7 +4,7 @@
 //! DIR/
 //!   kiln.lock                     what is built
 //!   packages/<12 hex>-<file>      every locked package, the build tools' too; the digits are the beginning of its SHA-256
-//!   metadata/<repository>/        signed release files and indices, as `kiln_packages::debian::refresh` keeps them
+//!   metadata/<repository>/        signed metadata, as the distribution's family keeps it
 //!   keys/<file>                   the keys that may sign them, for people: a build takes its own
 //!   SHA256SUMS                    of all these files, for `sha256sum -c`; written last
 //! ```
@@ -23,7 +23,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln_packages::debian::{Keys, keys};
 use kiln_packages::{Digest, Lock, LockedPackage};
 use kiln_plan::Hasher;
 use kiln_rootfs::Reporter;
@@ -69,9 +68,7 @@ impl Session<'_> {
                 done += package.size;
                 step.progress(done, Some(total), Some(&package.name));
             }
-            for repository in world.repositories() {
-                self.metadata(&mut draft, repository)?;
-            }
+            metadata(&mut draft, world)?;
             draft.write(LOCK, lock.text().as_bytes())?;
             draft.commit(directory)?;
             let count = lock.packages.len();
@@ -83,43 +80,20 @@ impl Session<'_> {
     /// Keeps the metadata that vouches for a lock in a directory.
     pub(crate) fn keep_metadata(&self, directory: &Path, world: &World) -> Result<(), Failure> {
         let mut draft = Draft::open(directory)?;
-        for repository in world.repositories() {
-            self.metadata(&mut draft, repository)?;
-        }
+        metadata(&mut draft, world)?;
         draft.commit(directory)
     }
+}
 
-    fn metadata(
-        &self,
-        draft: &mut Draft,
-        verified: &kiln_packages::debian::VerifiedRepository,
-    ) -> Result<(), Failure> {
-        let repository = &verified.repository;
-        let name = repository.cache_name();
-        let current = self.metadata.join(&name).join("current");
-        draft.copy(&current, &format!("{METADATA}/{name}/current"), None)?;
-        let indices = verified.indices.iter().map(|index| index.path());
-        let files = std::iter::once(verified.release_file.as_path())
-            .chain(verified.signature_file.as_deref())
-            .chain(indices);
-        for file in files {
-            let content = file.file_name().unwrap_or_default().to_string_lossy();
-            draft.copy(file, &format!("{METADATA}/{name}/files/{content}"), None)?;
-        }
-        match &repository.keys {
-            Keys::Builtin => {
-                for (name, bytes) in keys::files() {
-                    draft.write(&format!("{KEYS}/debian-archive-{name}.gpg"), bytes)?;
-                }
-            }
-            Keys::Given { name: from, bytes } => {
-                let file = Path::new(from).file_name().unwrap_or_default();
-                let file = file.to_string_lossy().replace([':', '\n', '\\'], "_");
-                draft.write(&format!("{KEYS}/{name}-{file}"), bytes)?;
-            }
-        }
-        Ok(())
+/// Everything that vouches for packages of a world.
+fn metadata(draft: &mut Draft, world: &World) -> Result<(), Failure> {
+    for (to, file) in world.read.files() {
+        draft.copy(&file, &format!("{METADATA}/{to}"), None)?;
     }
+    for (name, bytes) in world.read.keys() {
+        draft.write(&format!("{KEYS}/{name}"), &bytes)?;
+    }
+    Ok(())
 }
 
 /// A directory in the making.

@@ -1,19 +1,20 @@
 //! What the last step of a root is told, and the ids that image and root have to agree on.
 
 use kiln_plan::{Hasher, Id, Plan};
-use kiln_rootfs::debian::{AptSources, Finish, Finished, HomeMount};
+use kiln_rootfs::Family;
+use kiln_rootfs::finish::{Finish, Finished, HomeMount};
 
 use crate::build::Resolved;
 
 /// The last step's orders.
-pub(crate) fn finish(resolved: &Resolved) -> Finish {
+pub(crate) fn finish(family: &dyn Family, resolved: &Resolved) -> Finish {
     let plan = &resolved.plan;
     Finish {
         home: plan.disk.home.as_ref().map(|home| HomeMount {
             grow: home.grow,
             uuid: uuid_text(home_uuid(plan)),
         }),
-        sources: Some(sources(resolved)),
+        sources: Some(family.sources(plan, &resolved.lock)),
         hostname: "localhost".to_owned(),
         kernel: plan.system.kernel.clone(),
     }
@@ -74,63 +75,4 @@ pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
         &hex[16..20],
         &hex[20..]
     )
-}
-
-/// apt's sources in the image: the repositories that it was built from.
-pub(crate) fn sources(resolved: &Resolved) -> AptSources {
-    let plan = &resolved.plan;
-    let mut keys = Vec::new();
-    let mut text =
-        String::from("# Written by Kiln: the repositories that this image was built from.\n");
-    for locked in &resolved.lock.repositories {
-        let given = plan
-            .repositories
-            .iter()
-            .find(|r| r.url == locked.uri && r.suite == locked.name);
-        // A repository on the builder's own disk means nothing to the image's users.
-        if locked.uri.starts_with("file:") {
-            continue;
-        }
-        let components = match given {
-            Some(repository) => repository.components.clone(),
-            None => default_components(plan, &locked.name),
-        };
-        let signed_by = match given.and_then(|r| r.keys.as_ref()) {
-            None => "/usr/share/keyrings/debian-archive-keyring.gpg".to_owned(),
-            Some((_, bytes)) => {
-                let armored = bytes.starts_with(b"-----BEGIN");
-                let path = format!(
-                    "/etc/apt/keyrings/kiln-{}.{}",
-                    keys.len() + 1,
-                    if armored { "asc" } else { "gpg" }
-                );
-                keys.push((path.clone(), bytes.clone()));
-                path
-            }
-        };
-        text += &format!(
-            "\nTypes: deb\nURIs: {}\nSuites: {}\n",
-            locked.uri, locked.name
-        );
-        if !components.is_empty() {
-            text += &format!("Components: {}\n", components.join(" "));
-        }
-        text += &format!("Signed-By: {signed_by}\n");
-    }
-    AptSources {
-        files: vec![("kiln.sources".to_owned(), text)],
-        keys,
-    }
-}
-
-fn default_components(plan: &Plan, suite: &str) -> Vec<String> {
-    let Ok(all) = kiln_packages::debian::default_repositories(
-        &plan.target.release,
-        &plan.target.architecture,
-    ) else {
-        return vec!["main".to_owned()];
-    };
-    all.into_iter()
-        .find(|r| r.suite == suite)
-        .map_or_else(|| vec!["main".to_owned()], |r| r.components)
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod finish;
 pub(crate) mod network;
-pub(crate) mod pools;
 pub(crate) mod pre;
+pub(crate) mod slices;
 pub(crate) mod steps;
 pub(crate) mod why;

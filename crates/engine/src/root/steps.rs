@@ -7,12 +7,11 @@ use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
 use kiln_plan::configure::Change;
 use kiln_plan::{Id, Located, Plan, ProjectFile, script_id};
-use kiln_rootfs::debian::{
-    self, AptSources, Deb, Finish, Finished, InstallOptions, Pool, Unpacker,
-};
+use kiln_rootfs::family::{Facts, Install, InstallOptions, Installer};
+use kiln_rootfs::finish::{Finish, Finished, Sources};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::{Layer, Staging};
-use kiln_rootfs::{Place, Store, changes, offline};
+use kiln_rootfs::{Family, Place, SYSTEM, Store, changes, offline};
 use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde_json::{Value, json};
 
@@ -21,7 +20,6 @@ use crate::image::ahead::Recorder;
 use crate::initramfs::ahead::Ahead;
 use crate::resolve::solve::TOOLS;
 use crate::root::network::ScriptNetwork;
-use crate::root::pools::Pools;
 use crate::root::pre::PreFiles;
 use crate::root::why::{self, Inputs};
 use crate::shared::Shared;
@@ -41,9 +39,9 @@ pub(crate) struct Stack {
     pub(crate) id: Id,
     /// `SOURCE_DATE_EPOCH` of steps: the newest package so far.
     pub(crate) epoch: i64,
-    /// Every package so far.
-    installed: Vec<Deb>,
-    /// Whether apt's sources are there.
+    /// What is known of every package so far, step by step.
+    installed: Vec<Facts>,
+    /// Whether the package sources are there.
     has_sources: bool,
 }
 
@@ -78,6 +76,9 @@ impl Stack {
 
 /// Everything that making layers needs.
 pub(crate) struct Roots<'a> {
+    pub(crate) family: &'a dyn Family,
+    /// Who installs packages, where some are to be.
+    pub(crate) installer: Option<&'a dyn Installer>,
     pub(crate) store: &'a Store,
     pub(crate) sandbox: &'a Arc<Sandbox>,
     /// What a step may take.
@@ -85,7 +86,6 @@ pub(crate) struct Roots<'a> {
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) cancel: &'a CancelToken,
     pub(crate) downloads: &'a DownloadStore,
-    pub(crate) download_dir: PathBuf,
     pub(crate) network: &'a ScriptNetwork,
     /// A clock that the user fixed; `None` for the packages' own.
     pub(crate) fixed_epoch: Option<i64>,
@@ -96,16 +96,14 @@ pub(crate) struct Roots<'a> {
     pub(crate) recorder: Option<&'a Recorder>,
     /// Has all packages at hand; called before the first step that installs some.
     pub(crate) fetch: Option<&'a dyn Fn() -> Result<(), Failure>>,
-    /// Packages unpacked ahead; without them dpkg unpacks.
-    pub(crate) pools: Option<Pools>,
     /// Where other machines' layers are.
     pub(crate) shared: Option<&'a Shared>,
     /// Keeps damage of stored layers out of new ones.
     pub(crate) guard: &'a Guard,
     /// What `%pre` left in `/tmp`.
     pub(crate) tmp: Option<&'a PreFiles>,
-    /// apt's sources, which the first script finds.
-    pub(crate) sources: Option<&'a AptSources>,
+    /// Package sources, which the first script finds.
+    pub(crate) sources: Option<&'a Sources>,
     /// Where the definition is, if a layer has files of it.
     pub(crate) project: Option<&'a Project>,
     /// Is told what is below the packages of this layer before they are installed.
@@ -113,7 +111,7 @@ pub(crate) struct Roots<'a> {
 }
 
 /// What a step's packages say of themselves, beside its layer: a later build needs it, but not the packages.
-const DEBS: &str = "packages.json";
+const FACTS: &str = "packages.json";
 
 /// One step of the stack.
 struct Work<'w> {
@@ -121,8 +119,8 @@ struct Work<'w> {
     title: String,
     layer: &'w str,
     unit: Unit,
-    /// Packages that it installs.
-    debs: &'w [Deb],
+    /// What is known of the packages that it installs.
+    facts: Option<&'w Facts>,
     against: Against,
 }
 
@@ -147,7 +145,7 @@ impl Roots<'_> {
             title: "unpacking the build tools".to_owned(),
             layer: "tools",
             unit: Unit::Packages,
-            debs: &[],
+            facts: None,
             against: Against::All,
         };
         if let Some(fetch) = self.fetch
@@ -156,13 +154,7 @@ impl Roots<'_> {
             fetch()?;
         }
         let layer = self.layer(&work, &stack, |place, _, _| {
-            debian::unpack(
-                place,
-                &self.download_dir,
-                &self.debs(packages)?,
-                &plan.target.architecture,
-                self.threads,
-            )?;
+            self.installer()?.tools(place, &self.facts(packages)?)?;
             Ok(Value::Null)
         })?;
         stack.layers.push(layer);
@@ -180,94 +172,36 @@ impl Roots<'_> {
         let inputs = of_packages(inputs, packages, &options);
         let id = inputs.id();
         let mut stack = self.empty(id);
-        let debs = self.debs_of(id, debian::SYSTEM, packages)?;
+        let facts = self.facts_of(id, SYSTEM, packages)?;
         let work = Work {
             inputs,
             title: packages_title(packages),
-            layer: debian::SYSTEM,
+            layer: SYSTEM,
             unit: Unit::Packages,
-            debs: &debs,
+            facts: Some(&facts),
             against: Against::All,
         };
-        stack.epoch = self.epoch(&stack, &debs);
+        stack.epoch = self.epoch(&stack, &facts);
         let layer = self.layer(&work, &stack, |place, step, staging| {
-            let (first, rest) = debian::bootstrap_split(&debs);
-            if let Some(pools) = &self.pools {
-                // Their scripts can run while the others, which are much larger, are unpacked.
-                pools.first(debian::SYSTEM, &first.iter().map(Deb::key).collect());
-            }
-            let pool = self.pool(debian::SYSTEM, step)?;
-            self.with_pool(pool, staging, |unpacker| {
-                self.essential(place, plan, &first, &options, unpacker)
+            self.installer()?.bootstrap(&Install {
+                place,
+                staging,
+                layer: SYSTEM,
+                packages: &facts,
+                options: &options,
             })?;
-            let pool = self.pool(debian::SYSTEM, step)?;
-            self.with_pool(pool, staging, |unpacker| {
-                let downloads = &self.download_dir;
-                Ok(debian::install(
-                    place, downloads, &rest, &first, &options, unpacker,
-                )?)
-            })?;
-            debian::mark_auto(place, &debs)?;
             step.summarise(packages_summary(packages));
             Ok(Value::Null)
         })?;
-        self.grow(&mut stack, layer, id, debs);
+        self.grow(&mut stack, layer, id, Some(facts));
         Ok(stack)
     }
 
-    /// The essential packages, which have to be there before any of their scripts can run.
-    fn essential(
-        &self,
-        place: &Place<'_>,
-        plan: &Plan,
-        debs: &[Deb],
-        options: &InstallOptions,
-        unpacker: Unpacker,
-    ) -> Result<(), Failure> {
-        let (downloads, architecture) = (&self.download_dir, &plan.target.architecture);
-        match unpacker {
-            Unpacker::Pool => debian::extract(place, debs, architecture)?,
-            Unpacker::Dpkg => {
-                debian::unpack(place, downloads, debs, architecture, self.threads)?;
-                debian::clear_filtered(place, options)?;
-            }
-        }
-        let bootstrap = InstallOptions {
-            bootstrap: true,
-            ..options.clone()
-        };
-        Ok(debian::install(
-            place,
-            downloads,
-            debs,
-            &[],
-            &bootstrap,
-            unpacker,
-        )?)
-    }
-
-    fn pool(&self, layer: &str, step: &Step<'_, '_>) -> Result<Option<Pool>, Failure> {
-        match &self.pools {
-            Some(pools) => pools.take(layer, step),
-            None => Ok(None),
-        }
-    }
-
-    /// Has a layer's pool in its root while packages are installed.
-    fn with_pool(
-        &self,
-        pool: Option<Pool>,
-        staging: &Staging,
-        install: impl FnOnce(Unpacker) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let Some(pool) = pool else {
-            return install(Unpacker::Dpkg);
-        };
-        pool.attach(staging)?;
-        let result = install(Unpacker::Pool);
-        let detached = pool.detach(staging);
-        result?;
-        Ok(detached?)
+    fn installer(&self) -> Result<&dyn Installer, Failure> {
+        self.installer.ok_or_else(|| {
+            let message = "packages are to be installed where nobody does that";
+            Failure::new(FailureKind::Internal, message)
+        })
     }
 
     /// A kickstart layer's packages, commands and scripts.
@@ -308,33 +242,32 @@ impl Roots<'_> {
         let inputs = self.next("packages", self.role("packages", &layer.name));
         let inputs = of_packages(inputs.below(stack.id), packages, &options);
         let id = inputs.id();
-        let debs = self.debs_of(id, &layer.name, packages)?;
+        let facts = self.facts_of(id, &layer.name, packages)?;
         let work = Work {
             inputs,
             title: packages_title(packages),
             layer: &layer.name,
             unit: Unit::Packages,
-            debs: &debs,
+            facts: Some(&facts),
             against: Against::All,
         };
-        stack.epoch = self.epoch(stack, &debs);
+        stack.epoch = self.epoch(stack, &facts);
         let made = self.layer(&work, stack, |place, step, staging| {
             if let Some((ahead, _)) = self.ahead.filter(|(_, last)| *last == layer.name) {
                 ahead.offer(stack);
             }
-            let pool = self.pool(&layer.name, step)?;
-            self.with_pool(pool, staging, |unpacker| {
-                let (downloads, installed) = (&self.download_dir, &stack.installed);
-                Ok(debian::install(
-                    place, downloads, &debs, installed, &options, unpacker,
-                )?)
-            })?;
-            let all: Vec<Deb> = stack.installed.iter().chain(&debs).cloned().collect();
-            debian::mark_auto(place, &all)?;
+            let work = Install {
+                place,
+                staging,
+                layer: &layer.name,
+                packages: &facts,
+                options: &options,
+            };
+            self.installer()?.install(&work, &stack.installed)?;
             step.summarise(packages_summary(packages));
             Ok(Value::Null)
         })?;
-        self.grow(stack, made, id, debs);
+        self.grow(stack, made, id, Some(facts));
         Ok(())
     }
 
@@ -355,14 +288,14 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
-            debs: &[],
+            facts: None,
             against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
             changes::execute(place, list)?;
             Ok(Value::Null)
         })?;
-        self.grow(stack, made, id, Vec::new());
+        self.grow(stack, made, id, None);
         Ok(())
     }
 
@@ -391,7 +324,7 @@ impl Roots<'_> {
             title: format!("copying {} of the project's files", list.len()),
             layer: &layer.name,
             unit: Unit::Files,
-            debs: &[],
+            facts: None,
             against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
@@ -400,7 +333,7 @@ impl Roots<'_> {
             }
             Ok(Value::Null)
         })?;
-        self.grow(stack, made, id, Vec::new());
+        self.grow(stack, made, id, None);
         Ok(())
     }
 
@@ -422,10 +355,10 @@ impl Roots<'_> {
             &self.network.settle(self.steps),
             "--network or --offline",
         );
-        let apt = stack.installed.iter().any(|deb| deb.name == "apt");
-        let sources = self.sources.filter(|_| apt && !stack.has_sources);
+        let wanted = !stack.has_sources && self.family.reads_sources(&stack.installed);
+        let sources = self.sources.filter(|_| wanted);
         if let Some(sources) = sources {
-            inputs = inputs.json("sources", sources, "apt's sources");
+            inputs = inputs.json("sources", sources, "the package sources");
         }
         for script in list {
             inputs = inputs.script(script_id(&script.item));
@@ -452,7 +385,7 @@ impl Roots<'_> {
             title,
             layer: &layer.name,
             unit: Unit::Files,
-            debs: &[],
+            facts: None,
             against,
         };
         let made = self.layer(&work, stack, |place, _, _| {
@@ -460,7 +393,7 @@ impl Roots<'_> {
                 self.guard.check(tools, self.cancel)?;
             }
             if let Some(sources) = sources {
-                debian::write_sources(place, sources)?;
+                self.family.write_sources(place, sources)?;
             }
             let (scratch, more) = (self.store.stage()?, self.store.stage()?);
             let context = ScriptContext {
@@ -482,7 +415,7 @@ impl Roots<'_> {
             Ok(Value::Null)
         })?;
         stack.has_sources |= sources.is_some();
-        self.grow(stack, made, id, Vec::new());
+        self.grow(stack, made, id, None);
         Ok(())
     }
 
@@ -502,14 +435,15 @@ impl Roots<'_> {
             title: "finishing the root".to_owned(),
             layer: "",
             unit: Unit::Files,
-            debs: &[],
+            facts: None,
             against: Against::Seen,
         };
         let made = self.layer(&work, stack, |place, _, _| {
-            let finished = debian::finish(place, &finish, stack.of_packages())?;
+            let packages = stack.of_packages();
+            let finished = self.family.finish(place, &finish, packages)?;
             Ok(json!(finished))
         })?;
-        self.grow(stack, made, id, Vec::new());
+        self.grow(stack, made, id, None);
         Ok(())
     }
 
@@ -561,6 +495,7 @@ impl Roots<'_> {
     fn script_context(&self) -> ScriptContext {
         ScriptContext {
             access: self.network.access(self.steps),
+            environment: self.family.script_environment(),
             tools: None,
             tmp: None,
             files: None,
@@ -585,8 +520,9 @@ impl Roots<'_> {
     }
 
     fn next(&self, kind: &str, role: String) -> Inputs {
+        let code = format!("{CODE}{}", self.family.code());
         Inputs::new(kind, role)
-            .json("code", &CODE, "how this version of Kiln does it")
+            .json("code", &code, "how this version of Kiln does it")
             .json("epoch", &self.fixed_epoch, "SOURCE_DATE_EPOCH")
     }
 
@@ -595,11 +531,11 @@ impl Roots<'_> {
         format!("{}/{layer}/{kind}", self.name)
     }
 
-    fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, debs: Vec<Deb>) {
-        if !debs.is_empty() {
+    fn grow(&self, stack: &mut Stack, layer: Layer, id: Id, facts: Option<Facts>) {
+        if let Some(facts) = facts.filter(|facts| facts.built.is_some()) {
             stack.packages.push(stack.layers.len());
+            stack.installed.push(facts);
         }
-        stack.installed.extend(debs);
         stack.layers.push(layer);
         stack.id = id;
     }
@@ -615,41 +551,32 @@ impl Roots<'_> {
         }
         let layers = packages.iter().filter(|p| p.layer != TOOLS);
         layers
-            .map(|p| debian::built(&self.downloads.path(&p.sha256)))
+            .map(|p| self.family.built(&self.downloads.path(&p.sha256)))
             .try_fold(stack.epoch, |newest, built| Ok(newest.max(built?)))
     }
 
-    fn epoch(&self, stack: &Stack, debs: &[Deb]) -> i64 {
-        self.fixed_epoch
-            .unwrap_or_else(|| debs.iter().map(|d| d.built).fold(stack.epoch, i64::max))
+    fn epoch(&self, stack: &Stack, facts: &Facts) -> i64 {
+        let newest = facts.built.map_or(stack.epoch, |b| b.max(stack.epoch));
+        self.fixed_epoch.unwrap_or(newest)
     }
 
     /// What the packages of a step say: as noted when it was done, or from the packages.
-    fn debs_of(
-        &self,
-        id: Id,
-        layer: &str,
-        packages: &[&LockedPackage],
-    ) -> Result<Vec<Deb>, Failure> {
+    fn facts_of(&self, id: Id, layer: &str, packages: &[&LockedPackage]) -> Result<Facts, Failure> {
         let noted = self
             .find(id, Some(layer))
-            .and_then(|layer| std::fs::read(layer.attachment(DEBS)?).ok())
-            .and_then(|text| serde_json::from_slice::<Vec<Deb>>(&text).ok());
-        if let Some(debs) = noted.filter(|debs| debs.len() == packages.len()) {
-            return Ok(debs);
+            .and_then(|layer| std::fs::read(layer.attachment(FACTS)?).ok())
+            .and_then(|text| self.family.recalled(text, packages.len()));
+        if let Some(facts) = noted {
+            return Ok(facts);
         }
         if let Some(fetch) = self.fetch {
             fetch()?;
         }
-        self.debs(packages)
+        self.facts(packages)
     }
 
-    fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>, Failure> {
-        Ok(debian::read_debs(
-            packages,
-            &|p| self.downloads.path(&p.sha256),
-            self.threads,
-        )?)
+    fn facts(&self, packages: &[&LockedPackage]) -> Result<Facts, Failure> {
+        Ok(self.family.facts(packages, self.downloads, self.threads)?)
     }
 
     /// Makes a layer over a stack, or finds it.
@@ -677,9 +604,8 @@ impl Roots<'_> {
             let made = made.and_then(|facts| step.had_room().map(|()| facts));
             match made.map_err(|failure| step.explain(failure)) {
                 Ok(facts) => {
-                    if !work.debs.is_empty() {
-                        let text = serde_json::to_vec(work.debs).map_err(|e| unwritable(&e))?;
-                        staging.attach(DEBS, &text)?;
+                    if let Some(facts) = work.facts.filter(|facts| facts.built.is_some()) {
+                        staging.attach(FACTS, facts.text())?;
                     }
                     staging.attach(why::NOTE, &work.inputs.note())?;
                     let layer = staging.commit(id, &work.title, facts)?;
@@ -766,11 +692,6 @@ pub(crate) fn options(layer: &kiln_plan::Layer) -> InstallOptions {
         languages: layer.package_options.languages.clone(),
         bootstrap: false,
     }
-}
-
-fn unwritable(error: &serde_json::Error) -> Failure {
-    Failure::new(FailureKind::Internal, "what packages say cannot be noted")
-        .cause(error.to_string())
 }
 
 fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOptions) -> Inputs {

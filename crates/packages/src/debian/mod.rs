@@ -22,5 +22,5 @@ pub use glob::matches as glob_matches;
 pub use refresh::{Index, Metadata, VerifiedRepository, load_cached, refresh};
 pub use release::Release;
 pub use repository::{Keys, Repository, default_repositories};
-pub use signed::{Verdict, outside, verdict};
+pub use signed::{outside, verdict};
 pub use universe::{Package, Universe};

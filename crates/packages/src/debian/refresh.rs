@@ -69,6 +69,12 @@ pub struct VerifiedRepository {
 }
 
 impl VerifiedRepository {
+    /// The file that names its release (`current` in the drawing above).
+    pub fn current_file(&self) -> PathBuf {
+        let files = self.release_file.parent().unwrap_or(&self.release_file);
+        files.with_file_name("current")
+    }
+
     /// What apt keeps in `/var/lib/apt/lists`: the name there, and the file to copy. Indices that are not plain
     /// text get their compression's ending.
     pub fn apt_lists(&self) -> Vec<(String, &Path)> {

@@ -2,18 +2,7 @@
 
 use super::repository::Repository;
 use super::universe::{Package, Universe};
-use crate::LockedPackage;
-
-/// What the signed indices of some repositories say of a locked package.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// An index has it: name, version, architecture, size, SHA-256 and place.
-    Signed,
-    /// An index has this version with something else: a sentence that says what.
-    Differs(String),
-    /// No index has this version.
-    Unknown,
-}
+use crate::{LockedPackage, Verdict};
 
 /// What the signed indices say of a locked package.
 pub fn verdict(universe: &Universe, locked: &LockedPackage) -> Verdict {

@@ -145,7 +145,7 @@ fn errors_name_the_line() {
         (OLD, "aa 1:2", "aa 1%0a2", 8, "control character"),
         (OLD, "\naa ", "\npackage aa version=1 ", 8, "not understood"),
         (&new, "format 2", "format 3", 2, "format 3"),
-        (&new, "format 2", "format 1", 5, "not understood"),
+        (&new, "format 2", "format 1", 5, "not a date"),
         (&new, "target ", "format 2\ntarget ", 3, "given twice"),
         (&new, "inputs ", "inputs  ", 4, "not understood"),
         (&new, " name=bookworm", "", 5, "name is missing"),

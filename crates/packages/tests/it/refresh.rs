@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use kiln_packages::debian::{Keys, Universe, closure};
-use kiln_packages::{CancelToken, ErrorKind, FetchOptions, Fetcher, LockedPackage, debian};
+use kiln_packages::{
+    CancelToken, ErrorKind, FetchOptions, Fetcher, LockedPackage, Verdict, debian,
+};
 use kiln_testkit::package::Compression;
 use kiln_testkit::{Key, Package, Repository, Signing};
 
@@ -279,15 +281,15 @@ fn a_locked_package_counts_at_each_place_that_has_it() {
         auto: false,
         facts: BTreeMap::new(),
     };
-    assert_eq!(debian::verdict(&universe, &locked), debian::Verdict::Signed);
+    assert_eq!(debian::verdict(&universe, &locked), Verdict::Signed);
     locked.url = second.package_url(small.filename());
     assert_ne!(locked.url, small.url());
-    assert_eq!(debian::verdict(&universe, &locked), debian::Verdict::Signed);
+    assert_eq!(debian::verdict(&universe, &locked), Verdict::Signed);
     assert_eq!(debian::outside(&all, &locked), None);
     locked.url = locked.url.replace("elsewhere", "nowhere");
     assert!(matches!(
         debian::verdict(&universe, &locked),
-        debian::Verdict::Differs(_)
+        Verdict::Differs(_)
     ));
 }
 

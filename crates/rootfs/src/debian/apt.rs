@@ -12,7 +12,7 @@ const WORLD: &str = "/run/kiln/apt";
 
 /// What apt is to decide.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
+pub(super) struct Question {
     /// `deb` lines of sources.list.
     pub sources: Vec<String>,
     /// Verified index files: the name below `lists/`, the host's file.
@@ -29,7 +29,7 @@ pub struct Question {
 
 /// A package that apt chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(super) struct Choice {
     /// Its name.
     pub name: String,
     /// Its version.
@@ -42,7 +42,7 @@ pub struct Choice {
 ///
 /// # Errors
 /// apt finds no solution; its explanation is in the tail.
-pub fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choice>> {
+pub(super) fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choice>> {
     let mut argv = vec!["apt-get", "--simulate", "--assume-yes", "install", "--"];
     argv.extend(question.install.iter().map(String::as_str));
     let extras = Extras {

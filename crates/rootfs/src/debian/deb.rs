@@ -13,12 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::install::DEBS;
 use super::native::PoolItem;
-use super::tools::package_error;
 use crate::error::{Error, Result};
 
 /// A package file that is to be installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deb {
+pub(crate) struct Deb {
     /// Its name.
     pub name: String,
     /// Its version.
@@ -58,7 +57,7 @@ impl Deb {
     }
 
     /// Its name in a pool.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         key(&self.name, &self.version, &self.architecture)
     }
 
@@ -67,8 +66,7 @@ impl Deb {
             File::open(&file).map_err(|e| Error::io(format!("reading {}", file.display()), &e))?;
         let label = format!("{} {}", package.name, package.version);
         let control = deb::Deb::of_file(opened, &label)
-            .and_then(|d| d.control_of(&package.name, &package.version, &package.architecture))
-            .map_err(package_error)?;
+            .and_then(|d| d.control_of(&package.name, &package.version, &package.architecture))?;
         let field = |name: &str| control.field(name).unwrap_or("");
         Ok(Deb {
             name: package.name.clone(),
@@ -92,7 +90,7 @@ fn key(name: &str, version: &str, architecture: &str) -> String {
 }
 
 /// A package that is to be unpacked ahead of time. `file` is its verified file.
-pub fn pool_item(package: &LockedPackage, file: PathBuf) -> PoolItem {
+pub(super) fn pool_item(package: &LockedPackage, file: PathBuf) -> PoolItem {
     PoolItem {
         key: key(&package.name, &package.version, &package.architecture),
         file,
@@ -104,7 +102,7 @@ pub fn pool_item(package: &LockedPackage, file: PathBuf) -> PoolItem {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn built(file: &Path) -> Result<i64> {
+pub(super) fn built(file: &Path) -> Result<i64> {
     let mut digits = [0; 12];
     let read = File::open(file).and_then(|f| f.read_exact_at(&mut digits, 8 + 16));
     read.map_err(|e| Error::io(format!("reading {}", file.display()), &e))?;
@@ -115,7 +113,7 @@ pub fn built(file: &Path) -> Result<i64> {
 ///
 /// # Errors
 /// A file is missing or damaged.
-pub fn read_debs(
+pub(super) fn read_debs(
     packages: &[&LockedPackage],
     path: &(dyn Fn(&LockedPackage) -> PathBuf + Sync),
     threads: usize,
@@ -147,7 +145,7 @@ pub fn read_debs(
 
 /// Splits the lowest layer's packages: the essential ones with all that they depend on, which are unpacked without
 /// dpkg, and the rest.
-pub fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
+pub(super) fn bootstrap_split(debs: &[Deb]) -> (Vec<Deb>, Vec<Deb>) {
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (index, deb) in debs.iter().enumerate() {
         for provided in relation::list(&deb.provides) {

@@ -1,44 +1,24 @@
 //! The initramfs: generated once, from the finished root, and never into it.
 
-use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-
-use kiln_sandbox::{Call, CallError, Looks, Noted, Watch};
-use serde_json::{Value, json};
+use kiln_sandbox::{Looks, Noted, Watch};
 
 use super::kernels::CHOICE;
-use crate::calls::{EXPORT, io_error, payload};
 use crate::error::{Error, ErrorKind, Result};
+use crate::initramfs::{INITRD, Initramfs, keep_boot};
 use crate::run::{Extras, Place};
 
-/// Where the generator writes, in the layer above the root.
-const INITRD: &str = "/var/tmp/kiln-initrd.img";
-/// The kernel's copy beside it.
-const KERNEL: &str = "/var/tmp/kiln-vmlinuz";
 /// Available memory from which on the generator's files are kept there: several times what they take.
 const SCRATCH: u64 = 2 << 30;
 /// Places whose content is this run's own.
 const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 
-/// What was generated.
-#[derive(Clone, Debug)]
-pub struct Initramfs {
-    /// The kernel's version.
-    pub version: String,
-    /// All that the generator looked at; `None` where that could not be told.
-    pub looks: Option<Looks>,
-}
-
-/// Generates the initramfs of the root's kernel (the last step's choice, or the newest) and leaves it and the kernel in `place`, for [`export`].
-/// `place` is over the finished root with a staging directory of its own. `level` is the compressor's where the root's configuration
-/// (initramfs.conf(5)) names none. What the generator looks at can be seen in `noted` while it runs.
-///
-/// # Errors
-/// There is no kernel or no generator in the root, or the generator failed.
-pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) -> Result<Initramfs> {
+/// The kernel is the last step's choice, or the newest; where the root's configuration (initramfs.conf(5)) names no level, `level` is the
+/// compressor's.
+pub(super) fn initramfs(
+    place: &Place<'_>,
+    level: Option<u32>,
+    noted: Option<Noted>,
+) -> Result<Initramfs> {
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
     let generator = super::generator::generator(place)?;
@@ -58,12 +38,7 @@ pub fn initramfs(place: &Place<'_>, level: Option<u32>, noted: Option<Noted>) ->
         error
     })?;
     let kernel = format!("/boot/vmlinuz-{version}");
-    place.call(
-        super::KEEP_BOOT,
-        json!(kernel),
-        Extras::default(),
-        &mut |_| {},
-    )?;
+    keep_boot(place, &kernel)?;
     let looks = outcome.looks.filter(|looks| looks.incomplete.is_none());
     Ok(Initramfs {
         version,
@@ -90,35 +65,6 @@ fn with_kernel(mut looks: Looks, kernel: String) -> Looks {
     let choice = looks.paths.entry(CHOICE.to_owned()).or_default();
     choice.content = true;
     looks
-}
-
-pub(crate) fn keep_boot_call(call: Call) -> std::result::Result<Value, CallError> {
-    let kernel: String = payload(&call)?;
-    let keep = || -> io::Result<()> {
-        fs::copy(&kernel, KERNEL)?;
-        for path in [KERNEL, INITRD] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
-        }
-        Ok(())
-    };
-    keep().map_err(|e| io_error(format!("copying {kernel} of the root"), &e))?;
-    Ok(Value::Null)
-}
-
-/// Copies kernel and initramfs out of the layer at `layer`. `place` lends its sandbox; its root is not used.
-///
-/// # Errors
-/// They cannot be read.
-pub fn export(place: &Place<'_>, layer: PathBuf, kernel: OwnedFd, initrd: OwnedFd) -> Result<()> {
-    let mut place = place.with_reporter(place.reporter);
-    place.root = kiln_sandbox::Root::Layers { lower: vec![layer] };
-    let extras = Extras {
-        fds: vec![kernel, initrd],
-        bare: true,
-        ..Extras::default()
-    };
-    let paths = json!([KERNEL, INITRD]);
-    place.call(EXPORT, paths, extras, &mut |_| {}).map(|_| ())
 }
 
 /// The version of the kernel that the last step chose, or of the newest, as dpkg orders versions.

@@ -8,7 +8,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_sandbox::{Mount, Stream};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::deb::Deb;
@@ -16,6 +15,7 @@ use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result};
+use crate::family::InstallOptions;
 use crate::offline;
 use crate::report::Reporter;
 use crate::run::{Extras, PATH, Place, standard_env};
@@ -25,21 +25,9 @@ pub(super) const DEBS: &str = "/run/kiln/debs";
 /// Where the download store is seen inside the root.
 const DOWNLOADS: &str = "/run/kiln/downloads";
 
-/// What `%packages` says about how packages are unpacked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstallOptions {
-    /// Leave documentation out, but for licences.
-    pub exclude_docs: bool,
-    /// Leave translations out but for these.
-    pub languages: Option<Vec<String>>,
-    /// The packages are the essential ones, which are there but not known to dpkg: their dependencies
-    /// among one another are not checked while they are unpacked.
-    pub bootstrap: bool,
-}
-
 /// Who unpacks packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unpacker {
+pub(super) enum Unpacker {
     /// Kiln, out of the pool in the root, and dpkg wherever Kiln would not do exactly the same.
     Pool,
     /// dpkg.
@@ -50,7 +38,7 @@ pub enum Unpacker {
 ///
 /// # Errors
 /// A package cannot be unpacked or configured; the error names it.
-pub fn install(
+pub(super) fn install(
     place: &Place<'_>,
     downloads: &Path,
     debs: &[Deb],
@@ -337,7 +325,7 @@ fn path_filters(options: &InstallOptions) -> Vec<String> {
 }
 
 /// What `%packages` leaves out, in dpkg's terms and in order: the last match counts.
-pub fn filters(options: &InstallOptions) -> Vec<Filter> {
+pub(super) fn filters(options: &InstallOptions) -> Vec<Filter> {
     let mut filters = Vec::new();
     let mut add = |include, pattern: String| filters.push(Filter { include, pattern });
     if options.exclude_docs {
@@ -420,7 +408,7 @@ fn explain(mut error: Error, package: Option<String>) -> Error {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn mark_auto(place: &Place<'_>, debs: &[Deb]) -> Result<()> {
+pub(super) fn mark_auto(place: &Place<'_>, debs: &[Deb]) -> Result<()> {
     let native = debs
         .iter()
         .map(|d| d.architecture.as_str())

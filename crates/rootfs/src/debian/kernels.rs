@@ -7,23 +7,12 @@ use std::path::Path;
 
 use kiln_packages::debian::{control, relation, version};
 use kiln_sandbox::{CallError, ErrorKind};
-use serde::{Deserialize, Serialize};
 
 use crate::calls::io_error;
+use crate::finish::Kernels;
 
 /// The version of the kernel that boots, in a root that has several.
 pub(super) const CHOICE: &str = "/usr/lib/kiln/kernel";
-
-/// The kernels of a root that has several.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernels {
-    /// Versions in their order, as `/boot/vmlinuz-VERSION` has them; one where there is no choice.
-    pub found: Vec<String>,
-    /// The one that boots, where there is a choice.
-    pub boots: Option<String>,
-    /// Whether the definition decided.
-    pub said: bool,
-}
 
 /// Notes in the root which kernel boots, if there are several: that of the package `said`, or the one with the highest version.
 pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, CallError> {

@@ -29,7 +29,7 @@ use adopt::{Adopt, Outcome, Said, adopt};
 use extract::extract;
 use pool::POOL;
 pub(crate) use pool::{FILL, fill_call};
-pub use pool::{Filter, Pool, PoolItem};
+pub(super) use pool::{Filter, Pool, PoolItem};
 
 use crate::calls::payload;
 use crate::error::{Error, ErrorKind, Result};

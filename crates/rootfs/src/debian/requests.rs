@@ -1,59 +1,23 @@
 //! What a plan asks for, as package names that the repositories have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kiln_kickstart::PackageRef;
 use kiln_packages::debian::Universe;
+use kiln_plan::configure::Need;
+use kiln_plan::configure::groups::{self, GroupMeaning, Priority};
 use kiln_plan::{Layer, Plan, Request};
 
 use crate::error::{Error, Result};
-use kiln_plan::configure::Need;
-use kiln_plan::configure::groups::{self, GroupMeaning, Priority};
+use crate::requests::{Requests, SYSTEM, Wanted};
 
 use super::form::{Form, is_special};
-
-/// A package name that is asked for, and by whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The name; a real package or one that others provide.
-    pub name: String,
-    /// As apt is asked for it: the name, `name=version` or `name/suite`.
-    pub form: String,
-    /// `file:line`, or Kiln's reason.
-    pub origin: String,
-}
-
-impl Wanted {
-    fn new(name: &str, origin: &str) -> Self {
-        Wanted {
-            name: name.to_owned(),
-            form: name.to_owned(),
-            origin: origin.to_owned(),
-        }
-    }
-}
-
-/// Everything that is asked of the repositories.
-#[derive(Clone, Debug, Default)]
-pub struct Requests {
-    /// The lowest layer of all is Kiln's own (`system`), then those of the plan.
-    pub layers: Vec<(String, Vec<Wanted>)>,
-    /// Names that must not be installed, with the place that says so.
-    pub exclude: BTreeMap<String, String>,
-    /// Whether Recommends are installed.
-    pub recommends: bool,
-    /// Things that were passed over: place, sentence.
-    pub warnings: Vec<(String, String)>,
-}
-
-/// The name of Kiln's own layer.
-pub const SYSTEM: &str = "system";
 
 /// Collects what a plan asks for. `needs` are the packages that the layers' commands need, one list a layer.
 ///
 /// # Errors
 /// A package or group is unknown: all of them are named, each with its place and the nearest names.
-pub fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
+pub(super) fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
     let mut collector = Collector {
         universe,
         architecture: &plan.target.architecture,

@@ -6,14 +6,14 @@ use kiln_packages::debian::relation::{groups, list};
 use kiln_packages::debian::{Metadata, Package, Universe};
 
 use super::apt::{Choice, Question, resolve};
-use super::requests::Requests;
 use super::slices::{Links, cut};
 use crate::error::{Error, ErrorKind, Result};
+use crate::requests::Requests;
 use crate::run::Place;
 
 /// A package of the solution.
 #[derive(Clone, Debug)]
-pub struct Solved {
+pub(super) struct Solved {
     /// What the index says of it.
     pub package: Package,
     /// Index into [`Requests::layers`].
@@ -26,7 +26,7 @@ pub struct Solved {
 ///
 /// # Errors
 /// There is no solution: the error says which requests take part in the conflict, and where they stand.
-pub fn solve(
+pub(super) fn solve(
     place: &Place<'_>,
     universe: &Universe,
     metadata: &Metadata,

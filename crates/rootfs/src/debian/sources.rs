@@ -6,42 +6,33 @@ use std::path::Path;
 
 use kiln_packages::debian::control::{field, stanzas};
 use kiln_sandbox::{Call, CallError};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::calls::{io_error, payload};
 use crate::error::Result;
+use crate::finish::{Installed, Sources};
 use crate::run::{Extras, Place};
 
 pub(crate) const SOURCES: &str = "debian.sources";
-
-/// Where apt finds packages, in the image and in scripts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AptSources {
-    /// File name below `/etc/apt/sources.list.d`, content.
-    pub files: Vec<(String, String)>,
-    /// Key files that the sources name: absolute path, bytes.
-    pub keys: Vec<(String, Vec<u8>)>,
-}
 
 /// Writes apt's sources; a root without apt stays as it is.
 ///
 /// # Errors
 /// The root cannot be changed.
-pub fn write_sources(place: &Place<'_>, sources: &AptSources) -> Result<()> {
+pub(super) fn write_sources(place: &Place<'_>, sources: &Sources) -> Result<()> {
     place
         .call(SOURCES, json!(sources), Extras::default(), &mut |_| {})
         .map(|_| ())
 }
 
 pub(crate) fn sources_call(call: Call) -> std::result::Result<Value, CallError> {
-    let sources: AptSources = payload(&call)?;
+    let sources: Sources = payload(&call)?;
     write(Path::new("/"), &sources).map_err(|e| io_error("writing apt's sources", &e))?;
     Ok(Value::Null)
 }
 
 /// A source that is there already, from a package or a file of the definition, stays.
-pub(super) fn write(root: &Path, sources: &AptSources) -> io::Result<()> {
+pub(super) fn write(root: &Path, sources: &Sources) -> io::Result<()> {
     if !root.join("etc/apt").is_dir() {
         return Ok(());
     }
@@ -61,17 +52,6 @@ pub(super) fn write(root: &Path, sources: &AptSources) -> io::Result<()> {
         fs::write(path, content)?;
     }
     Ok(())
-}
-
-/// A package that dpkg has in a root.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Installed {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its architecture (`all` for independent ones).
-    pub architecture: String,
 }
 
 /// The packages of which the root has the files, sorted.
@@ -103,7 +83,7 @@ mod tests {
     fn what_is_there_stays_and_without_apt_nothing_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        let sources = AptSources {
+        let sources = Sources {
             files: vec![("kiln.sources".into(), "new".into())],
             keys: vec![("/etc/apt/keyrings/kiln-1.asc".into(), b"key".to_vec())],
         };

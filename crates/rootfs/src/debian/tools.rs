@@ -2,7 +2,7 @@
 
 use kiln_packages::debian::{Package, Universe, closure};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Programs that Kiln runs from the tools root, with all that they need, beside the essential packages: apt resolves, and
 /// the shell tools are for `%pre` and `%post --nochroot` scripts.
@@ -20,7 +20,7 @@ const FILES: &[&str] = &[
 ///
 /// # Errors
 /// The repositories lack one of them.
-pub fn tools(universe: &Universe) -> Result<Vec<Package>> {
+pub(super) fn tools(universe: &Universe) -> Result<Vec<Package>> {
     let mut roots: Vec<String> = PROGRAMS.iter().map(|&p| p.to_owned()).collect();
     roots.extend(
         universe
@@ -28,11 +28,7 @@ pub fn tools(universe: &Universe) -> Result<Vec<Package>> {
             .filter(|p| p.is_essential())
             .map(|p| p.name().to_owned()),
     );
-    let mut packages: Vec<Package> = closure(universe, &roots)
-        .map_err(package_error)?
-        .into_iter()
-        .cloned()
-        .collect();
+    let mut packages: Vec<Package> = closure(universe, &roots)?.into_iter().cloned().collect();
     for name in FILES {
         let package = universe.best(name).ok_or_else(|| {
             Error::definition(format!("no repository has the boot loader package {name}")).hint(
@@ -45,26 +41,4 @@ pub fn tools(universe: &Universe) -> Result<Vec<Package>> {
     }
     packages.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(packages)
-}
-
-/// An error of the package layer as one of this crate.
-pub fn package_error(error: kiln_packages::Error) -> Error {
-    use kiln_packages::Category;
-    let kind = match error.kind().category() {
-        Category::Input => ErrorKind::Definition,
-        Category::Environment => ErrorKind::Environment,
-        Category::Step => ErrorKind::Step,
-        Category::Internal => ErrorKind::Internal,
-        Category::Cancelled => ErrorKind::Cancelled,
-    };
-    let mut made = Error::new(kind, error.to_string());
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        made.causes.push(cause.to_string());
-        source = cause.source();
-    }
-    made.hints
-        .extend(error.hints().iter().map(|h| h.to_string()));
-    made.origin = error.origin().map(str::to_owned);
-    made
 }

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::deb::Deb;
-use super::install::{InstallOptions, filtered, package_mounts};
+use super::install::{filtered, package_mounts};
 use super::native::extract_all;
 use crate::calls::{io_error, payload};
 use crate::error::Result;
+use crate::family::InstallOptions;
 use crate::run::{Extras, Place};
 
 pub(crate) const UNPACK: &str = "debian.unpack";
@@ -31,7 +32,7 @@ struct Unpack {
 ///
 /// # Errors
 /// A package file is damaged, or the root cannot be written.
-pub fn unpack(
+pub(super) fn unpack(
     place: &Place<'_>,
     downloads: &Path,
     debs: &[Deb],
@@ -73,7 +74,7 @@ pub fn unpack(
 ///
 /// # Errors
 /// The root cannot be written.
-pub fn extract(place: &Place<'_>, debs: &[Deb], architecture: &str) -> Result<()> {
+pub(super) fn extract(place: &Place<'_>, debs: &[Deb], architecture: &str) -> Result<()> {
     let bare = Extras {
         bare: true,
         ..Extras::default()
@@ -88,7 +89,7 @@ pub fn extract(place: &Place<'_>, debs: &[Deb], architecture: &str) -> Result<()
 ///
 /// # Errors
 /// The root cannot be changed.
-pub fn clear_filtered(place: &Place<'_>, options: &InstallOptions) -> Result<()> {
+pub(super) fn clear_filtered(place: &Place<'_>, options: &InstallOptions) -> Result<()> {
     let directories = filtered(options);
     if directories.is_empty() {
         return Ok(());

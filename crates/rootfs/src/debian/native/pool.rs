@@ -43,7 +43,7 @@ const DOWNLOADS: &str = "/downloads";
 
 /// A package that is to be in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolItem {
+pub(crate) struct PoolItem {
     /// `NAME_VERSION_ARCHITECTURE`, without colons.
     pub key: String,
     /// The verified file, below the download store's directory.
@@ -52,7 +52,7 @@ pub struct PoolItem {
 
 /// A path filter of dpkg's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Whether it brings back what an earlier one left out.
     pub include: bool,
     /// A shell pattern over absolute paths.
@@ -69,7 +69,7 @@ struct Fill {
 }
 
 /// Packages that are unpacked, but in no root yet. Dropping it removes what is left of it.
-pub struct Pool {
+pub(crate) struct Pool {
     staging: Staging,
 }
 
@@ -79,7 +79,7 @@ impl Pool {
     /// # Errors
     /// A package file is damaged, the disk is full, or `cancel` was set.
     #[allow(clippy::too_many_arguments)]
-    pub fn fill(
+    pub(crate) fn fill(
         store: &Store,
         downloads: &Path,
         items: Vec<PoolItem>,
@@ -135,7 +135,7 @@ impl Pool {
     ///
     /// # Errors
     /// It cannot be moved.
-    pub fn attach(&self, layer: &Staging) -> Result<()> {
+    pub(crate) fn attach(&self, layer: &Staging) -> Result<()> {
         let (from, to) = (self.staging.fs(), layer.fs().join(POOL));
         fs::rename(&from, &to).map_err(|e| Error::io(format!("moving {}", from.display()), &e))
     }
@@ -144,7 +144,7 @@ impl Pool {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn detach(self, layer: &Staging) -> Result<()> {
+    pub(crate) fn detach(self, layer: &Staging) -> Result<()> {
         layer.remove(&layer.fs().join(POOL))
     }
 }

@@ -9,14 +9,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kiln_rootfs::debian::{Filter, Pool, PoolItem};
-use kiln_rootfs::{Error, ErrorKind, Reporter, Store};
 use kiln_sandbox::CancelToken;
 
-use crate::{Failure, FailureKind};
+use super::native::{Filter, Pool, PoolItem};
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::Reporter;
+use crate::store::Store;
 
 /// The pools of a build's layers, filled one after the other on a thread of their own. Dropping it ends that.
-pub(crate) struct Pools {
+pub(super) struct Pools {
     shared: Arc<Shared>,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
@@ -31,7 +32,13 @@ struct Shared {
     slots: Mutex<Vec<Slot>>,
 }
 
-/// The packages of a layer that are unpacked together.
+/// The packages of a layer that are unpacked together, and what is left out of them.
+pub(super) struct Ahead {
+    pub(super) layer: String,
+    pub(super) items: Vec<PoolItem>,
+    pub(super) filters: Vec<Filter>,
+}
+
 struct Slot {
     layer: String,
     items: Vec<PoolItem>,
@@ -39,34 +46,37 @@ struct Slot {
     state: State,
 }
 
+impl Slot {
+    fn new(of: Ahead) -> Self {
+        Slot {
+            layer: of.layer,
+            items: of.items,
+            filters: of.filters,
+            state: State::Filling(String::new()),
+        }
+    }
+}
+
 enum State {
     /// The package that was unpacked last.
     Filling(String),
-    Ready(Box<Result<Pool, Error>>),
+    Ready(Box<Result<Pool>>),
     Taken,
 }
 
 impl Pools {
-    /// Layers by name, lowest first, each with its packages and path filters.
-    pub(crate) fn new(
+    /// The layers, lowest first.
+    pub(super) fn new(
         store: &Store,
         downloads: PathBuf,
         threads: usize,
         cancel: &CancelToken,
-        layers: Vec<(String, Vec<PoolItem>, Vec<Filter>)>,
-    ) -> Result<Pools, Failure> {
-        let cancel = cancel.child().map_err(|e| {
-            Failure::new(FailureKind::Environment, "making a descriptor").cause(e.to_string())
-        })?;
-        let slots: Vec<Slot> = layers
-            .into_iter()
-            .map(|(layer, items, filters)| Slot {
-                layer,
-                items,
-                filters,
-                state: State::Filling(String::new()),
-            })
-            .collect();
+        layers: Vec<Ahead>,
+    ) -> Result<Pools> {
+        let cancel = cancel
+            .child()
+            .map_err(|e| Error::io("making a descriptor", &e))?;
+        let slots = layers.into_iter().map(Slot::new).collect();
         let shared = Shared {
             store: store.clone(),
             downloads,
@@ -83,7 +93,7 @@ impl Pools {
 
     /// Has these packages of a layer unpacked before its others, in a pool of their own: [`Pools::take`] gives them first.
     /// Without effect once a pool was asked for.
-    pub(crate) fn first(&self, layer: &str, keys: &HashSet<String>) {
+    pub(super) fn first(&self, layer: &str, keys: &HashSet<String>) {
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slots = self.shared.slots();
         if let Some(number) = slots.iter().position(|s| s.layer == layer)
@@ -93,12 +103,11 @@ impl Pools {
             let items = std::mem::take(&mut slot.items);
             let (first, rest) = items.into_iter().partition(|item| keys.contains(&item.key));
             slot.items = first;
-            let rest = Slot {
+            let rest = Slot::new(Ahead {
                 layer: layer.to_owned(),
                 items: rest,
                 filters: slot.filters.clone(),
-                state: State::Filling(String::new()),
-            };
+            });
             slots.insert(number + 1, rest);
         }
     }
@@ -107,11 +116,7 @@ impl Pools {
     ///
     /// # Errors
     /// A package cannot be unpacked, or the build was stopped.
-    pub(crate) fn take(
-        &self,
-        layer: &str,
-        reporter: &dyn Reporter,
-    ) -> Result<Option<Pool>, Failure> {
+    pub(super) fn take(&self, layer: &str, reporter: &dyn Reporter) -> Result<Option<Pool>> {
         let left = |slot: &Slot| slot.layer == layer && !matches!(slot.state, State::Taken);
         let number = self.shared.slots().iter().position(left);
         let Some(number) = number else {

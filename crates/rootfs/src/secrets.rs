@@ -117,8 +117,8 @@ const SEARCHED: &[&str] = &["/etc", "/opt", "/root", "/srv", "/var/lib"];
 /// A key is not larger.
 const LARGEST_KEY: u64 = 64 << 10;
 
-/// Removes what has to be each machine's own below `root`. `ssh` keys are [`super::finish`]'s part.
-pub(super) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
+/// Removes what has to be each machine's own below `root`. `ssh` keys are [`crate::finish`]'s part.
+pub(crate) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
     let place = Place { root, packages };
     let mut secrets = Secrets::default();
     let mut script = String::new();
@@ -145,7 +145,7 @@ pub(super) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
 }
 
 /// A root, and the tree of what packages made of it.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub(super) root: &'a Path,
     pub(super) packages: &'a Path,
 }
@@ -156,7 +156,7 @@ impl Place<'_> {
     }
 
     /// Whether a file is the one that packages made.
-    pub(super) fn is_of_packages(&self, path: &str) -> io::Result<bool> {
+    pub(crate) fn is_of_packages(&self, path: &str) -> io::Result<bool> {
         let theirs = self.packages.join(path.trim_start_matches('/'));
         match (fs::read(self.at(path)), fs::read(theirs)) {
             (Ok(here), Ok(there)) => Ok(here == there),

@@ -1,0 +1,176 @@
+//! Debian behind the seam.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kiln_packages::debian::{outside, refresh};
+use kiln_packages::{DownloadStore, Lock, LockedPackage};
+use kiln_plan::{Id, Plan, Target};
+use kiln_sandbox::Noted;
+
+use super::deb::{Deb, built, read_debs};
+use super::finish::{RAM_MEDIUM, finish};
+use super::indices::Indices;
+use super::initramfs::initramfs;
+use super::installer::Apt;
+use super::repositories::{self, repositories};
+use super::sources::write_sources;
+use crate::error::{Error, ErrorKind, Result};
+use crate::family::{Boot, Facts, Family, Installer, Job, Medium, Metadata, World};
+use crate::finish::{Finish, Finished, Sources};
+use crate::initramfs::Initramfs;
+use crate::run::Place;
+
+/// Debian: apt, dpkg, initramfs-tools and live-boot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Debian;
+
+/// Debian's signed boot loaders.
+const BOOT: Boot = Boot {
+    shim: "usr/lib/shim/shimx64.efi.signed",
+    grub: "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+    mok_manager: "usr/lib/shim/mmx64.efi.signed",
+    efi_prefix: "/EFI/debian",
+    bios_modules: "usr/lib/grub/i386-pc",
+    kernel: "/live/vmlinuz",
+    initrd: "/live/initrd.img",
+    excluded: &["/boot/initrd.img-*"],
+};
+
+impl Family for Debian {
+    fn has(&self, target: &Target) -> bool {
+        target.distribution == "debian"
+    }
+
+    /// Nothing: what the engine counts began as the count of this family's code, and ids that were made stay.
+    fn code(&self) -> &'static str {
+        ""
+    }
+
+    fn world(&self, plan: &Plan, source: &Metadata<'_>) -> Result<Box<dyn World>> {
+        let all = repositories(plan)?;
+        let metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
+        let indices = Indices::read(metadata, &plan.target.architecture)?;
+        Ok(Box::new(indices))
+    }
+
+    fn kept_world(
+        &self,
+        plan: &Plan,
+        directory: &Path,
+        now: SystemTime,
+    ) -> Result<(Box<dyn World>, Vec<String>)> {
+        let all = repositories(plan)?;
+        let architecture = &plan.target.architecture;
+        let (indices, unfit) = Indices::kept(&all, directory, now, architecture);
+        Ok((Box::new(indices), unfit))
+    }
+
+    fn repositories_id(&self, plan: &Plan) -> Result<Id> {
+        Ok(repositories::id(&repositories(plan)?))
+    }
+
+    fn outside(&self, plan: &Plan, package: &LockedPackage) -> Result<Option<String>> {
+        Ok(outside(&repositories(plan)?, package))
+    }
+
+    fn facts(
+        &self,
+        packages: &[&LockedPackage],
+        downloads: &DownloadStore,
+        threads: usize,
+    ) -> Result<Facts> {
+        let debs = read_debs(packages, &|p| downloads.path(&p.sha256), threads)?;
+        let text = serde_json::to_vec(&debs).map_err(|e| {
+            Error::new(ErrorKind::Internal, "what packages say cannot be noted")
+                .cause(e.to_string())
+        })?;
+        Ok(Facts::new(newest(&debs), text))
+    }
+
+    fn recalled(&self, text: Vec<u8>, packages: usize) -> Option<Facts> {
+        let debs: Vec<Deb> = serde_json::from_slice(&text).ok()?;
+        (debs.len() == packages).then(|| Facts::new(newest(&debs), text))
+    }
+
+    fn built(&self, file: &Path) -> Result<i64> {
+        built(file)
+    }
+
+    fn installer(&self, job: Job) -> Result<Box<dyn Installer>> {
+        Ok(Box::new(Apt::new(job)?))
+    }
+
+    fn sources(&self, plan: &Plan, lock: &Lock) -> Sources {
+        repositories::sources(plan, lock)
+    }
+
+    fn reads_sources(&self, installed: &[Facts]) -> bool {
+        let apt = |facts: &Facts| debs(facts).is_ok_and(|d| d.iter().any(|d| d.name == "apt"));
+        installed.iter().any(apt)
+    }
+
+    fn write_sources(&self, place: &Place<'_>, sources: &Sources) -> Result<()> {
+        write_sources(place, sources)
+    }
+
+    fn script_environment(&self) -> &'static [(&'static str, &'static str)] {
+        &[("DEBIAN_FRONTEND", "noninteractive")]
+    }
+
+    fn finish(
+        &self,
+        place: &Place<'_>,
+        orders: &Finish,
+        packages: Vec<PathBuf>,
+    ) -> Result<Finished> {
+        finish(place, orders, packages)
+    }
+
+    fn generator_code(&self) -> &'static str {
+        "2"
+    }
+
+    fn initramfs(
+        &self,
+        place: &Place<'_>,
+        level: Option<u32>,
+        noted: Option<Noted>,
+    ) -> Result<Initramfs> {
+        initramfs(place, level, noted)
+    }
+
+    fn boot(&self) -> &'static Boot {
+        &BOOT
+    }
+
+    /// live-boot's, and that of the script which copies the root to memory.
+    fn arguments(&self, medium: &Medium) -> Vec<String> {
+        let (media, more) = match medium {
+            Medium::Partition(uuid) => (format!("/dev/disk/by-partuuid/{uuid}"), None),
+            Medium::Memory(uuid) => (RAM_MEDIUM.to_owned(), Some(format!("kiln.toram={uuid}"))),
+        };
+        let mut arguments = vec![
+            "boot=live".to_owned(),
+            format!("live-media={media}"),
+            "noeject".to_owned(),
+        ];
+        arguments.extend(more);
+        arguments
+    }
+}
+
+fn newest(debs: &[Deb]) -> Option<i64> {
+    debs.iter().map(|deb| deb.built).max()
+}
+
+/// The packages of a step, as they were noted.
+pub(super) fn debs(facts: &Facts) -> Result<Vec<Deb>> {
+    serde_json::from_slice(facts.text()).map_err(|e| {
+        Error::new(
+            ErrorKind::Internal,
+            "what was noted of packages is not what Debian packages say",
+        )
+        .cause(e.to_string())
+    })
+}
