@@ -7,41 +7,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kiln_sandbox::{Call, CallError, ErrorKind, Function};
+use kiln_sandbox::{Call, CallError, ErrorKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-
-use crate::debian;
-
-/// All functions, for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, Function)] = &[
-    (WRITE_FILE, write_file),
-    (EXPORT, export),
-    (EXPORT_SPARSE, export_sparse),
-    (crate::files::COPY, crate::files::copy_call),
-    (crate::archive::PACK, crate::archive::pack_call),
-    (crate::archive::UNPACK, crate::archive::unpack_call),
-    (crate::looks::STATES, crate::looks::states_call),
-    (crate::changes::APPLY, crate::changes::apply_call),
-    (crate::finish::FINISH, crate::finish::finish_call),
-    (
-        crate::initramfs::KEEP_BOOT,
-        crate::initramfs::keep_boot_call,
-    ),
-    (
-        crate::offline::KEEP_DAEMONS_OUT,
-        crate::offline::keep_daemons_out_call,
-    ),
-    (debian::SKELETON, debian::skeleton_call),
-    (debian::UNPACK, debian::unpack_call),
-    (debian::FILL, debian::fill_call),
-    (debian::EXTRACT, debian::extract_call),
-    (debian::ADOPT, debian::adopt_call),
-    (debian::CLEAR, debian::clear_call),
-    (debian::FINISH, debian::finish_call),
-    (debian::SOURCES, debian::sources_call),
-    (debian::KNOWN_GENERATOR, debian::known_generator_call),
-];
 
 pub(crate) const WRITE_FILE: &str = "rootfs.write-file";
 pub(crate) const EXPORT: &str = "rootfs.export";
@@ -71,7 +39,7 @@ pub(crate) struct WriteFile {
     pub(crate) mode: u32,
 }
 
-fn write_file(call: Call) -> Result<Value, CallError> {
+pub(crate) fn write_file(call: Call) -> Result<Value, CallError> {
     let WriteFile {
         path,
         content,
@@ -90,7 +58,7 @@ fn write_file(call: Call) -> Result<Value, CallError> {
 }
 
 /// Copies files of the root to the descriptors handed over, in the same order; answers with their sizes.
-fn export(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn export(mut call: Call) -> Result<Value, CallError> {
     let paths: Vec<String> = payload(&call)?;
     let mut sizes = Vec::new();
     for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
@@ -100,7 +68,7 @@ fn export(mut call: Call) -> Result<Value, CallError> {
     Ok(sizes.into())
 }
 
-fn export_sparse(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn export_sparse(mut call: Call) -> Result<Value, CallError> {
     let paths: Vec<String> = payload(&call)?;
     for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
         let copy = || copy_data(&File::open(path)?, &File::from(fd));

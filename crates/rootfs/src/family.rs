@@ -32,13 +32,6 @@ use crate::store::{Staging, Store};
 #[derive(Clone, Debug)]
 pub struct Families(Vec<Arc<dyn Family>>);
 
-impl Default for Families {
-    /// Those that Kiln has.
-    fn default() -> Self {
-        Families(vec![Arc::new(crate::debian::Debian)])
-    }
-}
-
 impl Families {
     /// A registry of these; the first that knows a target has it.
     pub fn new(families: Vec<Arc<dyn Family>>) -> Self {

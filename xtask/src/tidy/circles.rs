@@ -11,7 +11,7 @@ const KNOWN: &[(&str, usize)] = &[
     ("engine", 23),
     ("image", 16),
     ("plan", 2),
-    ("rootfs", 23),
+    ("rootfs", 4),
     ("vm", 2),
 ];
 

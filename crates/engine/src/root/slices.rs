@@ -3,9 +3,7 @@
 use kiln_packages::{Lock, LockedPackage};
 use kiln_plan::Plan;
 use kiln_rootfs::SYSTEM;
-use kiln_rootfs::family::Slice;
-
-use crate::root::steps::options;
+use kiln_rootfs::family::{InstallOptions, Slice};
 
 /// The last layer that has packages, unless it is the first: what follows these is the most of a system.
 pub(crate) fn last_packages<'p>(plan: &'p Plan, lock: &Lock) -> Option<&'p str> {
@@ -31,4 +29,13 @@ pub(crate) fn slices(plan: &Plan, lock: &Lock) -> Vec<Slice> {
             options: options(layer),
         })
         .collect()
+}
+
+/// How a layer's packages are unpacked.
+pub(crate) fn options(layer: &kiln_plan::Layer) -> InstallOptions {
+    InstallOptions {
+        exclude_docs: layer.package_options.exclude_docs,
+        languages: layer.package_options.languages.clone(),
+        bootstrap: false,
+    }
 }

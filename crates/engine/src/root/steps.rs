@@ -21,6 +21,7 @@ use crate::initramfs::ahead::Ahead;
 use crate::resolve::solve::TOOLS;
 use crate::root::network::ScriptNetwork;
 use crate::root::pre::PreFiles;
+use crate::root::slices::options;
 use crate::root::why::{self, Inputs};
 use crate::shared::Shared;
 use crate::steps::{Step, Steps};
@@ -682,15 +683,6 @@ fn overlay(lower: Vec<PathBuf>, staging: &Staging) -> Root {
         lower,
         upper: staging.fs(),
         work: staging.work(),
-    }
-}
-
-/// How a layer's packages are unpacked.
-pub(crate) fn options(layer: &kiln_plan::Layer) -> InstallOptions {
-    InstallOptions {
-        exclude_docs: layer.package_options.exclude_docs,
-        languages: layer.package_options.languages.clone(),
-        bootstrap: false,
     }
 }
 

@@ -130,84 +130,66 @@ fn the_image_may_have_a_package_of_the_tools() {
 }
 
 #[test]
+fn errors_of_the_first_format_name_the_line() {
+    for (from, to, line, words) in [
+        ("format 1", "format 9", 2, "format 9"),
+        ("format 1", "", 3, "does not begin"),
+        ("target ", "torget ", 3, "not understood"),
+        ("2026-07-11T", "soon", 5, "not a date"),
+        (" amd64 7 ", " amd64 x ", 8, "size in bytes"),
+        (" auto ", " maybe ", 8, "auto or asked"),
+        ("layer a.ks", "layer my%20base.ks", 11, "twice"),
+        ("\nb 1", "\naa 1", 9, "twice"),
+        ("aa 1:2", "aa 1%0a2", 8, "control character"),
+        ("\naa ", "\npackage aa version=1 ", 8, "not understood"),
+    ] {
+        refused(OLD, from, to, line, words);
+    }
+    assert!(Lock::parse("l", "", FACTS).is_err());
+}
+
+#[test]
 fn errors_name_the_line() {
     let new = lock().text();
     let more = format!(" size={}", u64::MAX);
-    for (good, from, to, line, words) in [
-        (OLD, "format 1", "format 9", 2, "format 9"),
-        (OLD, "format 1", "", 3, "does not begin"),
-        (OLD, "target ", "torget ", 3, "not understood"),
-        (OLD, "2026-07-11T", "soon", 5, "not a date"),
-        (OLD, " amd64 7 ", " amd64 x ", 8, "size in bytes"),
-        (OLD, " auto ", " maybe ", 8, "auto or asked"),
-        (OLD, "layer a.ks", "layer my%20base.ks", 11, "twice"),
-        (OLD, "\nb 1", "\naa 1", 9, "twice"),
-        (OLD, "aa 1:2", "aa 1%0a2", 8, "control character"),
-        (OLD, "\naa ", "\npackage aa version=1 ", 8, "not understood"),
-        (&new, "format 2", "format 3", 2, "format 3"),
-        (&new, "format 2", "format 1", 5, "not a date"),
-        (&new, "target ", "format 2\ntarget ", 3, "given twice"),
-        (&new, "inputs ", "inputs  ", 4, "not understood"),
-        (&new, " name=bookworm", "", 5, "name is missing"),
-        (&new, " size=7", "", 8, "size is missing"),
+    for (from, to, line, words) in [
+        ("format 2", "format 3", 2, "format 3"),
+        ("format 2", "format 1", 5, "not a date"),
+        ("target ", "format 2\ntarget ", 3, "given twice"),
+        ("inputs ", "inputs  ", 4, "not understood"),
+        (" name=bookworm", "", 5, "name is missing"),
+        (" size=7", "", 8, "size is missing"),
+        (" size=7", " size=7 size=7", 8, "\"size\" is there twice"),
         (
-            &new,
-            " size=7",
-            " size=7 size=7",
-            8,
-            "\"size\" is there twice",
-        ),
-        (
-            &new,
             " size=7",
             " size=7 colour=red",
             8,
             "\"colour\" is not known",
         ),
-        (&new, " size=7", " size=7 red", 8, "no field such as"),
-        (&new, " size=7", " size=+7", 8, "size in bytes"),
-        (
-            &new,
-            " size=7",
-            " size=18446744073709551616",
-            8,
-            "size in bytes",
-        ),
-        (&new, " size=7", &more, 9, "more than any disk"),
-        (&new, " size=7", " size=7 module=", 8, "module is empty"),
-        (
-            &new,
-            "aa version=1",
-            "aa version=%1B1",
-            8,
-            "control character",
-        ),
-        (
-            &new,
-            "aa version=1",
-            "aa version=\u{1b}1",
-            8,
-            "control character",
-        ),
-        (&new, "aa version=1", "aa version=%ff", 8, "not UTF-8"),
-        (&new, "reason=auto", "reason=maybe", 8, "auto or asked"),
-        (&new, "package b", "package aa", 9, "twice"),
-        (
-            &new,
-            "layer my%20base.ks\n",
-            "",
-            7,
-            "before the first layer",
-        ),
+        (" size=7", " size=7 red", 8, "no field such as"),
+        (" size=7", " size=+7", 8, "size in bytes"),
+        (" size=7", " size=18446744073709551616", 8, "size in bytes"),
+        (" size=7", &more, 9, "more than any disk"),
+        (" size=7", " size=7 module=", 8, "module is empty"),
+        ("aa version=1", "aa version=%1B1", 8, "control character"),
+        ("aa version=1", "aa version=\u{1b}1", 8, "control character"),
+        ("aa version=1", "aa version=%ff", 8, "not UTF-8"),
+        ("reason=auto", "reason=maybe", 8, "auto or asked"),
+        ("package b", "package aa", 9, "twice"),
+        ("layer my%20base.ks\n", "", 7, "before the first layer"),
     ] {
-        let text = good.replacen(from, to, 1);
-        assert_ne!(text, good, "{from}");
-        let error = Lock::parse("kiln.lock", &text, FACTS).expect_err(words);
-        let origin = format!("kiln.lock:{line}");
-        assert_eq!(error.origin(), Some(origin.as_str()), "{error}");
-        assert!(error.to_string().contains(words), "{error}");
+        refused(&new, from, to, line, words);
     }
-    assert!(Lock::parse("l", "", FACTS).is_err());
+}
+
+/// A text with one change is not read, and the error has these words.
+fn refused(good: &str, from: &str, to: &str, line: usize, words: &str) {
+    let text = good.replacen(from, to, 1);
+    assert_ne!(text, good, "{from}");
+    let error = Lock::parse("kiln.lock", &text, FACTS).expect_err(words);
+    let origin = format!("kiln.lock:{line}");
+    assert_eq!(error.origin(), Some(origin.as_str()), "{error}");
+    assert!(error.to_string().contains(words), "{error}");
 }
 
 #[test]

@@ -11,9 +11,12 @@ use kiln_packages::LockedPackage;
 use kiln_packages::debian::{deb, relation};
 use serde::{Deserialize, Serialize};
 
-use super::install::DEBS;
 use super::native::PoolItem;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::family::Facts;
+
+/// Where packages are seen inside the root.
+pub(super) const DEBS: &str = "/run/kiln/debs";
 
 /// A package file that is to be installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +144,22 @@ pub(super) fn read_debs(
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, deb)| deb).collect()
+}
+
+/// When the newest of packages was made.
+pub(super) fn newest(debs: &[Deb]) -> Option<i64> {
+    debs.iter().map(|deb| deb.built).max()
+}
+
+/// The packages of a step, as they were noted.
+pub(super) fn debs(facts: &Facts) -> Result<Vec<Deb>> {
+    serde_json::from_slice(facts.text()).map_err(|e| {
+        Error::new(
+            ErrorKind::Internal,
+            "what was noted of packages is not what Debian packages say",
+        )
+        .cause(e.to_string())
+    })
 }
 
 /// Splits the lowest layer's packages: the essential ones with all that they depend on, which are unpacked without

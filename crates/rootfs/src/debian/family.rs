@@ -8,7 +8,7 @@ use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Id, Plan, Target};
 use kiln_sandbox::Noted;
 
-use super::deb::{Deb, built, read_debs};
+use super::deb::{Deb, built, debs, newest, read_debs};
 use super::finish::{RAM_MEDIUM, finish};
 use super::indices::Indices;
 use super::initramfs::initramfs;
@@ -158,19 +158,4 @@ impl Family for Debian {
         arguments.extend(more);
         arguments
     }
-}
-
-fn newest(debs: &[Deb]) -> Option<i64> {
-    debs.iter().map(|deb| deb.built).max()
-}
-
-/// The packages of a step, as they were noted.
-pub(super) fn debs(facts: &Facts) -> Result<Vec<Deb>> {
-    serde_json::from_slice(facts.text()).map_err(|e| {
-        Error::new(
-            ErrorKind::Internal,
-            "what was noted of packages is not what Debian packages say",
-        )
-        .cause(e.to_string())
-    })
 }

@@ -1,6 +1,7 @@
 //! The verified indices of Debian repositories, and what they answer.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -147,9 +148,9 @@ fn files(verified: &VerifiedRepository) -> impl Iterator<Item = (String, PathBuf
     let files = std::iter::once(verified.release_file.as_path())
         .chain(verified.signature_file.as_deref())
         .chain(indices);
-    let files = files.map(move |file| {
-        let content = file.file_name().unwrap_or_default().to_string_lossy();
-        (format!("{name}/files/{content}"), file.to_owned())
+    let files = files.filter_map(move |file| {
+        let content = file.file_name()?.to_string_lossy();
+        Some((format!("{name}/files/{content}"), file.to_owned()))
     });
     std::iter::once(current).chain(files)
 }
@@ -160,8 +161,11 @@ fn keys_of(repository: &Repository) -> Vec<(String, Vec<u8>)> {
             .map(|(name, bytes)| (format!("debian-archive-{name}.gpg"), bytes.to_vec()))
             .collect(),
         Keys::Given { name: from, bytes } => {
-            let file = Path::new(from).file_name().unwrap_or_default();
-            let file = file.to_string_lossy().replace([':', '\n', '\\'], "_");
+            let file = Path::new(from).file_name().map(OsStr::to_string_lossy);
+            let file = file
+                .as_deref()
+                .unwrap_or("key")
+                .replace([':', '\n', '\\'], "_");
             vec![(format!("{}-{file}", repository.cache_name()), bytes.clone())]
         }
     }

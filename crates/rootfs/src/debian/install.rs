@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_sandbox::{Mount, Stream};
 use serde_json::json;
 
-use super::deb::Deb;
+use super::deb::{DEBS, Deb};
 use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
 use crate::calls::WRITE_FILE;
@@ -20,8 +20,6 @@ use crate::offline;
 use crate::report::Reporter;
 use crate::run::{Extras, PATH, Place, standard_env};
 
-/// Where packages are seen inside the root.
-pub(super) const DEBS: &str = "/run/kiln/debs";
 /// Where the download store is seen inside the root.
 const DOWNLOADS: &str = "/run/kiln/downloads";
 

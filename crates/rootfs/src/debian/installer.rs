@@ -2,8 +2,7 @@
 
 use kiln_packages::LockedPackage;
 
-use super::deb::{Deb, bootstrap_split, pool_item};
-use super::family::debs;
+use super::deb::{Deb, bootstrap_split, debs, pool_item};
 use super::install::{Unpacker, filters, install, mark_auto};
 use super::native::Pool;
 use super::pools::{Ahead, Pools};
