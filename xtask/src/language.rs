@@ -21,7 +21,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     }
     prerequisites::python_tools()?;
     let mut command = workspace::cargo();
-    command.args(["test", "--locked", "-p", "kiln-kickstart"]);
+    command.args(["test", "--locked", "--workspace"]);
     command.args(["--test", "reference", "--", "--nocapture"]);
     process::run(command.env("KILN_SEED", seed).env("KILN_INPUTS", inputs))
 }

@@ -96,13 +96,13 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
 /// `cargo xtask docs`: the test that compares the generated parts of `docs/` writes them instead.
 pub(crate) fn write_documents() -> Result<()> {
     let mut command = workspace::cargo();
-    let test = ["test", "--locked", "-p", "kiln-plan", "--test", "documents"];
+    let test = ["test", "--locked", "--workspace", "--test", "documents"];
     process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
 }
 
 fn end_to_end_command(filters: &[&str]) -> Command {
     let mut command = workspace::cargo();
-    // The whole workspace, so that dependencies have the features that they were built with before.
+    // The whole workspace, here and elsewhere, so that dependencies have the features that they were built with before.
     let target = ["test", "--locked", "--workspace", "--test", "e2e"];
     // The tests take turns anyway; so their lines come in order.
     command
