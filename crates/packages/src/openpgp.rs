@@ -314,7 +314,8 @@ fn check_bytes(
     signature
         .verify(key, text)
         .map_err(|_| "it does not fit the text: the file was changed".to_owned())?;
-    let signed = signature.created().map(time).unwrap_or(UNIX_EPOCH);
+    let signed = signature.created().map(time);
+    let signed = signed.ok_or("it does not say when it was made")?;
     Ok(Signer {
         fingerprint: format!("{:X}", key.fingerprint()),
         signed,
