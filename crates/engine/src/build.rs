@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use kiln_kickstart::{Script, Severity};
 use kiln_packages::{DownloadStore, FetchOptions, Fetcher, Lock, LockedPackage, Proxies};
-use kiln_plan::configure;
+use kiln_plan::configure::Level;
 use kiln_plan::{Input, Located, Lowered, Plan, Problem};
 use kiln_rootfs::family::{Installer, Job, Slice};
 use kiln_rootfs::finish::Finished;
@@ -22,7 +22,7 @@ use crate::output::artifacts::Made;
 use crate::output::directory::Output;
 use crate::output::record::Record;
 use crate::resolve::signed::kept_beside;
-use crate::resolve::solve::{Resolver, TOOLS, World, is_current, lower_commands, read_lock};
+use crate::resolve::solve::{Resolver, TOOLS, World, is_current, read_lock};
 use crate::resolve::vendor::Vendored;
 use crate::root::network::ScriptNetwork;
 use crate::root::pre::PreFiles;
@@ -283,17 +283,12 @@ pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
 /// Commands that no image can have.
 fn refused(lowered: &Lowered) -> Option<Failure> {
     let plan = lowered.plan.as_ref()?;
-    let notices: Vec<configure::Notice> = lower_commands(plan)
-        .into_iter()
-        .flat_map(|l| l.notices)
-        .collect();
-    let mut errors = notices
-        .into_iter()
-        .filter(|n| n.level == configure::Level::Error);
+    let notices = plan.layers.iter().flat_map(|l| &l.notices);
+    let mut errors = notices.filter(|n| n.level == Level::Error);
     let first = errors.next()?;
-    let mut failure = Failure::new(FailureKind::Definition, first.message);
-    failure.origin = Some(first.origin);
-    failure.hints.extend(first.hint);
+    let mut failure = Failure::new(FailureKind::Definition, first.message.clone());
+    failure.origin = Some(first.origin.clone());
+    failure.hints.extend(first.hint.clone());
     failure
         .others
         .extend(errors.map(|n| format!("{}: {}", n.origin, n.message)));
@@ -719,10 +714,13 @@ impl<'a> Session<'a> {
             );
         }
         let Some(plan) = &lowered.plan else { return };
-        for notice in lower_commands(plan).into_iter().flat_map(|l| l.notices) {
-            if notice.level == configure::Level::Warning {
-                self.steps
-                    .warn(notice.message, Some(notice.origin), notice.hint);
+        for notice in plan.layers.iter().flat_map(|l| &l.notices) {
+            if notice.level == Level::Warning {
+                self.steps.warn(
+                    notice.message.clone(),
+                    Some(notice.origin.clone()),
+                    notice.hint.clone(),
+                );
             }
         }
     }
@@ -753,20 +751,10 @@ impl<'a> Session<'a> {
             ..self.roots()
         };
         let mut stack = roots.system(plan, &slice(lock, SYSTEM))?;
-        let result =
-            plan.layers
-                .iter()
-                .zip(lower_commands(plan))
-                .try_for_each(|(layer, lowered)| {
-                    self.cancel.check()?;
-                    roots.kickstart(
-                        &mut stack,
-                        layer,
-                        &slice(lock, &layer.name),
-                        &lowered.changes,
-                        tools,
-                    )
-                });
+        let result = plan.layers.iter().try_for_each(|layer| {
+            self.cancel.check()?;
+            roots.kickstart(&mut stack, layer, &slice(lock, &layer.name), tools)
+        });
         if let Err(failure) = result {
             self.on_error(&failure, resolved, Some(&stack));
             return Err(failure);

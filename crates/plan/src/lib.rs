@@ -6,13 +6,15 @@
 
 pub mod configure;
 mod definition;
+mod family;
 mod hash;
 mod lower;
 mod model;
 mod problem;
 
 pub use definition::{Definition, FilesDefinition, ProfileDefinition, RepositoryDefinition};
+pub use family::Family;
 pub use hash::{Hasher, Id};
-pub use lower::{Files, Found, Input, Lowered, What, include_path, lower, lower_text};
+pub use lower::{Files, Found, Input, Lowered, include_path, lower, lower_text};
 pub use model::*;
 pub use problem::Problem;

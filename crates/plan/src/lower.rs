@@ -1,6 +1,7 @@
 //! From a definition to a plan.
 
 mod addons;
+mod commands;
 mod debian;
 mod disk;
 mod distribution;
@@ -16,9 +17,10 @@ use kiln_kickstart::{
     Severity, Span, Version,
 };
 
-pub use files::{Found, What};
+pub use files::Found;
 use repositories::URL;
 
+use crate::Family;
 use crate::definition::{Definition, SystemDefinition};
 use crate::model::*;
 use crate::problem::Problem;
@@ -124,8 +126,12 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         .problems
         .iter()
         .any(|p| p.severity == Severity::Error);
+    let mut plan = plan.filter(|_| !failed);
+    if let Some(plan) = &mut plan {
+        commands::lower(plan);
+    }
     Lowered {
-        plan: plan.filter(|_| !failed),
+        plan,
         problems: lowering.problems,
         pre_scripts: lowering.pre,
         other_scripts: lowering.other,

@@ -3,8 +3,8 @@
 use kiln_kickstart::{Certificate, Command, PackageRef, Script, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::lower::What;
-use crate::{Hasher, Id};
+use crate::configure::{self, Change, Need, Notice};
+use crate::{Family, Hasher, Id};
 
 /// What will be built.
 #[derive(Clone, Debug, Serialize)]
@@ -82,44 +82,6 @@ pub struct Target {
     pub release: String,
     /// `amd64`, as the distribution calls it.
     pub architecture: String,
-}
-
-/// Which packages a distribution is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// `.deb`, dpkg and apt.
-    Debian,
-    /// `.rpm` and dnf.
-    Rpm,
-}
-
-/// Distributions by the names that `--distribution` takes.
-pub(crate) const DISTRIBUTIONS: &[(&str, Family)] = &[
-    ("debian", Family::Debian),
-    ("fedora", Family::Rpm),
-    ("almalinux", Family::Rpm),
-    ("rocky", Family::Rpm),
-    ("centos", Family::Rpm),
-    ("rhel", Family::Rpm),
-];
-
-impl Family {
-    /// The family of a distribution, if Kiln knows it.
-    pub fn of(distribution: &str) -> Option<Family> {
-        let mut known = DISTRIBUTIONS.iter();
-        known
-            .find(|(name, _)| *name == distribution)
-            .map(|(_, family)| *family)
-    }
-
-    /// The family's word for the 64-bit PC.
-    pub(crate) fn architecture(self) -> &'static str {
-        match self {
-            Family::Debian => "amd64",
-            Family::Rpm => "x86_64",
-        }
-    }
 }
 
 impl Target {
@@ -225,6 +187,13 @@ pub struct Layer {
     pub pre_install: Vec<Located<Script>>,
     /// `%post` scripts in source order.
     pub scripts: Vec<Located<Script>>,
+    /// What the commands and certificates change in the root, in the order of execution. It follows from the rest of the
+    /// plan and holds passwords and keys, so it is in no id and is shown nowhere.
+    #[serde(skip)]
+    pub changes: Vec<Change>,
+    /// What is to be said about the commands and certificates.
+    #[serde(skip)]
+    pub notices: Vec<Notice>,
 }
 
 impl Layer {
@@ -239,7 +208,14 @@ impl Layer {
             files: Vec::new(),
             pre_install: Vec::new(),
             scripts: Vec::new(),
+            changes: Vec::new(),
+            notices: Vec::new(),
         }
+    }
+
+    /// The packages that the changes need, each once.
+    pub fn needs(&self) -> Vec<Need> {
+        configure::needs(&self.changes)
     }
 
     /// The commands that go into the id of the step that executes them: names, options and words, no places.
@@ -280,6 +256,23 @@ pub struct ProjectFile {
     pub owner: (String, String),
     /// Where it was said.
     pub origin: String,
+}
+
+/// Kinds of files that a project can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Bytes.
+        size: u64,
+        /// SHA-256 of its content.
+        sha256: Id,
+    },
+    /// A symbolic link with its text.
+    Link(String),
 }
 
 impl ProjectFile {

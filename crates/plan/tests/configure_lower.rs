@@ -3,10 +3,11 @@
 mod configure;
 
 use configure::{lowered, lowered_for};
-use kiln_plan::configure::{Action, Change, Family, Handling, Level, Lowered, TABLE, groups};
+use kiln_plan::Family;
+use kiln_plan::configure::{Action, Change, Handling, Level, Meaning, TABLE, groups};
 
 /// What the changes do, one line each.
-fn actions(lowered: &Lowered) -> Vec<String> {
+fn actions(lowered: &Meaning) -> Vec<String> {
     lowered
         .changes
         .iter()
@@ -15,12 +16,15 @@ fn actions(lowered: &Lowered) -> Vec<String> {
         .collect()
 }
 
-fn needs(lowered: &Lowered) -> Vec<String> {
-    lowered.needs().into_iter().map(|n| n.package).collect()
+fn needs(lowered: &Meaning) -> Vec<String> {
+    kiln_plan::configure::needs(&lowered.changes)
+        .into_iter()
+        .map(|n| n.package)
+        .collect()
 }
 
 /// Notices as `line level message`.
-fn notices(lowered: &Lowered) -> Vec<String> {
+fn notices(lowered: &Meaning) -> Vec<String> {
     let line = |origin: &str| origin.rsplit(':').next().unwrap_or("").to_owned();
     lowered
         .notices
@@ -40,7 +44,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 /// The content of a file that the changes write.
-fn written(lowered: &Lowered, wanted: &str) -> String {
+fn written(lowered: &Meaning, wanted: &str) -> String {
     let mut all = lowered.changes.iter().flat_map(|c| &c.actions);
     all.find_map(|a| match a {
         Action::WriteFile { path, content, .. } if path == wanted => Some(content.clone()),

@@ -695,3 +695,26 @@ fn limits_of_a_step() {
         assert!(errors.iter().any(|e| e.contains(key)), "{errors:?}");
     }
 }
+
+#[test]
+fn changes_hold_secrets_and_are_shown_nowhere() {
+    let plan = of(
+        &[(
+            "a.ks",
+            "rootpw --plaintext hunter2\n%certificate --filename=lab.pem --dir=/etc/ssl\nPEM\n%end\n",
+        )],
+        &bookworm(),
+    )
+    .plan
+    .expect("a plan");
+    let layer = &plan.layers[0];
+    let commands: Vec<&str> = layer.changes.iter().map(|c| c.command.as_str()).collect();
+    assert_eq!(commands, ["rootpw", "%certificate"]);
+    let held = serde_json::to_string(&layer.changes).expect("JSON");
+    assert!(held.contains("$6$"), "{held}");
+    let shown = serde_json::to_string(&plan).expect("JSON");
+    assert!(
+        !shown.contains("$6$") && !shown.contains("changes"),
+        "{shown}"
+    );
+}

@@ -24,7 +24,6 @@ mod unpack;
 
 pub use family::Debian;
 pub(crate) use finish::{FINISH, finish_call};
-pub use form::Form;
 pub(crate) use generator::{KNOWN as KNOWN_GENERATOR, known_call as known_generator_call};
 pub use indices::Indices;
 pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_call};

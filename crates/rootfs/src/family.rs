@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use kiln_packages::{DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository, Verdict};
-use kiln_plan::configure::Need;
 use kiln_plan::{Id, Plan, Target};
 use kiln_sandbox::{CancelToken, Noted};
 use serde::{Deserialize, Serialize};
@@ -201,11 +200,11 @@ pub trait World: Send + Sync {
     /// The repositories lack one.
     fn tools(&self) -> Result<Vec<LockedPackage>>;
 
-    /// What a plan asks for. `needs` are the packages that the layers' commands need, one list a layer.
+    /// What a plan asks for, the packages that its commands need among it.
     ///
     /// # Errors
     /// A package or group is unknown: all of them are named, each with its place and the nearest names.
-    fn requests(&self, plan: &Plan, needs: &[Vec<Need>]) -> Result<Requests>;
+    fn requests(&self, plan: &Plan) -> Result<Requests>;
 
     /// The packages that the requests make, each in the lowest layer that needs it. `place` is over the tools root.
     ///

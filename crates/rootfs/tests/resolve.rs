@@ -89,7 +89,7 @@ impl World {
     fn solve(&self, metadata: &Metadata, lines: &str) -> Result<Vec<String>, Failed> {
         let indices = Indices::read(metadata.clone(), "amd64").map_err(told)?;
         let plan = plan(lines)?;
-        let requests = indices.requests(&plan, &[Vec::new()]).map_err(told)?;
+        let requests = indices.requests(&plan).map_err(told)?;
         let sandbox = Sandbox::detect().map_err(|error| error.to_string())?;
         let cancel = kiln_sandbox::CancelToken::new()?;
         let place = Place {
@@ -154,6 +154,9 @@ fn plan(lines: &str) -> Result<Plan, Failed> {
     let lowered = kiln_plan::lower_text("kiln.toml", definition, &Input::default(), &layer);
     let mut plan = lowered.plan.ok_or(format!("{:?}", lowered.problems))?;
     plan.system.packages.clear();
+    plan.layers
+        .iter_mut()
+        .for_each(|layer| layer.changes.clear());
     Ok(plan)
 }
 

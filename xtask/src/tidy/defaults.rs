@@ -8,7 +8,7 @@ use super::{Findings, Tree, crate_of, rust};
 /// wrong image, and is an error instead.
 const KNOWN: &[(&str, usize)] = &[
     ("cli", 11),
-    ("engine", 23),
+    ("engine", 21),
     ("image", 19),
     ("kickstart", 2),
     ("packages", 2),

@@ -46,14 +46,14 @@ pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure>
             "a definition without errors has no plan",
         ));
     };
-    let layers = plan.layers.iter().zip(&planned.commands);
+    let layers = plan.layers.iter();
     let shown = Shown {
         id: plan.id().to_string(),
         plan,
         include_path: &planned.include_path,
         first: lowered.pre_scripts.iter().map(lines::script).collect(),
         work: layers
-            .map(|(layer, commands)| lines::of_layer(layer, commands, &plan.target))
+            .map(|layer| lines::of_layer(layer, &plan.target))
             .collect(),
         on_failure: lowered.other_scripts.iter().map(lines::script).collect(),
     };

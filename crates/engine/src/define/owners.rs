@@ -4,7 +4,6 @@ use kiln_plan::Plan;
 use kiln_plan::configure::Action;
 use kiln_sandbox::IdMap;
 
-use crate::resolve::solve::lower_commands;
 use crate::{Failure, FailureKind};
 
 /// Refuses a plan with a user or group whose number the sandbox does not have: files of it could not be made.
@@ -17,7 +16,7 @@ pub(crate) fn fit(plan: &Plan, ids: &IdMap) -> Result<(), Failure> {
 
 fn within(plan: &Plan, count: u32) -> Result<(), Failure> {
     let mut wanted: Vec<(String, u32, String)> = Vec::new();
-    for change in lower_commands(plan).into_iter().flat_map(|l| l.changes) {
+    for change in plan.layers.iter().flat_map(|layer| &layer.changes) {
         let mut note = |what: String, id: Option<u32>| {
             wanted.extend(id.map(|id| (what, id, change.origin.clone())));
         };

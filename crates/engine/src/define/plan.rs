@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_plan::configure;
+use kiln_plan::configure::Level;
 use kiln_plan::{Input, Lowered, Problem};
 
 use crate::Failure;
 use crate::build::checked;
 use crate::define::load::Source;
 use crate::define::web::{Access, Web};
-use crate::resolve::solve::lower_commands;
 
 /// Lowers a definition and gives everything that is to be said about it, right or wrong: the problems of its files in
 /// their order, then what is to be said about its commands where there is a plan.
@@ -23,16 +22,12 @@ pub fn examine(definition: &Path, input: &Input, web: Web) -> Result<Vec<Problem
         ..input.clone()
     });
     let mut problems = lowered.problems;
-    let commands = lowered
-        .plan
-        .as_ref()
-        .map(lower_commands)
-        .unwrap_or_default();
-    for notice in commands.into_iter().flat_map(|layer| layer.notices) {
+    let layers = lowered.plan.into_iter().flat_map(|plan| plan.layers);
+    for notice in layers.flat_map(|layer| layer.notices) {
         let problem = match notice.level {
-            configure::Level::Note => continue,
-            configure::Level::Warning => Problem::warning(notice.message),
-            configure::Level::Error => Problem::error(notice.message),
+            Level::Note => continue,
+            Level::Warning => Problem::warning(notice.message),
+            Level::Error => Problem::error(notice.message),
         };
         let mut problem = problem.at(notice.origin);
         problem.hints.extend(notice.hint);
@@ -46,8 +41,6 @@ pub fn examine(definition: &Path, input: &Input, web: Web) -> Result<Vec<Problem
 pub struct Planned {
     /// The plan, its warnings and the scripts that run outside of it.
     pub lowered: Lowered,
-    /// Each layer's commands as changes of the root, and what is to be said about them; in the order of the layers.
-    pub commands: Vec<configure::Lowered>,
     /// Directories beside the definition's own that it may read.
     pub include_path: Vec<PathBuf>,
 }
@@ -69,14 +62,8 @@ pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
     if let (Some(plan), Ok(ids)) = (&lowered.plan, kiln_sandbox::IdMap::detect()) {
         crate::define::owners::fit(plan, &ids)?;
     }
-    let commands = lowered
-        .plan
-        .as_ref()
-        .map(lower_commands)
-        .unwrap_or_default();
     Ok(Planned {
         lowered,
-        commands,
         include_path: source.include_path,
     })
 }

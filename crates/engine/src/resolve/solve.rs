@@ -1,16 +1,13 @@
 //! From a plan to a lock: the file beside the definition, or the repositories' answer.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln_kickstart::{Certificate, Command, Opt, Value};
 pub(crate) use kiln_packages::TOOLS;
 use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage};
-use kiln_plan::configure;
-use kiln_plan::{Hasher, Id, Located, Plan, Target};
-use kiln_rootfs::{Family, Place, debian, family};
+use kiln_plan::{Hasher, Id, Plan, Target};
+use kiln_rootfs::{Family, Place, family};
 
 use crate::root::steps::{Roots, Stack};
 use crate::steps::Steps;
@@ -105,8 +102,7 @@ impl Resolver<'_> {
         }
         self.steps
             .step("resolving packages", None, Unit::Packages, |step| {
-                let needs = needs(plan);
-                let requests = world.read.requests(plan, &needs)?;
+                let requests = world.read.requests(plan)?;
                 for (origin, message) in &requests.warnings {
                     self.steps.warn(message.clone(), Some(origin.clone()), None);
                 }
@@ -225,99 +221,6 @@ fn target(target: &Target) -> String {
         "{}:{}/{}",
         target.distribution, target.release, target.architecture
     )
-}
-
-/// Packages that each layer's commands need.
-fn needs(plan: &Plan) -> Vec<Vec<configure::Need>> {
-    lower_commands(plan)
-        .into_iter()
-        .map(|lowered| lowered.needs())
-        .collect()
-}
-
-/// Each layer's commands as changes.
-pub(crate) fn lower_commands(plan: &Plan) -> Vec<configure::Lowered> {
-    let (packages, excluded) = named(plan);
-    let context = configure::Context {
-        family: match plan.target.family() {
-            kiln_plan::Family::Debian => configure::Family::Debian,
-            kiln_plan::Family::Rpm => configure::Family::Rpm,
-        },
-        packages: &packages,
-        excluded: &excluded,
-        salt: &plan.name,
-    };
-    let lower = |layer: &kiln_plan::Layer| {
-        let lines: Vec<configure::Line<'_>> = layer
-            .commands
-            .iter()
-            .map(|c| configure::Line {
-                command: &c.item,
-                origin: &c.origin,
-            })
-            .collect();
-        let mut lowered = configure::lower(&lines, &context);
-        for certificate in &layer.certificates {
-            let more = lower_certificate(certificate, &context);
-            lowered.changes.extend(more.changes);
-            lowered.notices.extend(more.notices);
-        }
-        lowered
-    };
-    plan.layers.iter().map(lower).collect()
-}
-
-/// A `%certificate` as the command that the executor knows.
-fn lower_certificate(
-    certificate: &Located<Certificate>,
-    context: &configure::Context<'_>,
-) -> configure::Lowered {
-    let Certificate {
-        filename,
-        dir,
-        kind,
-        body,
-        span,
-    } = &certificate.item;
-    let option = |name: &str, value: &str| Opt {
-        name: name.to_owned(),
-        value: Value::Text(value.to_owned()),
-        span: *span,
-    };
-    let options = std::iter::once(option("--filename", filename))
-        .chain(dir.iter().map(|dir| option("--dir", dir)))
-        .chain(kind.iter().map(|kind| option("--type", kind)));
-    let command = Command {
-        name: "%certificate".to_owned(),
-        options: options.collect(),
-        args: Vec::new(),
-        span: *span,
-    };
-    let line = configure::Line {
-        command: &command,
-        origin: &certificate.origin,
-    };
-    configure::lower_certificate(line, body, context)
-}
-
-/// Names that the definition asks for and excludes; the last mention counts.
-fn named(plan: &Plan) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut wanted, mut excluded) = (BTreeSet::new(), BTreeSet::new());
-    let added = plan.system.packages.iter().map(|p| &p.package);
-    wanted.extend(added.map(|package| debian::Form::of(package).name.to_owned()));
-    for request in plan.layers.iter().flat_map(|l| &l.packages) {
-        if let kiln_kickstart::PackageRef::Package(name) = &request.what {
-            let (to, from) = if request.exclude {
-                (&mut excluded, &mut wanted)
-            } else {
-                (&mut wanted, &mut excluded)
-            };
-            let name = debian::Form::of(name).name;
-            from.remove(name);
-            to.insert(name.to_owned());
-        }
-    }
-    (wanted, excluded)
 }
 
 /// The lock of packages that were chosen.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{DownloadStore, LockedPackage};
-use kiln_plan::configure::Change;
 use kiln_plan::{Id, Located, Plan, ProjectFile, script_id};
 use kiln_rootfs::family::{Facts, Install, InstallOptions, Installer};
 use kiln_rootfs::finish::{Finish, Finished, Sources};
@@ -211,7 +210,6 @@ impl Roots<'_> {
         stack: &mut Stack,
         layer: &kiln_plan::Layer,
         packages: &[&LockedPackage],
-        changes: &[Change],
         tools: &Stack,
     ) -> Result<(), Failure> {
         let files = LayerFiles::default();
@@ -223,8 +221,8 @@ impl Roots<'_> {
         }
         // Units that commands enable and the skeleton of homes have to be there first, the owners of other files too.
         self.files(stack, layer, &files, true)?;
-        if !changes.is_empty() {
-            self.commands(stack, layer, changes)?;
+        if !layer.changes.is_empty() {
+            self.commands(stack, layer)?;
         }
         self.files(stack, layer, &files, false)?;
         if !layer.scripts.is_empty() {
@@ -272,12 +270,8 @@ impl Roots<'_> {
         Ok(())
     }
 
-    fn commands(
-        &self,
-        stack: &mut Stack,
-        layer: &kiln_plan::Layer,
-        list: &[Change],
-    ) -> Result<(), Failure> {
+    fn commands(&self, stack: &mut Stack, layer: &kiln_plan::Layer) -> Result<(), Failure> {
+        let list = &layer.changes;
         let inputs = self.next("commands", self.role("commands", &layer.name));
         let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
             inputs.command(&change.command, &change.actions)

@@ -2,7 +2,7 @@
 
 use kiln_kickstart::{Command, Value};
 
-use super::{Action, Change, Context, Family, Level, Lowered, Need, Notice};
+use super::{Action, Change, Context, Level, Meaning, Need, Notice};
 
 pub(super) struct Draft<'a> {
     pub(super) context: &'a Context<'a>,
@@ -88,7 +88,7 @@ impl<'a> Draft<'a> {
 
     /// Whether the root follows Fedora's conventions.
     pub(super) fn is_rpm(&self) -> bool {
-        self.context.family == Family::Rpm
+        self.context.family == crate::Family::Rpm
     }
 
     pub(super) fn note(&mut self, message: impl AsRef<str>) {
@@ -177,13 +177,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn finish(self, lowered: &mut Lowered) {
+    pub(super) fn finish(self, meaning: &mut Meaning) {
         let failed = self.notices.iter().any(|n| n.level == Level::Error);
-        lowered.notices.extend(self.notices);
+        meaning.notices.extend(self.notices);
         if failed || (self.actions.is_empty() && self.needs.is_empty()) {
             return;
         }
-        lowered.changes.push(Change {
+        meaning.changes.push(Change {
             origin: self.origin.to_owned(),
             command: self.command.name.clone(),
             actions: self.actions,

@@ -13,7 +13,6 @@ mod accounts;
 mod action;
 mod certificate;
 mod draft;
-mod family;
 mod firewall;
 pub mod groups;
 mod keyboard;
@@ -35,10 +34,10 @@ use kiln_kickstart::Command;
 use serde::{Deserialize, Serialize};
 
 pub use action::{Account, Action, Secret, XkbLayout};
-pub use family::Family;
 pub use nearest::{did_you_mean, nearest};
 pub use table::{Entry, Handling, RPM, TABLE, entry, markdown};
 
+use crate::Family;
 use draft::Draft;
 
 /// A command line with its place.
@@ -114,24 +113,22 @@ pub struct Notice {
     pub hint: Option<String>,
 }
 
-/// The result of [`lower`].
+/// What the commands of a layer mean for its root: the result of [`lower`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lowered {
+pub struct Meaning {
     /// In the order of execution.
     pub changes: Vec<Change>,
     /// In the order of the lines.
     pub notices: Vec<Notice>,
 }
 
-impl Lowered {
-    /// All packages that the changes need, each once.
-    pub fn needs(&self) -> Vec<Need> {
-        let mut seen = BTreeSet::new();
-        let all = self.changes.iter().flat_map(|c| &c.needs);
-        all.filter(|n| seen.insert(n.package.as_str()))
-            .cloned()
-            .collect()
-    }
+/// All packages that changes need, each once.
+pub fn needs(changes: &[Change]) -> Vec<Need> {
+    let mut seen = BTreeSet::new();
+    let all = changes.iter().flat_map(|c| &c.needs);
+    all.filter(|n| seen.insert(n.package.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// The order in which the commands of a layer are executed.
@@ -169,9 +166,9 @@ const REPEATABLE: &[&str] = &[
 /// Lowers the commands of one layer, given in source order.
 ///
 /// Nothing is dropped: a command without changes has a notice that says what happens to it.
-pub fn lower(lines: &[Line<'_>], context: &Context<'_>) -> Lowered {
-    let mut lowered = Lowered::default();
-    let merged = merge(lines, &mut lowered.notices);
+pub fn lower(lines: &[Line<'_>], context: &Context<'_>) -> Meaning {
+    let mut meaning = Meaning::default();
+    let merged = merge(lines, &mut meaning.notices);
     let mut drafts: Vec<(usize, Draft<'_>)> = Vec::new();
     for line in &merged {
         let mut draft = Draft::new(context, &line.command, &line.origin);
@@ -181,20 +178,20 @@ pub fn lower(lines: &[Line<'_>], context: &Context<'_>) -> Lowered {
     // Stable: lines of one command keep their order.
     drafts.sort_by_key(|(rank, _)| *rank);
     for (_, draft) in drafts {
-        draft.finish(&mut lowered);
+        draft.finish(&mut meaning);
     }
     let place = |origin: &str| lines.iter().position(|l| l.origin == origin);
-    lowered.notices.sort_by_key(|n| place(&n.origin));
-    lowered
+    meaning.notices.sort_by_key(|n| place(&n.origin));
+    meaning
 }
 
 /// Lowers a `%certificate` section, given as a command of that name with the section's text.
-pub fn lower_certificate(line: Line<'_>, body: &str, context: &Context<'_>) -> Lowered {
-    let mut lowered = Lowered::default();
+pub fn lower_certificate(line: Line<'_>, body: &str, context: &Context<'_>) -> Meaning {
+    let mut meaning = Meaning::default();
     let mut draft = Draft::new(context, line.command, line.origin);
     certificate::lower(&mut draft, body);
-    draft.finish(&mut lowered);
-    lowered
+    draft.finish(&mut meaning);
+    meaning
 }
 
 /// A line of a command that may be repeated, or all lines of one that may not.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Level, draft::Draft};
+use super::{Level, draft::Draft};
+use crate::Family;
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

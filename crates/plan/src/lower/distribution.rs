@@ -3,7 +3,7 @@
 use kiln_kickstart::{Version, nearest};
 
 use super::is_name;
-use crate::model::{DISTRIBUTIONS, Family};
+use crate::family::{DISTRIBUTIONS, Family};
 use crate::problem::Problem;
 
 /// A distribution and its release, as they were named.

@@ -5,12 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::Lowering;
-use crate::Id;
 use crate::definition::{Definition, FilesDefinition};
-use crate::model::{Layer, ProjectFile};
+use crate::model::{Layer, ProjectFile, What};
 use crate::problem::Problem;
 
 /// The directory with one directory for each layer.
@@ -28,23 +25,6 @@ pub struct Found {
     pub executable: bool,
     /// What it is.
     pub what: What,
-}
-
-/// Kinds of files that a project can have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// A directory.
-    Directory,
-    /// A regular file.
-    File {
-        /// Bytes.
-        size: u64,
-        /// SHA-256 of its content.
-        sha256: Id,
-    },
-    /// A symbolic link with its text.
-    Link(String),
 }
 
 impl Lowering<'_> {

@@ -4,9 +4,9 @@ use kiln_packages::debian::{Universe, glob_matches};
 
 /// `name[:architecture]`, `name[:architecture]=version` or `name[:architecture]/suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form<'a> {
+pub(super) struct Form<'a> {
     /// The package.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     architecture: Option<&'a str>,
     version: Option<&'a str>,
     suite: Option<&'a str>,
@@ -19,7 +19,7 @@ pub(super) fn is_special(text: &str) -> bool {
 
 impl<'a> Form<'a> {
     /// Reads a form; everything is one.
-    pub fn of(text: &'a str) -> Self {
+    pub(super) fn of(text: &'a str) -> Self {
         let (head, version, suite) = match text.find(['=', '/']) {
             None => (text, None, None),
             Some(at) if text[at..].starts_with('=') => (&text[..at], Some(&text[at + 1..]), None),

@@ -10,7 +10,6 @@ use kiln_packages::debian::{
 };
 use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::Plan;
-use kiln_plan::configure::Need;
 
 use super::requests::collect;
 use super::solve::{Solved, solve};
@@ -114,8 +113,8 @@ impl World for Indices {
         Ok(packages.iter().map(|p| locked(p, TOOLS, true)).collect())
     }
 
-    fn requests(&self, plan: &Plan, needs: &[Vec<Need>]) -> Result<Requests> {
-        collect(plan, needs, &self.universe)
+    fn requests(&self, plan: &Plan) -> Result<Requests> {
+        collect(plan, &self.universe)
     }
 
     fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use kiln_kickstart::PackageRef;
 use kiln_packages::debian::Universe;
-use kiln_plan::configure::Need;
 use kiln_plan::configure::groups::{self, GroupMeaning, Priority};
 use kiln_plan::{Layer, Plan, Request};
 
@@ -13,11 +12,11 @@ use crate::requests::{Requests, SYSTEM, Wanted};
 
 use super::form::{Form, is_special};
 
-/// Collects what a plan asks for. `needs` are the packages that the layers' commands need, one list a layer.
+/// Collects what a plan asks for, the packages that its commands need among it.
 ///
 /// # Errors
 /// A package or group is unknown: all of them are named, each with its place and the nearest names.
-pub(super) fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> Result<Requests> {
+pub(super) fn collect(plan: &Plan, universe: &Universe) -> Result<Requests> {
     let mut collector = Collector {
         universe,
         architecture: &plan.target.architecture,
@@ -29,8 +28,8 @@ pub(super) fn collect(plan: &Plan, needs: &[Vec<Need>], universe: &Universe) -> 
     collector.exclusions(plan);
     let system = collector.system(plan);
     collector.requests.layers.push((SYSTEM.to_owned(), system));
-    for (layer, needs) in plan.layers.iter().zip(needs) {
-        let wanted = collector.layer(layer, needs);
+    for layer in &plan.layers {
+        let wanted = collector.layer(layer);
         collector.requests.layers.push((layer.name.clone(), wanted));
     }
     collector.finish()
@@ -122,13 +121,13 @@ impl Collector<'_> {
         wanted
     }
 
-    fn layer(&mut self, layer: &Layer, needs: &[Need]) -> Vec<Wanted> {
+    fn layer(&mut self, layer: &Layer) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         let lenient = layer.package_options.ignore_missing;
         for request in layer.packages.iter().filter(|r| !r.exclude) {
             self.request(request, lenient, &mut wanted);
         }
-        for need in needs {
+        for need in layer.needs() {
             self.package(
                 &need.package,
                 &format!("{} ({})", need.origin, need.why),

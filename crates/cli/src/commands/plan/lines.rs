@@ -1,7 +1,7 @@
 //! What becomes of every line of a layer: the rows of the plan's table, and the same as JSON.
 
 use kiln_kickstart::{PackageRef, Script, ScriptKind};
-use kiln_plan::configure::{self, Family, Notice, entry};
+use kiln_plan::configure::{Need, Notice, entry};
 use kiln_plan::{Layer, Located, Request, Target, What};
 use serde::Serialize;
 
@@ -45,12 +45,12 @@ impl Line {
 }
 
 /// Everything that a layer says, line by line.
-pub(super) fn of_layer(layer: &Layer, lowered: &configure::Lowered, target: &Target) -> LayerLines {
+pub(super) fn of_layer(layer: &Layer, target: &Target) -> LayerLines {
     let mut lines: Vec<Line> = layer.pre_install.iter().map(script).collect();
     lines.extend(packages(layer));
     lines.extend(files(layer));
-    lines.extend(commands(layer, lowered, target));
-    lines.extend(certificates(layer, lowered));
+    lines.extend(commands(layer, target));
+    lines.extend(certificates(layer));
     lines.extend(layer.scripts.iter().map(script));
     LayerLines {
         layer: layer.name.clone(),
@@ -58,15 +58,8 @@ pub(super) fn of_layer(layer: &Layer, lowered: &configure::Lowered, target: &Tar
     }
 }
 
-fn commands<'a>(
-    layer: &'a Layer,
-    lowered: &'a configure::Lowered,
-    target: &Target,
-) -> impl Iterator<Item = Line> + 'a {
-    let family = match target.family() {
-        kiln_plan::Family::Debian => Family::Debian,
-        kiln_plan::Family::Rpm => Family::Rpm,
-    };
+fn commands<'a>(layer: &'a Layer, target: &Target) -> impl Iterator<Item = Line> + 'a {
+    let family = target.family();
     layer.commands.iter().map(move |command| {
         let name = &command.item.name;
         let entry = entry(name, family);
@@ -75,7 +68,7 @@ fn commands<'a>(
             name,
             entry.map_or("", |e| e.handling.word()),
         );
-        fill(&mut line, lowered, name);
+        fill(&mut line, layer, name);
         if line.actions.is_empty() && line.notices.is_empty() {
             line.actions.extend(entry.map(|e| e.note.to_owned()));
         }
@@ -83,27 +76,24 @@ fn commands<'a>(
     })
 }
 
-fn certificates<'a>(
-    layer: &'a Layer,
-    lowered: &'a configure::Lowered,
-) -> impl Iterator<Item = Line> + 'a {
+fn certificates(layer: &Layer) -> impl Iterator<Item = Line> {
     layer.certificates.iter().map(|certificate| {
         let mut line = Line::new(&certificate.origin, "%certificate", "executed");
-        fill(&mut line, lowered, "%certificate");
+        fill(&mut line, layer, "%certificate");
         line
     })
 }
 
 /// What the lowering made of a line.
-fn fill(line: &mut Line, lowered: &configure::Lowered, command: &str) {
-    let changes = lowered.changes.iter();
+fn fill(line: &mut Line, layer: &Layer, command: &str) {
+    let changes = layer.changes.iter();
     for change in changes.filter(|c| c.origin == line.origin && c.command == command) {
         line.actions
             .extend(change.actions.iter().map(|a| a.describe()));
-        let need = |need: &configure::Need| format!("{} ({})", need.package, need.why);
+        let need = |need: &Need| format!("{} ({})", need.package, need.why);
         line.packages.extend(change.needs.iter().map(need));
     }
-    let notices = lowered.notices.iter().filter(|n| n.origin == line.origin);
+    let notices = layer.notices.iter().filter(|n| n.origin == line.origin);
     line.notices.extend(notices.cloned());
 }
 

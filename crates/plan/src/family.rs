@@ -2,16 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Whose conventions a root follows.
+/// Which packages a distribution is made of, and so whose conventions its roots follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Family {
-    /// Debian and what is made from it: dpkg, apt, `/etc/default`.
+    /// Debian and what is made from it: `.deb`, dpkg, apt, `/etc/default`.
     Debian,
-    /// Fedora, Enterprise Linux and what is made from them: rpm, dnf, `/etc/sysconfig`.
+    /// Fedora, Enterprise Linux and what is made from them: `.rpm`, dnf, `/etc/sysconfig`.
     Rpm,
 }
+
+/// Distributions by the names that `--distribution` takes.
+pub(crate) const DISTRIBUTIONS: &[(&str, Family)] = &[
+    ("debian", Family::Debian),
+    ("fedora", Family::Rpm),
+    ("almalinux", Family::Rpm),
+    ("rocky", Family::Rpm),
+    ("centos", Family::Rpm),
+    ("rhel", Family::Rpm),
+];
 
 /// Services that Debian calls otherwise.
 const DEBIAN_SERVICES: &[(&str, &str)] = &[
@@ -46,8 +55,24 @@ const RPM_PACKAGES: &[(&str, &str)] = &[
 ];
 
 impl Family {
+    /// The family of a distribution, if Kiln knows it.
+    pub fn of(distribution: &str) -> Option<Family> {
+        let mut known = DISTRIBUTIONS.iter();
+        known
+            .find(|(name, _)| *name == distribution)
+            .map(|(_, family)| *family)
+    }
+
+    /// The family's word for the 64-bit PC.
+    pub(crate) fn architecture(self) -> &'static str {
+        match self {
+            Family::Debian => "amd64",
+            Family::Rpm => "x86_64",
+        }
+    }
+
     /// The distribution's word for a group of another family (`wheel` gives `sudo`).
-    pub(super) fn group(self, name: &str) -> &str {
+    pub(crate) fn group(self, name: &str) -> &str {
         match (self, name) {
             (Family::Debian, "wheel") => "sudo",
             (Family::Rpm, "sudo") => "wheel",
@@ -56,7 +81,7 @@ impl Family {
     }
 
     /// The distribution's name of a service of another family (`sshd` gives `ssh`).
-    pub(super) fn service(self, name: &str) -> &str {
+    pub(crate) fn service(self, name: &str) -> &str {
         let mut known = DEBIAN_SERVICES.iter();
         match self {
             Family::Debian => known.find(|(rpm, _)| *rpm == name).map_or(name, |(_, d)| d),
@@ -65,7 +90,7 @@ impl Family {
     }
 
     /// The package that Debian calls so; `None` where nothing is needed.
-    pub(super) fn package(self, debian: &str) -> Option<&str> {
+    pub(crate) fn package(self, debian: &str) -> Option<&str> {
         if self == Family::Debian {
             return Some(debian);
         }
@@ -74,12 +99,12 @@ impl Family {
     }
 
     /// The package that brings the account commands' administrator group.
-    pub(super) fn sudo_package(self) -> &'static str {
+    pub(crate) fn sudo_package(self) -> &'static str {
         "sudo"
     }
 
     /// The group whose members may act as root.
-    pub(super) fn administrators(self) -> &'static str {
+    pub(crate) fn administrators(self) -> &'static str {
         match self {
             Family::Debian => "sudo",
             Family::Rpm => "wheel",
@@ -87,7 +112,7 @@ impl Family {
     }
 
     /// Where the locale is set.
-    pub(super) fn locale_file(self) -> &'static str {
+    pub(crate) fn locale_file(self) -> &'static str {
         match self {
             Family::Debian => "/etc/default/locale",
             Family::Rpm => "/etc/locale.conf",
@@ -95,7 +120,7 @@ impl Family {
     }
 
     /// Where the machine's own certificate authorities go, and the program that takes them up.
-    pub(super) fn anchors(self) -> (&'static str, &'static str) {
+    pub(crate) fn anchors(self) -> (&'static str, &'static str) {
         match self {
             Family::Debian => ("/usr/local/share/ca-certificates", "update-ca-certificates"),
             Family::Rpm => ("/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
