@@ -42,6 +42,7 @@ const SETS: &[Set] = &[
     set("mate", 2048, "desktop"),
     set("servers", 2048, "login"),
     set("developer", 2048, "login"),
+    set("awkward", 2048, "login"),
 ];
 
 /// Under emulation, on a busy machine, for a desktop that draws everything by itself.
@@ -179,13 +180,17 @@ fn build(kiln: &Path, work: &Path, set: &Set, row: &mut Row) -> Result<PathBuf> 
     afresh(&definition)?;
     afresh(&output)?;
     let sets = workspace::root().join("xtask/sets/breadth");
-    for name in ["base.ks".to_owned(), format!("{}.ks", set.name)] {
-        let (from, to) = (sets.join(&name), definition.join(&name));
+    let mut layers = vec!["base.ks".to_owned(), format!("{}.ks", set.name)];
+    // What a release has of its own.
+    let own = format!("{}-{}.ks", set.name, row.release);
+    layers.extend(sets.join(&own).is_file().then_some(own));
+    for name in &layers {
+        let (from, to) = (sets.join(name), definition.join(name));
         fs::copy(&from, &to).map_err(trouble("copying", &from))?;
     }
     let project = format!(
-        "name = \"{}\"\ndistribution = \"debian:{}\"\nlayers = [\"base.ks\", \"{}.ks\"]\n",
-        set.name, row.release, set.name
+        "name = \"{}\"\ndistribution = \"debian:{}\"\nlayers = {layers:?}\n",
+        set.name, row.release
     );
     let file = definition.join("kiln.toml");
     fs::write(&file, project).map_err(trouble("writing", &file))?;

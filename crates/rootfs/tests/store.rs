@@ -432,6 +432,11 @@ fn closed(dir: &Path) -> Outcome {
     fs::create_dir(dir.join("empty"))?;
     assert!(open(&dir.join("empty"))?.notices().is_empty());
     assert_eq!(mode(&dir.join("empty")), 0o700);
+    // One in which images were tested by an earlier version, but nothing was built.
+    fs::create_dir_all(dir.join("tested/vm"))?;
+    set_mode(&dir.join("tested"), 0o755)?;
+    assert_eq!(open(&dir.join("tested"))?.notices().len(), 1);
+    assert_eq!(mode(&dir.join("tested")), 0o700);
     // These are needed open, or are not ours.
     for (name, mode_of, owner, words) in [
         ("tmp", 0o1777, 0, "made for everybody"),

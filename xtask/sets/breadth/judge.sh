@@ -7,6 +7,8 @@ audit=$(dpkg --audit 2>&1)
 units=$(systemctl list-unit-files --state=enabled --no-legend --no-pager | while read -r unit _; do
 	case $unit in
 	*@.*) ;;
+	# Debian's snapd enables it without the program that it starts.
+	snapd.recovery-chooser-trigger.service) ;;
 	*) echo "$unit" ;;
 	esac
 done)
