@@ -75,6 +75,9 @@ fn request(args: &TestArgs, context: &Context<'_>) -> Result<TestRequest, Failur
     Ok(request)
 }
 
+/// As many as of a step that failed.
+const SCRIPT_LINES: usize = 30;
+
 fn start(request: &TestRequest, terminal: &Terminal) {
     let title = format!(
         "booting {} with {}",
@@ -181,20 +184,34 @@ fn passed(request: &TestRequest, report: &Report) -> String {
 }
 
 fn failed(request: &TestRequest, report: &Report, reason: Reason, detail: &str) -> Failure {
-    let message = format!(
-        "{} does not come up: {}",
-        shown(&request.image),
-        reason.sentence()
-    );
+    let image = shown(&request.image);
+    let script = report
+        .script
+        .as_ref()
+        .filter(|_| reason == Reason::ScriptFailed);
+    let message = match script {
+        Some(_) => format!("{image} comes up, but {}", reason.sentence()),
+        None => format!("{image} does not come up: {}", reason.sentence()),
+    };
     let mut failure = Failure::new(FailureKind::Step, message).cause(detail);
     failure.status = Some(format!(
         "after {} with {}",
         seconds(report.seconds),
         report.firmware.name()
     ));
-    failure.tail.clone_from(&report.console);
+    failure.tail = match script {
+        Some(script) => last_lines(&script.output),
+        None => report.console.clone(),
+    };
     failure.hint(format!(
         "the whole console is in {}",
         shown(&request.output.join("serial.log"))
     ))
+}
+
+/// The end of what a script printed.
+fn last_lines(output: &str) -> Vec<String> {
+    let lines: Vec<&str> = output.lines().collect();
+    let from = lines.len().saturating_sub(SCRIPT_LINES);
+    lines[from..].iter().map(|&line| line.to_owned()).collect()
 }

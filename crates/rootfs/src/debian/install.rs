@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{Mount, Stream};
 use serde_json::json;
@@ -207,7 +207,7 @@ impl Dpkg<'_> {
         let (read, write) = pipe()?;
         let watcher = Watcher {
             inner: self.place.reporter,
-            first: Mutex::new(None),
+            seen: Mutex::default(),
         };
         let place = self.place.with_reporter(&watcher);
         let words: Vec<&str> = argv.iter().map(String::as_str).collect();
@@ -221,9 +221,15 @@ impl Dpkg<'_> {
             scope.spawn(|| self.follow(read));
             place.exec(&words, extras)
         });
-        result
-            .map(|_| ())
-            .map_err(|error| explain(error, watcher.first.into_inner().ok().flatten()))
+        result.map(|_| ()).map_err(|error| {
+            explain(
+                error,
+                watcher
+                    .seen
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+            )
+        })
     }
 
     /// Reads dpkg's status lines (`status: NAME: STATE`, dpkg(1) `--status-fd`) and counts.
@@ -348,15 +354,51 @@ pub(super) fn filters(options: &InstallOptions) -> Vec<Filter> {
 /// Watches dpkg's messages for the first package that it names as failed.
 struct Watcher<'a> {
     inner: &'a dyn Reporter,
-    first: Mutex<Option<String>>,
+    seen: Mutex<Seen>,
 }
+
+/// What dpkg's messages tell of a failure.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The first package that it names as failed.
+    first: Option<String>,
+    /// The package whose script runs.
+    current: String,
+    /// Packages whose scripts looked for a host in the network.
+    offline: Vec<String>,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        if let Some(name) = failed_package(line) {
+            self.first.get_or_insert(name);
+        } else if let Some(rest) = line.strip_prefix("Setting up ") {
+            let name = rest.split([' ', ':']).next().unwrap_or(rest);
+            name.clone_into(&mut self.current);
+        } else if UNREACHABLE.iter().any(|words| line.contains(words)) {
+            self.offline.push(self.current.clone());
+        }
+    }
+
+    /// Whether the failed package's script missed the network.
+    fn needs_network(&self) -> bool {
+        self.first
+            .as_ref()
+            .is_some_and(|first| self.offline.contains(first))
+    }
+}
+
+/// How the C library, wget and curl say that a host cannot be found.
+const UNREACHABLE: &[&str] = &[
+    "Temporary failure in name resolution",
+    "unable to resolve host address",
+    "Could not resolve host",
+];
 
 impl Reporter for Watcher<'_> {
     fn line(&self, stream: Stream, line: &str) {
-        if let Some(name) = failed_package(line)
-            && let Ok(mut first) = self.first.lock()
-        {
-            first.get_or_insert(name);
+        if let Ok(mut seen) = self.seen.lock() {
+            seen.line(line);
         }
         self.inner.line(stream, line);
     }
@@ -382,10 +424,12 @@ fn failed_package(line: &str) -> Option<String> {
     Some(name.split(':').next().unwrap_or(name).to_owned())
 }
 
-fn explain(mut error: Error, package: Option<String>) -> Error {
+fn explain(mut error: Error, seen: Seen) -> Error {
     if error.kind != ErrorKind::Step {
         return error;
     }
+    let needs_network = seen.needs_network();
+    let package = seen.first;
     error.message = match &package {
         Some(name) => format!("package {name} could not be installed"),
         None => "packages could not be installed".to_owned(),
@@ -397,6 +441,12 @@ fn explain(mut error: Error, package: Option<String>) -> Error {
             argv.retain(|a| !a.starts_with(DEBS));
             argv.push(format!("… ({files} package files)"));
         }
+    }
+    if let Some(name) = package.as_ref().filter(|_| needs_network) {
+        error.hints.push(format!(
+            "the package's script downloads something, and scripts of packages have no network: take {name} out of %packages, and run \
+             `apt-get install -y {name}` in %post, whose scripts have it"
+        ));
     }
     error.package = package;
     error
@@ -454,6 +504,27 @@ mod tests {
             Some("libx")
         );
         assert_eq!(failed_package("Setting up man-db"), None);
+    }
+
+    #[test]
+    fn a_script_that_misses_the_network_is_told_from_others() {
+        let told = |lines: &[&str]| {
+            let mut seen = Seen::default();
+            lines.iter().for_each(|line| seen.line(line));
+            seen.needs_network()
+        };
+        let fonts = "Setting up ttf-mscorefonts-installer (3.8.1) ...";
+        let offline = "wget: unable to resolve host address \u{2018}downloads.example.org\u{2019}";
+        let failed = "dpkg: error processing package ttf-mscorefonts-installer (--configure):";
+        assert!(told(&[fonts, offline, failed]));
+        assert!(!told(&[fonts, failed]));
+        // It went on without.
+        assert!(!told(&[
+            "Setting up other:amd64 (1) ...",
+            offline,
+            fonts,
+            failed
+        ]));
     }
 
     #[test]
