@@ -32,7 +32,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with a sentence that names the object.
+    /// Returns an error with a sentence that names the object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error {
             kind,
@@ -43,12 +43,12 @@ impl Error {
         }
     }
 
-    /// An input that cannot be used.
+    /// Returns the error for an input that cannot be used.
     pub fn input(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Input, message)
     }
 
-    /// A failed read or write while `doing` (a gerund that names the object: `writing /esp/vmlinuz`).
+    /// Returns the error for a failed read or write while `doing` (a gerund that names the object: `writing /esp/vmlinuz`).
     ///
     /// The kind follows from the cause: no space, no permission and the like are the environment's.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
@@ -73,12 +73,12 @@ impl Error {
         }
     }
 
-    /// The path in the tree, without a leading slash, of a file that is not what it is known to be.
+    /// Returns the path in the tree, without a leading slash, of a file that is not what it is known to be.
     pub fn damaged_path(&self) -> Option<&[u8]> {
         self.damaged.as_deref()
     }
 
-    /// The caller's wish to stop.
+    /// Returns the error for a caller's wish to stop.
     pub fn cancelled() -> Self {
         Error::new(ErrorKind::Cancelled, "writing the image was stopped")
     }
@@ -95,7 +95,7 @@ impl Error {
         self.kind
     }
 
-    /// What to do, if known.
+    /// Returns what to do, if that is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

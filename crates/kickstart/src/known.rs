@@ -21,7 +21,7 @@ fn names(list: &'static str) -> impl Iterator<Item = &'static str> {
     entries(list).map(|(name, _)| name)
 }
 
-/// The name of today of a time zone that has an old one, too: `America/New_York` for `US/Eastern`.
+/// Returns the name of today of a time zone that has an old one, too: `America/New_York` for `US/Eastern`.
 pub fn zone_of_today(old: &str) -> Option<&'static str> {
     entries(ZONES).find(|(name, _)| *name == old)?.1
 }

@@ -59,12 +59,12 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Whether anything is wrong: a build must not go on, and there is nothing to flatten.
+    /// Returns whether anything is wrong: a build must not go on, and there is nothing to flatten.
     pub fn has_errors(&self) -> bool {
         self.first_error().is_some()
     }
 
-    /// The first error.
+    /// Returns the first error.
     pub fn first_error(&self) -> Option<&Diagnostic> {
         let mut errors = self.diagnostics.iter();
         errors.find(|d| d.severity == Severity::Error)

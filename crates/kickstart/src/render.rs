@@ -33,13 +33,13 @@ pub struct Segment {
 /// Columns of a source line that are shown.
 const WIDTH: usize = 160;
 
-/// A diagnostic as plain text, several lines, each with its end.
+/// Returns a diagnostic as plain text, several lines, each with its end.
 pub fn render(kickstart: &Kickstart, diagnostic: &Diagnostic) -> String {
     let all = segments(kickstart, diagnostic);
     all.into_iter().map(|s| s.text).collect()
 }
 
-/// A diagnostic as pieces with styles; their texts in a row are what [`render`] returns.
+/// Returns a diagnostic as pieces with styles; their texts in a row are what [`render`] returns.
 pub fn segments(kickstart: &Kickstart, diagnostic: &Diagnostic) -> Vec<Segment> {
     let mut out = Pieces::default();
     let (style, word) = match diagnostic.severity {

@@ -21,7 +21,7 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// A text that is looked for in the file system: see [`include_candidates`].
+    /// Makes a text that is looked for in the file system: see [`include_candidates`].
     pub fn not_found(message: impl Into<String>) -> Self {
         LoadError {
             message: message.into(),
@@ -53,12 +53,12 @@ impl Loader for NoIncludes {
     }
 }
 
-/// Whether an include names a place on the network.
+/// Returns whether an include names a place on the network.
 pub fn is_url(path: &str) -> bool {
     path.contains("://")
 }
 
-/// Where an included path is looked for, in this order: as written (a URL, an absolute path, or relative to the
+/// Returns where an included path is looked for, in this order: as written (a URL, an absolute path, or relative to the
 /// working directory), then in the directory of the file that includes it.
 ///
 /// A text from the network has no working directory: its relative includes are beside it and nowhere else, so that it

@@ -2,7 +2,7 @@
 
 use crate::limits;
 
-/// The candidate that is nearest to a word, without regard to letter case, if any is near enough to be meant.
+/// Returns the candidate that is nearest to a word, without regard to letter case, if any is near enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let length = word.chars().take(limits::SPELLING + 1).count();

@@ -168,19 +168,19 @@ pub struct CommandEntry {
 }
 
 impl CommandEntry {
-    /// The variant of a version, if the version has the command.
+    /// Returns the variant of a version, if the version has the command.
     pub fn variant(&self, version: Version) -> Option<&CommandVariant> {
         self.variants.iter().find(|v| v.versions.contains(&version))
     }
 
-    /// The versions in which the command is active.
+    /// Returns the versions in which the command is active.
     pub fn active_in(&self) -> Vec<Version> {
         let active = self.variants.iter().filter(|v| v.state == State::Active);
         active.flat_map(|v| v.versions.iter().copied()).collect()
     }
 }
 
-/// All commands of all versions, by name.
+/// Returns all commands of all versions, by name.
 pub fn command_table() -> &'static [CommandEntry] {
     &table().commands
 }

@@ -61,7 +61,7 @@ impl Version {
         Version::parse(name).or(older)
     }
 
-    /// The name as users write it.
+    /// Returns the name as users write it.
     pub fn name(self) -> &'static str {
         match self {
             Version::Rhel8 => "RHEL8",

@@ -19,7 +19,7 @@ struct State {
 pub struct CancelToken(Arc<(Mutex<State>, Condvar)>);
 
 impl CancelToken {
-    /// A token that is not cancelled yet.
+    /// Makes a token that is not cancelled yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,7 +35,7 @@ impl CancelToken {
         hooks.into_iter().for_each(|hook| hook());
     }
 
-    /// Whether it was turned.
+    /// Returns whether the switch was turned.
     pub fn is_cancelled(&self) -> bool {
         self.state().cancelled
     }

@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Digest(Sha256::digest(bytes).into())
     }
 
-    /// The digest of all that a file holds, from its start.
+    /// Returns the digest of all that a file holds, from its start.
     ///
     /// # Errors
     /// Reading or seeking failed.
@@ -29,7 +29,7 @@ impl Digest {
         Ok(hasher.finish())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -44,7 +44,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// Hashes everything that `reader` still has; gives its length in bytes.
+    /// Hashes everything that `reader` still has, and returns its length in bytes.
     pub(crate) fn update_from(&mut self, reader: &mut impl Read) -> std::io::Result<u64> {
         let mut buffer = vec![0; 256 << 10];
         let mut total = 0;

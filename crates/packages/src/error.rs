@@ -95,7 +95,7 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure with its kind and its sentence.
+    /// Makes an error of a kind, with its sentence.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
@@ -112,7 +112,7 @@ impl Error {
         Error::new(ErrorKind::Malformed, message)
     }
 
-    /// An input or output failure while `doing` something to a named object. A full disk is told apart.
+    /// Returns the error for an input or output failure while `doing` something to a named object. A full disk is told apart.
     pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let full = matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded);
@@ -155,17 +155,17 @@ impl Error {
         self
     }
 
-    /// What sort of failure.
+    /// Returns what sort of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// `file:line` of what brought the failing object, if known.
+    /// Returns `file:line` of what brought the failing object, if known.
     pub fn origin(&self) -> Option<&str> {
         self.0.origin.as_deref()
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn hints(&self) -> &[String] {
         &self.0.hints
     }

@@ -80,7 +80,7 @@ impl Keyring {
             .collect()
     }
 
-    /// The name given to [`Keyring::read`].
+    /// Returns the name given to [`Keyring::read`].
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -101,7 +101,7 @@ impl Keyring {
             .with_hint("A key is a public OpenPGP certificate as `gpg --export` writes it, with or without --armor.")
     }
 
-    /// Verifies a clear-signed file and gives the text that was signed, with `\n` line ends: the only part of
+    /// Verifies a clear-signed file and returns the text that was signed, with `\n` line ends: the only part of
     /// the file that may be used.
     ///
     /// # Errors

@@ -42,17 +42,17 @@ impl Error {
         }
     }
 
-    /// What sort of trouble.
+    /// Returns what sort of trouble it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The object's name below the store's URL, or the URL.
+    /// Returns the object's name below the store's URL, or the URL.
     pub fn object(&self) -> &str {
         &self.object
     }
 
-    /// Trouble on the local side.
+    /// Makes an error of trouble on the local side.
     pub fn local_failure(doing: &str, why: &str) -> Self {
         Error::new(ErrorKind::Local, doing, why)
     }

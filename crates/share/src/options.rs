@@ -45,7 +45,7 @@ impl Default for Options {
     }
 }
 
-/// Whether a URL names a directory: no network is needed then.
+/// Returns whether a URL names a directory: no network is needed then.
 pub fn is_local(url: &str) -> bool {
     url.starts_with("file://")
 }

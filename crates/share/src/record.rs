@@ -75,7 +75,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Bytes of all files.
+    /// Returns the bytes of all files.
     pub fn size(&self) -> u64 {
         self.files.values().flatten().map(|chunk| chunk.size).sum()
     }

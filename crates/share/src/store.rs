@@ -60,17 +60,17 @@ impl Share {
         })
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Whether the store has failed so often that it is not asked any longer.
+    /// Returns whether the store has failed so often that it is not asked any longer.
     pub fn is_given_up(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= ENOUGH
     }
 
-    /// The record of a result, if there is one; its seal is right.
+    /// Returns the record of a result, if there is one; its seal is right.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`], [`ErrorKind::Unavailable`].
@@ -83,7 +83,7 @@ impl Share {
         }
     }
 
-    /// Whether there is a record, be it right or not.
+    /// Returns whether there is a record, be it right or not.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`].
@@ -96,7 +96,7 @@ impl Share {
         }
     }
 
-    /// Ids of records of a kind, the newest first; at most `most`.
+    /// Returns the ids of records of a kind, the newest first; at most `most`.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`].
@@ -209,7 +209,7 @@ impl Share {
         Ok(())
     }
 
-    /// A small file as a whole.
+    /// Returns a small file as a whole.
     ///
     /// # Errors
     /// As [`Share::fetch`].

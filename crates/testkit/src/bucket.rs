@@ -65,7 +65,7 @@ impl Bucket {
         }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// Returns its address, `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -75,7 +75,7 @@ impl Bucket {
         *locked(&self.shared.trouble) = trouble;
     }
 
-    /// Paths of all objects.
+    /// Returns the paths of all objects.
     pub fn names(&self) -> Vec<String> {
         locked(&self.shared.objects).keys().cloned().collect()
     }
@@ -85,7 +85,7 @@ impl Bucket {
         locked(&self.shared.objects).remove(name);
     }
 
-    /// Methods and targets of all requests so far.
+    /// Returns methods and targets of all requests so far.
     pub fn requests(&self) -> Vec<String> {
         locked(&self.shared.requests).clone()
     }

@@ -60,7 +60,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A fault that hits every request for the pattern.
+    /// Makes a fault that hits every request for the pattern.
     pub fn always(pattern: &str, fault: Fault) -> Self {
         Rule {
             pattern: pattern.to_owned(),
@@ -69,7 +69,7 @@ impl Rule {
         }
     }
 
-    /// A fault that hits the first `times` requests.
+    /// Makes a fault that hits the first `times` requests.
     pub fn times(times: u32, pattern: &str, fault: Fault) -> Self {
         Rule {
             times: Some(times),

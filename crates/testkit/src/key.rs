@@ -16,7 +16,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A fresh Ed25519 key that signs by itself.
+    /// Makes a fresh Ed25519 key that signs by itself.
     ///
     /// # Panics
     /// If the key cannot be made.
@@ -27,7 +27,7 @@ impl Key {
         }
     }
 
-    /// A fresh key that signs by a subkey, as Debian's archive keys do.
+    /// Makes a fresh key that signs by a subkey, as Debian's archive keys do.
     ///
     /// # Panics
     /// If the key cannot be made.
@@ -38,7 +38,7 @@ impl Key {
         }
     }
 
-    /// The public certificate, ASCII-armoured.
+    /// Returns the public certificate, ASCII-armoured.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -49,7 +49,7 @@ impl Key {
             .expect("armouring a public key")
     }
 
-    /// The public certificate, binary.
+    /// Returns the public certificate, binary.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -59,12 +59,12 @@ impl Key {
             .expect("writing a public key")
     }
 
-    /// Fingerprint of the primary key, upper-case hexadecimal.
+    /// Returns the fingerprint of the primary key, upper-case hexadecimal.
     pub fn fingerprint(&self) -> String {
         format!("{:X}", self.secret.fingerprint())
     }
 
-    /// The text in a clear-signed frame, as `InRelease` is.
+    /// Returns the text in a clear-signed frame, as `InRelease` is.
     ///
     /// # Panics
     /// If signing fails.
@@ -80,7 +80,7 @@ impl Key {
             .expect("armouring a text")
     }
 
-    /// A detached armoured signature, as `Release.gpg` is.
+    /// Returns a detached armoured signature, as `Release.gpg` is.
     ///
     /// # Panics
     /// If signing fails.

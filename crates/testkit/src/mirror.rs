@@ -51,12 +51,12 @@ impl Mirror {
         Mirror::start(Source::Directory(directory.into()))
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// Returns its address, `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The address.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -71,7 +71,7 @@ impl Mirror {
         self.shared.state().rules.clear();
     }
 
-    /// The requests so far, in the order in which they were finished; forgets them. Waits (a few seconds at most)
+    /// Returns the requests so far, in the order in which they were finished; forgets them. Waits (a few seconds at most)
     /// for those that are being answered, since a client may have all it needs before the mirror has noted it.
     pub fn take_requests(&self) -> Vec<Request> {
         let until = Instant::now() + Duration::from_secs(5);

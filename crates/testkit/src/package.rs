@@ -17,7 +17,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The end of a file's name, with its dot.
+    /// Returns the end of a file's name, with its dot.
     pub fn ending(self) -> &'static str {
         match self {
             Compression::None => "",
@@ -86,7 +86,7 @@ impl Entry {
         }
     }
 
-    /// A file.
+    /// Makes a file.
     pub fn file(path: &str, content: impl Into<Vec<u8>>) -> Self {
         Entry {
             content: content.into(),
@@ -94,12 +94,12 @@ impl Entry {
         }
     }
 
-    /// A directory.
+    /// Makes a directory.
     pub fn directory(path: &str) -> Self {
         Entry::new(path, tar::EntryType::Directory, 0o755)
     }
 
-    /// A symbolic link.
+    /// Makes a symbolic link.
     pub fn symlink(path: &str, target: &str) -> Self {
         Entry {
             target: target.to_owned(),
@@ -107,7 +107,7 @@ impl Entry {
         }
     }
 
-    /// A hard link.
+    /// Makes a hard link.
     pub fn hard_link(path: &str, target: &str) -> Self {
         Entry {
             target: target.to_owned(),
@@ -115,19 +115,19 @@ impl Entry {
         }
     }
 
-    /// A fifo, device, or whatever the type says; a sparse file (`S`) has a hole of 4 GiB and no content.
+    /// Makes a fifo, device, or whatever the type says; a sparse file (`S`) has a hole of 4 GiB and no content.
     pub fn special(path: &str, kind: tar::EntryType) -> Self {
         Entry::new(path, kind, 0o644)
     }
 
-    /// With other permission bits.
+    /// Sets other permission bits.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    /// With another owner and group.
+    /// Sets another owner and group.
     #[must_use]
     pub fn owner(mut self, uid: u64, gid: u64) -> Self {
         self.owner = (uid, gid);
@@ -155,7 +155,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// A package with one small file.
+    /// Makes a package with one small file.
     pub fn new(name: &str, version: &str) -> Self {
         let file = Entry::file(
             &format!("./usr/share/{name}/version"),
@@ -176,21 +176,21 @@ impl Package {
         }
     }
 
-    /// With a further control field.
+    /// Adds a control field.
     #[must_use]
     pub fn field(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a further entry.
+    /// Adds an entry.
     #[must_use]
     pub fn entry(mut self, entry: Entry) -> Self {
         self.data.push(entry);
         self
     }
 
-    /// With a further file in the control archive.
+    /// Adds a file to the control archive.
     #[must_use]
     pub fn script(mut self, name: &str, content: &str) -> Self {
         self.control
@@ -198,14 +198,14 @@ impl Package {
         self
     }
 
-    /// With another compression.
+    /// Sets another compression.
     #[must_use]
     pub fn compressed(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// `NAME_VERSION_ARCHITECTURE.deb`, a `:` as `%3a`.
+    /// Returns `NAME_VERSION_ARCHITECTURE.deb`, a `:` as `%3a`.
     pub fn file_name(&self) -> String {
         format!(
             "{}_{}_{}.deb",
@@ -215,7 +215,7 @@ impl Package {
         )
     }
 
-    /// The control stanza.
+    /// Returns the control stanza.
     pub fn stanza(&self) -> String {
         let mut text = format!(
             "Package: {}\nVersion: {}\nArchitecture: {}\nMaintainer: Nobody <nobody@example.org>\n",
@@ -231,7 +231,7 @@ impl Package {
         text
     }
 
-    /// The package file.
+    /// Returns the package file.
     ///
     /// # Panics
     /// If an entry cannot be written as tar.

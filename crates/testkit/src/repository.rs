@@ -47,7 +47,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// A repository with one component `main`, signed inline, in xz, by hash, dated now.
+    /// Makes a repository with one component `main`, signed inline, in xz, by hash, dated now.
     pub fn new(suite: &str, packages: impl IntoIterator<Item = Package>) -> Self {
         Repository {
             suite: suite.to_owned(),
@@ -94,7 +94,7 @@ impl Repository {
         self.suite.ends_with('/')
     }
 
-    /// Writes one package file and gives its stanza for the index.
+    /// Writes one package file and returns its stanza for the index.
     fn pool(&self, root: &Path, component: &str, package: &Package) -> String {
         let bytes = package.build();
         let path = format!("pool/{component}/{}", package.file_name());

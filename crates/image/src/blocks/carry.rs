@@ -11,7 +11,7 @@ use super::{PackStore, Writer};
 use crate::Result;
 use crate::squashfs::{BlockKey, BlockStore};
 
-/// A pack's index and footer: what has to be known to see which of its blocks are worth getting.
+/// Returns a pack's index and footer: what has to be known to see which of its blocks are worth getting.
 ///
 /// # Errors
 /// The file cannot be read, or is no pack.
@@ -46,7 +46,7 @@ pub fn places(index: &[u8], size: u64, wanted: &HashSet<BlockKey>) -> Option<Vec
     Some(places)
 }
 
-/// Takes the blocks of a pack into the store in a directory, as far as they are sound and new; gives their number. The pack may
+/// Takes the blocks of a pack into the store in a directory, as far as they are sound and new, and returns their number. The pack may
 /// have gaps: what lies there is not sound.
 ///
 /// # Errors

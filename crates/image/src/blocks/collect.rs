@@ -53,7 +53,7 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// What the store in a directory holds.
+/// Returns what the store in a directory holds.
 ///
 /// # Errors
 /// The directory cannot be listed.

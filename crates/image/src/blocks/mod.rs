@@ -98,12 +98,12 @@ impl PackStore {
         self
     }
 
-    /// The number of blocks that can be found.
+    /// Returns the number of blocks that can be found.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there is no block.
+    /// Returns whether there is no block.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }

@@ -28,7 +28,7 @@ impl Guid {
         Guid(value.to_be_bytes())
     }
 
-    /// A GUID that depends on `parts` alone: the same build gives the same disk. It carries version 8 (RFC 9562
+    /// Makes a GUID that depends on `parts` alone: the same build gives the same disk. It carries version 8 (RFC 9562
     /// section 5.8, vendor specific) and the RFC's variant bits; the rest is from SHA-256.
     pub fn derived(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
@@ -56,7 +56,7 @@ impl Guid {
         ]
     }
 
-    /// The reverse of [`Guid::to_disk`].
+    /// Reads what [`Guid::to_disk`] writes.
     pub fn from_disk(b: [u8; 16]) -> Self {
         Guid(Guid(b).to_disk())
     }

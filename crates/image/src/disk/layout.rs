@@ -57,7 +57,7 @@ pub struct LayoutBuilder {
 }
 
 impl LayoutBuilder {
-    /// An empty disk.
+    /// Makes an empty disk.
     pub fn new(table: Table) -> Self {
         LayoutBuilder {
             table,
@@ -164,17 +164,17 @@ pub struct DiskLayout {
 }
 
 impl DiskLayout {
-    /// The table.
+    /// Returns the table.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The partitions in disk order.
+    /// Returns the partitions in disk order.
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
     }
 
-    /// The disk's size.
+    /// Returns the disk's size.
     pub fn total(&self) -> Bytes {
         self.total
     }

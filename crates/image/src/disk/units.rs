@@ -15,22 +15,22 @@ pub const SECTOR: u64 = 512;
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// So many KiB.
+    /// Returns that many KiB.
     pub const fn kib(n: u64) -> Self {
         Bytes(n << 10)
     }
 
-    /// So many MiB.
+    /// Returns that many MiB.
     pub const fn mib(n: u64) -> Self {
         Bytes(n << 20)
     }
 
-    /// So many GiB.
+    /// Returns that many GiB.
     pub const fn gib(n: u64) -> Self {
         Bytes(n << 30)
     }
 
-    /// The next multiple of `unit`, if it can be told.
+    /// Returns the next multiple of `unit`, if it can be told.
     pub fn round_up(self, unit: Bytes) -> Option<Bytes> {
         self.0.checked_next_multiple_of(unit.0).map(Bytes)
     }
@@ -73,7 +73,7 @@ impl Sectors {
 pub struct Lba(pub u64);
 
 impl Lba {
-    /// The byte offset of the sector; saturates, which no disk reaches.
+    /// Returns the byte offset of the sector; saturates, which no disk reaches.
     pub const fn bytes(self) -> Bytes {
         Bytes(self.0.saturating_mul(SECTOR))
     }
@@ -89,12 +89,12 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The first sector behind it.
+    /// Returns the first sector behind it.
     pub const fn end(self) -> Lba {
         Lba(self.start.0.saturating_add(self.sectors.0))
     }
 
-    /// Its last sector.
+    /// Returns its last sector.
     pub const fn last(self) -> Lba {
         Lba(self.end().0.saturating_sub(1))
     }
@@ -104,12 +104,12 @@ impl Extent {
         self.start.bytes()
     }
 
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     pub const fn len(self) -> Bytes {
         self.sectors.bytes()
     }
 
-    /// Whether it has no sector.
+    /// Returns whether it has no sector.
     pub const fn is_empty(self) -> bool {
         self.sectors.0 == 0
     }

@@ -18,7 +18,7 @@ pub(super) enum Packed {
 
 /// Compresses single blocks; each is independent of those before.
 pub(super) trait Compressor {
-    /// Gives the compressed block, or `Raw` when it would not be shorter.
+    /// Returns the compressed block, or `Raw` when it would not be shorter.
     fn pack(&mut self, block: &[u8]) -> Result<Packed>;
 }
 

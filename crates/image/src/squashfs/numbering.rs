@@ -101,7 +101,7 @@ impl<'a> Numbering<'a> {
         Ok(())
     }
 
-    /// Counts a name; gives whether it was the inode's first.
+    /// Counts a name, and returns whether it was the inode's first.
     fn number_one(&mut self, id: InodeId, parent: u32) -> Result<bool> {
         let next = u32::try_from(self.order.len() + 1)
             .ok()

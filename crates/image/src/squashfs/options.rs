@@ -25,7 +25,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The lowest and the highest level.
+    /// Returns the lowest and the highest level.
     pub fn levels(self) -> (i32, i32) {
         match self {
             Codec::Gzip | Codec::Lz4 => (1, 12),
@@ -34,7 +34,7 @@ impl Codec {
         }
     }
 
-    /// The level that `mksquashfs` takes by default.
+    /// Returns the level that `mksquashfs` takes by default.
     pub fn default_level(self) -> i32 {
         match self {
             Codec::Gzip => 9,
@@ -77,7 +77,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The codec at its default level, 128 KiB blocks, one thread, time 0.
+    /// Returns options for the codec at its default level, 128 KiB blocks, one thread, time 0.
     pub fn new(codec: Codec) -> Self {
         Options {
             codec,

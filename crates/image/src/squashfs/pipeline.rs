@@ -245,7 +245,7 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
-    /// Fills the buffer; gives `false` for a hole or zeros.
+    /// Fills the buffer, and returns `false` for a hole or zeros.
     fn read(
         &mut self,
         reader: &ContentReader,
@@ -283,7 +283,7 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
-    /// Compresses the buffer to the end of `out`; gives the size as tables hold it.
+    /// Compresses the buffer to the end of `out`, and returns the size as tables hold it.
     fn pack(&mut self, out: &mut Vec<u8>) -> Result<u32> {
         match self.compressor.pack(&self.buffer)? {
             Packed::Compressed(bytes) => {

@@ -25,12 +25,12 @@ impl BlockKey {
         BlockKey(*hasher.finalize().as_bytes())
     }
 
-    /// A key as a store wrote it down.
+    /// Makes a key as a store wrote it down.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         BlockKey(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

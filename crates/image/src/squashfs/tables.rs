@@ -18,7 +18,7 @@ pub(super) fn write_lookup<W: Target>(
     Ok(start)
 }
 
-/// Writes a table and gives its index: one 64-bit place per metadata block, from the start of the image.
+/// Writes a table and returns its index: one 64-bit place per metadata block, from the start of the image.
 pub(super) fn pack_lookup<W: Target>(
     output: &mut Output<W>,
     entries: &[u8],

@@ -63,7 +63,7 @@ pub struct Summary {
 }
 
 impl TarGz {
-    /// The options for `disk.raw`.
+    /// Returns options for a member called `disk.raw`.
     pub fn new(mtime: u64, threads: usize) -> Self {
         TarGz {
             member: "disk.raw".into(),

@@ -59,7 +59,7 @@ struct Stamp {
 }
 
 impl Content {
-    /// Bytes in memory.
+    /// Makes a content of bytes in memory.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
         Content {
@@ -69,7 +69,7 @@ impl Content {
         }
     }
 
-    /// So many zero bytes.
+    /// Makes a content of that many zero bytes.
     pub fn zeros(length: u64) -> Self {
         Content {
             length,
@@ -78,7 +78,7 @@ impl Content {
         }
     }
 
-    /// A regular file on disk. Its size is taken now; it is opened when it is read. The last component is not followed.
+    /// Makes a content of a regular file on disk. Its size is taken now; it is opened when it is read. The last component is not followed.
     ///
     /// # Errors
     /// The file is missing, unreadable or not regular.
@@ -142,17 +142,17 @@ impl Content {
         }
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether there is no byte.
+    /// Returns whether there is no byte.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// What its blocks are known to be, if they are; see [`Tree::stack`](super::Tree::stack).
+    /// Returns what its blocks are known to be, if they are; see [`Tree::stack`](super::Tree::stack).
     pub fn digests(&self) -> Option<&BlockDigests> {
         self.digests.as_ref()
     }
@@ -229,7 +229,7 @@ impl ContentReader {
         }
     }
 
-    /// Whether the range is known to be zeros without reading it: a hole, or [`Content::zeros`].
+    /// Returns whether the range is known to be zeros without reading it: a hole, or [`Content::zeros`].
     pub fn is_hole(&self, offset: u64, length: u64) -> bool {
         match &self.source {
             ReaderSource::Zero => true,

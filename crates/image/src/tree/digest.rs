@@ -55,12 +55,12 @@ impl BlockDigests {
         })
     }
 
-    /// Bytes per block.
+    /// Returns the bytes per block.
     pub fn block_size(&self) -> u32 {
         self.block_size
     }
 
-    /// The digests.
+    /// Returns the digests.
     pub fn blocks(&self) -> &[Digest] {
         let first = self.first as usize;
         self.table

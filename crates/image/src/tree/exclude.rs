@@ -21,7 +21,7 @@ impl Pattern {
         Ok(Pattern(parts))
     }
 
-    /// Whether it matches this path exactly; matching a directory implies everything below it.
+    /// Returns whether it matches this path exactly; matching a directory implies everything below it.
     pub fn matches(&self, path: &[u8]) -> bool {
         let names: Vec<&[u8]> = super::components(path).collect();
         match_path(&self.0, &names)

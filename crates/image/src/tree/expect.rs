@@ -189,7 +189,7 @@ fn full(at: &[(&[u8], Parts)], name: &[u8]) -> Vec<u8> {
         .fold(Vec::new(), |path, name| join(&path, name))
 }
 
-/// The first of what must be below `root` that is not as it must be.
+/// Returns the first of what must be below `root` that is not as it must be.
 ///
 /// # Errors
 /// `root` cannot be opened.

@@ -96,7 +96,7 @@ impl Manifest {
         })
     }
 
-    /// The block size that the digests are for.
+    /// Returns the block size that the digests are for.
     pub fn block_size(&self) -> u32 {
         self.block_size
     }
@@ -108,7 +108,7 @@ impl Manifest {
         BlockDigests::part(self.block_size, &self.table, file.first, count)
     }
 
-    /// Paths, without a leading slash, that are not what `earlier` says, or that only one of the two has.
+    /// Returns the paths, without a leading slash, that are not what `earlier` says, or that only one of the two has.
     pub fn differences(&self, earlier: &Manifest) -> Vec<Vec<u8>> {
         let facts = |manifest: &Manifest| -> HashMap<Vec<u8>, Vec<u8>> {
             let walk = manifest.tree.walk();
@@ -141,7 +141,7 @@ impl Manifest {
         paths
     }
 
-    /// The form in which it is stored.
+    /// Returns the form in which it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.tree.inodes.len() * 96 + self.table.len() * 32);
         out.extend_from_slice(MAGIC);
@@ -197,7 +197,7 @@ impl Manifest {
         }
     }
 
-    /// Whether this is the stored form of a manifest for this block size, undamaged.
+    /// Returns whether this is the stored form of a manifest for this block size, undamaged.
     pub fn is_whole(bytes: &[u8], block_size: u32) -> bool {
         let head = [MAGIC.as_slice(), &block_size.to_le_bytes()].concat();
         bytes.starts_with(&head)

@@ -42,7 +42,7 @@ pub const TARGET_MAX: usize = 4095;
 pub struct InodeId(u32);
 
 impl InodeId {
-    /// The place in a dense table of [`Tree::capacity`] entries.
+    /// Returns the place in a dense table of [`Tree::capacity`] entries.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -65,7 +65,7 @@ pub struct Skipped {
 }
 
 impl Tree {
-    /// A tree of one directory.
+    /// Makes a tree of one directory.
     pub fn new(root: Meta) -> Self {
         Tree {
             inodes: vec![Inode::directory(root)],
@@ -73,27 +73,27 @@ impl Tree {
         }
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     pub fn root(&self) -> InodeId {
         InodeId(0)
     }
 
-    /// What [`Tree::scan`] could not take over, in tree order.
+    /// Returns what [`Tree::scan`] could not take over, in tree order.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// One more than the largest [`InodeId::index`]; inodes without a name count too.
+    /// Returns one more than the largest [`InodeId::index`]; inodes without a name count too.
     pub fn capacity(&self) -> usize {
         self.inodes.len()
     }
 
-    /// The inode. An id of another tree gives another inode or the root; ids are never forged.
+    /// Returns the inode. An id of another tree gives another inode or the root; ids are never forged.
     pub fn inode(&self, id: InodeId) -> &Inode {
         self.inodes.get(id.index()).unwrap_or(&self.inodes[0])
     }
 
-    /// The inode, to change its metadata or content. All names of a hard link see the change.
+    /// Returns the inode, to change its metadata or content. All names of a hard link see the change.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         let index = if id.index() < self.inodes.len() {
             id.index()
@@ -110,7 +110,7 @@ impl Tree {
         })
     }
 
-    /// Gives `path` this inode; what had the name before loses it. A directory that was there keeps its entries when the
+    /// Names this inode `path`; what had the name before loses it. A directory that was there keeps its entries when the
     /// new inode is a directory too.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Tree {
         self.insert(path, inode)
     }
 
-    /// Gives an inode one more name: a hard link.
+    /// Adds a name to an inode: a hard link.
     ///
     /// # Errors
     /// The inode is a directory, the parent is none, or the name is not valid.
@@ -166,7 +166,7 @@ impl Tree {
 
     /// Takes a name away, with everything below it. Other names of the same inode stay.
     ///
-    /// Gives whether the name was there. The root stays.
+    /// Returns whether the name was there. The root stays.
     pub fn remove(&mut self, path: impl AsRef<[u8]>) -> bool {
         let Ok((parent, name)) = self.slot(path.as_ref()) else {
             return false;
@@ -193,7 +193,7 @@ impl Tree {
         }
     }
 
-    /// All names, each directory before what it holds, sorted by the bytes of the names.
+    /// Returns all names, each directory before what it holds, sorted by the bytes of the names.
     pub fn walk(&self) -> Walk<'_> {
         Walk::new(self)
     }

@@ -78,25 +78,25 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// An empty directory.
+    /// Makes an empty directory.
     pub fn directory(meta: Meta) -> Self {
         let kind = Kind::Directory(Directory::default());
         Inode { meta, kind }
     }
 
-    /// A regular file.
+    /// Makes a regular file.
     pub fn file(meta: Meta, content: Content) -> Self {
         let kind = Kind::File(content);
         Inode { meta, kind }
     }
 
-    /// A symbolic link. Linux shows its mode as 0777 whatever is stored.
+    /// Makes a symbolic link. Linux shows its mode as 0777 whatever is stored.
     pub fn symlink(meta: Meta, target: impl Into<Vec<u8>>) -> Self {
         let kind = Kind::Symlink(target.into().into_boxed_slice());
         Inode { meta, kind }
     }
 
-    /// The entries, if it is a directory.
+    /// Returns the entries, if it is a directory.
     pub fn as_directory(&self) -> Option<&Directory> {
         match &self.kind {
             Kind::Directory(entries) => Some(entries),
@@ -110,7 +110,7 @@ impl Inode {
 pub struct Directory(BTreeMap<Box<[u8]>, InodeId>);
 
 impl Directory {
-    /// The inode of a name.
+    /// Returns the inode of a name.
     pub fn get(&self, name: &[u8]) -> Option<InodeId> {
         self.0.get(name).copied()
     }
@@ -120,12 +120,12 @@ impl Directory {
         self.0.iter().map(|(name, id)| (name.as_ref(), *id))
     }
 
-    /// The number of names.
+    /// Returns the number of names.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it holds nothing.
+    /// Returns whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -59,7 +59,7 @@ impl Tree {
     }
 }
 
-/// The layer that a file of the merged tree comes from, by its place in `layers`, the top one first.
+/// Returns the layer that a file of the merged tree comes from, by its place in `layers`, the top one first.
 pub fn provider(layers: &[Manifest], path: &[u8]) -> Option<usize> {
     layers.iter().position(|layer| {
         let found = layer.tree.lookup(path);

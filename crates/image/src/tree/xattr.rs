@@ -28,7 +28,7 @@ pub struct Xattr {
 }
 
 impl Xattr {
-    /// An attribute with its full name.
+    /// Makes an attribute with its full name.
     pub fn new(name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         Xattr {
             name: name.into().into_boxed_slice(),

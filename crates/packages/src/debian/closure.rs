@@ -7,7 +7,7 @@ use super::relation::{Relation, groups};
 use super::universe::{Package, Universe};
 use crate::{Error, ErrorKind, Result};
 
-/// The roots and all that they need by `Pre-Depends` and `Depends`, sorted by name.
+/// Returns the roots and all that they need by `Pre-Depends` and `Depends`, sorted by name.
 ///
 /// Greedy: of several alternatives one that is already taken is preferred, then the first that exists under its
 /// own name, then of the providers the one with the highest priority and the first name. `Conflicts` and `Breaks`

@@ -88,7 +88,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Goes through a tar stream; `name` is the package's, for messages.
+/// Reads a tar stream to its end; `name` is the package's, for messages.
 pub(super) fn each<R: Read>(
     name: &str,
     data: R,

@@ -1,13 +1,13 @@
 //! Debian's control syntax (deb822(5)): stanzas of `Name: value` fields, without copying.
 
-/// The value of a field in a stanza, without white space around it; continuation lines are kept as they are.
+/// Returns the value of a field in a stanza, without white space around it; continuation lines are kept as they are.
 pub fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
     fields(stanza)
         .find(|(found, _)| found.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
 }
 
-/// All fields of a stanza in order. Lines that are neither a field nor a continuation (comments) are left out.
+/// Returns all fields of a stanza in order. Lines that are neither a field nor a continuation (comments) are left out.
 pub fn fields(stanza: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = stanza;
     std::iter::from_fn(move || {
@@ -46,7 +46,7 @@ fn find(bytes: &[u8], byte: u8) -> Option<usize> {
     bytes.iter().position(|&b| b == byte)
 }
 
-/// The stanzas of a file: pieces between empty lines.
+/// Returns the stanzas of a file: pieces between empty lines.
 pub fn stanzas(text: &str) -> impl Iterator<Item = &str> {
     text.split("\n\n")
         .map(|piece| piece.trim_matches('\n'))

@@ -60,7 +60,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// A field of the stanza.
+    /// Returns a field of the stanza.
     pub fn field(&self, name: &str) -> Option<&str> {
         field(&self.stanza, name)
     }
@@ -76,7 +76,7 @@ impl Control {
             .collect()
     }
 
-    /// A maintainer script: `preinst`, `postinst`, `prerm`, `postrm`, `config`.
+    /// Returns a maintainer script: `preinst`, `postinst`, `prerm`, `postrm`, `config`.
     pub fn script(&self, name: &str) -> Option<&[u8]> {
         self.files.get(name).map(Vec::as_slice)
     }
@@ -140,7 +140,7 @@ impl Deb {
         Ok(control)
     }
 
-    /// Its name in messages.
+    /// Returns its name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -195,7 +195,7 @@ impl Deb {
         Ok(control)
     }
 
-    /// The data archive as an uncompressed tar stream.
+    /// Returns the data archive as an uncompressed tar stream.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if decompression cannot start.

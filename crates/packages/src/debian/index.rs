@@ -33,12 +33,12 @@ impl Index {
         &self.name
     }
 
-    /// The file on disk. It is plain text unless `Release` does not list the plain file.
+    /// Returns the file on disk. It is plain text unless `Release` does not list the plain file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the file on disk is plain text.
+    /// Returns whether the file on disk is plain text.
     pub fn is_plain(&self) -> bool {
         self.compression == Compression::None
     }
@@ -162,7 +162,7 @@ fn too_large(name: &str) -> Error {
         .with_hint("The repository itself is broken; tell its maintainers, or use another mirror.")
 }
 
-/// Has an index in `directory`, verified: from an earlier time, or from the mirror.
+/// Makes sure that `directory` has a verified index: one from an earlier time, or one from the mirror.
 pub(super) fn obtain(
     fetcher: &Fetcher,
     repository: &Repository,
@@ -329,7 +329,7 @@ fn finish(
     })
 }
 
-/// Decompresses into a new file, at most one byte more than `limit`; gives size and digest.
+/// Decompresses into a new file, at most one byte more than `limit`, and returns size and digest.
 fn expand(
     compression: Compression,
     from: &Path,

@@ -21,7 +21,7 @@ const EMBEDDED: &[(&str, &[u8])] = embedded![
     "trixie-stable",
 ];
 
-/// All embedded keys of the Debian archive.
+/// Returns all embedded keys of the Debian archive.
 ///
 /// # Errors
 /// None in practice: a test reads every embedded key.
@@ -35,7 +35,7 @@ pub fn builtin() -> Result<Keyring> {
     ))
 }
 
-/// The embedded key rings by name, as `gpgv` takes them.
+/// Returns the embedded key rings by name, as `gpgv` takes them.
 pub fn files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     EMBEDDED.iter().copied()
 }

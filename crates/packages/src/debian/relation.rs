@@ -31,7 +31,7 @@ pub struct Relation<'a> {
 }
 
 impl Relation<'_> {
-    /// Whether a version is accepted.
+    /// Returns whether a version is accepted.
     pub fn accepts(&self, version: &str) -> bool {
         let Some((operator, wanted)) = self.version else {
             return true;
@@ -47,14 +47,14 @@ impl Relation<'_> {
     }
 }
 
-/// The alternatives of each group: `a | b, c` gives `[[a, b], [c]]`. What cannot be read is left out.
+/// Returns the alternatives of each group: `a | b, c` gives `[[a, b], [c]]`. What cannot be read is left out.
 pub fn groups(text: &str) -> impl Iterator<Item = Vec<Relation<'_>>> {
     text.split(',')
         .map(|group| group.split('|').filter_map(relation).collect::<Vec<_>>())
         .filter(|g| !g.is_empty())
 }
 
-/// The relations of a field without alternatives, such as `Provides` or `Conflicts`.
+/// Returns the relations of a field without alternatives, such as `Provides` or `Conflicts`.
 pub fn list(text: &str) -> impl Iterator<Item = Relation<'_>> {
     text.split(',').filter_map(relation)
 }

@@ -92,7 +92,7 @@ impl Release {
         })
     }
 
-    /// A file by its path relative to the directory of `Release`.
+    /// Returns a file by its path relative to the directory of `Release`.
     pub fn file(&self, path: &str) -> Option<Listed> {
         self.files.get(path).copied()
     }
@@ -102,7 +102,7 @@ impl Release {
         self.files.values().map(|listed| listed.sha256)
     }
 
-    /// Whether any listed path begins so.
+    /// Returns whether any listed path begins so.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         self.files.keys().any(|path| path.starts_with(prefix))
     }

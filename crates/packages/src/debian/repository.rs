@@ -50,7 +50,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Whether it has no `dists/` hierarchy.
+    /// Returns whether it has no `dists/` hierarchy.
     pub fn is_flat(&self) -> bool {
         self.suite.ends_with('/')
     }
@@ -70,7 +70,7 @@ impl Repository {
         fetch::url::append(&self.uri, filename.strip_prefix("./").unwrap_or(filename))
     }
 
-    /// The name of apt's list file for a file relative to the directory of `Release`:
+    /// Returns the name of apt's list file for a file relative to the directory of `Release`:
     /// `deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages`.
     pub fn apt_list_name(&self, file: &str) -> String {
         let base = fetch::url::shown(&self.uri);
@@ -104,7 +104,7 @@ impl Repository {
         format!("{} {}", fetch::url::shown(&self.uri), self.suite)
     }
 
-    /// A directory name that is unique for the place and readable.
+    /// Returns a directory name that is unique for the place and readable.
     pub fn cache_name(&self) -> String {
         let place = format!("{}\0{}", self.uri.trim_end_matches('/'), self.suite);
         let readable: String = fetch::url::shown(&self.uri)
@@ -182,7 +182,7 @@ impl Repository {
 /// Debian's releases that Kiln has defaults for, oldest first.
 pub const KNOWN_SUITES: &[&str] = &["bullseye", "bookworm", "trixie", "sid"];
 
-/// The repositories of a Debian release: the release itself, its updates and its security updates, with the
+/// Returns the repositories of a Debian release: the release itself, its updates and its security updates, with the
 /// components `main`, `contrib` and `non-free-firmware` (bullseye, which has no such component: `non-free`).
 ///
 /// # Errors

@@ -61,17 +61,17 @@ impl Package {
         &self.text[self.spans[field as usize].range()]
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         self.get(Field::Name)
     }
 
-    /// Its version.
+    /// Returns its version.
     pub fn version(&self) -> &str {
         self.get(Field::Version)
     }
 
-    /// `amd64`, `all`, ….
+    /// Returns its architecture: `amd64`, `all`, ….
     pub fn architecture(&self) -> &str {
         self.get(Field::Architecture)
     }
@@ -81,7 +81,7 @@ impl Package {
         self.get(Field::Filename)
     }
 
-    /// Where to fetch it.
+    /// Returns where to fetch it.
     pub fn url(&self) -> String {
         self.repository.package_url(self.filename())
     }
@@ -121,22 +121,22 @@ impl Package {
         self.field("Breaks").unwrap_or("")
     }
 
-    /// What else it stands for.
+    /// Returns what else it stands for.
     pub fn provides(&self) -> impl Iterator<Item = Relation<'_>> {
         list(self.get(Field::Provides))
     }
 
-    /// `required`, `important`, `standard`, `optional` or `extra`.
+    /// Returns its priority: `required`, `important`, `standard`, `optional` or `extra`.
     pub fn priority(&self) -> &str {
         self.get(Field::Priority)
     }
 
-    /// Whether a system without it does not work.
+    /// Returns whether a system without it does not work.
     pub fn is_essential(&self) -> bool {
         self.get(Field::Essential) == "yes"
     }
 
-    /// The tasks it belongs to (`Task`).
+    /// Returns the tasks it belongs to (`Task`).
     pub fn tasks(&self) -> impl Iterator<Item = &str> {
         self.field("Task")
             .unwrap_or("")
@@ -145,12 +145,12 @@ impl Package {
             .filter(|task| !task.is_empty())
     }
 
-    /// `admin`, `contrib/net`, ….
+    /// Returns its section: `admin`, `contrib/net`, ….
     pub fn section(&self) -> &str {
         self.field("Section").unwrap_or("")
     }
 
-    /// Bytes on disk, as the packager estimated.
+    /// Returns its bytes on disk, as the packager estimated them.
     pub fn installed_size(&self) -> u64 {
         let kib: Option<u64> = self
             .field("Installed-Size")
@@ -163,17 +163,17 @@ impl Package {
         control::field(self.stanza(), name)
     }
 
-    /// Everything the index says.
+    /// Returns everything that the index says of it.
     pub fn stanza(&self) -> &str {
         &self.text[self.stanza.range()]
     }
 
-    /// The repository that has it.
+    /// Returns the repository that has it.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// `name version architecture`.
+    /// Returns `name version architecture`.
     pub fn describe(&self) -> String {
         format!("{} {} {}", self.name(), self.version(), self.architecture())
     }
@@ -290,7 +290,7 @@ impl Universe {
         self.packages.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty()
     }
@@ -300,24 +300,24 @@ impl Universe {
         &self.warnings
     }
 
-    /// Every package, by name, the best version of each name first.
+    /// Returns every package, by name, the best version of each name first.
     pub fn packages(&self) -> &[Package] {
         &self.packages
     }
 
-    /// All versions of a name, the best first.
+    /// Returns all versions of a name, the best first.
     pub fn versions(&self, name: &str) -> &[Package] {
         named(&self.packages, name)
     }
 
-    /// All versions of a name in every repository: where several have the same version, each of them.
+    /// Returns all versions of a name in every repository: where several have the same version, each of them.
     pub fn everywhere(&self, name: &str) -> impl Iterator<Item = &Package> {
         self.versions(name)
             .iter()
             .chain(named(&self.repeated, name))
     }
 
-    /// What the releases of the repositories that have a package's version call themselves.
+    /// Returns what the releases of the repositories that have a package's version call themselves.
     pub fn suites_of<'a>(&'a self, package: &'a Package) -> impl Iterator<Item = &'a str> {
         let same = |p: &&Package| p.version() == package.version();
         self.everywhere(package.name())
@@ -328,12 +328,12 @@ impl Universe {
             .map(String::as_str)
     }
 
-    /// The best version of a name: the highest, whichever repository has it.
+    /// Returns the best version of a name: the highest, whichever repository has it.
     pub fn best(&self, name: &str) -> Option<&Package> {
         self.versions(name).first()
     }
 
-    /// The best version of every name.
+    /// Returns the best version of every name.
     pub fn latest(&self) -> impl Iterator<Item = &Package> {
         self.packages
             .chunk_by(|a, b| a.name() == b.name())
@@ -352,14 +352,14 @@ impl Universe {
         })
     }
 
-    /// The best package that satisfies a relation under its own name.
+    /// Returns the best package that satisfies a relation under its own name.
     pub fn satisfying(&self, relation: &Relation) -> Option<&Package> {
         self.versions(relation.name)
             .iter()
             .find(|package| relation.accepts(package.version()))
     }
 
-    /// The packages that satisfy a relation by providing its name (Debian Policy section 7.5: a version is only
+    /// Returns the packages that satisfy a relation by providing its name (Debian Policy section 7.5: a version is only
     /// satisfied by a versioned `Provides`).
     pub fn providing(&self, relation: &Relation) -> Vec<&Package> {
         let satisfies = |package: &Package| {
@@ -377,7 +377,7 @@ impl Universe {
             .collect()
     }
 
-    /// The best version of each name that a shell pattern matches; an exact name is a pattern too.
+    /// Returns the best version of each name that a shell pattern matches; an exact name is a pattern too.
     pub fn matching<'a>(&'a self, pattern: &'a str) -> impl Iterator<Item = &'a Package> {
         self.latest()
             .filter(move |package| match glob::is_pattern(pattern) {
@@ -413,7 +413,7 @@ impl Universe {
         found
     }
 
-    /// The error for a name that nothing has or provides, with the nearest names.
+    /// Returns the error for a name that nothing has or provides, with the nearest names.
     pub fn unknown(&self, name: &str) -> Error {
         let error = Error::new(
             ErrorKind::UnknownPackage,

@@ -70,7 +70,7 @@ impl Opened {
 }
 
 impl Fetcher {
-    /// A fetcher whose work ends when `cancel` is turned.
+    /// Makes a fetcher whose work ends when `cancel` is turned.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] if a proxy is not valid.
@@ -83,12 +83,12 @@ impl Fetcher {
         })
     }
 
-    /// How it behaves.
+    /// Returns its options.
     pub fn options(&self) -> &FetchOptions {
         &self.options
     }
 
-    /// What stops it.
+    /// Returns the token that stops it.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }
