@@ -7,10 +7,9 @@ use std::time::SystemTime;
 
 use kiln_image::blocks;
 pub use kiln_image::blocks::{Collected, Limits, Usage};
-use kiln_rootfs::{Layer, Place, Store};
+use kiln_rootfs::{Layer, Place, Quiet, Store};
 use kiln_sandbox::{CancelToken, Root};
 
-use crate::initramfs::generate::Quiet;
 use crate::trust::known::{BLOCKS, differences};
 use crate::{Failure, FailureKind};
 

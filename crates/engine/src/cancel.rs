@@ -3,6 +3,7 @@
 use kiln_packages::CancelToken as FetchToken;
 use kiln_sandbox::CancelToken as RunToken;
 
+use crate::io::no_descriptor;
 use crate::{Failure, FailureKind};
 
 /// Stops a build: transfers and runs end, nothing half-written stays. Clones share it.
@@ -35,15 +36,21 @@ impl Cancel {
         self.run.is_cancelled()
     }
 
+    /// A token for runs that is set with this one.
+    pub(crate) fn child(&self) -> Result<RunToken, Failure> {
+        self.run.child().map_err(|e| no_descriptor(&e))
+    }
+
     /// An error if it is set.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.is_cancelled() {
-            Err(Failure::new(
-                FailureKind::Cancelled,
-                "the build was stopped",
-            ))
+            Err(stopped())
         } else {
             Ok(())
         }
     }
+}
+
+pub(crate) fn stopped() -> Failure {
+    Failure::new(FailureKind::Cancelled, "the build was stopped")
 }

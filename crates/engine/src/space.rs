@@ -12,8 +12,8 @@ use kiln_packages::Lock;
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
-use crate::resolve::solve::TOOLS;
 use crate::{Failure, FailureKind};
+use kiln_packages::TOOLS;
 
 /// A disk is full for programs that want to write a file in one piece, as dpkg does, while this or an eighth of it is left.
 const LITTLE: u64 = 256 << 20;
@@ -226,7 +226,7 @@ fn left(path: &Path) -> Option<Left> {
 /// Whether a text has the kernel's words for a full disk, or for a quota that is used up.
 fn complains(text: &str) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|error| {
-        let words = crate::define::load::plain(&std::io::Error::from(*error));
+        let words = crate::io::plain(&std::io::Error::from(*error));
         text.contains(&words)
     })
 }

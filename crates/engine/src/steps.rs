@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ pub(crate) struct Steps<'a> {
     timings: Mutex<Vec<Timing>>,
     warnings: Mutex<Vec<String>>,
     began: Instant,
+    again: AtomicBool,
     pub(crate) space: Space,
 }
 
@@ -71,6 +72,7 @@ impl<'a> Steps<'a> {
             timings: Mutex::default(),
             warnings: Mutex::default(),
             began: Instant::now(),
+            again: AtomicBool::new(false),
             space,
         }
     }
@@ -175,6 +177,19 @@ impl<'a> Steps<'a> {
         });
     }
 
+    /// Notes that a build goes through its list again.
+    pub(crate) fn begin_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`Steps::warn`], unless it was said before the build began again: it finds the same about its definition.
+    pub(crate) fn warn_once(&self, message: String, origin: Option<String>, hint: Option<String>) {
+        let text = located(&message, origin.as_deref());
+        if !(self.again.load(Ordering::Relaxed) && self.warnings().contains(&text)) {
+            self.warn(message, origin, hint);
+        }
+    }
+
     /// Says what was found about private directories.
     pub(crate) fn notices(&self, notices: &[Notice]) {
         for notice in notices {
@@ -257,10 +272,7 @@ impl<'a> Steps<'a> {
             Event::Warning {
                 message, origin, ..
             } => {
-                let text = match origin {
-                    Some(origin) => format!("{origin}: {message}"),
-                    None => message.clone(),
-                };
+                let text = located(message, origin.as_deref());
                 if let Ok(mut warnings) = self.warnings.lock() {
                     warnings.push(text.clone());
                 }
@@ -273,6 +285,13 @@ impl<'a> Steps<'a> {
         {
             log.line(&line);
         }
+    }
+}
+
+fn located(message: &str, origin: Option<&str>) -> String {
+    match origin {
+        Some(origin) => format!("{origin}: {message}"),
+        None => message.to_owned(),
     }
 }
 

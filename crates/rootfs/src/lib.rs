@@ -27,7 +27,7 @@ pub use error::{Error, ErrorKind, Result, describe};
 pub use family::{Families, Family};
 pub use network::Reach;
 pub use registry::FUNCTIONS;
-pub use report::Reporter;
+pub use report::{Quiet, Reporter};
 pub use requests::{Requests, SYSTEM, Wanted};
 pub use run::{Extras, Place, Seen};
 pub use secrets::Secrets;

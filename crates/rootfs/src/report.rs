@@ -15,6 +15,15 @@ pub trait Reporter: Sync {
     fn warn(&self, message: String, origin: Option<String>, hint: Option<String>);
 }
 
+/// Reports nothing: for what is not worth a line.
+pub struct Quiet;
+
+impl Reporter for Quiet {
+    fn line(&self, _: Stream, _: &str) {}
+    fn progress(&self, _: u64, _: Option<u64>, _: Option<&str>) {}
+    fn warn(&self, _: String, _: Option<String>, _: Option<String>) {}
+}
+
 /// Passes lines on and keeps the last ones for a failure's message.
 pub(crate) struct Tail<'a> {
     reporter: &'a dyn Reporter,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use kiln_kickstart::{LoadError, include_candidates};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::define::load::plain;
+use crate::io::plain;
 use crate::{Failure, FailureKind};
 
 /// No kickstart comes near this many bytes. It keeps endless files from filling memory.

@@ -19,7 +19,7 @@ use kiln_rootfs::store::Staging;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};
 use rustix::io::Errno;
 
-use crate::define::load::plain;
+use crate::io::plain;
 use crate::{Failure, FailureKind};
 
 /// Files of a project. More is a mistake, such as a directory of packages.

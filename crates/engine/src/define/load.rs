@@ -10,6 +10,7 @@ use rustix::fs::ResolveFlags;
 use crate::define::confined::{Confined, read_beneath};
 use crate::define::files::Project;
 use crate::define::web::{Web, local_file_for_a_stranger};
+use crate::io::plain;
 use crate::{Failure, FailureKind};
 
 /// A definition that was found, with the way to read what it names.
@@ -218,10 +219,4 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     failure
         .cause(plain(error))
         .hint("name a kickstart file, a kiln.toml, or a directory with a kiln.toml")
-}
-
-/// An I/O error without Rust's `(os error N)`.
-pub(crate) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

@@ -6,7 +6,7 @@ use kiln_plan::configure::Level;
 use kiln_plan::{Input, Lowered, Problem};
 
 use crate::Failure;
-use crate::build::checked;
+use crate::define::check::checked;
 use crate::define::load::Source;
 use crate::define::web::{Access, Web};
 

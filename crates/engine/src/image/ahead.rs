@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use kiln_plan::Compression;
-use kiln_rootfs::{Layer, Place, Store};
+use kiln_rootfs::{Layer, Place, Quiet, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::image::squash;
-use crate::initramfs::generate::Quiet;
 use crate::trust::known;
 use crate::{Failure, FailureKind};
 
@@ -28,7 +27,6 @@ pub(crate) struct Recorder {
     cancel: CancelToken,
     work: Mutex<Option<Work>>,
     prepared: Arc<AtomicU64>,
-    block_size: u32,
 }
 
 /// What ends with the last layer.
@@ -55,7 +53,6 @@ impl Recorder {
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
         let (sender, layers) = channel();
-        let block_size = compression.block_size;
         let prepared = Arc::default();
         let worker = Worker {
             sandbox: Arc::clone(sandbox),
@@ -74,7 +71,6 @@ impl Recorder {
                 stop,
             })),
             prepared,
-            block_size,
         })
     }
 
@@ -93,11 +89,6 @@ impl Recorder {
             // If the thread is gone, whoever needs the manifest makes it.
             let _ = work.layers.send((layer.clone(), compress));
         }
-    }
-
-    /// How large the image's blocks are.
-    pub(crate) fn block_size(&self) -> u32 {
-        self.block_size
     }
 
     /// Waits until what was added is recorded, and ends the compressing. Gives the number of blocks compressed.

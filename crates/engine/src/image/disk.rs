@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use kiln_image::disk::{
@@ -19,14 +18,16 @@ use kiln_rootfs::family::{Boot, Medium};
 use kiln_rootfs::{Extras, Place, Reporter};
 use kiln_sandbox::CancelToken;
 
-use crate::build::{Resolved, Session};
-use crate::image::squash::{self, Lost, Sources, Squashed, Written};
+use crate::ids::{home_uuid, image_id, uuid_text};
+use crate::image::ahead::Recorder;
+use crate::image::squash::{self, Sources, Written};
 use crate::initramfs::ahead::Ahead;
-use crate::initramfs::generate::Terms;
-use crate::output::artifacts::Made;
-use crate::output::directory::{Output, write_failure};
-use crate::root::finish::{home_uuid, image_id, uuid_text};
-use crate::root::steps::Stack;
+use crate::initramfs::generate::{Generator, Terms};
+use crate::initramfs::step::initramfs;
+use crate::io::{descriptor, write_failure};
+use crate::means::Session;
+use crate::means::output::Output;
+use crate::values::{BootFiles, Lost, Made, Resolved, Squashed, Stack};
 use crate::{Failure, FailureKind, Unit};
 
 pub(crate) const RAW: &str = "disk.raw";
@@ -70,14 +71,26 @@ fn about_lost(lost: &[Lost]) -> Option<(String, String)> {
     (!paths.is_empty()).then(|| (message, hint.to_owned()))
 }
 
+/// Makes the image.
+pub(crate) fn image(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    root: &Stack,
+    output: &Output,
+    ahead: &Ahead,
+    recorder: &Recorder,
+) -> Result<Made, Failure> {
+    session.image(resolved, root, output, ahead, recorder)
+}
+
 impl Session<'_> {
-    /// Makes the image.
-    pub(crate) fn image(
+    fn image(
         &self,
         resolved: &Resolved,
         root: &Stack,
         output: &Output,
         ahead: &Ahead,
+        recorder: &Recorder,
     ) -> Result<Made, Failure> {
         let disk = output.create(RAW)?;
         let ids = Ids::new(resolved);
@@ -88,12 +101,20 @@ impl Session<'_> {
         };
         // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
         // When one fails, the other ends at once.
-        let race = self.child_token()?;
+        let race = self.cancel.child()?;
         let terms = Terms::new(&*self.family, &resolved.plan.compression, root.epoch);
+        let generator = Generator::of(self);
         let (squashed, version) = std::thread::scope(|scope| {
-            let version =
-                scope.spawn(|| ending(&race, self.initramfs(root, &boot, terms, ahead, &race)));
-            let squashed = ending(&race, self.squashfs(resolved, root, &disk, offset, &race));
+            let version = scope.spawn(|| {
+                ending(
+                    &race,
+                    initramfs(&generator, root, &boot, terms, ahead, &race),
+                )
+            });
+            let squashed = ending(
+                &race,
+                self.squashfs(resolved, root, &disk, offset, recorder, &race),
+            );
             let version = version.join().unwrap_or_else(|_| {
                 Err(Failure::new(
                     FailureKind::Internal,
@@ -133,21 +154,9 @@ impl Session<'_> {
         })
     }
 
-    /// A token that is set with the build's own.
-    pub(crate) fn child_token(&self) -> Result<CancelToken, Failure> {
-        self.cancel.run.child().map_err(|e| no_descriptor(&e))
-    }
-
-    /// The image's clock: what the user fixed, or the newest repository's date.
+    /// The image's clock.
     pub(crate) fn epoch(&self, resolved: &Resolved) -> i64 {
-        let seconds = |time: std::time::SystemTime| {
-            time.duration_since(std::time::UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs())
-        };
-        let date = resolved.lock.date().map_or(0, seconds);
-        self.request
-            .epoch
-            .unwrap_or_else(|| i64::try_from(date).unwrap_or(0))
+        resolved.epoch(self.request.epoch)
     }
 
     fn squashfs(
@@ -156,6 +165,7 @@ impl Session<'_> {
         root: &Stack,
         disk: &File,
         offset: Bytes,
+        recorder: &Recorder,
         cancel: &CancelToken,
     ) -> Result<Squashed, Failure> {
         self.steps
@@ -173,7 +183,7 @@ impl Session<'_> {
                     seen: None,
                 };
                 let sources = Sources {
-                    prepared: self.recorded(),
+                    prepared: recorder.finish(),
                     store: &self.store,
                     layers: &root.layers,
                     shared: self.shared.as_ref().map(|shared| (shared, self.steps)),
@@ -329,18 +339,6 @@ fn both<A, B>(a: Result<A, Failure>, b: Result<B, Failure>) -> Result<(A, B), Fa
         (Err(a), _) => Err(a),
         (_, Err(b)) => Err(b),
     }
-}
-
-fn no_descriptor(error: &std::io::Error) -> Failure {
-    Failure::new(FailureKind::Environment, "no file descriptor is left")
-        .cause(error.to_string())
-        .hint("raise `ulimit -n`")
-}
-
-/// Kernel and initramfs, for the boot partition.
-pub(crate) struct BootFiles {
-    pub(crate) kernel: File,
-    pub(crate) initrd: File,
 }
 
 /// Everything that names the disk and its partitions, derived from what the image is made of.
@@ -614,9 +612,4 @@ fn fs_read(root: &Path, path: &str) -> std::io::Result<Vec<u8>> {
 
 fn esp_size(tree: &FatTree) -> Result<Bytes, Failure> {
     Ok(FatImage::size_for(tree, ESP_FREE)?.max(ESP))
-}
-
-pub(crate) fn descriptor(file: &File) -> Result<OwnedFd, Failure> {
-    let fail = |e: std::io::Error| no_descriptor(&e);
-    file.try_clone().map(OwnedFd::from).map_err(fail)
 }

@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::image::ahead::is_closed;
+use crate::io::write_failure;
 use crate::shared::{Shared, keys, put_keys};
 use crate::steps::Steps;
 use crate::trust::known::{self, Known};
+use crate::values::{Lost, Squashed};
 use crate::{Failure, FailureKind};
 
 const WRITE: &str = "build.squashfs";
@@ -109,31 +111,6 @@ pub(crate) enum Written {
     Evicted(Box<Failure>),
 }
 
-/// What was written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Squashed {
-    /// Length of the file system, padded to 4 KiB.
-    pub(crate) bytes: u64,
-    /// Inodes.
-    pub(crate) inodes: u32,
-    /// Bytes of content.
-    pub(crate) content_bytes: u64,
-    /// Blocks written and blocks reused.
-    pub(crate) blocks: u64,
-    /// What SquashFS cannot hold and the image lacks.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(crate) lost: Vec<Lost>,
-}
-
-/// An attribute of a file that the image lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lost {
-    /// The file's absolute path.
-    pub(crate) path: String,
-    /// The attribute's name.
-    pub(crate) attribute: String,
-}
-
 /// systemd-tmpfiles gives these their access control lists anew at every boot.
 const MADE_AT_BOOT: &str = "var/log/journal";
 
@@ -175,7 +152,7 @@ pub(crate) fn write(
     }
     let fd: OwnedFd = disk
         .try_clone()
-        .map_err(|e| crate::output::directory::write_failure(Path::new("disk.raw"), &e))?
+        .map_err(|e| write_failure(Path::new("disk.raw"), &e))?
         .into();
     let mut message = |value: Value| {
         if let Some(line) = value.as_str() {
@@ -304,8 +281,7 @@ fn missing(
     write: &Write,
     handed: &[OwnedFd],
 ) -> Result<HashSet<BlockKey>, Failure> {
-    let failed =
-        |e: std::io::Error| crate::output::directory::write_failure(Path::new("disk.raw"), &e);
+    let failed = |e: std::io::Error| write_failure(Path::new("disk.raw"), &e);
     let memory = rustix::fs::memfd_create("kiln-keys", rustix::fs::MemfdFlags::CLOEXEC);
     let answer = File::from(memory.map_err(|e| failed(e.into()))?);
     let mut fds = vec![OwnedFd::from(answer.try_clone().map_err(failed)?)];

@@ -9,17 +9,19 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use kiln_packages::LockedPackage;
 use kiln_plan::{Compression, Hasher};
 use kiln_rootfs::finish::Finish;
 use kiln_rootfs::looks::{Question, questions, states};
-use kiln_rootfs::{Place, Reporter, Staging};
+use kiln_rootfs::{Place, Quiet, Reporter, Staging};
 use kiln_sandbox::{CancelToken, Noted, Root};
 
 use crate::Failure;
-use crate::build::{Resolved, Session};
-use crate::initramfs::generate::{Over, Quiet, Terms, say_wrong};
-use crate::root::steps::Stack;
+use crate::initramfs::generate::{Generator, Over, Terms, say_wrong};
+use crate::io::write_failure;
+use crate::values::{BootFiles, Stack};
+
+/// What the clock of a stack will be when all packages are on it.
+pub(crate) type Clock<'a> = &'a (dyn Fn(&Stack) -> Result<i64, Failure> + Sync);
 
 /// Generates one initramfs ahead, on a thread of its own.
 pub(crate) struct Ahead {
@@ -43,14 +45,15 @@ struct State {
 }
 
 impl Ahead {
-    pub(crate) fn new(session: &Session<'_>, resolved: &Resolved) -> Result<Self, Failure> {
-        Ok(Ahead {
-            cancel: session.child_token()?,
-            finish: crate::root::finish::finish(&*session.family, resolved),
-            compression: resolved.plan.compression.clone(),
+    /// For a root that gets these last changes; `cancel` is its own.
+    pub(crate) fn new(cancel: CancelToken, finish: Finish, compression: Compression) -> Self {
+        Ahead {
+            cancel,
+            finish,
+            compression,
             state: Mutex::default(),
             changed: Condvar::new(),
-        })
+        }
     }
 
     /// Says that packages are about to be installed on a stack, after which no others follow.
@@ -76,13 +79,13 @@ impl Ahead {
     /// Waits for the result if it is under way and looks right for this root. Whether there is one.
     pub(crate) fn settle(
         &self,
-        session: &Session<'_>,
+        generator: &Generator<'_>,
         root: &Stack,
         reporter: &dyn Reporter,
     ) -> bool {
         let running = self.lock().running.clone();
         if let Some((over, noted)) = running
-            && let Err(changed) = alike(session, &over, &noted, root, &self.cancel)
+            && let Err(changed) = alike(generator, &over, &noted, root, &self.cancel)
         {
             say_wrong(reporter, changed.as_ref());
             self.cancel.cancel();
@@ -95,7 +98,7 @@ impl Ahead {
     }
 
     /// Waits for an offer and takes it.
-    pub(crate) fn work(&self, session: &Session<'_>, packages: &[LockedPackage]) {
+    pub(crate) fn work(&self, generator: &Generator<'_>, epoch: Clock<'_>) {
         let mut state = self.lock();
         while state.offered.is_none() && !state.closed {
             state = self.wait(state);
@@ -108,24 +111,24 @@ impl Ahead {
         let _ = rustix::process::nice(5);
         let _ending = Ending(self);
         // A failure is the generator's own to report, if it fails over the finished root too.
-        let made = self.make(session, &stack, packages).is_ok_and(|made| made);
+        let made = self.make(generator, &stack, epoch).is_ok_and(|made| made);
         self.lock().made = made;
     }
 
     fn make(
         &self,
-        session: &Session<'_>,
+        generator: &Generator<'_>,
         stack: &Stack,
-        packages: &[LockedPackage],
+        epoch: Clock<'_>,
     ) -> Result<bool, Failure> {
-        let epoch = session.roots().last_epoch(stack, packages)?;
-        let terms = Terms::new(&*session.family, &self.compression, epoch);
-        if session.has_results(terms) {
+        let epoch = epoch(stack)?;
+        let terms = Terms::new(generator.family, &self.compression, epoch);
+        if generator.has_results(terms) {
             // Chances are that one of them is right.
             return Ok(false);
         }
-        let finishing = session.store.stage()?;
-        let over = self.finished(session, stack, &finishing, terms)?;
+        let finishing = generator.store.stage()?;
+        let over = self.finished(generator, stack, &finishing, terms)?;
         let noted = Noted::default();
         {
             let mut state = self.lock();
@@ -134,25 +137,25 @@ impl Ahead {
             }
             state.running = Some((over.clone(), noted.clone()));
         }
-        if session.guard.damage(stack, &self.cancel)?.is_some() {
+        if generator.guard.damage(stack, &self.cancel)?.is_some() {
             return Ok(false);
         }
         let (kernel, initrd) = (spare()?, spare()?);
-        let files = crate::image::disk::BootFiles { kernel, initrd };
-        session.generate(&over, &files, &Quiet, &self.cancel, Some(noted))?;
+        let files = BootFiles { kernel, initrd };
+        generator.generate(&over, &files, &Quiet, &self.cancel, Some(noted))?;
         Ok(true)
     }
 
     /// The stack with the changes of the last step.
     fn finished(
         &self,
-        session: &Session<'_>,
+        generator: &Generator<'_>,
         stack: &Stack,
         staging: &Staging,
         terms: Terms,
     ) -> Result<Over, Failure> {
         let lower = stack.lower();
-        let sandbox = session.step_sandbox();
+        let sandbox = generator.step_sandbox();
         let place = Place::over(
             &sandbox,
             lower.clone(),
@@ -161,7 +164,7 @@ impl Ahead {
             &Quiet,
             &self.cancel,
         );
-        let family = &session.family;
+        let family = generator.family;
         family.finish(&place, &self.finish, stack.of_packages())?;
         let root = Hasher::new("initramfs-ahead.v1")
             .id("stack", stack.id)
@@ -184,7 +187,7 @@ impl Ahead {
 
 /// Whether everything that was looked at so far is the same in both roots, or what is not.
 fn alike(
-    session: &Session<'_>,
+    generator: &Generator<'_>,
     over: &Over,
     noted: &Noted,
     root: &Stack,
@@ -194,7 +197,7 @@ fn alike(
     let asked = questions(looks);
     let answers = |lower: Vec<PathBuf>| {
         let place = Place {
-            sandbox: &session.sandbox,
+            sandbox: generator.sandbox,
             root: Root::Layers { lower },
             epoch: over.terms.epoch,
             reporter: &Quiet,
@@ -219,9 +222,7 @@ fn alike(
 fn spare() -> Result<File, Failure> {
     let memory = rustix::fs::memfd_create("kiln-initramfs", rustix::fs::MemfdFlags::CLOEXEC);
     let file = memory.map(File::from);
-    file.map_err(|e| {
-        crate::output::directory::write_failure(std::path::Path::new("initrd"), &e.into())
-    })
+    file.map_err(|e| write_failure(std::path::Path::new("initrd"), &e.into()))
 }
 
 /// Says that nothing runs any more, however it ended.

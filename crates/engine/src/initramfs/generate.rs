@@ -19,17 +19,18 @@ use std::time::SystemTime;
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
 use kiln_rootfs::looks::{Question, Sight, questions, states};
-use kiln_rootfs::{Family, Layer, Place, Reporter};
-use kiln_sandbox::{CancelToken, Noted, Root};
+use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
+use kiln_sandbox::{CancelToken, Limits, Noted, Root, Sandbox};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::build::Session;
-use crate::image::disk::{BootFiles, descriptor};
-use crate::initramfs::ahead::Ahead;
-use crate::root::steps::Stack;
-use crate::steps::Step;
-use crate::{Failure, Unit};
+use crate::Failure;
+use crate::io::{descriptor, write_failure};
+use crate::means::Session;
+use crate::shared::Shared;
+use crate::steps::Steps;
+use crate::trust::guard::Guard;
+use crate::values::{BootFiles, LOOKS, Stack};
 
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
@@ -37,7 +38,6 @@ const KEPT: usize = 8;
 const TRIED: usize = 2;
 /// Levels up to this one say that somebody is waiting.
 const QUICK: u32 = 3;
-const LOOKS: &str = "looks.json";
 
 /// What was asked, and the answers.
 type Now = BTreeMap<Question, String>;
@@ -53,7 +53,7 @@ enum Tried {
 }
 
 /// Whether the boot files were filled from a stored result.
-enum Reused {
+pub(crate) enum Reused {
     /// The kernel's version, and the result's layer.
     Yes(String, Id),
     /// No; what has changed since the last one.
@@ -101,7 +101,7 @@ pub(crate) struct Over {
 }
 
 impl Over {
-    fn of(root: &Stack, terms: Terms) -> Self {
+    pub(crate) fn of(root: &Stack, terms: Terms) -> Self {
         Over {
             lower: root.lower(),
             root: root.id,
@@ -136,54 +136,37 @@ struct Facts {
     initrd: String,
 }
 
-impl Session<'_> {
-    /// Fills `boot` with the kernel and its initramfs; returns the kernel's version.
-    pub(crate) fn initramfs(
-        &self,
-        root: &Stack,
-        boot: &BootFiles,
-        terms: Terms,
-        ahead: &Ahead,
-        cancel: &CancelToken,
-    ) -> Result<String, Failure> {
-        const TITLE: &str = "generating the initramfs";
-        let over = Over::of(root, terms);
-        let guess = ahead.has_guess();
-        let mut why = None;
-        if !guess {
-            match self.reuse(&over, boot, cancel)? {
-                Reused::Yes(version, id) => {
-                    let pulled = self.shared.as_ref().is_some_and(|s| s.has_pulled(id));
-                    self.steps.cached_here(TITLE, None, pulled);
-                    return Ok(version);
-                }
-                Reused::No(changed) => why = changed.map(|what| format!("{what} changed")),
-            }
+/// Generates initramfs images, and finds those that were generated before.
+#[derive(Clone, Copy)]
+pub(crate) struct Generator<'a> {
+    pub(crate) family: &'a dyn Family,
+    pub(crate) store: &'a Store,
+    pub(crate) sandbox: &'a Sandbox,
+    /// What a step may take.
+    pub(crate) limits: &'a Limits,
+    pub(crate) steps: &'a Steps<'a>,
+    /// Keeps damage of the layers out of what is generated.
+    pub(crate) guard: &'a Guard,
+    /// Where other machines' results are.
+    pub(crate) shared: Option<&'a Shared>,
+}
+
+impl<'a> Generator<'a> {
+    pub(crate) fn of(session: &'a Session<'_>) -> Self {
+        Generator {
+            family: &*session.family,
+            store: &session.store,
+            sandbox: &session.sandbox,
+            limits: &session.limits,
+            steps: session.steps,
+            guard: &session.guard,
+            shared: session.shared.as_ref(),
         }
-        let steps = self.steps;
-        steps.step_because(why, TITLE, None, Unit::Bytes, |step| {
-            let mut beside = "";
-            let mut version = None;
-            if guess && ahead.settle(self, root, step) {
-                match self.reuse(&over, boot, cancel)? {
-                    Reused::Yes(made, _) => {
-                        version = Some(made);
-                        beside = ", begun beside the last packages";
-                    }
-                    Reused::No(changed) => say_wrong(step, changed.as_ref()),
-                }
-            }
-            let version = match version {
-                Some(version) => version,
-                None => self.generate_sound(root, &over, boot, step, cancel)?,
-            };
-            let bytes = boot.initrd.metadata().map_or(0, |m| m.len());
-            step.summarise(format!(
-                "kernel {version}, {} MB{beside}",
-                bytes / 1_000_000
-            ));
-            Ok(version)
-        })
+    }
+
+    /// Runs what a step runs.
+    pub(crate) fn step_sandbox(&self) -> Sandbox {
+        self.sandbox.limited(self.limits.clone())
     }
 
     /// Where results for these terms are named.
@@ -196,7 +179,8 @@ impl Session<'_> {
         !newest_first(&self.results(terms)).is_empty()
     }
 
-    fn reuse(
+    /// Fills `boot` from a stored result that this root would give again, if there is one.
+    pub(crate) fn reuse(
         &self,
         over: &Over,
         boot: &BootFiles,
@@ -204,7 +188,7 @@ impl Session<'_> {
     ) -> Result<Reused, Failure> {
         let results = &self.results(over.terms);
         let place = Place {
-            sandbox: &self.sandbox,
+            sandbox: self.sandbox,
             root: Root::Layers {
                 lower: over.lower.clone(),
             },
@@ -284,14 +268,14 @@ impl Session<'_> {
 
     /// Gets results of other machines: the one for this very root, or the newest for its key. Whether there is any.
     fn pull_results(&self, results: &std::path::Path, over: &Over) -> bool {
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.shared else {
             return false;
         };
         let pull = |id: Id| {
             let layer = self
                 .store
                 .layer(id)
-                .or_else(|| shared.pull(&self.store, self.steps, id, None));
+                .or_else(|| shared.pull(self.store, self.steps, id, None));
             if layer.is_some() {
                 self.name_result(results, id);
             }
@@ -313,12 +297,13 @@ impl Session<'_> {
         Ok(found.map(|sight| (sight.question, sight.state)).collect())
     }
 
-    fn generate_sound(
+    /// Generates it over a root, none of whose layers is damaged.
+    pub(crate) fn generate_sound(
         &self,
         root: &Stack,
         over: &Over,
         boot: &BootFiles,
-        step: &Step<'_, '_>,
+        step: &dyn Reporter,
         cancel: &CancelToken,
     ) -> Result<String, Failure> {
         // A damaged file of a layer must not get into the initramfs either. Comparing takes a fraction of the time.
@@ -380,7 +365,7 @@ impl Session<'_> {
 
     /// Other machines may try a result that is right here.
     fn share_result(&self, results: &std::path::Path, layer: &Layer) {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = self.shared {
             shared.push(layer);
             shared.name(shared_kind(results), layer.info.id);
         }
@@ -408,15 +393,6 @@ pub(crate) fn say_wrong(step: &dyn Reporter, changed: Option<&Question>) {
     let what = changed.map_or(String::new(), |what| format!(": {what} has changed"));
     let line = format!("what was begun beside the last packages is of no use{what}");
     step.line(kiln_sandbox::Stream::Stdout, &line);
-}
-
-/// Looking for a result is not worth a line.
-pub(crate) struct Quiet;
-
-impl Reporter for Quiet {
-    fn line(&self, _: kiln_sandbox::Stream, _: &str) {}
-    fn progress(&self, _: u64, _: Option<u64>, _: Option<&str>) {}
-    fn warn(&self, _: String, _: Option<String>, _: Option<String>) {}
 }
 
 /// Names in a directory, the last used first. Those whose layer is gone cost a look each, until they are too many.
@@ -463,7 +439,7 @@ fn empty(mut file: &File) -> Result<(), Failure> {
 }
 
 fn unreadable(error: &std::io::Error) -> Failure {
-    crate::output::directory::write_failure(std::path::Path::new("initrd"), error)
+    write_failure(std::path::Path::new("initrd"), error)
 }
 
 fn internal(error: &serde_json::Error) -> Failure {

@@ -2,3 +2,4 @@
 
 pub(crate) mod ahead;
 pub(crate) mod generate;
+pub(crate) mod step;

@@ -7,44 +7,71 @@ use kiln_plan::Format;
 use kiln_rootfs::finish::{Finished, Installed};
 use serde_json::{Value, json};
 
-use crate::build::{BuildReport, Resolved, Session};
+use crate::ids::image_id;
 use crate::image::disk::{RAW, TAR_GZ};
-use crate::image::squash::Squashed;
-use crate::output::directory::{Artifact, Output, write_failure};
-use crate::root::finish::image_id;
-use crate::{Event, Failure, FailureKind, Unit};
-
-/// What the image step found out.
-pub(crate) struct Made {
-    /// The kernel's version.
-    pub(crate) kernel: String,
-    /// The root's file system.
-    pub(crate) squashed: Squashed,
-}
+use crate::io::write_failure;
+use crate::means::output::{Artifact, Output};
+use crate::request::BuildReport;
+use crate::steps::Steps;
+use crate::values::{Made, Resolved};
+use crate::{Cancel, Event, Failure, FailureKind, Unit};
 
 const MANIFEST: &str = "manifest.json";
 const PACKAGES: &str = "packages.txt";
 pub(crate) const LOG: &str = "build.log";
 
-/// Writes manifest, package list and log, and moves everything to its place, the manifest last.
-pub(crate) fn publish(
-    session: &Session<'_>,
-    resolved: &Resolved,
-    finished: &Finished,
-    made: &Made,
-    output: &Output,
-) -> Result<BuildReport, Failure> {
-    output.write(PACKAGES, listed(&finished.packages).as_bytes())?;
-    let images: Vec<&'static str> = resolved
-        .plan
-        .formats
-        .iter()
-        .map(|f| file_name(*f))
-        .collect();
-    let described = session
-        .steps
-        .step("hashing the artifacts", None, Unit::Bytes, |_| {
-            let describe = |name: &&'static str| output.describe(name);
+/// A finished image, and what is said of it.
+pub(crate) struct Publication<'a> {
+    pub(crate) resolved: &'a Resolved,
+    pub(crate) finished: &'a Finished,
+    pub(crate) made: &'a Made,
+    /// The image's clock.
+    pub(crate) epoch: i64,
+    pub(crate) output: &'a Output,
+    pub(crate) steps: &'a Steps<'a>,
+}
+
+impl Publication<'_> {
+    /// Writes manifest, package list and log, and moves everything to its place, the manifest last.
+    pub(crate) fn publish(&self, cancel: &Cancel) -> Result<BuildReport, Failure> {
+        let (output, steps) = (self.output, self.steps);
+        output.write(PACKAGES, listed(&self.finished.packages).as_bytes())?;
+        let formats = self.resolved.plan.formats.iter();
+        let images: Vec<&'static str> = formats.map(|f| file_name(*f)).collect();
+        let described = self.describe(&images)?;
+        let text = serde_json::to_string_pretty(&self.manifest(&described)).map_err(|e| {
+            Failure::new(FailureKind::Internal, "the manifest cannot be written down")
+                .cause(e.to_string())
+        })?;
+        output.write(MANIFEST, format!("{text}\n").as_bytes())?;
+        let copied = steps.copy_log(output.create(LOG)?);
+        copied.map_err(|error| write_failure(&output.path(LOG), &error))?;
+        cancel.check()?;
+        let mut artifacts = Vec::new();
+        for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {
+            let path = output.publish(name)?;
+            let mut images = described.iter().filter(|a| a.name != PACKAGES);
+            if let Some(artifact) = images.find(|a| a.name == name) {
+                steps.emit(Event::Artifact {
+                    path: path.clone(),
+                    bytes: artifact.bytes,
+                    allocated: artifact.allocated,
+                    kept: false,
+                });
+            }
+            artifacts.push(path);
+        }
+        Ok(BuildReport {
+            output: output.dir().to_owned(),
+            artifacts,
+            seconds: steps.seconds(),
+        })
+    }
+
+    fn describe(&self, images: &[&'static str]) -> Result<Vec<Artifact>, Failure> {
+        let describe = |name: &&'static str| self.output.describe(name);
+        let title = "hashing the artifacts";
+        self.steps.step(title, None, Unit::Bytes, |_| {
             std::thread::scope(|scope| {
                 let hashers: Vec<_> = images
                     .iter()
@@ -54,40 +81,40 @@ pub(crate) fn publish(
                 hashers
                     .into_iter()
                     .map(|hasher| hasher.join().unwrap_or_else(|_| Err(panicked())))
-                    .collect::<Result<Vec<Artifact>, Failure>>()
+                    .collect()
             })
-        })?;
-    let text =
-        serde_json::to_string_pretty(&manifest(session, resolved, finished, made, &described))
-            .map_err(|e| {
-                Failure::new(FailureKind::Internal, "the manifest cannot be written down")
-                    .cause(e.to_string())
-            })?;
-    output.write(MANIFEST, format!("{text}\n").as_bytes())?;
-    let copied = session.steps.copy_log(output.create(LOG)?);
-    copied.map_err(|error| write_failure(&output.path(LOG), &error))?;
-    session.cancel.check()?;
-    let mut artifacts = Vec::new();
-    for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {
-        let path = output.publish(name)?;
-        if let Some(artifact) = described
-            .iter()
-            .find(|a| a.name == name && name != PACKAGES)
-        {
-            session.steps.emit(Event::Artifact {
-                path: path.clone(),
-                bytes: artifact.bytes,
-                allocated: artifact.allocated,
-                kept: false,
-            });
-        }
-        artifacts.push(path);
+        })
     }
-    Ok(BuildReport {
-        output: output.dir().to_owned(),
-        artifacts,
-        seconds: session.steps.seconds(),
-    })
+
+    fn manifest(&self, artifacts: &[Artifact]) -> Value {
+        let Resolved { plan, lock, .. } = self.resolved;
+        let (finished, made, steps) = (self.finished, self.made, self.steps);
+        let layer = |name: &String| {
+            let slice: Vec<_> = lock.of_layer(name).collect();
+            json!({ "name": name, "packages": slice.len(), "bytes": slice.iter().map(|p| p.size).sum::<u64>() })
+        };
+        json!({
+            "format": 1,
+            "name": plan.name,
+            "target": lock.target,
+            "image": image_id(self.resolved).to_string(),
+            "plan": plan.id().to_string(),
+            "lock": lock.id().to_string(),
+            "kiln": env!("CARGO_PKG_VERSION"),
+            "source-date-epoch": self.epoch,
+            "kernel": made.kernel,
+            "packages": with_origins(&finished.packages, lock),
+            "layers": lock.layers.iter().map(layer).collect::<Vec<_>>(),
+            "root": made.squashed,
+            "secrets": finished.secrets,
+            "kernels": finished.kernels.found,
+            "compression": plan.compression,
+            "artifacts": artifacts,
+            "warnings": steps.warnings(),
+            "steps": steps.timings(),
+            "seconds": steps.seconds(),
+        })
+    }
 }
 
 fn panicked() -> Failure {
@@ -126,39 +153,4 @@ fn with_origins(packages: &[Installed], lock: &Lock) -> Vec<Value> {
         json!({ "name": p.name, "version": p.version, "architecture": p.architecture, "origin": layer.unwrap_or(&"script") })
     };
     packages.iter().map(described).collect()
-}
-
-fn manifest(
-    session: &Session<'_>,
-    resolved: &Resolved,
-    finished: &Finished,
-    made: &Made,
-    artifacts: &[Artifact],
-) -> Value {
-    let Resolved { plan, lock, .. } = resolved;
-    let layer = |name: &String| {
-        let slice: Vec<_> = lock.of_layer(name).collect();
-        json!({ "name": name, "packages": slice.len(), "bytes": slice.iter().map(|p| p.size).sum::<u64>() })
-    };
-    json!({
-        "format": 1,
-        "name": plan.name,
-        "target": lock.target,
-        "image": image_id(resolved).to_string(),
-        "plan": plan.id().to_string(),
-        "lock": lock.id().to_string(),
-        "kiln": env!("CARGO_PKG_VERSION"),
-        "source-date-epoch": session.epoch(resolved),
-        "kernel": made.kernel,
-        "packages": with_origins(&finished.packages, lock),
-        "layers": lock.layers.iter().map(layer).collect::<Vec<_>>(),
-        "root": made.squashed,
-        "secrets": finished.secrets,
-        "kernels": finished.kernels.found,
-        "compression": plan.compression,
-        "artifacts": artifacts,
-        "warnings": session.steps.warnings(),
-        "steps": session.steps.timings(),
-        "seconds": session.steps.seconds(),
-    })
 }

@@ -12,13 +12,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kiln_plan::{Hasher, Id};
+use kiln_rootfs::Store;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Event;
-use crate::build::{BuildReport, Resolved, Session};
-use crate::root::finish::image_id;
-use crate::root::steps::Stack;
+use crate::ids::image_id;
+use crate::output::artifacts::is_image;
+use crate::request::BuildReport;
+use crate::steps::Steps;
+use crate::values::{Resolved, Stack};
 
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Note {
@@ -54,81 +57,75 @@ impl Left {
     }
 }
 
-impl Session<'_> {
-    /// Everything that the artifacts are made of, this program included.
-    pub(crate) fn key(&self, resolved: &Resolved, root: &Stack) -> Id {
-        let program = fs::metadata("/proc/self/exe").ok();
-        let program = program.map(|found| (found.size(), found.mtime(), found.mtime_nsec()));
-        Hasher::new("artifacts.v1")
-            .text("kiln", env!("CARGO_PKG_VERSION"))
-            .json("program", &program)
-            .id("image", image_id(resolved))
-            .id("root", root.id)
-            .json("epoch", &self.epoch(resolved))
-            .finish()
-    }
+/// Everything that the artifacts are made of, this program included.
+pub(crate) fn key(resolved: &Resolved, root: &Stack, epoch: i64) -> Id {
+    let program = fs::metadata("/proc/self/exe").ok();
+    let program = program.map(|found| (found.size(), found.mtime(), found.mtime_nsec()));
+    Hasher::new("artifacts.v1")
+        .text("kiln", env!("CARGO_PKG_VERSION"))
+        .json("program", &program)
+        .id("image", image_id(resolved))
+        .id("root", root.id)
+        .json("epoch", &epoch)
+        .finish()
+}
 
-    /// The report of the build that made just these artifacts, if they are still there.
-    pub(crate) fn current(&self, key: Id, dir: &Path) -> Option<BuildReport> {
-        let note: Note = serde_json::from_slice(&fs::read(self.note(dir)?).ok()?).ok()?;
-        let untouched = |left: &Left| Left::new(&left.path).is_ok_and(|now| now == *left);
-        if note.key != key || !note.files.iter().all(untouched) {
-            return None;
-        }
-        self.steps.cached("making the image", None);
-        for left in &note.files {
-            let allocated = fs::metadata(&left.path).map_or(0, |m| m.blocks() * 512);
-            if left
-                .path
-                .file_name()
-                .is_some_and(crate::output::artifacts::is_image)
-            {
-                self.steps.emit(Event::Artifact {
-                    path: left.path.clone(),
-                    bytes: left.size,
-                    allocated,
-                    kept: true,
-                });
-            }
-        }
-        Some(BuildReport {
-            output: dir.to_owned(),
-            artifacts: note.files.into_iter().map(|left| left.path).collect(),
-            seconds: self.steps.seconds(),
-        })
+/// The report of the build that made just these artifacts, if they are still there.
+pub(crate) fn current(
+    store: &Store,
+    steps: &Steps<'_>,
+    key: Id,
+    dir: &Path,
+) -> Option<BuildReport> {
+    let note: Note = serde_json::from_slice(&fs::read(note_path(store, dir)?).ok()?).ok()?;
+    let untouched = |left: &Left| Left::new(&left.path).is_ok_and(|now| now == *left);
+    if note.key != key || !note.files.iter().all(untouched) {
+        return None;
     }
-
-    /// Notes what was left. A note that cannot be written costs the next build some seconds and nothing else.
-    pub(crate) fn remember(&self, key: Id, report: &BuildReport) {
-        let left = |path: &PathBuf| Left::new(path);
-        let Ok(files) = report.artifacts.iter().map(left).collect() else {
-            return;
-        };
-        let (Some(path), Ok(text)) = (
-            self.note(&report.output),
-            serde_json::to_vec(&Note { key, files }),
-        ) else {
-            return;
-        };
-        let private = path.with_extension(format!("{}.new", std::process::id()));
-        let written = path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&private, text))
-            .and_then(|()| fs::rename(&private, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&private);
+    steps.cached("making the image", None);
+    for left in &note.files {
+        let allocated = fs::metadata(&left.path).map_or(0, |m| m.blocks() * 512);
+        if left.path.file_name().is_some_and(is_image) {
+            steps.emit(Event::Artifact {
+                path: left.path.clone(),
+                bytes: left.size,
+                allocated,
+                kept: true,
+            });
         }
     }
+    Some(BuildReport {
+        output: dir.to_owned(),
+        artifacts: note.files.into_iter().map(|left| left.path).collect(),
+        seconds: steps.seconds(),
+    })
+}
 
-    fn note(&self, dir: &Path) -> Option<PathBuf> {
-        let dir = fs::canonicalize(dir).ok()?;
-        let name = hex::encode(Sha256::digest(dir.as_os_str().as_bytes()));
-        Some(
-            self.store
-                .root()
-                .join("outputs")
-                .join(format!("{name}.json")),
-        )
+/// Notes what was left. A note that cannot be written costs the next build some seconds and nothing else.
+pub(crate) fn remember(store: &Store, key: Id, report: &BuildReport) {
+    let left = |path: &PathBuf| Left::new(path);
+    let Ok(files) = report.artifacts.iter().map(left).collect() else {
+        return;
+    };
+    let (Some(path), Ok(text)) = (
+        note_path(store, &report.output),
+        serde_json::to_vec(&Note { key, files }),
+    ) else {
+        return;
+    };
+    let private = path.with_extension(format!("{}.new", std::process::id()));
+    let written = path
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&private, text))
+        .and_then(|()| fs::rename(&private, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&private);
     }
+}
+
+fn note_path(store: &Store, dir: &Path) -> Option<PathBuf> {
+    let dir = fs::canonicalize(dir).ok()?;
+    let name = hex::encode(Sha256::digest(dir.as_os_str().as_bytes()));
+    Some(store.root().join("outputs").join(format!("{name}.json")))
 }

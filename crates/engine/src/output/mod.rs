@@ -2,5 +2,4 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod current;
-pub(crate) mod directory;
 pub(crate) mod record;

@@ -18,9 +18,9 @@ use kiln_rootfs::private::{self, Notice, Private};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use crate::build::BuildRequest;
-use crate::define::load::plain;
+use crate::io::plain;
 use crate::output::artifacts::LOG;
+use crate::request::BuildRequest;
 use crate::steps::{Steps, Timing};
 use crate::{Failure, FailureKind};
 

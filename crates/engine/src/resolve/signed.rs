@@ -17,8 +17,9 @@ use kiln_packages::{Lock, LockedPackage, Verdict};
 use kiln_plan::{Hasher, Id, Plan};
 use kiln_rootfs::family::World;
 
-use crate::build::Session;
-use crate::resolve::vendor::Vendored;
+use crate::means::Session;
+use crate::means::vendored::Vendored;
+use crate::resolve::solve::Resolver;
 use crate::{Failure, FailureKind};
 
 /// Causes that a failure lists.
@@ -37,121 +38,126 @@ struct Doubt<'a> {
     verdict: Verdict,
 }
 
-impl Session<'_> {
-    /// Has signed metadata of the plan's repositories vouch for packages of a lock.
-    ///
-    /// # Errors
-    /// Signed metadata contradicts one of them, or none has it and the request does not allow that; metadata cannot be had.
-    pub(crate) fn trust(
-        &self,
-        plan: &Plan,
-        lock: &Path,
-        packages: &[&LockedPackage],
-    ) -> Result<(), Failure> {
-        let vouched = Vouched::of(self.store.root(), self.family.repositories_id(plan)?);
-        let mut left = vouched.missing(packages);
-        if left.is_empty() {
-            return Ok(());
-        }
-        let mut found = Found::default();
-        if let Some(directory) = self.kept(lock) {
-            found.look(&mut left, plan, &directory, self)?;
-        }
-        if !left.is_empty() {
-            found.look(&mut left, plan, &self.metadata, self)?;
-        }
-        if !left.is_empty() && !self.request.offline {
-            judge(&mut left, &*self.fresh(plan, lock)?);
-            found.any = true;
-        }
-        if left.is_empty() {
-            vouched.remember(packages);
-            return Ok(());
-        }
-        self.doubted(plan, lock, &left, &found)
+/// Has signed metadata of the plan's repositories vouch for packages of a lock.
+///
+/// # Errors
+/// Signed metadata contradicts one of them, or none has it and the request does not allow that; metadata cannot be had.
+pub(crate) fn trust(
+    session: &Session<'_>,
+    plan: &Plan,
+    lock: &Path,
+    packages: &[&LockedPackage],
+) -> Result<(), Failure> {
+    let vouched = Vouched::of(session.store.root(), session.family.repositories_id(plan)?);
+    let mut left = vouched.missing(packages);
+    if left.is_empty() {
+        return Ok(());
     }
+    let mut found = Found::default();
+    if let Some(directory) = kept(session, lock) {
+        found.look(&mut left, plan, &directory, session)?;
+    }
+    if !left.is_empty() {
+        found.look(&mut left, plan, &session.metadata, session)?;
+    }
+    if !left.is_empty() && !session.request.offline {
+        judge(&mut left, &*fresh(session, plan, lock)?);
+        found.any = true;
+    }
+    if left.is_empty() {
+        vouched.remember(packages);
+        return Ok(());
+    }
+    doubted(session, plan, lock, &left, &found)
+}
 
-    /// Notes that packages were taken from signed metadata.
-    pub(crate) fn vouch(&self, plan: &Plan, packages: &[LockedPackage]) -> Result<(), Failure> {
-        let vouched = Vouched::of(self.store.root(), self.family.repositories_id(plan)?);
-        vouched.remember(&packages.iter().collect::<Vec<_>>());
-        Ok(())
-    }
+/// Notes that packages were taken from signed metadata.
+pub(crate) fn vouch(
+    session: &Session<'_>,
+    plan: &Plan,
+    packages: &[LockedPackage],
+) -> Result<(), Failure> {
+    let vouched = Vouched::of(session.store.root(), session.family.repositories_id(plan)?);
+    vouched.remember(&packages.iter().collect::<Vec<_>>());
+    Ok(())
+}
 
-    /// The metadata beside the lock, in the cache. Damage is told, and the metadata left alone.
-    fn kept(&self, lock: &Path) -> Option<PathBuf> {
-        let directory = kept_beside(lock);
-        if self.request.vendor.is_some() || !directory.is_dir() {
-            return None;
-        }
-        let copied = Vendored::open(&directory).and_then(|kept| kept.metadata(&self.request.cache));
-        let told = |failure: &Failure| {
-            let hint = "`kiln lock --keep-metadata` makes it anew".to_owned();
-            self.steps.warn(failure.message.clone(), None, Some(hint));
-        };
-        copied.inspect_err(told).ok()
+/// The metadata beside the lock, in the cache. Damage is told, and the metadata left alone.
+fn kept(session: &Session<'_>, lock: &Path) -> Option<PathBuf> {
+    let directory = kept_beside(lock);
+    if session.request.vendor.is_some() || !directory.is_dir() {
+        return None;
     }
+    let copied = Vendored::open(&directory).and_then(|kept| kept.metadata(&session.request.cache));
+    let told = |failure: &Failure| {
+        let hint = "`kiln lock --keep-metadata` makes it anew".to_owned();
+        session
+            .steps
+            .warn(failure.message.clone(), None, Some(hint));
+    };
+    copied.inspect_err(told).ok()
+}
 
-    /// What the repositories have now.
-    fn fresh(&self, plan: &Plan, lock: &Path) -> Result<Box<dyn World>, Failure> {
-        let world = self.resolver().world(plan).map_err(|failure| {
-            let why = format!(
-                "the packages of {} have to be in signed metadata, and none at hand has all of them",
-                lock.display()
-            );
-            failure.cause(why)
-        })?;
-        Ok(world.read)
-    }
+/// What the repositories have now.
+fn fresh(session: &Session<'_>, plan: &Plan, lock: &Path) -> Result<Box<dyn World>, Failure> {
+    let world = Resolver::of(session).world(plan).map_err(|failure| {
+        let why = format!(
+            "the packages of {} have to be in signed metadata, and none at hand has all of them",
+            lock.display()
+        );
+        failure.cause(why)
+    })?;
+    Ok(world.read)
+}
 
-    fn doubted(
-        &self,
-        plan: &Plan,
-        lock: &Path,
-        left: &[Doubt<'_>],
-        found: &Found,
-    ) -> Result<(), Failure> {
-        let text = fs::read_to_string(lock).unwrap_or_default();
-        let place =
-            |package: &LockedPackage| match Lock::line_of(&text, self.family.lock_facts(), package)
-            {
-                Some(line) => format!("{}:{line}", lock.display()),
-                None => lock.display().to_string(),
-            };
-        let mut wrong = Vec::new();
-        let mut absent = Vec::new();
-        for Doubt { package, verdict } in left {
-            let name = package.describe();
-            let foreign = self.family.outside(plan, package)?;
-            match (verdict, foreign) {
-                (Verdict::Differs(why), _) => {
-                    wrong.push((place(package), format!("{name}: {why}")))
-                }
-                (_, Some(why)) => wrong.push((place(package), format!("{name}: {why}"))),
-                (_, None) => absent.push((place(package), name)),
-            }
+fn doubted(
+    session: &Session<'_>,
+    plan: &Plan,
+    lock: &Path,
+    left: &[Doubt<'_>],
+    found: &Found,
+) -> Result<(), Failure> {
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    let place = |package: &LockedPackage| match Lock::line_of(
+        &text,
+        session.family.lock_facts(),
+        package,
+    ) {
+        Some(line) => format!("{}:{line}", lock.display()),
+        None => lock.display().to_string(),
+    };
+    let mut wrong = Vec::new();
+    let mut absent = Vec::new();
+    for Doubt { package, verdict } in left {
+        let name = package.describe();
+        let foreign = session.family.outside(plan, package)?;
+        match (verdict, foreign) {
+            (Verdict::Differs(why), _) => wrong.push((place(package), format!("{name}: {why}"))),
+            (_, Some(why)) => wrong.push((place(package), format!("{name}: {why}"))),
+            (_, None) => absent.push((place(package), name)),
         }
-        let shown = lock.display();
-        if !wrong.is_empty() {
-            let message =
-                format!("{shown} is not to be believed: the repositories do not have what it says");
-            return Err(listed(FailureKind::Definition, message, &wrong).hint(
-                "it was changed by hand or badly merged, or a repository made the same version again: see what changed it, then run `kiln lock`",
-            ));
-        }
-        if self.request.allow_unsigned_lock {
-            let names: Vec<&str> = absent.iter().map(|(_, name)| name.as_str()).collect();
-            let message = format!(
-                "no signed metadata at hand has {} of {shown}: what is installed is what the lock says, which nobody signed",
-                names.join(", "),
-            );
-            let origin = absent.first().map(|(place, _)| place.clone());
-            let hint = "allowed by --allow-unsigned-lock; `kiln lock` takes what the repositories have now";
-            self.steps.warn(message, origin, Some(hint.to_owned()));
-            return Ok(());
-        }
-        Err(found.refuse(lock, &absent, self.request.offline))
     }
+    let shown = lock.display();
+    if !wrong.is_empty() {
+        let message =
+            format!("{shown} is not to be believed: the repositories do not have what it says");
+        return Err(listed(FailureKind::Definition, message, &wrong).hint(
+            "it was changed by hand or badly merged, or a repository made the same version again: see what changed it, then run `kiln lock`",
+        ));
+    }
+    if session.request.allow_unsigned_lock {
+        let names: Vec<&str> = absent.iter().map(|(_, name)| name.as_str()).collect();
+        let message = format!(
+            "no signed metadata at hand has {} of {shown}: what is installed is what the lock says, which nobody signed",
+            names.join(", "),
+        );
+        let origin = absent.first().map(|(place, _)| place.clone());
+        let hint =
+            "allowed by --allow-unsigned-lock; `kiln lock` takes what the repositories have now";
+        session.steps.warn(message, origin, Some(hint.to_owned()));
+        return Ok(());
+    }
+    Err(found.refuse(lock, &absent, session.request.offline))
 }
 
 /// What was found on the way to a verdict.

@@ -4,13 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub(crate) use kiln_packages::TOOLS;
-use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage};
+use kiln_packages::{Digest, DownloadStore, Fetcher, Lock, LockedPackage, TOOLS};
 use kiln_plan::{Hasher, Id, Plan, Target};
 use kiln_rootfs::{Family, Place, family};
+use kiln_sandbox::{CancelToken, Root, Sandbox};
 
-use crate::root::steps::{Roots, Stack};
+use crate::io::plain;
+use crate::means::Session;
 use crate::steps::Steps;
+use crate::trust::guard::Guard;
+use crate::values::Stack;
 use crate::{Failure, FailureKind, Unit};
 
 /// What is needed to ask the repositories.
@@ -21,6 +24,10 @@ pub(crate) struct Resolver<'a> {
     pub(crate) metadata: &'a Path,
     pub(crate) steps: &'a Steps<'a>,
     pub(crate) now: SystemTime,
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) cancel: &'a CancelToken,
+    /// Keeps damage of the tools root out of the answer.
+    pub(crate) guard: &'a Guard,
     /// Answers of earlier builds: one lock file for each question, named by its id.
     pub(crate) answers: PathBuf,
 }
@@ -51,7 +58,22 @@ impl Repositories {
     }
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    pub(crate) fn of(session: &'a Session<'_>) -> Self {
+        Resolver {
+            family: &*session.family,
+            fetcher: &session.fetcher,
+            downloads: &session.downloads,
+            metadata: &session.metadata,
+            steps: session.steps,
+            now: session.now,
+            sandbox: &session.sandbox,
+            cancel: &session.cancel.run,
+            guard: &session.guard,
+            answers: session.store.root().join("answers"),
+        }
+    }
+
     /// Fetches and verifies the repositories' metadata.
     pub(crate) fn world(&self, plan: &Plan) -> Result<World, Failure> {
         self.steps
@@ -90,7 +112,6 @@ impl Resolver<'_> {
         plan: &Plan,
         world: &World,
         tools: &[LockedPackage],
-        roots: &Roots<'_>,
         root: &Stack,
     ) -> Result<Lock, Failure> {
         let answer = self
@@ -107,16 +128,16 @@ impl Resolver<'_> {
                     self.steps.warn(message.clone(), Some(origin.clone()), None);
                 }
                 let place = Place {
-                    sandbox: roots.sandbox,
-                    root: kiln_sandbox::Root::Layers {
+                    sandbox: self.sandbox,
+                    root: Root::Layers {
                         lower: root.lower(),
                     },
                     epoch: 0,
                     reporter: step,
-                    cancel: roots.cancel,
+                    cancel: self.cancel,
                     seen: None,
                 };
-                let solved = roots.guard.beside(root, roots.cancel, || {
+                let solved = self.guard.beside(root, self.cancel, || {
                     Ok(world.read.solve(&place, &requests)?)
                 })?;
                 step.summarise(format!("{} packages", solved.len()));
@@ -168,7 +189,7 @@ pub(crate) fn read_lock(path: &Path, facts: &[&str]) -> Result<Option<Lock>, Fai
                 FailureKind::Definition,
                 format!("{} cannot be read", path.display()),
             );
-            return Err(failure.cause(crate::define::load::plain(&e)));
+            return Err(failure.cause(plain(&e)));
         }
     };
     let lock = Lock::parse(&path.display().to_string(), &text, facts);

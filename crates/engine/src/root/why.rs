@@ -15,8 +15,8 @@ use kiln_plan::{Hasher, Id};
 use kiln_rootfs::{Layer, Store};
 use serde::{Deserialize, Serialize};
 
-/// The note's name.
-pub(crate) const NOTE: &str = "inputs.json";
+use crate::values::INPUTS;
+
 /// Names that are said of each kind of change.
 const SAID: usize = 3;
 
@@ -148,7 +148,7 @@ impl Inputs {
         let layers = store.layers().ok()?;
         let notes = layers.iter().filter_map(|layer| {
             let note: Note =
-                serde_json::from_slice(&fs::read(layer.attachment(NOTE)?).ok()?).ok()?;
+                serde_json::from_slice(&fs::read(layer.attachment(INPUTS)?).ok()?).ok()?;
             (note.role == self.note.role).then(|| (made(layer), note))
         });
         let (_, newest) = notes.max_by_key(|(made, _)| *made)?;

@@ -18,14 +18,15 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_plan::Id;
+use kiln_rootfs::Store;
 use kiln_sandbox::CancelToken;
 use kiln_share::{ErrorKind, Share};
 
 use crate::steps::Steps;
+use crate::values::{FACTS, INPUTS, LOOKS};
 use crate::{Failure, FailureKind};
 
 pub(crate) use blocks::{FUNCTIONS, keys, put_keys};
-pub(crate) use push::Means;
 use push::Pusher;
 
 /// The archive of a layer's directory in its record.
@@ -64,7 +65,7 @@ impl Shared {
         offline: bool,
         steps: &Steps<'_>,
         cancel: &CancelToken,
-        means: Means,
+        store: &Store,
     ) -> Result<Option<Shared>, Failure> {
         let Some(wanted) = wanted else {
             return Ok(None);
@@ -96,7 +97,7 @@ impl Shared {
         })?;
         let pusher = wanted
             .writable
-            .then(|| Pusher::start(Arc::clone(&share), means, cancel.clone()));
+            .then(|| Pusher::start(Arc::clone(&share), store.clone(), cancel.clone()));
         Ok(Some(Shared {
             share,
             pulled: Mutex::default(),
@@ -153,5 +154,5 @@ fn is_attachment(name: &str) -> bool {
     let is_manifest = name
         .strip_prefix("content-")
         .is_some_and(|size| !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()));
-    is_manifest || ["packages.json", "looks.json", crate::root::why::NOTE].contains(&name)
+    is_manifest || [FACTS, LOOKS, INPUTS].contains(&name)
 }

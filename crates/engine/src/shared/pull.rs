@@ -4,13 +4,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use kiln_plan::Id;
-use kiln_rootfs::{Layer, Place, Reporter, Store, archive};
+use kiln_rootfs::{Layer, Place, Quiet, Reporter, Store, archive};
 use kiln_sandbox::Root;
 use kiln_share::Record;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::initramfs::generate::Quiet;
 use crate::steps::{Step, Steps};
 use crate::{Failure, Unit};
 

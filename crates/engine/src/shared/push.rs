@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kiln_plan::Id;
-use kiln_rootfs::{Layer, Place, Reporter, Store, archive};
+use kiln_rootfs::{Layer, Place, Quiet, Reporter, Store, archive};
 use kiln_sandbox::{CancelToken, Root};
 use kiln_share::{Record, Share};
 use serde_json::json;
@@ -18,17 +18,11 @@ use serde_json::json;
 use super::blocks::Packs;
 use super::pull::pipe;
 use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::initramfs::generate::Quiet;
 use crate::steps::Steps;
 use crate::{Failure, Unit};
 
 /// A layer that is there is looked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(86_400);
-
-/// What sending needs of a build.
-pub(crate) struct Means {
-    pub(crate) store: Store,
-}
 
 /// Something to be sent.
 pub(super) enum Job {
@@ -93,12 +87,12 @@ impl Shared {
 }
 
 impl Pusher {
-    pub(super) fn start(share: Arc<Share>, means: Means, cancel: CancelToken) -> Pusher {
+    pub(super) fn start(share: Arc<Share>, store: Store, cancel: CancelToken) -> Pusher {
         let (jobs, waiting) = channel();
         let counts = Arc::new(Counts::default());
         let worker = Worker {
             share,
-            means,
+            store,
             cancel,
             counts: Arc::clone(&counts),
             sent: HashMap::new(),
@@ -148,7 +142,7 @@ impl Pusher {
 
 struct Worker {
     share: Arc<Share>,
-    means: Means,
+    store: Store,
     cancel: CancelToken,
     counts: Arc<Counts>,
     /// Records that this build made.
@@ -248,7 +242,7 @@ impl Worker {
 
     fn archive(&self, layer: &Layer) -> kiln_share::Result<Vec<kiln_share::Chunk>> {
         let place = Place {
-            sandbox: self.means.store.sandbox(),
+            sandbox: self.store.sandbox(),
             root: Root::Dir {
                 path: layer.fs.clone(),
                 writable: false,

@@ -16,15 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
 use kiln_rootfs::looks::{LOADERS, interpreters};
-use kiln_rootfs::{Extras, Layer, Place, Seen, Store};
+use kiln_rootfs::{Extras, Layer, Place, Quiet, Seen, Store};
 use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Function, Look, Looks, Root, Sandbox};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::initramfs::generate::Quiet;
-use crate::root::steps::Stack;
 use crate::trust::known;
+use crate::values::Stack;
 use crate::{Failure, FailureKind};
 
 /// The function that compares.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use kiln_packages::Proxies;
 use kiln_rootfs::network::{Access, Reach};
 
-use crate::BuildRequest;
+use crate::request::BuildRequest;
 use crate::steps::Steps;
 
 /// Settled when the first script needs it.

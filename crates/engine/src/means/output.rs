@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::define::load::plain;
+use crate::io::{plain, write_failure};
 use crate::{Failure, FailureKind};
 
 const PREFIX: &str = ".kiln-";
@@ -194,15 +194,6 @@ impl Drop for Output {
             let _ = fs::remove_dir(dir);
         }
     }
-}
-
-/// A failed write of an artifact.
-pub(crate) fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
-        FailureKind::Environment,
-        format!("{} cannot be written", path.display()),
-    )
-    .cause(plain(error))
 }
 
 /// Removes private directories whose build is gone. Those of other users are not ours, and may hold anything: a lock that is a

@@ -1,0 +1,193 @@
+//! The lock of a definition: the file beside it, or a fresh one.
+
+use std::path::Path;
+
+use kiln_packages::{Lock, LockedPackage, TOOLS};
+use kiln_plan::configure::Level;
+use kiln_plan::{Lowered, Plan};
+
+use crate::define::check::{checked, no_plan};
+use crate::define::load::Source;
+use crate::define::owners;
+use crate::means::Session;
+use crate::means::vendored::AGAIN;
+use crate::resolve::signed::{trust, vouch};
+use crate::resolve::solve::{Resolver, World, is_current, read_lock};
+use crate::root::outside;
+use crate::root::steps::tools_root;
+use crate::values::{PreFiles, Resolved, Stack};
+use crate::{Failure, FailureKind};
+
+/// A definition that was read for good, and the tools root that it is resolved in.
+struct Prepared {
+    lowered: Lowered,
+    plan: Plan,
+    world: Option<World>,
+    tools: Vec<LockedPackage>,
+    stack: Stack,
+    pre: Option<PreFiles>,
+}
+
+/// Finds the lock or makes one.
+pub(crate) fn resolve(
+    session: &Session<'_>,
+    source: Source,
+    first: Lowered,
+) -> Result<Resolved, Failure> {
+    let path = match &session.vendored {
+        Some(vendored) => vendored.lock_path(),
+        None => source.lock_path(),
+    };
+    let locked = session.request.locked || session.vendored.is_some();
+    let found = read_lock(&path, session.family.lock_facts())?;
+    if found.is_none() && locked {
+        let failure = Failure::new(
+            FailureKind::Definition,
+            format!("there is no {}", path.display()),
+        );
+        return Err(failure.hint("run `kiln lock` and commit the file, or build without --locked"));
+    }
+    let prepared = prepare(
+        session,
+        source,
+        first,
+        found.as_ref().map(|lock| (&*path, lock)),
+    )?;
+    let plan = &prepared.plan;
+    let lock = match found {
+        Some(lock) if is_current(&lock, plan) => {
+            if prepared.pre.is_some() {
+                trust(
+                    session,
+                    plan,
+                    &path,
+                    &lock.packages.iter().collect::<Vec<_>>(),
+                )?;
+            }
+            lock
+        }
+        Some(_) if locked => return Err(stale(session, &path)),
+        stale => {
+            if stale.is_some() {
+                let message = format!(
+                    "{} is stale: the definition asks for other packages now; resolving afresh",
+                    path.display()
+                );
+                let hint = "run `kiln lock` to renew it".to_owned();
+                session.steps.warn_once(message, None, Some(hint));
+            }
+            let resolver = Resolver::of(session);
+            let world = resolver.world_of(plan, prepared.world)?;
+            resolver.solve(plan, &world, &prepared.tools, &prepared.stack)?
+        }
+    };
+    Ok(Resolved {
+        plan: prepared.plan,
+        lock,
+        tools: prepared.stack,
+        on_error: prepared.lowered.other_scripts,
+        pre: prepared.pre,
+    })
+}
+
+/// Makes a lock, whatever is there; returns it with the repositories that it is of.
+pub(crate) fn afresh(
+    session: &Session<'_>,
+    source: Source,
+    first: Lowered,
+) -> Result<(Lock, World), Failure> {
+    let prepared = prepare(session, source, first, None)?;
+    let (resolver, plan) = (Resolver::of(session), &prepared.plan);
+    let world = resolver.world_of(plan, prepared.world)?;
+    let lock = resolver.solve(plan, &world, &prepared.tools, &prepared.stack)?;
+    vouch(session, plan, &lock.packages)?;
+    Ok((lock, world))
+}
+
+fn stale(session: &Session<'_>, path: &Path) -> Failure {
+    let message = format!(
+        "{} is stale: the definition asks for other packages now",
+        path.display()
+    );
+    let hint = match &session.vendored {
+        Some(_) => AGAIN,
+        None => "run `kiln lock` and commit the file",
+    };
+    Failure::new(FailureKind::Definition, message).hint(hint)
+}
+
+/// Gets the tools root, runs `%pre` scripts in it, and reads the definition for good.
+fn prepare(
+    session: &Session<'_>,
+    mut source: Source,
+    first: Lowered,
+    lock: Option<(&Path, &Lock)>,
+) -> Result<Prepared, Failure> {
+    let has_pre = !first.pre_scripts.is_empty();
+    let plan = first.plan.clone().ok_or_else(no_plan)?;
+    let usable = lock.filter(|(_, lock)| has_pre || is_current(lock, &plan));
+    let (world, tools) = match usable {
+        Some((path, lock)) => {
+            // What `%pre` leaves may bring further repositories; the tools root that it runs in comes from those known by now.
+            let now = |p: &&LockedPackage| !has_pre || p.layer == TOOLS;
+            let packages = lock.packages.iter().filter(now);
+            trust(session, &plan, path, &packages.collect::<Vec<_>>())?;
+            (None, lock.of_layer(TOOLS).cloned().collect::<Vec<_>>())
+        }
+        None => {
+            let world = Resolver::of(session).world(&plan)?;
+            let tools = world.read.tools()?;
+            (Some(world), tools)
+        }
+    };
+    let packages: Vec<&LockedPackage> = tools.iter().collect();
+    let stack = tools_root(session, &plan, &packages, &|| download(session, &packages))?;
+    let pre = match has_pre {
+        true => Some(outside::pre(session, &first, &stack)?),
+        false => None,
+    };
+    source.pre = pre.as_ref().map(PreFiles::dir);
+    let lowered = checked(source.lower(&session.request.input))?;
+    notices(session, &lowered);
+    let plan = lowered.plan.clone().ok_or_else(no_plan)?;
+    owners::fit(&plan, session.sandbox.ids())?;
+    Ok(Prepared {
+        lowered,
+        plan,
+        world,
+        tools,
+        stack,
+        pre,
+    })
+}
+
+/// Has packages in the store, from the network or from the vendored directory.
+pub(crate) fn download(session: &Session<'_>, packages: &[&LockedPackage]) -> Result<(), Failure> {
+    let resolver = Resolver::of(session);
+    let Some(vendored) = &session.vendored else {
+        return resolver.download(packages);
+    };
+    let local: Vec<LockedPackage> = packages.iter().map(|p| vendored.localised(p)).collect();
+    let local: Vec<&LockedPackage> = local.iter().collect();
+    let done = resolver.download(&local);
+    done.map_err(|failure| failure.hint(AGAIN))
+}
+
+/// Says what was found about the definition.
+fn notices(session: &Session<'_>, lowered: &Lowered) {
+    for problem in &lowered.problems {
+        session.steps.warn_once(
+            problem.message.clone(),
+            problem.origin.clone(),
+            problem.hints.first().cloned(),
+        );
+    }
+    let Some(plan) = &lowered.plan else { return };
+    for notice in plan.layers.iter().flat_map(|l| &l.notices) {
+        if notice.level == Level::Warning {
+            let (message, origin) = (notice.message.clone(), notice.origin.clone());
+            let hint = notice.hint.clone();
+            session.steps.warn_once(message, Some(origin), hint);
+        }
+    }
+}
