@@ -31,7 +31,6 @@ pub use define::plan::{Planned, examine, plan};
 pub use define::{confined, web};
 pub use event::*;
 pub use failure::*;
-pub use image::squash::FUNCTIONS;
 pub use kiln_packages::Proxies;
 pub use kiln_plan::Input;
 pub use kiln_rootfs::{Families, Reach};
@@ -41,3 +40,13 @@ pub use neutral::{is_hostile, neutral};
 pub use request::{BuildReport, BuildRequest};
 pub use shared::SharedCache;
 pub use steps::{Sink, Timing};
+
+/// Functions of this crate for [`kiln_sandbox::entry`].
+pub const FUNCTIONS: &[(&str, kiln_sandbox::Function)] = &[
+    image::inside::FUNCTIONS[0],
+    image::inside::FUNCTIONS[1],
+    image::inside::FUNCTIONS[2],
+    trust::known::FUNCTION,
+    trust::guard::FUNCTION,
+    shared::FUNCTIONS[0],
+];

@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use kiln_plan::Compression;
 use kiln_rootfs::{Layer, Place, Quiet, Store};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
-use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::image::inside::is_closed;
 use crate::image::squash;
 use crate::trust::known;
 use crate::{Failure, FailureKind};
@@ -154,13 +154,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether the other end of a pipe is closed.
-pub(crate) fn is_closed(pipe: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
-    !matches!(
-        rustix::event::poll(&mut fds, Some(&Timespec::default())),
-        Ok(0)
-    )
 }

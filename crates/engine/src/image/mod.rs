@@ -2,4 +2,5 @@
 
 pub(crate) mod ahead;
 pub(crate) mod disk;
+pub(crate) mod inside;
 pub(crate) mod squash;

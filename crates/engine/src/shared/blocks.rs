@@ -140,23 +140,6 @@ impl Shared {
         file.write_all_at(&index, at).map_err(|e| local(&e))?;
         Ok(Some(file))
     }
-
-    /// Sends the packs that an image's blocks lie in; `new` of its `all` blocks were compressed for it.
-    pub(crate) fn push_blocks(
-        &self,
-        directory: PathBuf,
-        names: Vec<String>,
-        encoder: &Value,
-        layers: &[Id],
-        (new, all): (u64, u64),
-    ) {
-        self.send(super::push::Job::Packs(Packs {
-            directory,
-            names,
-            ids: ids(encoder, layers),
-            many: new * 10 > all,
-        }));
-    }
 }
 
 /// Packs that a record names.
@@ -217,6 +200,22 @@ fn adopt_call(mut call: Call) -> Result<Value, CallError> {
 }
 
 impl Packs {
+    /// The packs of an image of this stack; `many` if it brought more blocks than an edit does.
+    pub(super) fn new(
+        directory: PathBuf,
+        names: Vec<String>,
+        encoder: &Value,
+        layers: &[Id],
+        many: bool,
+    ) -> Self {
+        Packs {
+            directory,
+            names,
+            ids: ids(encoder, layers),
+            many,
+        }
+    }
+
     /// Sends what the shared cache does not have.
     pub(super) fn send(
         &self,

@@ -13,7 +13,7 @@ use kiln_plan::Id;
 use kiln_rootfs::{Layer, Place, Quiet, Reporter, Store, archive};
 use kiln_sandbox::{CancelToken, Root};
 use kiln_share::{Record, Share};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::blocks::Packs;
 use super::pull::pipe;
@@ -76,7 +76,25 @@ impl Shared {
         self.send(Job::Name { kind, id });
     }
 
-    pub(super) fn send(&self, job: Job) {
+    /// Sends the packs that an image's blocks lie in; `new` of its `all` blocks were compressed for it.
+    pub(crate) fn push_blocks(
+        &self,
+        directory: PathBuf,
+        names: Vec<String>,
+        encoder: &Value,
+        layers: &[Id],
+        (new, all): (u64, u64),
+    ) {
+        self.send(Job::Packs(Packs::new(
+            directory,
+            names,
+            encoder,
+            layers,
+            new * 10 > all,
+        )));
+    }
+
+    fn send(&self, job: Job) {
         if let Some(pusher) = &self.pusher
             && let Some(jobs) = &*locked(&pusher.jobs)
         {

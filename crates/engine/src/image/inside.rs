@@ -1,0 +1,332 @@
+//! What writes the SquashFS inside the sandbox, where the root at `/` has its right owners.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_image::blocks::{Outcome, PackStore};
+use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
+use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
+use kiln_rootfs::selinux::{FileType, Labels};
+use kiln_sandbox::{Call, CallError, ErrorKind, Function};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::shared::put_keys;
+use crate::trust::known;
+use crate::values::{Lost, Squashed};
+
+pub(super) const WRITE: &str = "build.squashfs";
+/// Says which blocks would have to be compressed.
+pub(super) const MISSING: &str = "build.missing-blocks";
+
+/// Compresses blocks ahead of the image.
+pub(super) const PREPARE: &str = "build.prepare-blocks";
+
+/// For [`kiln_sandbox::entry`].
+pub(crate) const FUNCTIONS: [(&str, Function); 3] = [
+    (WRITE, write_call),
+    (MISSING, missing_call),
+    (PREPARE, prepare_call),
+];
+
+/// What is left out of the image: the contents of places where the running system mounts something, and initramfs
+/// images, which lie on the boot partition.
+const EXCLUDED: &[&str] = &[
+    "/dev/*",
+    "/proc/*",
+    "/sys/*",
+    "/run/*",
+    "/tmp/*",
+    "/boot/initrd.img-*",
+];
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Write {
+    pub(super) offset: u64,
+    pub(super) codec: String,
+    pub(super) level: i32,
+    pub(super) block_size: u32,
+    pub(super) threads: usize,
+    pub(super) epoch: i64,
+    /// How many of the files after the image are layers' manifests, the top one first.
+    pub(super) manifests: usize,
+    /// Whether the block store is the last of the files.
+    pub(super) blocks: bool,
+}
+
+/// What the child answers.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// The image is there.
+    Written {
+        squashed: Squashed,
+        /// Blocks that had to be compressed.
+        new: u64,
+        /// Packs of the block store.
+        packs: usize,
+        /// Names of those that have the image's blocks.
+        used: Vec<String>,
+        /// Blocks of the store that were not what they should be.
+        damaged_blocks: u64,
+        /// Why not everything was stored.
+        trouble: Option<String>,
+    },
+    /// A layer's file is not what was recorded.
+    Damaged {
+        message: String,
+        /// The layer, counted from the top one.
+        layer: Option<usize>,
+    },
+}
+
+/// systemd-tmpfiles gives these their access control lists anew at every boot.
+const MADE_AT_BOOT: &str = "var/log/journal";
+
+/// What of a root SquashFS cannot hold.
+fn lost(tree: &Tree) -> Vec<Lost> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let skipped = tree.skipped().iter();
+    let counts = skipped.filter(|one| !one.path.starts_with(MADE_AT_BOOT.as_bytes()));
+    let named = counts.map(|one| Lost {
+        path: format!("/{}", text(&one.path)),
+        attribute: text(&one.attribute),
+    });
+    named.collect()
+}
+
+fn missing_call(mut call: Call) -> Result<Value, CallError> {
+    let (request, answer, layers, blocks) = unpack(&mut call)?;
+    let tree = tree(&layers, request.epoch)?;
+    let packs = open_packs(blocks)?;
+    let keys = squashfs::missing(&tree, &options(&request, packs.as_ref())).map_err(failed)?;
+    put_keys(&keys, File::from(answer)).map_err(|e| {
+        CallError::new(ErrorKind::Step, "saying which blocks are missing").because(e)
+    })?;
+    Ok(Value::Null)
+}
+
+fn prepare_call(mut call: Call) -> Result<Value, CallError> {
+    // What is left of the processors by the steps that the build waits for.
+    let _ = rustix::process::nice(19);
+    let (request, stop, layers, blocks) = unpack(&mut call)?;
+    let roots = [PathBuf::from("/")];
+    let stacked = Tree::stack(&layers, &roots, &scan_options(request.epoch)?).map_err(failed)?;
+    // A layer that its manifest does not describe is left to the image.
+    let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
+        return Ok(json!(0));
+    };
+    let go_on = || !is_closed(&stop);
+    let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
+    packs.finish();
+    Ok(json!(done?))
+}
+
+pub(super) fn named(codec: &str) -> Codec {
+    match codec {
+        "gzip" => Codec::Gzip,
+        "xz" => Codec::Xz,
+        "lz4" => Codec::Lz4,
+        _ => Codec::Zstd,
+    }
+}
+
+type Unpacked = (Write, OwnedFd, Vec<Manifest>, Option<OwnedFd>);
+
+/// The request, the file that receives the result, the layers' manifests and the block store.
+fn unpack(call: &mut Call) -> Result<Unpacked, CallError> {
+    let request: Write = serde_json::from_value(call.payload.clone()).map_err(|e| {
+        CallError::new(
+            ErrorKind::Internal,
+            "the SquashFS writer got a payload of the wrong shape",
+        )
+        .because(e)
+    })?;
+    let mut handed = std::mem::take(&mut call.fds);
+    let blocks = request.blocks.then(|| handed.pop()).flatten();
+    let mut handed = handed.into_iter();
+    let result = handed.next().ok_or_else(|| {
+        CallError::new(
+            ErrorKind::Internal,
+            "the SquashFS writer got no file to write to",
+        )
+    })?;
+    let layers = known::load(handed.take(request.manifests).collect())?;
+    Ok((request, result, layers, blocks))
+}
+
+fn open_packs(blocks: Option<OwnedFd>) -> Result<Option<Arc<PackStore>>, CallError> {
+    blocks
+        .map(|directory| PackStore::open(directory).map(Arc::new).map_err(failed))
+        .transpose()
+}
+
+fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
+    Options {
+        level: request.level,
+        block_size: request.block_size,
+        threads: request.threads,
+        mtime: request.epoch,
+        block_store: packs.map(|packs| Arc::clone(packs) as Arc<dyn BlockStore>),
+        ..Options::new(named(&request.codec))
+    }
+}
+
+fn write_call(mut call: Call) -> Result<Value, CallError> {
+    // The initramfs, made at the same time by one process after the other, decides when both are done.
+    let _ = rustix::process::nice(10);
+    let (request, disk, layers, blocks) = unpack(&mut call)?;
+    let mut tree = tree(&layers, request.epoch)?;
+    label(&mut tree, &call)?;
+    let (result, outcome) = write_tree(&call, &request, &tree, disk, blocks)?;
+    match result {
+        Ok(summary) => Ok(json!(Answer::written(&summary, outcome, lost(&tree)))),
+        Err(error) => match error.damaged_path() {
+            Some(path) => Ok(json!(Answer::Damaged {
+                message: format!("/{error}"),
+                layer: provider(&layers, path),
+            })),
+            None => Err(failed(error)),
+        },
+    }
+}
+
+fn write_tree(
+    call: &Call,
+    request: &Write,
+    tree: &Tree,
+    disk: OwnedFd,
+    blocks: Option<OwnedFd>,
+) -> Result<(kiln_image::Result<Summary>, Outcome), CallError> {
+    let packs = open_packs(blocks)?;
+    let options = options(request, packs.as_ref());
+    let emitter = call.emitter.clone();
+    let progress = |done: u64, total: u64| emitter.emit(json!([done, total]));
+    let mut disk = File::from(disk);
+    disk.seek(SeekFrom::Start(request.offset)).map_err(|e| {
+        CallError::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
+    })?;
+    let result = squashfs::write(tree, disk, &options, &progress);
+    // Also after a failure: what was compressed need not be compressed again.
+    let outcome = packs.map_or_else(Outcome::default, |packs| packs.finish());
+    Ok((result, outcome))
+}
+
+impl Answer {
+    fn written(summary: &Summary, outcome: Outcome, lost: Vec<Lost>) -> Self {
+        Answer::Written {
+            squashed: Squashed {
+                bytes: summary.padded_bytes,
+                inodes: summary.inodes,
+                content_bytes: summary.content_bytes,
+                blocks: summary.blocks,
+                lost,
+            },
+            new: (summary.blocks + u64::from(summary.fragments))
+                .saturating_sub(summary.reused_blocks),
+            packs: outcome.packs,
+            used: outcome.used,
+            damaged_blocks: outcome.damaged,
+            trouble: outcome.trouble,
+        }
+    }
+}
+
+/// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
+fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
+    let options = scan_options(epoch)?;
+    // Files are opened through the overlay, which shows the topmost of each name.
+    let roots = vec![PathBuf::from("/"); layers.len()];
+    let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
+    stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
+}
+
+fn scan_options(epoch: i64) -> Result<ScanOptions, CallError> {
+    let exclude = EXCLUDED
+        .iter()
+        .map(Pattern::new)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    Ok(ScanOptions {
+        exclude,
+        clamp_mtime: Some(epoch),
+        ..ScanOptions::default()
+    })
+}
+
+/// Gives every file the label of the root's own SELinux policy, where it has one. The tree has the labels alone: the host
+/// would not let an unprivileged build set them.
+fn label(tree: &mut Tree, call: &Call) -> Result<(), CallError> {
+    let labels = Labels::of_root(Path::new("/")).map_err(|e| {
+        CallError::new(ErrorKind::Step, "reading the root's SELinux policy").because(e)
+    })?;
+    let Some(labels) = labels else {
+        return Ok(());
+    };
+    let mut found: BTreeMap<InodeId, Xattr> = BTreeMap::new();
+    for entry in tree.walk() {
+        let path = [b"/", entry.path.as_slice()].concat();
+        if let Some(context) = labels.of(&path, file_type(&entry.inode.kind)) {
+            // Of a hard link's names the first counts. The value ends in a zero, as setfiles(8) writes it.
+            let value = [context.as_bytes(), b"\0"].concat();
+            let attribute = Xattr::new("security.selinux", value);
+            found.entry(entry.id).or_insert(attribute);
+        }
+    }
+    for pattern in labels.unreadable() {
+        call.emit(json!(format!(
+            "the SELinux policy's line for {pattern} cannot be read, and is left out"
+        )));
+    }
+    call.emit(json!(format!("{} files have SELinux labels", found.len())));
+    for (id, attribute) in found {
+        let meta = &mut tree.inode_mut(id).meta;
+        let kept = meta.xattrs.iter().cloned();
+        *meta = meta.clone().with_xattrs(kept.chain([attribute]));
+    }
+    Ok(())
+}
+
+fn file_type(kind: &Kind) -> FileType {
+    match kind {
+        Kind::Directory(_) => FileType::Directory,
+        Kind::File(_) => FileType::Regular,
+        Kind::Symlink(_) => FileType::Symlink,
+        Kind::CharDevice(_) => FileType::CharDevice,
+        Kind::BlockDevice(_) => FileType::BlockDevice,
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+    }
+}
+
+fn failed(error: kiln_image::Error) -> CallError {
+    use kiln_image::ErrorKind as Image;
+    let kind = match error.kind() {
+        Image::Input => ErrorKind::Input,
+        Image::Environment => ErrorKind::Environment,
+        Image::Step | Image::Cancelled => ErrorKind::Step,
+        Image::Internal => ErrorKind::Internal,
+    };
+    let made = CallError::new(kind, error.to_string());
+    let made = match error.hint() {
+        Some(hint) => made.hint(hint),
+        None => made,
+    };
+    match std::error::Error::source(&error) {
+        Some(cause) => made.cause(cause.to_string()),
+        None => made,
+    }
+}
+
+/// Whether the other end of a pipe is closed.
+pub(crate) fn is_closed(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    !matches!(
+        rustix::event::poll(&mut fds, Some(&Timespec::default())),
+        Ok(0)
+    )
+}
