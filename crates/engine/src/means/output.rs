@@ -3,7 +3,7 @@
 //! ```text
 //! output/
 //!   disk.raw disk.tar.gz packages.txt build.log manifest.json   complete or absent, never in between
-//!   .kiln-<pid>-<clock>/                                        artifacts in the making; `lock` in it is flock'ed
+//!   .kiln-<pid>-<clock>-<count>/                                artifacts in the making; `lock` in it is flock'ed
 //! ```
 //! The manifest is renamed last: when it is there, it describes the files beside it.
 //!
@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::io::{plain, write_failure};
+use crate::io::{plain, unique, write_failure};
 use crate::{Failure, FailureKind};
 
 const PREFIX: &str = ".kiln-";
@@ -71,10 +71,7 @@ impl Output {
             .collect();
         private::make(dir).map_err(|e| fail(&e))?;
         reclaim(dir);
-        let clock = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos());
-        let staging = dir.join(format!("{PREFIX}{}-{clock:x}", std::process::id()));
+        let staging = dir.join(format!("{PREFIX}{}", unique()));
         let mut private = DirBuilder::new();
         private.mode(private::MODE);
         private.create(&staging).map_err(|e| fail(&e))?;

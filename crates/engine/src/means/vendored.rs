@@ -17,7 +17,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -25,6 +25,7 @@ use std::time::SystemTime;
 use kiln_packages::{Digest, LockedPackage};
 use kiln_plan::Hasher;
 
+use crate::io::write_whole;
 use crate::{Failure, FailureKind};
 
 pub(crate) const SUMS: &str = "SHA256SUMS";
@@ -114,10 +115,7 @@ fn import(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             import(&source, &target)?;
         } else if entry.file_name() == "current" || !same_size(&source, &target) {
-            let part = target.with_extension(format!("{}.part", std::process::id()));
-            let mut file = File::create(&part)?;
-            file.write_all(&fs::read(&source)?)?;
-            fs::rename(&part, &target)?;
+            write_whole(&target, &fs::read(&source)?)?;
         }
     }
     Ok(())

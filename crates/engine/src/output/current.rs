@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Event;
 use crate::ids::image_id;
+use crate::io::write_whole;
 use crate::output::artifacts::is_image;
 use crate::request::BuildReport;
 use crate::steps::Steps;
@@ -113,15 +114,8 @@ pub(crate) fn remember(store: &Store, key: Id, report: &BuildReport) {
     ) else {
         return;
     };
-    let private = path.with_extension(format!("{}.new", std::process::id()));
-    let written = path
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(&private, text))
-        .and_then(|()| fs::rename(&private, &path));
-    if written.is_err() {
-        let _ = fs::remove_file(&private);
-    }
+    let directory = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let _ = directory.and_then(|()| write_whole(&path, &text));
 }
 
 fn note_path(store: &Store, dir: &Path) -> Option<PathBuf> {

@@ -1,7 +1,7 @@
 //! What is kept of builds that fail.
 //!
 //! ```text
-//! <state>/failed/<time>-<pid>/    0700, the newest ones sort last; flock'ed while its build runs
+//! <state>/failed/<time>-<pid>-…/  0700, the newest ones sort last; flock'ed while its build runs
 //!   build.log                     everything that every step printed, written as it comes
 //!   failure.json                  why it failed; absent where the build was killed
 //! ```
@@ -18,7 +18,7 @@ use kiln_rootfs::private::{self, Notice, Private};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use crate::io::plain;
+use crate::io::{plain, unique};
 use crate::output::artifacts::LOG;
 use crate::request::BuildRequest;
 use crate::steps::{Steps, Timing};
@@ -85,7 +85,7 @@ impl Record {
     fn below(failed: &Path) -> std::io::Result<Record> {
         private::make(failed)?;
         prune(failed);
-        let name = format!("{}-{}", stamp(Timestamp::now()), std::process::id());
+        let name = format!("{}-{}", stamp(Timestamp::now()), unique());
         let dir = failed.join(name);
         DirBuilder::new().mode(private::MODE).create(&dir)?;
         let held = File::open(&dir)?;

@@ -17,6 +17,7 @@ use kiln_packages::{Lock, LockedPackage, Verdict};
 use kiln_plan::{Hasher, Id, Plan};
 use kiln_rootfs::family::World;
 
+use crate::io::write_whole;
 use crate::means::Session;
 use crate::means::vendored::Vendored;
 use crate::resolve::solve::Resolver;
@@ -274,15 +275,8 @@ impl Vouched {
     fn remember(&self, packages: &[&LockedPackage]) {
         let text = lines(packages);
         let path = self.file(&text);
-        let staged = path.with_extension(format!("{}.tmp", std::process::id()));
-        let write = || {
-            fs::create_dir_all(&self.directory)?;
-            fs::write(&staged, &text)?;
-            fs::rename(&staged, &path)
-        };
-        if write().is_err() {
-            let _ = fs::remove_file(&staged);
-        }
+        let _ =
+            fs::create_dir_all(&self.directory).and_then(|()| write_whole(&path, text.as_bytes()));
     }
 
     fn file(&self, text: &str) -> PathBuf {

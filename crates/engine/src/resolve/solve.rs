@@ -9,7 +9,7 @@ use kiln_plan::{Hasher, Id, Plan, Target};
 use kiln_rootfs::{Family, Place, family};
 use kiln_sandbox::{CancelToken, Root, Sandbox};
 
-use crate::io::plain;
+use crate::io::{plain, write_whole};
 use crate::means::Session;
 use crate::steps::Steps;
 use crate::trust::guard::Guard;
@@ -222,15 +222,11 @@ fn remembered(path: &Path, facts: &[&str]) -> Option<Lock> {
 
 /// Remembering only saves time, so a failure is no error.
 fn remember(path: &Path, lock: &Lock) {
-    let staged = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || {
         fs::create_dir_all(path.parent()?).ok()?;
-        fs::write(&staged, lock.text()).ok()?;
-        fs::rename(&staged, path).ok()
+        write_whole(path, lock.text().as_bytes()).ok()
     };
-    if write().is_none() {
-        let _ = fs::remove_file(&staged);
-    }
+    let _ = write();
 }
 
 fn inputs(plan: &Plan) -> Digest {

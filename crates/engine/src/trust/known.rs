@@ -17,6 +17,7 @@ use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
 
+use crate::io::{unique, write_whole};
 use crate::{Failure, FailureKind};
 
 /// The function that records a layer.
@@ -250,9 +251,7 @@ fn wrong_call() -> CallError {
 
 fn put(layer: &Layer, block_size: u32, manifest: &[u8]) -> io::Result<()> {
     let path = manifest_path(layer, block_size).ok_or(io::ErrorKind::NotFound)?;
-    let private = path.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&private, manifest)?;
-    fs::rename(&private, &path)
+    write_whole(&path, manifest)
 }
 
 fn contents(file: &File) -> io::Result<Vec<u8>> {
@@ -266,7 +265,7 @@ fn contents(file: &File) -> io::Result<Vec<u8>> {
 pub(crate) fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
     let path = store.root().join(BLOCKS);
     if !path.is_dir() {
-        let private = format!("{BLOCKS}-{}", std::process::id());
+        let private = format!("{BLOCKS}-{}", unique());
         let private = store.root().join("staging").join(private);
         store
             .sandbox()
