@@ -1,13 +1,14 @@
 //! The one stream of events beside every build. The terminal, a log file and a web page only render it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// What happened. Serialised as one JSON object a line by `--log-format json`.
-#[derive(Clone, Debug, Serialize)]
+/// What happened. One JSON object a line says it, and can be read back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A build began.
@@ -58,7 +59,7 @@ pub enum Event {
         /// Which step.
         step: u32,
         /// `stdout`, `stderr`, `syslog`, `kiln`.
-        stream: &'static str,
+        stream: Cow<'static, str>,
         /// The line without its end.
         line: String,
     },
@@ -115,7 +116,7 @@ pub enum Event {
 }
 
 /// What a progress counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
     /// Bytes.
@@ -124,4 +125,105 @@ pub enum Unit {
     Packages,
     /// Files.
     Files,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FailureKind;
+
+    fn all() -> Vec<Event> {
+        let failure = Failure {
+            layer: Some("base".to_owned()),
+            origin: Some("base.ks:7".to_owned()),
+            command: Some(vec!["sh".to_owned(), "-e".to_owned()]),
+            tail: vec!["no such file".to_owned()],
+            log: Some(PathBuf::from("/state/failed/1/build.log")),
+            ..Failure::new(FailureKind::Step, "%post failed").cause("it ended")
+        };
+        let bare = Failure::new(FailureKind::Cancelled, "the build was stopped");
+        vec![
+            Event::BuildStarted {
+                name: "lab".to_owned(),
+                plan_id: "5e2d".to_owned(),
+            },
+            Event::StepStarted {
+                step: 1,
+                title: "installing 3 packages".to_owned(),
+                layer: None,
+                why: Some("vim is new".to_owned()),
+            },
+            Event::StepCached {
+                step: 2,
+                title: "finishing the root".to_owned(),
+                layer: Some("lab".to_owned()),
+                shared: true,
+            },
+            Event::Progress {
+                step: 1,
+                done: 7,
+                total: None,
+                unit: Unit::Packages,
+                item: Some("vim".to_owned()),
+            },
+            Event::Log {
+                step: 1,
+                stream: "stderr".into(),
+                line: "a line".to_owned(),
+            },
+            Event::Warning {
+                step: None,
+                message: "a key".to_owned(),
+                origin: None,
+                hint: Some("remove it".to_owned()),
+            },
+            Event::StepFinished {
+                step: 1,
+                seconds: 1.5,
+                summary: None,
+            },
+            Event::StepFailed {
+                step: 3,
+                seconds: 0.25,
+            },
+            Event::Artifact {
+                path: PathBuf::from("output/disk.raw"),
+                bytes: 1 << 40,
+                allocated: 4096,
+                kept: false,
+            },
+            Event::BuildFinished {
+                seconds: 61.0,
+                output: PathBuf::from("output"),
+            },
+            Event::BuildFailed {
+                failure: Box::new(failure),
+            },
+            Event::BuildFailed {
+                failure: Box::new(bare),
+            },
+        ]
+    }
+
+    #[test]
+    fn every_event_can_be_read_back() {
+        for event in all() {
+            let line = serde_json::to_string(&event).expect("JSON");
+            let read: Event = serde_json::from_str(&line).expect(&line);
+            assert_eq!(format!("{read:?}"), format!("{event:?}"));
+            assert_eq!(serde_json::to_string(&read).expect("JSON"), line);
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        for line in [
+            "{}",
+            r#"{"event":"build-started"}"#,
+            r#"{"event":"exploded","step":1}"#,
+            r#"{"event":"progress","step":1,"done":1,"total":null,"unit":"miles","item":null}"#,
+        ] {
+            assert!(serde_json::from_str::<Event>(line).is_err(), "{line}");
+        }
+    }
 }

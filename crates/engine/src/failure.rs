@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kind picks the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// The definition or another input is wrong.
@@ -37,7 +37,7 @@ impl FailureKind {
 }
 
 /// Why a build failed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// What sort of failure.
     pub kind: FailureKind,
@@ -60,7 +60,7 @@ pub struct Failure {
     /// What was behind it, outermost first.
     pub causes: Vec<String>,
     /// What else is wrong, each with its place: further mistakes, none of which is the reason of the first one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
     /// What to do.
     pub hints: Vec<String>,

@@ -232,7 +232,7 @@ mod tests {
             },
             Event::Log {
                 step: 1,
-                stream: "stdout",
+                stream: "stdout".into(),
                 line: evil(),
             },
             Event::Warning {

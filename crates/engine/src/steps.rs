@@ -364,7 +364,7 @@ impl Reporter for Step<'_, '_> {
         }
         self.steps.emit(Event::Log {
             step: self.id,
-            stream,
+            stream: stream.into(),
             line: line.to_owned(),
         });
     }

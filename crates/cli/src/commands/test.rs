@@ -114,9 +114,9 @@ pub(crate) fn show(event: &VmEvent, context: &Context<'_>) {
         terminal.json(event);
         return;
     }
-    let log = |line: &String, stream| Event::Log {
+    let log = |line: &String, stream: &'static str| Event::Log {
         step: STEP,
-        stream,
+        stream: stream.into(),
         line: line.clone(),
     };
     match event {

@@ -482,7 +482,7 @@ mod tests {
             progress(1, 100_000_000, Some(882_000_000), Unit::Bytes, "libc6"),
             Event::Log {
                 step: 1,
-                stream: "kiln",
+                stream: "kiln".into(),
                 line: "connected".into(),
             },
             Event::Warning {
@@ -565,7 +565,7 @@ mod tests {
         board.take(&start(2, "downloading", None), at(0));
         let log = Event::Log {
             step: 1,
-            stream: "stdout",
+            stream: "stdout".into(),
             line: "\u{1b}[2Jhello".into(),
         };
         assert_eq!(board.take(&log, at(1)), ["       | base: unpacking: hello"]);
