@@ -1,13 +1,13 @@
 //! What a kickstart file says, in source order, with spans.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Index into [`Kickstart::files`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId(pub u32);
 
 /// A place in a source file. Lines count from 1, columns from 0 in bytes of the line, end exclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The file.
     pub file: FileId,
@@ -20,7 +20,7 @@ pub struct Span {
 }
 
 /// One text that was read: the main file or what an `%include` brought in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
     /// The name as shown to people.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct SourceFile {
 }
 
 /// A whole kickstart: the main file with all its includes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kickstart {
     /// All texts read, the main file first.
     pub files: Vec<SourceFile>,
@@ -81,7 +81,7 @@ impl Kickstart {
 }
 
 /// One thing that a kickstart says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "item", rename_all = "kebab-case")]
 pub enum Item {
     /// A command line.
@@ -97,7 +97,7 @@ pub enum Item {
 }
 
 /// A value of a command's option.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
     /// A switch that was given (or whose negation was given).
@@ -111,7 +111,7 @@ pub enum Value {
 }
 
 /// An option that was given on a command line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opt {
     /// Canonical spelling: with dashes and unabbreviated, the first name in the option table (`--fstype`).
     pub name: String,
@@ -122,7 +122,7 @@ pub struct Opt {
 }
 
 /// One command line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The canonical name (`part` also for `partition`).
     pub name: String,
@@ -184,7 +184,7 @@ impl Command {
 }
 
 /// Which script section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScriptKind {
     /// `%pre`
@@ -200,7 +200,7 @@ pub enum ScriptKind {
 }
 
 /// A script section.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// Which section.
     pub kind: ScriptKind,
@@ -222,7 +222,7 @@ pub struct Script {
 }
 
 /// `%packages`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackagesSection {
     /// The header's options, as a command named `%packages` (canonical names: `--default --excludedocs
     /// --ignoremissing --multilib --nocore --timeout --retries --inst-langs --exclude-weakdeps --ignorebroken`).
@@ -232,7 +232,7 @@ pub struct PackagesSection {
 }
 
 /// One line of `%packages`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageItem {
     /// Whether the line starts with `-`.
     pub exclude: bool,
@@ -243,7 +243,7 @@ pub struct PackageItem {
 }
 
 /// What a line of `%packages` names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageRef {
     /// A package name or glob.
@@ -271,7 +271,7 @@ pub enum PackageRef {
 }
 
 /// `%certificate`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// `--filename`
     pub filename: String,
@@ -286,7 +286,7 @@ pub struct Certificate {
 }
 
 /// `%addon` or `%anaconda`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opaque {
     /// `%addon` or `%anaconda`
     pub name: String,

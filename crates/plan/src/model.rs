@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::configure::{self, Change, Need, Notice};
 use crate::{Family, Hasher, Id};
 
-/// What will be built.
-#[derive(Clone, Debug, Serialize)]
+/// What will be built. Its JSON can be read back, to show or compare it; a build needs the definition, because secrets are left
+/// out of it ([`HIDDEN`]).
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Names the image.
     pub name: String,
@@ -16,7 +17,7 @@ pub struct Plan {
     /// Repositories in order; empty if the distribution's defaults are meant (see `default_repositories`).
     pub repositories: Vec<Repository>,
     /// RPM repositories in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rpm_repositories: Vec<RpmRepository>,
     /// Whether the distribution's own repositories come first.
     pub default_repositories: bool,
@@ -29,7 +30,7 @@ pub struct Plan {
     /// The disk.
     pub disk: Disk,
     /// What a step may take.
-    #[serde(skip_serializing_if = "Limits::is_default")]
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
     /// How the root is compressed.
     pub compression: Compression,
@@ -38,7 +39,7 @@ pub struct Plan {
 }
 
 /// What a step may take. It changes no result, so no id has it. `None`: as it fits the machine that builds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Minutes after which a step is ended.
     pub step_minutes: u32,
@@ -74,7 +75,7 @@ impl Limits {
 }
 
 /// Distribution, release and architecture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// `debian`.
     pub distribution: String,
@@ -92,7 +93,7 @@ impl Target {
 }
 
 /// An RPM repository. `$releasever` and `$basearch` stand as they were written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RpmRepository {
     /// Its id; `url` for the first one, which has no name.
     pub name: String,
@@ -102,10 +103,10 @@ pub struct RpmRepository {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<i64>,
     /// Globs of packages that are not taken from it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
     /// Globs of packages that are taken from it; all if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
     /// Whether the image knows it, too.
     pub install: bool,
@@ -114,7 +115,7 @@ pub struct RpmRepository {
 }
 
 /// How the packages of an RPM repository are found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RpmSource {
     /// `--baseurl`, `--url`
@@ -126,7 +127,7 @@ pub enum RpmSource {
 }
 
 /// A package repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
     /// Base URL.
     pub url: String,
@@ -143,12 +144,12 @@ pub struct Repository {
 }
 
 /// What Kiln adds by itself, each with the reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// Packages of the lowest layer.
     pub packages: Vec<Added>,
     /// Packages that images of other releases get, but this release does not have, each with the reason why it can do without.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Added>,
     /// `[system] kernel`, if it was said: the package whose kernel boots where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +157,7 @@ pub struct System {
 }
 
 /// A package that Kiln adds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
     /// Its name.
     pub package: String,
@@ -165,7 +166,7 @@ pub struct Added {
 }
 
 /// One kickstart file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Layer {
     /// The file's name without its ending.
     pub name: String,
@@ -177,13 +178,13 @@ pub struct Layer {
     #[serde(serialize_with = "without_secrets")]
     pub commands: Vec<Located<Command>>,
     /// Certificates in source order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<Located<Certificate>>,
     /// Files of the project, parents before what is in them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ProjectFile>,
     /// `%pre-install` scripts in source order: they run before the layer's packages are installed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre_install: Vec<Located<Script>>,
     /// `%post` scripts in source order.
     pub scripts: Vec<Located<Script>>,
@@ -355,7 +356,7 @@ fn command_id(command: &Command) -> Id {
 }
 
 /// Something with its place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located<T> {
     /// `file:line`.
     pub origin: String,
@@ -364,7 +365,7 @@ pub struct Located<T> {
 }
 
 /// A line of `%packages`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// `file:line`.
     pub origin: String,
@@ -375,7 +376,7 @@ pub struct Request {
 }
 
 /// Options of `%packages`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageOptions {
     /// `--nocore`
     pub no_core: bool,
@@ -390,7 +391,7 @@ pub struct PackageOptions {
 }
 
 /// The boot menu.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// Shown in the menu.
     pub title: String,
@@ -403,7 +404,7 @@ pub struct Boot {
 }
 
 /// An entry of the boot menu.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MenuEntry {
     /// From the stick.
@@ -437,7 +438,7 @@ impl MenuEntry {
 }
 
 /// The disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Partition table.
     pub layout: DiskLayout,
@@ -446,7 +447,7 @@ pub struct Disk {
 }
 
 /// Partition table and boot ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskLayout {
     /// GPT: BIOS boot partition, EFI system partition, root, home.
@@ -454,7 +455,7 @@ pub enum DiskLayout {
 }
 
 /// A `/home` partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
     /// ext4 label, at most 16 bytes.
     pub label: String,
@@ -467,7 +468,7 @@ pub struct Home {
 }
 
 /// SquashFS compression.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compression {
     /// Which.
     pub codec: Codec,
@@ -478,7 +479,7 @@ pub struct Compression {
 }
 
 /// A SquashFS codec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Codec {
     /// zlib.
@@ -492,7 +493,7 @@ pub enum Codec {
 }
 
 /// An artifact's format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// `disk.raw`

@@ -1,10 +1,10 @@
 //! What is wrong with, or noteworthy in, a definition.
 
 use kiln_kickstart::Severity;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One finding about the definition, with its place and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Whether it stops the build.
     pub severity: Severity,

@@ -120,6 +120,39 @@ fn the_minimal_example_is_one_layer() {
     insta::assert_snapshot!("minimal", summary(&lowered.plan.unwrap()));
 }
 
+/// What a plan says, it says again when it was read back; secrets were never in it.
+#[test]
+fn a_plan_can_be_read_back() {
+    let texts = [(
+        "a.ks",
+        "lang C.UTF-8\nrootpw --plaintext geheim\nuser --name=u --uid=7\nfirewall --enabled --port=1:tcp\n\
+             %packages --inst-langs=de\nnano\n-vim\n%end\n\
+             %certificate --filename=ca.pem --dir=/etc/ssl\nPEM\n%end\n%post --erroronfail\ntrue\n%end\n",
+    )];
+    let lowered = of(&texts, &bookworm());
+    assert_eq!(errors(&lowered), Vec::<String>::new());
+    let mut plans = vec![lowered.plan.unwrap()];
+    let lab = fs::read_to_string(root().join("examples/lab/kiln.toml")).unwrap();
+    let lab = lower_text("examples/lab/kiln.toml", &lab, &Input::default(), &Examples);
+    plans.extend(lab.plan);
+    assert_eq!(plans.len(), 2);
+    let mut secrets = Vec::new();
+    for plan in plans {
+        let text = serde_json::to_string(&plan).unwrap();
+        assert!(!text.contains("geheim"));
+        let read: Plan = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        let secret = text.contains(kiln_plan::HIDDEN);
+        assert_eq!(
+            read.id() == plan.id(),
+            !secret,
+            "without secrets it is the same plan"
+        );
+        secrets.push(secret);
+    }
+    assert_eq!(secrets, [true, false]);
+}
+
 #[test]
 fn ids_do_not_depend_on_places() {
     let a = of(
