@@ -39,11 +39,11 @@ pub(crate) fn no_descriptor(error: &io::Error) -> Failure {
 /// Writes a file beside its place and moves it there, so that whoever reads sees the whole of it or the one before. The name beside
 /// it is one that nobody else has, be it another build in this process.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
     let mut file = tempfile::Builder::new()
-        .prefix(&name)
+        .prefix(name)
         .suffix(".new")
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
