@@ -140,25 +140,74 @@ fn mtools_reads_what_was_written() {
         assert!(copied == *bytes, "{name}");
     }
     assert!(out.join("EFI/empty").is_dir());
-
-    let volume = FatVolume::open(&file, AT).unwrap();
-    assert_eq!(volume.volume_id(), 0xb007_cafe);
     for (name, bytes) in &contents {
-        assert!(
-            volume.read(&name.to_uppercase(), Bytes::mib(16)).unwrap() == *bytes,
-            "{name}"
-        );
-        assert!(volume.find(name).unwrap().unwrap().extents.len() <= 1);
+        let runs = runs(&path, name);
+        assert_eq!(runs, u32::from(!bytes.is_empty()), "{name}");
     }
-    assert_eq!(volume.find("EFI/none").unwrap(), None);
-    let mut names: Vec<_> = volume
-        .list("/EFI")
+}
+
+/// In how many runs of clusters a file lies.
+fn runs(image: &Path, name: &str) -> u32 {
+    let at = format!("{}@@{}", text(image), AT.0);
+    let shown = run("mshowfat", ["-i", &at, &format!("::/{name}")]);
+    shown.matches('<').count() as u32
+}
+
+#[test]
+fn a_file_that_was_there_before_its_volume() {
+    for (len, mib) in [(9_000_001, 400), (0, 300)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, file) = image(dir.path());
+        let root = noise(len, 1);
+        file.write_all_at(&root, AT.0 + FatImage::AHEAD.0).unwrap();
+        let mut tree = FatTree::new();
+        tree.add_file("boot/grub/grub.cfg", noise(511, 3)).unwrap();
+        tree.add_file("live/initrd.img", noise(3_000_000, 4))
+            .unwrap();
+        tree.add_file_ahead("live/filesystem.squashfs", len as u64)
+            .unwrap();
+        assert!(tree.add_file_ahead("live/second", 1).is_err());
+        for n in 0..500 {
+            let name = format!("EFI/a directory of several clusters/{n}");
+            tree.add_file(&name, noise(n, 5)).unwrap();
+        }
+        assert_eq!(
+            FatImage::size_for(&tree, Bytes(0)).unwrap(),
+            Bytes::mib(273)
+        );
+        let size = Bytes::mib(mib);
+        write(&tree, size, &file);
+        let said = fsck(dir.path(), &file, size);
+        assert!(said.contains("4096 bytes per cluster"), "{said}");
+        let out = mcopy(dir.path(), &path);
+        assert!(fs::read(out.join("live/filesystem.squashfs")).unwrap() == root);
+        assert!(fs::read(out.join("live/initrd.img")).unwrap() == noise(3_000_000, 4));
+        let inner = out.join("EFI/a directory of several clusters");
+        assert_eq!(fs::read_dir(inner).unwrap().count(), 500);
+        assert_eq!(runs(&path, "live/filesystem.squashfs"), u32::from(len > 0));
+    }
+}
+
+#[test]
+fn a_volume_with_a_file_ahead_holds_almost_four_gigabytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = image(dir.path());
+    let mut tree = FatTree::new();
+    // A SquashFS is padded to 4 KiB. Of longer files fsck.fat does not get the length of the chain right.
+    let most = MAX_FILE - MAX_FILE % 4096;
+    tree.add_file_ahead("root", most).unwrap();
+    tree.add_file("small", noise(5000, 1)).unwrap();
+    let size = FatImage::size_for(&tree, Bytes::mib(128)).unwrap();
+    FatImage::new(&tree, &spec(), size)
         .unwrap()
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
-    names.sort();
-    assert_eq!(names, ["BOOT", "debian", "empty"]);
+        .write(&file, Bytes(0), &mut |_| Ok(()))
+        .unwrap();
+    file.set_len(size.0).unwrap();
+    run("fsck.fat", ["-n", "-v", text(&path)]);
+    let at = text(&path).to_owned();
+    let listed = run("mdir", ["-i", &*at, "::/"]);
+    assert!(listed.contains("4294963200"), "{listed}");
+    assert!(MAX_FILE + 1 == 1 << 32 && FatTree::new().add_file_ahead("x", MAX_FILE + 1).is_err());
 }
 
 #[test]
@@ -271,37 +320,4 @@ fn labels_that_fat_cannot_hold() {
         ..spec()
     };
     assert!(FatImage::new(&tree, &spec, Bytes::mib(34)).is_ok());
-}
-
-#[test]
-fn damaged_volumes_end_in_errors() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut tree = FatTree::new();
-    tree.add_file("a/b/some long name.txt", noise(5000, 1))
-        .unwrap();
-    tree.add_file("c", noise(5000, 2)).unwrap();
-    let (path, file) = image(dir.path());
-    write(&tree, Bytes::mib(34), &file);
-    let good = fs::read(path).unwrap();
-    let start = AT.0 as usize;
-    let damaged = tempfile::tempfile().unwrap();
-    damaged.write_all_at(&good[..start + (2 << 20)], 0).unwrap();
-    damaged.set_len(good.len() as u64).unwrap();
-    for round in 0..4000u64 {
-        let pick = noise(16, round + 1);
-        let areas = [0, 32 * 512, (32 + 2 * 544) * 512];
-        let at = start
-            + areas[pick[0] as usize % 3]
-            + (u16::from_le_bytes([pick[1], pick[2]]) % 3000) as usize;
-        damaged
-            .write_all_at(&pick[3..4 + pick[8] as usize % 4], at as u64)
-            .unwrap();
-        if let Ok(volume) = FatVolume::open(&damaged, AT) {
-            for name in ["a/b/some long name.txt", "c"] {
-                let _ = volume.read(name, Bytes::mib(1));
-            }
-            let _ = volume.list("a/b");
-        }
-        damaged.write_all_at(&good[at..at + 4], at as u64).unwrap();
-    }
 }

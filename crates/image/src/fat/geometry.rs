@@ -12,8 +12,16 @@ const MAX_CLUSTERS: u64 = 0x0fff_fff5;
 const RESERVED: u64 = 32;
 /// Areas begin at multiples of 4 KiB, so that file systems below can share blocks.
 const ALIGN: u64 = 8;
+/// Volumes with a file that was written before they were laid out ([`super::Ahead`]): their clusters have 4 KiB, and begin at 16 MiB,
+/// behind FATs for 8 GiB or behind more reserved sectors.
+const AHEAD_PER_CLUSTER: u64 = 8;
+const AHEAD_DATA: u64 = (16 << 20) / SECTOR;
+/// Where such a file begins: before it there is 1 MiB for directories.
+pub(super) const AHEAD_CLUSTER: u32 = ROOT_CLUSTER + (1 << 20 >> 12);
 /// Sectors of the smallest volume: 65,541 clusters of one sector, two FATs and the reserved sectors, up to a MiB.
 pub(super) const SMALLEST: Bytes = Bytes::mib(34);
+/// As many clusters of 4 KiB, behind 16 MiB, up to a MiB.
+pub(super) const SMALLEST_AHEAD: Bytes = Bytes::mib(273);
 
 /// The volume's numbers, all in sectors but `clusters`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +58,33 @@ impl Geometry {
                     "a FAT32 volume needs at least {SMALLEST}, not {size}"
                 ))
             })
+    }
+
+    /// The geometry of a volume of `size` bytes with a file that lies at [`Geometry::ahead`] already.
+    pub(super) fn with_file_ahead(size: Bytes) -> Result<Self> {
+        let clusters = (size.0 / SECTOR).saturating_sub(AHEAD_DATA) / AHEAD_PER_CLUSTER;
+        let fat = ((clusters + u64::from(ROOT_CLUSTER)) * 4)
+            .div_ceil(SECTOR)
+            .next_multiple_of(ALIGN);
+        let reserved = AHEAD_DATA.checked_sub(2 * fat).filter(|r| *r >= RESERVED);
+        let total = u32::try_from(size.0 / SECTOR).ok();
+        match total.zip(reserved) {
+            Some((total, reserved)) if clusters >= MIN_CLUSTERS => Ok(Geometry {
+                total,
+                per_cluster: AHEAD_PER_CLUSTER,
+                reserved,
+                fat,
+                clusters,
+            }),
+            _ => Err(Error::input(format!(
+                "a boot partition with the root in it has from {SMALLEST_AHEAD} to 8 GiB, not {size}"
+            ))),
+        }
+    }
+
+    /// Byte offset in the volume of a file that is written before the volume is laid out.
+    pub(super) const fn ahead() -> u64 {
+        AHEAD_DATA * SECTOR + (AHEAD_CLUSTER - ROOT_CLUSTER) as u64 * AHEAD_PER_CLUSTER * SECTOR
     }
 
     fn new(total: u32, per_cluster: u64) -> Option<Self> {
@@ -93,6 +128,19 @@ mod tests {
         assert!(Geometry::for_size(Bytes::mib(32)).is_err());
         assert!(Geometry::for_size(Bytes::gib(4096)).is_err());
         assert!(Geometry::for_size(Bytes(0)).is_err());
+    }
+
+    #[test]
+    fn a_file_ahead_has_one_place_in_all_volumes() {
+        for size in [SMALLEST_AHEAD, Bytes::mib(1000), Bytes(8_589_000_704)] {
+            let g = Geometry::with_file_ahead(size).unwrap();
+            assert_eq!(g.offset(AHEAD_CLUSTER), Geometry::ahead(), "{g:?}");
+            assert!(g.fat * SECTOR / 4 >= g.clusters + 2, "{g:?}");
+            assert!(g.reserved >= RESERVED && u16::try_from(g.reserved).is_ok());
+            assert!(g.offset(2) + g.clusters * g.cluster() <= size.0, "{g:?}");
+        }
+        assert!(Geometry::with_file_ahead(Bytes::mib(272)).is_err());
+        assert!(Geometry::with_file_ahead(Bytes::gib(9)).is_err());
     }
 
     #[test]

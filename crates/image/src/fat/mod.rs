@@ -16,14 +16,12 @@
 
 mod geometry;
 mod name;
-mod read;
 mod table;
 mod time;
 mod tree;
 mod write;
 
-pub use read::{FatEntry, FatFile, FatVolume};
-pub use tree::{FatTree, Source};
+pub use tree::{FatTree, MAX_FILE, Source};
 pub use write::{FatImage, FatSpec};
 
 /// Sector size in bytes.

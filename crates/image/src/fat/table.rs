@@ -25,16 +25,37 @@ pub(super) struct Identity {
     pub(super) hidden: u32,
 }
 
+/// What is not used.
+pub(super) struct Free {
+    pub(super) clusters: u64,
+    /// Where to look for free clusters first.
+    pub(super) next: u32,
+}
+
+/// A run of clusters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) first: u32,
+    pub(super) length: u32,
+}
+
+impl Chain {
+    /// The first cluster behind it.
+    pub(super) fn end(self) -> u32 {
+        self.first + self.length
+    }
+}
+
 /// Writes the boot sector, FSInfo, the third boot sector and their backups to the volume at byte `at`.
 pub(super) fn write_boot(
     file: &File,
     at: u64,
     geometry: &Geometry,
     identity: &Identity,
-    next_free: u32,
+    free: &Free,
 ) -> io::Result<()> {
     let mut sectors = boot_sector(geometry, identity);
-    sectors.extend(fsinfo(geometry, next_free));
+    sectors.extend(fsinfo(free));
     sectors.extend(signed(Vec::new()));
     file.write_all_at(&sectors, at)?;
     file.write_all_at(&sectors, at + u64::from(BACKUP) * SECTOR)
@@ -70,14 +91,13 @@ fn boot_sector(geometry: &Geometry, identity: &Identity) -> Vec<u8> {
 }
 
 /// fatgen103, "FAT32 FSInfo Sector Structure".
-fn fsinfo(geometry: &Geometry, next_free: u32) -> Vec<u8> {
-    let used = u64::from(next_free - ROOT_CLUSTER);
-    let free = (geometry.clusters - used) as u32;
+fn fsinfo(free: &Free) -> Vec<u8> {
+    let Free { clusters, next } = *free;
     let mut out = b"RRaA".to_vec();
     out.resize(484, 0);
     out.extend(b"rrAa");
-    out.extend(free.to_le_bytes());
-    let hint = if free == 0 { u32::MAX } else { next_free };
+    out.extend((clusters as u32).to_le_bytes());
+    let hint = if clusters == 0 { u32::MAX } else { next };
     out.extend(hint.to_le_bytes());
     signed(out)
 }
@@ -88,13 +108,13 @@ fn signed(mut sector: Vec<u8>) -> Vec<u8> {
     sector
 }
 
-/// Writes chains that follow each other without a gap, given by their lengths, to both FATs. What is behind the last
-/// chain stays as it is: zeros, which mean free.
+/// Writes chains, in the order of their places, to both FATs. What is between them gets zeros, which mean free; what is behind the
+/// last one stays as it is.
 pub(super) fn write_fats(
     file: &File,
     at: u64,
     geometry: &Geometry,
-    chains: impl Iterator<Item = u32>,
+    chains: &[Chain],
 ) -> io::Result<()> {
     let mut out = Fats {
         file,
@@ -107,8 +127,12 @@ pub(super) fn write_fats(
     for entry in RESERVED_ENTRIES {
         out.push(entry)?;
     }
-    for length in chains {
-        let end = cluster + length;
+    for chain in chains {
+        while cluster < chain.first {
+            cluster += 1;
+            out.push(0)?;
+        }
+        let end = chain.end();
         while cluster < end {
             cluster += 1;
             out.push(if cluster == end {

@@ -83,13 +83,15 @@ impl From<String> for Source {
 
 /// Deepest nesting of directories; Windows ends at about this many.
 const MAX_DEPTH: usize = 64;
-/// Largest file of FAT: its size is a u32.
-const MAX_FILE: u64 = u32::MAX as u64;
+/// Largest file of FAT in bytes: its size is a u32.
+pub const MAX_FILE: u64 = u32::MAX as u64;
 
 #[derive(Debug)]
 pub(super) enum Node {
     Directory(Directory),
     File(Source),
+    /// The file that is in the target already; its length.
+    Ahead(u64),
 }
 
 /// Entries by their caseless key, with the name as given.
@@ -102,6 +104,8 @@ pub(super) struct Directory {
 #[derive(Debug, Default)]
 pub struct FatTree {
     pub(super) root: Directory,
+    /// The length of the file that is in the target already.
+    pub(super) ahead: Option<u64>,
 }
 
 impl FatTree {
@@ -116,10 +120,29 @@ impl FatTree {
     /// A name that FAT does not allow, a path that is taken (FAT ignores case), or a file of 4 GiB and more.
     pub fn add_file(&mut self, path: &str, source: impl Into<Source>) -> Result<()> {
         let source = source.into();
-        if source.len() > MAX_FILE {
+        self.add(path, source.len(), Node::File(source))
+    }
+
+    /// Adds the file whose `len` bytes were written to byte [`super::FatImage::AHEAD`] of the volume before the volume was laid out.
+    ///
+    /// # Errors
+    /// As [`FatTree::add_file`]; and a tree has one such file.
+    pub fn add_file_ahead(&mut self, path: &str, len: u64) -> Result<()> {
+        if self.ahead.is_some() {
+            return Err(Error::new(
+                crate::ErrorKind::Internal,
+                format!("`{path}` would be the second file ahead of a FAT volume"),
+            ));
+        }
+        self.add(path, len, Node::Ahead(len))?;
+        self.ahead = Some(len);
+        Ok(())
+    }
+
+    fn add(&mut self, path: &str, len: u64, node: Node) -> Result<()> {
+        if len > MAX_FILE {
             return Err(Error::input(format!(
-                "`{path}` has {} bytes; a file on FAT32 has at most {MAX_FILE}",
-                source.len()
+                "`{path}` has {len} bytes; a file on FAT32 has at most {MAX_FILE}"
             ))
             .with_hint("put it on a partition of its own"));
         }
@@ -133,9 +156,7 @@ impl FatTree {
                     .with_hint("FAT does not tell upper from lower case"),
             );
         }
-        directory
-            .entries
-            .insert(key, (last.to_owned(), Node::File(source)));
+        directory.entries.insert(key, (last.to_owned(), node));
         Ok(())
     }
 
@@ -162,7 +183,7 @@ impl FatTree {
                 .or_insert_with(|| (part.to_owned(), Node::Directory(Directory::default())));
             at = match node {
                 Node::Directory(directory) => directory,
-                Node::File(_) => {
+                Node::File(_) | Node::Ahead(_) => {
                     return Err(Error::input(format!(
                         "`{path}` needs a directory `{part}`, which is a file"
                     )));

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::geometry::{Geometry, SMALLEST};
+use super::geometry::{AHEAD_CLUSTER, Geometry, SMALLEST, SMALLEST_AHEAD};
 use super::name::{self, Name};
-use super::table::{self, Identity};
+use super::table::{self, Chain, Free, Identity};
 use super::time::DosTime;
 use super::tree::{Directory, FatTree, Node, Source};
 use super::{ENTRY, MAX_DIR_ENTRIES, ROOT_CLUSTER, SECTOR, attribute};
@@ -63,15 +63,21 @@ pub struct FatImage<'a> {
 }
 
 impl<'a> FatImage<'a> {
+    /// Where the volume has the bytes of [`FatTree::add_file_ahead`].
+    pub const AHEAD: Bytes = Bytes(Geometry::ahead());
+
     /// Size of the smallest volume that holds `tree` and still has `free` bytes; a multiple of 1 MiB.
     ///
     /// # Errors
     /// A tree that no FAT32 volume holds.
     pub fn size_for(tree: &FatTree, free: Bytes) -> Result<Bytes> {
-        let mut size = SMALLEST;
+        let mut size = match tree.ahead {
+            None => SMALLEST,
+            Some(_) => SMALLEST_AHEAD,
+        };
         loop {
-            let geometry = Geometry::for_size(size)?;
-            let need = Plan::new(tree, geometry.cluster())?.clusters();
+            let geometry = geometry(tree, size)?;
+            let need = Plan::new(tree, geometry.cluster())?.span();
             let need = need + free.0.div_ceil(geometry.cluster());
             if need <= geometry.clusters {
                 return Ok(size);
@@ -87,12 +93,12 @@ impl<'a> FatImage<'a> {
     /// # Errors
     /// A size that is too small for FAT32 or for the tree, a label that FAT cannot hold, or a directory with too many entries.
     pub fn new(tree: &'a FatTree, spec: &FatSpec, size: Bytes) -> Result<Self> {
-        let geometry = Geometry::for_size(size)?;
+        let geometry = geometry(tree, size)?;
         let plan = Plan::new(tree, geometry.cluster())?;
-        if plan.clusters() > geometry.clusters {
+        if plan.span() > geometry.clusters {
             return Err(Error::input(format!(
                 "the EFI partition needs {} for its files, but has {}",
-                Bytes(plan.clusters() * geometry.cluster()),
+                Bytes(plan.span() * geometry.cluster()),
                 Bytes(geometry.clusters * geometry.cluster())
             ))
             .with_hint("make the EFI partition larger"));
@@ -123,9 +129,13 @@ impl<'a> FatImage<'a> {
             label: self.label.unwrap_or(*b"NO NAME    "),
             hidden: u32::try_from(at.0 / SECTOR).unwrap_or(0),
         };
-        table::write_boot(file, at.0, &self.geometry, &identity, self.plan.next)
+        let free = Free {
+            clusters: self.geometry.clusters - self.plan.used(),
+            next: self.plan.next,
+        };
+        table::write_boot(file, at.0, &self.geometry, &identity, &free)
             .doing(|| "writing the FAT boot sectors".into())?;
-        table::write_fats(file, at.0, &self.geometry, self.plan.chains.iter().copied())
+        table::write_fats(file, at.0, &self.geometry, &self.plan.chains)
             .doing(|| "writing the FAT".into())?;
         for directory in &self.plan.directories {
             let bytes = self.directory_bytes(directory);
@@ -200,6 +210,13 @@ impl<'a> FatImage<'a> {
     }
 }
 
+fn geometry(tree: &FatTree, size: Bytes) -> Result<Geometry> {
+    match tree.ahead {
+        None => Geometry::for_size(size),
+        Some(_) => Geometry::with_file_ahead(size),
+    }
+}
+
 fn write_source(
     file: &File,
     to: u64,
@@ -227,8 +244,10 @@ struct Plan<'a> {
     cluster: u64,
     /// The first cluster that is still free.
     next: u32,
-    /// Lengths of all chains, in the order of their places.
-    chains: Vec<u32>,
+    /// Where directories go instead: the first free cluster before the file that is in its place already.
+    low: Option<u32>,
+    /// All chains; when the plan is finished, in the order of their places.
+    chains: Vec<Chain>,
     directories: Vec<PlannedDirectory>,
     /// First cluster, path and content of every file that is not empty.
     files: Vec<(u32, String, &'a Source)>,
@@ -256,33 +275,66 @@ impl<'a> Plan<'a> {
         let mut plan = Plan {
             cluster,
             next: ROOT_CLUSTER,
+            low: None,
             chains: Vec::new(),
             directories: Vec::new(),
             files: Vec::new(),
         };
+        if let Some(len) = tree.ahead {
+            plan.next = AHEAD_CLUSTER;
+            plan.allocate(len)?;
+            plan.low = Some(ROOT_CLUSTER);
+        }
         plan.directory(&tree.root, "", None)?;
+        plan.chains.sort_unstable_by_key(|chain| chain.first);
         Ok(plan)
     }
 
-    fn clusters(&self) -> u64 {
+    /// Clusters up to the last one that is used.
+    fn span(&self) -> u64 {
         u64::from(self.next - ROOT_CLUSTER)
     }
 
-    /// The first of as many clusters as `bytes` need; 0 for none.
-    fn allocate(&mut self, bytes: u64) -> Result<(u32, u32)> {
-        if bytes == 0 {
-            return Ok((0, 0));
+    /// Clusters that are used.
+    fn used(&self) -> u64 {
+        self.chains
+            .iter()
+            .map(|chain| u64::from(chain.length))
+            .sum()
+    }
+
+    /// As many clusters as `bytes` need behind what is there; the first is 0 for none.
+    fn allocate(&mut self, bytes: u64) -> Result<Chain> {
+        let chain = self.chain(self.next, bytes)?;
+        self.next = self.next.max(chain.end());
+        Ok(chain)
+    }
+
+    fn allocate_directory(&mut self, bytes: u64) -> Result<Chain> {
+        let Some(low) = self.low else {
+            return self.allocate(bytes);
+        };
+        let chain = self.chain(low, bytes)?;
+        if chain.end() > AHEAD_CLUSTER {
+            return Err(Error::input(
+                "the directories of the boot partition need more than 1 MiB",
+            ));
         }
-        let first = self.next;
-        let grown = u32::try_from(bytes.div_ceil(self.cluster))
-            .ok()
-            .and_then(|n| Some((n, first.checked_add(n)?)));
-        let Some((length, next)) = grown else {
+        self.low = Some(chain.end());
+        Ok(chain)
+    }
+
+    fn chain(&mut self, first: u32, bytes: u64) -> Result<Chain> {
+        if bytes == 0 {
+            return Ok(Chain::default());
+        }
+        let length = u32::try_from(bytes.div_ceil(self.cluster)).ok();
+        let Some(length) = length.filter(|length| first.checked_add(*length).is_some()) else {
             return Err(Error::input("the files are too large for one FAT32 volume"));
         };
-        self.next = next;
-        self.chains.push(length);
-        Ok((first, length))
+        let chain = Chain { first, length };
+        self.chains.push(chain);
+        Ok(chain)
     }
 
     /// Places a directory, then what is in it; gives its first cluster.
@@ -301,11 +353,11 @@ impl<'a> Plan<'a> {
                 "the directory `/{path}` of the EFI partition needs {count} entries; FAT has room for {MAX_DIR_ENTRIES}"
             )));
         }
-        let (first, clusters) = self.allocate((count * ENTRY) as u64)?;
+        let Chain { first, length } = self.allocate_directory((count * ENTRY) as u64)?;
         let slot = self.directories.len();
         self.directories.push(PlannedDirectory {
             first,
-            clusters,
+            clusters: length,
             parent,
             entries: Vec::new(),
         });
@@ -338,16 +390,14 @@ impl<'a> Plan<'a> {
                 0,
             ),
             Node::File(source) => {
-                let (first, _) = self.allocate(source.len())?;
+                let first = self.allocate(source.len())?.first;
                 if first != 0 {
                     self.files.push((first, path, source));
                 }
-                (
-                    attribute::ARCHIVE,
-                    first,
-                    u32::try_from(source.len()).unwrap_or(u32::MAX),
-                )
+                (attribute::ARCHIVE, first, file_size(source.len())?)
             }
+            Node::Ahead(0) => (attribute::ARCHIVE, 0, 0),
+            Node::Ahead(len) => (attribute::ARCHIVE, AHEAD_CLUSTER, file_size(*len)?),
         };
         Ok(PlannedEntry {
             name,
@@ -356,4 +406,14 @@ impl<'a> Plan<'a> {
             size,
         })
     }
+}
+
+/// [`FatTree`] takes no larger file.
+fn file_size(len: u64) -> Result<u32> {
+    u32::try_from(len).map_err(|_| {
+        Error::new(
+            crate::ErrorKind::Internal,
+            format!("a file of {len} bytes is in a FAT tree"),
+        )
+    })
 }

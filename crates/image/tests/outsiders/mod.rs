@@ -15,6 +15,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("fsck.fat", "dosfstools"),
     ("mdir", "mtools"),
     ("mcopy", "mtools"),
+    ("mshowfat", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("grub-mkimage", "grub-common"),
