@@ -82,6 +82,7 @@ const MODULES: &[&str] = &[
     "rootless::",
     "security::",
     "shared::",
+    "stick::",
     "warm::",
 ];
 

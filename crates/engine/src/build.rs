@@ -23,6 +23,7 @@ use crate::define::check::open;
 use crate::define::load::Source;
 use crate::image::ahead::Recorder;
 use crate::image::disk::image;
+use crate::image::layout::check_packages;
 use crate::initramfs::ahead::{Ahead, Closing};
 use crate::initramfs::generate::Generator;
 use crate::means::Session;
@@ -106,6 +107,8 @@ fn run(
     let report = again(&session, opened, |source, first| {
         let resolved = resolve(&session, source, first)?;
         let plan = &resolved.plan;
+        let packages = resolved.lock.packages.iter().filter(|p| p.layer != TOOLS);
+        check_packages(&plan.disk, packages.map(|p| p.size).sum())?;
         steps.space.expect(&resolved.lock, plan.formats.len());
         started.call_once(|| {
             steps.emit(Event::BuildStarted {

@@ -7,7 +7,7 @@ use crate::values::Resolved;
 /// The `/home` file system's UUID: of the definition's name and the partition's label, so that a new image of the same
 /// definition finds the `/home` of an older one.
 pub(crate) fn home_uuid(plan: &Plan) -> [u8; 16] {
-    let label = plan.disk.home.as_ref().map_or("", |h| h.label.as_str());
+    let label = plan.disk.home().map_or("", |h| h.label.as_str());
     Hasher::new("home.v1")
         .text("name", &plan.name)
         .text("label", label)

@@ -149,15 +149,13 @@ fn disk(table: Table, config: &str) -> Boot {
     let esp =
         PartitionSpec::new("EFI", PartitionType::EFI_SYSTEM, guid(2)).with(Attributes::LEGACY_BOOT);
     let place = layout.add(esp, size).unwrap();
-    let prefix = match table {
-        Table::Gpt { .. } => "(,gpt2)/boot/grub",
-        Table::Mbr { .. } => "(,msdos1)/boot/grub",
-    };
     let layout = layout.finish(Rounding::TIGHT).unwrap();
+    let number = layout.partitions().last().unwrap().number;
+    let prefix = prefix(&table, number);
     let image = FatImage::new(&tree, &fat, place.len()).unwrap();
     image.write(&file, place.offset(), &mut |_| Ok(())).unwrap();
     layout.write(&file).unwrap();
-    let core = core(prefix, &early_config(&fat.uuid()));
+    let core = core(&prefix, &early_config(&fat.uuid()));
     write_bios_boot(
         &file,
         core_extent(&layout).unwrap(),
@@ -184,7 +182,7 @@ fn efi_files() -> EfiFiles {
             "shim-helpers-amd64-signed",
             "/usr/lib/shim/mmx64.efi.signed",
         )),
-        prefix: EFI_PREFIX.into(),
+        prefix: "/EFI/debian".into(),
     }
 }
 

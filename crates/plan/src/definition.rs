@@ -98,7 +98,7 @@ pub struct SystemDefinition {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskDefinition {
-    /// `gpt`.
+    /// `gpt` or `mbr`; `gpt` unless said.
     pub layout: Option<String>,
 }
 

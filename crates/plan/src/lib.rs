@@ -6,6 +6,7 @@
 
 pub mod configure;
 mod definition;
+mod disk;
 mod family;
 mod hash;
 mod lower;
@@ -13,6 +14,7 @@ mod model;
 mod problem;
 
 pub use definition::{Definition, FilesDefinition, ProfileDefinition, RepositoryDefinition};
+pub use disk::{Disk, Partition, PartitionTable, Role, Size};
 pub use family::Family;
 pub use hash::{Hasher, Id};
 pub use lower::{Files, Found, Input, Lowered, include_path, lower, lower_text};

@@ -22,6 +22,7 @@ use repositories::URL;
 
 use crate::Family;
 use crate::definition::{Definition, SystemDefinition};
+use crate::disk::{Disk, PartitionTable};
 use crate::model::*;
 use crate::problem::Problem;
 
@@ -186,7 +187,7 @@ impl Lowering<'_> {
         Some(Plan {
             name: self.image_name(definition),
             boot: self.boot(definition, &layers),
-            system: system(&definition.system, &target, disk.home.is_some()),
+            system: system(&definition.system, &target, &disk),
             // As in an installer, `url` stands in the place of the distribution's own repositories.
             default_repositories: !definition.system.no_default_repositories
                 && rpm_repositories.iter().all(|r| r.name != URL),
@@ -514,13 +515,18 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What every image needs beside its definition.
-fn system(definition: &SystemDefinition, target: &Target, home: bool) -> System {
+fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System {
     let mut packages = match target.family() {
         Family::Debian => debian::system(definition, target),
         Family::Rpm => rpm_system(definition),
     };
-    if home {
+    if let Some(home) = disk.home() {
         packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
+        if let (Family::Debian, true, PartitionTable::Mbr) =
+            (target.family(), home.grow, disk.table)
+        {
+            packages.push(debian::grows_in_mbr());
+        }
     }
     let firmware = definition.firmware.clone();
     let firmware = firmware.unwrap_or_else(|| match target.family() {

@@ -4,7 +4,7 @@ use kiln_kickstart::{Certificate, Command, PackageRef, Script, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::configure::{self, Change, Need, Notice};
-use crate::{Family, Hasher, Id};
+use crate::{Disk, Family, Hasher, Id};
 
 /// What will be built. Its JSON can be read back, to show or compare it; a build needs the definition, because secrets are left
 /// out of it ([`HIDDEN`]).
@@ -437,36 +437,6 @@ impl MenuEntry {
     }
 }
 
-/// The disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disk {
-    /// Partition table.
-    pub layout: DiskLayout,
-    /// A `/home` partition.
-    pub home: Option<Home>,
-}
-
-/// Partition table and boot ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskLayout {
-    /// GPT: BIOS boot partition, EFI system partition, root, home.
-    Gpt,
-}
-
-/// A `/home` partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Home {
-    /// ext4 label, at most 16 bytes.
-    pub label: String,
-    /// Bytes.
-    pub size: u64,
-    /// Whether it shall take the rest of the stick at first boot.
-    pub grow: bool,
-    /// `file:line`.
-    pub origin: String,
-}
-
 /// SquashFS compression.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compression {
@@ -509,13 +479,7 @@ impl Plan {
             .text("name", &self.name)
             .json("target", &self.target)
             .json("boot", &self.boot)
-            .json(
-                "disk",
-                &(
-                    self.disk.layout,
-                    self.disk.home.as_ref().map(|h| (&h.label, h.size, h.grow)),
-                ),
-            )
+            .json("disk", &self.disk.identity())
             .json("compression", &self.compression)
             .json("formats", &self.formats)
             .id("request", self.request_id());

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kiln_kickstart::Severity;
 use kiln_plan::{
-    Added, Definition, Files, Found, Hasher, Input, Lowered, Plan, What, lower, lower_text,
+    Added, Definition, Files, Found, Hasher, Input, Lowered, Plan, Role, What, lower, lower_text,
 };
 
 /// Files in memory.
@@ -426,11 +426,46 @@ fn what_is_not_there_is_named() {
         errors(&of(&[("a.ks", "%packages\n%end\n")], &format)),
         ["kiln.toml: format `iso` is not one that Kiln writes"]
     );
+    let layout = Input {
+        layout: Some("apm".to_owned()),
+        ..bookworm()
+    };
+    let lowered = of(&[("a.ks", "%packages\n%end\n")], &layout);
+    assert_eq!(
+        errors(&lowered),
+        ["kiln.toml: disk layout `apm` is not one that Kiln writes"]
+    );
+    assert_eq!(lowered.problems[0].hints, ["layouts: gpt, mbr"]);
     let missing = errors(&of(&[], &bookworm()));
     assert_eq!(
         missing,
         ["kiln.toml: layer `a.ks` cannot be read: a.ks: no such file"]
     );
+}
+
+#[test]
+fn a_layout_is_a_table_and_its_partitions() {
+    let home = "part /home --size=64 --grow\n%packages\n%end\n";
+    let toml = "layers = [\"a.ks\"]\n[disk]\nlayout = \"mbr\"\n";
+    let plan = of(&[("kiln.toml", toml), ("a.ks", home)], &bookworm()).plan;
+    let mbr = plan.unwrap();
+    let said = Input {
+        layout: Some("gpt".to_owned()),
+        ..bookworm()
+    };
+    let plan = of(&[("kiln.toml", toml), ("a.ks", home)], &said).plan;
+    let gpt = plan.unwrap();
+    let roles =
+        |plan: &Plan| -> Vec<Role> { plan.disk.partitions.iter().map(|p| p.role).collect() };
+    assert_eq!(roles(&mbr), [Role::Boot, Role::Home]);
+    assert!(mbr.disk.has_root_file() && !gpt.disk.has_root_file());
+    assert_eq!(
+        roles(&gpt),
+        [Role::BiosBoot, Role::Boot, Role::Root, Role::Home]
+    );
+    let adds = |plan: &Plan, name: &str| plan.system.packages.iter().any(|p| p.package == name);
+    assert!(adds(&mbr, "fdisk") && !adds(&gpt, "fdisk"));
+    assert!(mbr.id() != gpt.id());
 }
 
 #[test]

@@ -329,15 +329,19 @@ pub struct Boot {
     pub kernel: &'static str,
     /// The initramfs's.
     pub initrd: &'static str,
+    /// The root's, on disks where it has no partition of its own.
+    pub root_file: &'static str,
     /// Initramfs images in the root, which the image leaves out: patterns over absolute paths.
     pub excluded: &'static [&'static str],
 }
 
-/// Where a system starts from. The partition is named by its UUID in the partition table.
+/// Where a system starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// The partition itself.
-    Partition(String),
-    /// A copy of it in memory.
-    Memory(String),
+pub struct Medium {
+    /// The partition's UUID in the partition table, as under `/dev/disk/by-partuuid/`.
+    pub partition: String,
+    /// Whether the root is [`Boot::root_file`] of the partition's file system, and not all that the partition has.
+    pub is_file: bool,
+    /// Whether the root is copied to memory, if that is large enough.
+    pub in_memory: bool,
 }

@@ -79,6 +79,9 @@ pub struct HomeMount {
     pub uuid: String,
     /// Whether it takes the rest of the stick at the first boot.
     pub grow: bool,
+    /// Whether its partition is in a master boot record, which systemd-repart cannot change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mbr: bool,
 }
 
 /// Files that record when and where an image was made, and nothing that the image needs.
@@ -248,7 +251,7 @@ fn fstab(finish: &Finish) -> io::Result<()> {
             home.uuid
         );
         if home.grow {
-            grow_home(&home.uuid)?;
+            grow_home(home)?;
         }
     }
     if text != old {
@@ -260,22 +263,26 @@ fn fstab(finish: &Finish) -> io::Result<()> {
 
 /// A unit that lets the partition take what the stick has left, before it is checked and mounted; the file system follows by
 /// `x-systemd.growfs`. systemd-repart needs to be told the disk: it would look for the root's, which is an overlay.
-fn grow_home(uuid: &str) -> io::Result<()> {
+fn grow_home(home: &HomeMount) -> io::Result<()> {
+    let uuid = &home.uuid;
     let device = format!("dev-disk-by\\x2duuid-{}", uuid.replace('-', "\\x2d"));
     let unit = GROW_UNIT
         .replace("@DEVICE@", &device)
         .replace("@UUID@", uuid);
-    for dir in [
-        "/usr/lib/kiln/repart.d",
-        "/etc/systemd/system/home.mount.wants",
-    ] {
+    for dir in ["/usr/lib/kiln", "/etc/systemd/system/home.mount.wants"] {
         fs::create_dir_all(dir)?;
     }
-    fs::write(
-        "/usr/lib/kiln/repart.d/50-home.conf",
-        "[Partition]\nType=home\n",
-    )?;
-    fs::write("/usr/lib/kiln/grow-home", GROW_HOME)?;
+    let how = if home.mbr {
+        GROW_IN_MBR
+    } else {
+        fs::create_dir_all("/usr/lib/kiln/repart.d")?;
+        fs::write(
+            "/usr/lib/kiln/repart.d/50-home.conf",
+            "[Partition]\nType=home\n",
+        )?;
+        GROW_IN_GPT
+    };
+    fs::write("/usr/lib/kiln/grow-home", format!("{GROW_HOME}{how}"))?;
     fs::set_permissions("/usr/lib/kiln/grow-home", fs::Permissions::from_mode(0o755))?;
     fs::write("/etc/systemd/system/kiln-grow-home.service", unit)?;
     let link = "/etc/systemd/system/home.mount.wants/kiln-grow-home.service";
@@ -308,7 +315,13 @@ above=$(readlink -f "$here/..")
 free=$(($(cat "$above/size") - $(cat "$here/start") - $(cat "$here/size")))
 [ "$free" -gt 131072 ] || exit 0
 [ "$(cat "$above/ro")" = 0 ] || exit 0
-exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
+"#;
+const GROW_IN_GPT: &str = r#"exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
+"#;
+/// The kernel reads no table of a disk that is in use, so it is told of the one partition.
+const GROW_IN_MBR: &str = r#"number=$(cat "$here/partition")
+echo ', +' | sfdisk --quiet --no-reread --no-tell-kernel --force -N "$number" "/dev/${above##*/}"
+exec partx --update --nr "$number" "/dev/${above##*/}"
 "#;
 
 pub(crate) fn absent(result: io::Result<()>) -> io::Result<()> {

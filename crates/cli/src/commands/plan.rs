@@ -217,7 +217,7 @@ fn boot_and_disk(out: &mut String, plan: &Plan) {
         0,
         &format!("root: SquashFS, {codec}{level}, blocks of {block} KiB"),
     );
-    if let Some(home) = &plan.disk.home {
+    if let Some(home) = plan.disk.home() {
         let grow = if home.grow {
             ", grows to fill the disk"
         } else {
@@ -229,8 +229,8 @@ fn boot_and_disk(out: &mut String, plan: &Plan) {
             &format!(
                 "home: ext4 `{}`, {}{grow} ({})",
                 home.label,
-                bytes(home.size),
-                home.origin
+                bytes(home.size.least()),
+                home.origin.as_deref().unwrap_or("-")
             ),
         );
     }
@@ -244,7 +244,7 @@ fn boot_and_disk(out: &mut String, plan: &Plan) {
         0,
         &format!(
             "disk: {:?}, written as {}",
-            plan.disk.layout,
+            plan.disk.table,
             formats.join(", ")
         ),
     );

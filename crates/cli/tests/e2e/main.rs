@@ -23,5 +23,6 @@ mod residue;
 mod rootless;
 mod security;
 mod shared;
+mod stick;
 mod stock;
 mod warm;

@@ -1,6 +1,9 @@
 //! From the finished root to a disk image.
 
 pub(crate) mod ahead;
+mod boot;
 pub(crate) mod disk;
+mod home;
 pub(crate) mod inside;
+pub(crate) mod layout;
 pub(crate) mod squash;

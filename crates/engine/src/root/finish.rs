@@ -1,5 +1,6 @@
 //! The last changes before a root becomes an image.
 
+use kiln_plan::PartitionTable;
 use kiln_rootfs::Family;
 use kiln_rootfs::finish::{Finish, Finished, HomeMount};
 
@@ -10,9 +11,10 @@ use crate::values::Resolved;
 pub(crate) fn finish(family: &dyn Family, resolved: &Resolved) -> Finish {
     let plan = &resolved.plan;
     Finish {
-        home: plan.disk.home.as_ref().map(|home| HomeMount {
+        home: plan.disk.home().map(|home| HomeMount {
             grow: home.grow,
             uuid: uuid_text(home_uuid(plan)),
+            mbr: home.grow && plan.disk.table == PartitionTable::Mbr,
         }),
         sources: Some(family.sources(plan, &resolved.lock)),
         hostname: "localhost".to_owned(),

@@ -25,6 +25,16 @@ pub enum Table {
     },
 }
 
+impl Table {
+    /// The PARTUUID that Linux shows for the partition with this GUID and number, as under `/dev/disk/by-partuuid/`.
+    pub fn partuuid(&self, guid: Guid, number: u32) -> String {
+        match self {
+            Table::Gpt { .. } => guid.to_string(),
+            Table::Mbr { signature } => format!("{signature:08x}-{number:02x}"),
+        }
+    }
+}
+
 /// What a partition is for, in both tables' words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionType {
@@ -157,9 +167,6 @@ pub struct Partition {
 impl Partition {
     /// The PARTUUID that Linux shows for it under `table`, as under `/dev/disk/by-partuuid/`.
     pub fn partuuid(&self, table: &Table) -> String {
-        match table {
-            Table::Gpt { .. } => self.spec.guid.to_string(),
-            Table::Mbr { signature } => format!("{signature:08x}-{:02x}", self.number),
-        }
+        table.partuuid(self.spec.guid, self.number)
     }
 }

@@ -12,6 +12,14 @@
 //! The same tree, spec and size give the same bytes: time comes from the spec, order from the names. Free space and the
 //! unused part of the FATs are not written, so that they stay holes of a new file.
 //!
+//! One file may be in its place before its length is known, and so before the volume is laid out ([`FatTree::add_file_ahead`]).
+//! Clusters of its volume have 4 KiB and begin at 16 MiB, whatever the volume's size: what the FATs do not need is reserved sectors.
+//!
+//! ```text
+//! 16 MiB         directories, up to 1 MiB
+//! 17 MiB         the file, in one run; then the other files
+//! ```
+//!
 //! Source: Microsoft, "FAT32 File System Specification" 1.03 (fatgen103).
 
 mod geometry;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::quote::{kernel_argument, word};
+use crate::disk::Table;
 use crate::error::{Error, Result};
 
 /// Longest kernel command line on x86, without its NUL (`COMMAND_LINE_SIZE`).
@@ -185,6 +186,15 @@ if smbios --type 11 --get-string 4 --set kiln_oem; then
 fi
 "#;
 
+/// Where GRUB has its directory on the disk that it was started from: `(,gpt2)/boot/grub` for the second partition of a GPT.
+pub fn prefix(table: &Table, number: u32) -> String {
+    let table = match table {
+        Table::Gpt { .. } => "gpt",
+        Table::Mbr { .. } => "msdos",
+    };
+    format!("(,{table}{number})/boot/grub")
+}
+
 /// The commands inside core.img: find the partition, then go on to its `grub.cfg`. `uuid` is the FAT volume id as
 /// [`crate::fat::FatSpec::uuid`] gives it.
 ///
@@ -196,7 +206,7 @@ pub fn early_config(uuid: &str) -> String {
     )
 }
 
-/// `/EFI/debian/grub.cfg`: what a signed GRUB, which has its prefix built in, reads first.
+/// The `grub.cfg` that a signed GRUB, which has its prefix built in, reads first.
 pub(super) fn efi_stub(uuid: &str) -> String {
     format!(
         "if [ ! -f ($root)/boot/grub/grub.cfg ]; then\n  \

@@ -68,7 +68,7 @@ pub struct CoreSpec<'a> {
     pub read: &'a dyn Fn(&str) -> std::io::Result<Vec<u8>>,
     /// Names of modules; what they depend on comes along. Usually [`BIOS_MODULES`].
     pub modules: &'a [&'a str],
-    /// Where GRUB looks for `grub.cfg`: `(,gpt2)/boot/grub` on the disk that it was started from.
+    /// Where GRUB looks for `grub.cfg`, usually [`super::prefix`].
     pub prefix: &'a str,
     /// Commands that run first, usually [`super::early_config`].
     pub config: &'a str,
@@ -113,7 +113,7 @@ impl CoreSpec<'_> {
     fn file(&self, name: &str) -> Result<Vec<u8>> {
         (self.read)(name).map_err(|e| {
             Error::io(format!("reading GRUB's file i386-pc/{name}"), e)
-                .with_hint("the distribution's grub-pc-bin package has it")
+                .with_hint("the distribution's package of GRUB for BIOS has it")
         })
     }
 }

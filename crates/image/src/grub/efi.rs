@@ -4,13 +4,8 @@ use super::config::efi_stub;
 use crate::error::Result;
 use crate::fat::{FatTree, Source};
 
-/// Where Debian's signed and monolithic GRUB look for their `grub.cfg`.
-pub const EFI_PREFIX: &str = "/EFI/debian";
-
-/// Boot programs for x86-64 UEFI.
-///
-/// With Secure Boot: `shimx64.efi.signed`, `grubx64.efi.signed` and `mmx64.efi.signed` (packages shim-signed,
-/// grub-efi-amd64-signed, shim-helpers-amd64-signed). Without: only `grub`, e.g. grub-efi-amd64-bin's `monolithic/grubx64.efi`.
+/// Boot programs for x86-64 UEFI. With Secure Boot they are signed: shim by whom the firmware trusts, the others by the distribution.
+/// Without it `grub` alone is enough.
 #[derive(Debug)]
 pub struct EfiFiles {
     /// Checks GRUB's signature for the firmware.
@@ -19,7 +14,7 @@ pub struct EfiFiles {
     pub grub: Source,
     /// Lets the owner of the machine enrol keys; shim starts it.
     pub mok_manager: Option<Source>,
-    /// The directory that is built into `grub`; [`EFI_PREFIX`] for Debian's.
+    /// The directory that is built into `grub`, where it looks for its `grub.cfg`: `/EFI/` and the distribution's name.
     pub prefix: String,
 }
 

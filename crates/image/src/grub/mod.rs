@@ -6,7 +6,7 @@
 //! | firmware | first | then | configuration |
 //! |---|---|---|---|
 //! | BIOS | `boot.img` in sector 0 | `core.img` in the BIOS boot partition (GPT) or the gap (MBR) | [`early_config`] inside it, then `/boot/grub/grub.cfg` |
-//! | UEFI | `/EFI/BOOT/BOOTX64.EFI` (shim) | `/EFI/BOOT/grubx64.efi` | `/EFI/debian/grub.cfg` ([`EfiFiles`]), then `/boot/grub/grub.cfg` |
+//! | UEFI | `/EFI/BOOT/BOOTX64.EFI` (shim) | `/EFI/BOOT/grubx64.efi` | `grub.cfg` in [`EfiFiles::prefix`], then `/boot/grub/grub.cfg` |
 //!
 //! Both read the same `/boot/grub/grub.cfg` ([`Menu::render`]) from the EFI system partition, which they find by where they
 //! were started from, and where that fails by the FAT volume id.
@@ -15,7 +15,7 @@
 //!
 //! A test boot needs kernel arguments (a serial console, `norandmaps`) that a shipped image must not have. Each `grub.cfg` whose
 //! [`Menu::firmware_arguments`] is set reads the OEM string that the firmware shows (SMBIOS 3.6, section 7.12, type 11)
-//! through GRUB's `smbios` module — in our core image, and built into Debian's signed EFI programs. The image stays as it is, byte by byte.
+//! through GRUB's `smbios` module — in our core image, and built into distributions' signed EFI programs. The image stays as it is, byte by byte.
 //!
 //! | string | effect |
 //! |---|---|
@@ -32,8 +32,8 @@ mod efi;
 mod quote;
 mod sectors;
 
-pub use self::config::{Entry, Menu, Serial, early_config, smbios_append, smbios_boot};
+pub use self::config::{Entry, Menu, Serial, early_config, prefix, smbios_append, smbios_boot};
 pub use self::core::{BIOS_MODULES, CoreSpec, build_core};
-pub use self::efi::{EFI_PREFIX, EfiFiles};
+pub use self::efi::EfiFiles;
 pub use self::quote::split_kernel_arguments;
 pub use self::sectors::{core_extent, write_bios_boot};

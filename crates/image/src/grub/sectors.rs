@@ -117,5 +117,5 @@ fn not_grub(name: &str, wanted: &str) -> Error {
     Error::input(format!(
         "GRUB's {name} is not as it should be: expected {wanted}"
     ))
-    .with_hint("take it from the distribution's grub-pc-bin package (i386-pc)")
+    .with_hint("take it from the distribution's package of GRUB for BIOS (i386-pc)")
 }

@@ -111,6 +111,14 @@ pub(super) fn system(definition: &SystemDefinition, target: &Target) -> Reasoned
     packages
 }
 
+/// What lets a partition of a master boot record grow; systemd-repart knows GPT alone.
+pub(super) fn grows_in_mbr() -> (String, &'static str) {
+    (
+        "fdisk".to_owned(),
+        "sfdisk lets the /home partition grow at the first boot",
+    )
+}
+
 /// What other releases get of [`system`], but this one does not have, and why that is right.
 pub(super) fn absent(target: &Target) -> Vec<Added> {
     let absent = |package: &str, why: &str| Added {

@@ -2,7 +2,8 @@
 
 use super::{Lowering, commands};
 use crate::definition::Definition;
-use crate::model::{Disk, DiskLayout, Home, Layer, Located};
+use crate::disk::{Disk, Partition, PartitionTable};
+use crate::model::{Layer, Located};
 use crate::problem::Problem;
 
 const MIB: u64 = 1 << 20;
@@ -13,19 +14,7 @@ const DEFAULT_HOME: u64 = 256 * MIB;
 
 impl Lowering<'_> {
     pub(super) fn disk(&mut self, definition: &Definition, layers: &[Layer]) -> Disk {
-        let layout = self
-            .input
-            .layout
-            .as_deref()
-            .or(definition.disk.layout.as_deref())
-            .unwrap_or("gpt");
-        if layout != "gpt" {
-            let problem = Problem::error(format!(
-                "disk layout `{layout}` is not one that Kiln writes"
-            ))
-            .at(self.name);
-            self.problems.push(problem.hint("layouts: gpt"));
-        }
+        let table = self.table(definition);
         let mut home = None;
         for part in commands(layers, "part") {
             match part.item.args.first().map(String::as_str) {
@@ -50,10 +39,24 @@ impl Lowering<'_> {
                 None => {}
             }
         }
-        Disk {
-            layout: DiskLayout::Gpt,
-            home,
+        Disk::new(table, home)
+    }
+
+    fn table(&mut self, definition: &Definition) -> PartitionTable {
+        let said = self.input.layout.as_ref();
+        let Some(said) = said.or(definition.disk.layout.as_ref()) else {
+            return PartitionTable::Gpt;
+        };
+        let mut known = PartitionTable::ALL.iter();
+        if let Some(table) = known.find(|table| table.name() == said) {
+            return *table;
         }
+        let names: Vec<&str> = PartitionTable::ALL.iter().map(|t| t.name()).collect();
+        let problem = Problem::error(format!("disk layout `{said}` is not one that Kiln writes"))
+            .at(self.name);
+        self.problems
+            .push(problem.hint(format!("layouts: {}", names.join(", "))));
+        PartitionTable::Gpt
     }
 
     fn ignored(&mut self, part: &Located<kiln_kickstart::Command>, what: &str, why: &str) {
@@ -62,7 +65,7 @@ impl Lowering<'_> {
             .push(Problem::warning(message).at(part.origin.clone()));
     }
 
-    fn home(&mut self, part: &Located<kiln_kickstart::Command>) -> Option<Home> {
+    fn home(&mut self, part: &Located<kiln_kickstart::Command>) -> Option<Partition> {
         let command = &part.item;
         let fstype = command.text("--fstype").unwrap_or("ext4");
         if fstype != "ext4" {
@@ -102,11 +105,7 @@ impl Lowering<'_> {
             self.problems
                 .push(Problem::error(message).at(part.origin.clone()));
         }
-        Some(Home {
-            label: label.to_owned(),
-            size,
-            grow: command.flag("--grow"),
-            origin: part.origin.clone(),
-        })
+        let grow = command.flag("--grow");
+        Some(Partition::home(label, size, grow, part.origin.clone()))
     }
 }

@@ -34,6 +34,7 @@ const BOOT: Boot = Boot {
     bios_modules: "usr/lib/grub/i386-pc",
     kernel: "/live/vmlinuz",
     initrd: "/live/initrd.img",
+    root_file: "/live/filesystem.squashfs",
     excluded: &["/boot/initrd.img-*"],
 };
 
@@ -144,11 +145,14 @@ impl Family for Debian {
         &BOOT
     }
 
-    /// live-boot's, and that of the script which copies the root to memory.
+    /// live-boot's. What copies a partition to memory is a script of Kiln's: live-boot's own `toram` copies files.
     fn arguments(&self, medium: &Medium) -> Vec<String> {
-        let (media, more) = match medium {
-            Medium::Partition(uuid) => (format!("/dev/disk/by-partuuid/{uuid}"), None),
-            Medium::Memory(uuid) => (RAM_MEDIUM.to_owned(), Some(format!("kiln.toram={uuid}"))),
+        let uuid = &medium.partition;
+        let stick = format!("/dev/disk/by-partuuid/{uuid}");
+        let (media, more) = match (medium.in_memory, medium.is_file) {
+            (false, _) => (stick, None),
+            (true, true) => (stick, Some("toram=filesystem.squashfs".to_owned())),
+            (true, false) => (RAM_MEDIUM.to_owned(), Some(format!("kiln.toram={uuid}"))),
         };
         let mut arguments = vec![
             "boot=live".to_owned(),

@@ -1,0 +1,86 @@
+//! The `/home` file system.
+
+use std::fs::File;
+use std::path::Path;
+
+use kiln_plan::Partition;
+use kiln_rootfs::{Extras, Place};
+
+use crate::ids::{home_uuid, uuid_text};
+use crate::io::{descriptor, write_failure};
+use crate::means::Session;
+use crate::means::output::Output;
+use crate::values::{Resolved, Stack};
+use crate::{Failure, Unit};
+
+/// Where it is made inside the root.
+const INSIDE: &str = "/var/tmp/kiln-home.img";
+
+impl Session<'_> {
+    /// The `/home` file system, made by the root's own mke2fs.
+    pub(super) fn home(
+        &self,
+        resolved: &Resolved,
+        root: &Stack,
+        home: &Partition,
+        output: &Output,
+    ) -> Result<File, Failure> {
+        self.steps.step("making /home", None, Unit::Bytes, |step| {
+            let staging = self.store.stage()?;
+            let place = Place::over(
+                &self.sandbox,
+                root.lower(),
+                &staging,
+                root.epoch,
+                step,
+                &self.cancel.run,
+            );
+            let uuid = uuid_text(home_uuid(&resolved.plan));
+            let options = format!(
+                "root_owner=0:0,hash_seed={uuid},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+            );
+            let size = home.size.least();
+            let blocks = (size / 4096).to_string();
+            let argv = mke2fs(&home.label, &uuid, &options, &blocks);
+            let env = vec![(
+                "E2FSPROGS_FAKE_TIME".to_owned(),
+                self.epoch(resolved).to_string(),
+            )];
+            let block_size = resolved.plan.compression.block_size;
+            self.guard.watched(root, &place, block_size, |place| {
+                let extras = Extras {
+                    env,
+                    ..Extras::default()
+                };
+                let made = place.exec(&argv, extras);
+                Ok(made.map_err(|error| match &home.origin {
+                    Some(origin) => error.at(origin.clone()),
+                    None => error,
+                })?)
+            })?;
+            let made = output.create("home.img")?;
+            made.set_len(size)
+                .map_err(|e| write_failure(Path::new("home.img"), &e))?;
+            let extras = Extras {
+                fds: vec![descriptor(&made)?],
+                ..Extras::default()
+            };
+            place.call(
+                kiln_rootfs::EXPORT_SPARSE,
+                serde_json::json!([INSIDE]),
+                extras,
+                &mut |_| {},
+            )?;
+            step.summarise(format!("{} MiB, ext4", size >> 20));
+            Ok(made)
+        })
+    }
+}
+
+/// Without a block size it would take 1 KiB for a small file system.
+fn mke2fs<'a>(label: &'a str, uuid: &'a str, options: &'a str, blocks: &'a str) -> Vec<&'a str> {
+    let fixed = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"];
+    let own = ["-L", label, "-U", uuid, "-E", options];
+    let what = ["-d", "/home", INSIDE, blocks];
+    fixed.into_iter().chain(own).chain(what).collect()
+}
