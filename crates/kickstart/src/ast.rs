@@ -43,14 +43,14 @@ pub struct Kickstart {
 }
 
 impl Kickstart {
-    /// The display name of a file.
+    /// Returns the display name of a file.
     pub fn file_name(&self, file: FileId) -> &str {
         self.files
             .get(file.0 as usize)
             .map_or("?", |f| f.name.as_str())
     }
 
-    /// All commands, in source order.
+    /// Returns all commands, in source order.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
         self.items.iter().filter_map(|item| match item {
             Item::Command(command) => Some(command),
@@ -58,7 +58,7 @@ impl Kickstart {
         })
     }
 
-    /// All scripts, in source order.
+    /// Returns all scripts, in source order.
     pub fn scripts(&self) -> impl Iterator<Item = &Script> {
         self.items.iter().filter_map(|item| match item {
             Item::Script(script) => Some(script),
@@ -66,7 +66,7 @@ impl Kickstart {
         })
     }
 
-    /// All `%packages` sections, in source order.
+    /// Returns all `%packages` sections, in source order.
     pub fn packages(&self) -> impl Iterator<Item = &PackagesSection> {
         self.items.iter().filter_map(|item| match item {
             Item::Packages(packages) => Some(packages),
@@ -74,7 +74,7 @@ impl Kickstart {
         })
     }
 
-    /// `file:line` of a span.
+    /// Returns `file:line` of a span.
     pub fn location(&self, span: Span) -> String {
         format!("{}:{}", self.file_name(span.file), span.line)
     }
@@ -143,12 +143,12 @@ impl Command {
             .map(|o| &o.value)
     }
 
-    /// Whether a switch was given and is on.
+    /// Returns whether a switch was given and is on.
     pub fn flag(&self, name: &str) -> bool {
         matches!(self.last(name), Some(Value::Flag(true)))
     }
 
-    /// The text of an option, if given.
+    /// Returns the text of an option, if given.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.last(name) {
             Some(Value::Text(t)) => Some(t),
@@ -156,7 +156,7 @@ impl Command {
         }
     }
 
-    /// The number of an option, if given.
+    /// Returns the number of an option, if given.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.last(name) {
             Some(Value::Int(n)) => Some(*n),
@@ -164,7 +164,7 @@ impl Command {
         }
     }
 
-    /// All words of a list option, over all its repetitions.
+    /// Returns all words of a list option, over all its repetitions.
     pub fn list(&self, name: &str) -> Vec<&str> {
         let mut all = Vec::new();
         for option in self.options.iter().filter(|o| o.name == name) {
@@ -177,7 +177,7 @@ impl Command {
         all
     }
 
-    /// Whether an option was given at all.
+    /// Returns whether an option was given at all.
     pub fn has(&self, name: &str) -> bool {
         self.last(name).is_some()
     }

@@ -57,13 +57,13 @@ const LISTED: [&str; 4] = [
 ];
 
 impl Diagnostic {
-    /// Whether the reference's validator reports this, too: it rejects a file for every error and warning of its
+    /// Returns whether the reference's validator reports this, too: it rejects a file for every error and warning of its
     /// own, while a remark that only Kiln makes must not change the verdict.
     pub fn counts(&self) -> bool {
         !LINTS.contains(&self.code)
     }
 
-    /// Whether it rests on a list of Kiln's, and so is for those only who have nothing better at hand.
+    /// Returns whether it rests on a list of Kiln's, and so is for those only who have nothing better at hand.
     pub fn is_from_a_list(&self) -> bool {
         LISTED.contains(&self.code)
     }

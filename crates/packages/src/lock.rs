@@ -106,18 +106,18 @@ pub enum Verdict {
 }
 
 impl LockedPackage {
-    /// `name version architecture`.
+    /// Returns `name version architecture`.
     pub fn describe(&self) -> String {
         format!("{} {} {}", self.name, self.version, self.architecture)
     }
 
-    /// One line with everything that a lock says of it but its layer, with the end of the line; the same whatever the
+    /// Returns one line with everything that a lock says of it but its layer, with the end of the line; the same whatever the
     /// lock's format.
     pub fn identity(&self) -> String {
         write::identity(self)
     }
 
-    /// What the download store is to have.
+    /// Returns what the download store is to have.
     pub fn item(&self) -> Item {
         Item {
             name: format!("{} {}", self.name, self.version),
@@ -129,7 +129,7 @@ impl LockedPackage {
 }
 
 impl Lock {
-    /// The newest date of its repositories: the image's `SOURCE_DATE_EPOCH`.
+    /// Returns the newest date of its repositories: the image's `SOURCE_DATE_EPOCH`.
     pub fn date(&self) -> Option<SystemTime> {
         self.repositories.iter().map(|r| r.date).max()
     }
@@ -146,7 +146,7 @@ impl Lock {
             .filter(move |package| package.layer == layer)
     }
 
-    /// Its text in the newest format: sorted, always the same bytes for the same lock.
+    /// Returns its text in the newest format: sorted, always the same bytes for the same lock.
     pub fn text(&self) -> String {
         write::text(self)
     }
@@ -167,7 +167,7 @@ impl Lock {
         })
     }
 
-    /// The number of the line of a lock file that has a package.
+    /// Returns the number of the line of a lock file that has a package.
     pub fn line_of(text: &str, facts: &[&str], package: &LockedPackage) -> Option<usize> {
         read::line_of(text, facts, package)
     }

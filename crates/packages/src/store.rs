@@ -87,18 +87,18 @@ impl DownloadStore {
         Ok(DownloadStore { root, held })
     }
 
-    /// Its directory.
+    /// Returns its directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where a file with this content is or would be. Nothing is said about its being there or right.
+    /// Returns where a file with this content is or would be. Nothing is said about its being there or right.
     pub fn path(&self, sha256: &Digest) -> PathBuf {
         let hex = sha256.to_string();
         self.root.join("sha256").join(&hex[..2]).join(hex)
     }
 
-    /// The path of a file whose size and content have just been checked, if it is there. A damaged one is removed.
+    /// Returns the path of a file whose size and content have just been checked, if it is there. A damaged one is removed.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if it cannot be read or a damaged one cannot be removed.
@@ -118,7 +118,7 @@ impl DownloadStore {
         Ok(None)
     }
 
-    /// Has the item in the store: verifies the stored file or fetches it.
+    /// Makes sure that the store has the item: verifies the stored file or fetches it. Returns its path.
     ///
     /// # Errors
     /// Any network kind, [`ErrorKind::HashMismatch`], [`ErrorKind::DiskFull`], [`ErrorKind::Io`].
@@ -126,7 +126,7 @@ impl DownloadStore {
         self.obtain_counting(fetcher, item, &|_| ())
     }
 
-    /// Has all items in the store, several at a time; gives their paths in the order of `items`.
+    /// Makes sure that the store has all items, several at a time, and returns their paths in the order of `items`.
     ///
     /// # Errors
     /// As for [`DownloadStore::obtain`]; the first failure ends the rest.
@@ -197,7 +197,7 @@ impl DownloadStore {
         partial.commit(&self.path(&item.sha256))
     }
 
-    /// Removes unfinished downloads that nobody works on and that nobody touched for `age`; gives the bytes freed.
+    /// Removes unfinished downloads that nobody works on and that nobody touched for `age`, and returns the bytes freed.
     ///
     /// # Errors
     /// [`ErrorKind::Io`].

@@ -69,13 +69,13 @@ pub struct VerifiedRepository {
 }
 
 impl VerifiedRepository {
-    /// The file that names its release (`current` in the drawing above).
+    /// Returns the file that names its release (`current` in the drawing above).
     pub fn current_file(&self) -> PathBuf {
         let files = self.release_file.parent().unwrap_or(&self.release_file);
         files.with_file_name("current")
     }
 
-    /// What apt keeps in `/var/lib/apt/lists`: the name there, and the file to copy. Indices that are not plain
+    /// Returns what apt keeps in `/var/lib/apt/lists`: the name there, and the file to copy. Indices that are not plain
     /// text get their compression's ending.
     pub fn apt_lists(&self) -> Vec<(String, &Path)> {
         let name = |file: &str| self.repository.apt_list_name(file);
@@ -119,7 +119,7 @@ pub fn refresh(
     })
 }
 
-/// The metadata of the last good [`refresh`], verified again. An expired one is used with a warning.
+/// Returns the metadata of the last good [`refresh`], verified again. An expired one is used with a warning.
 ///
 /// # Errors
 /// [`ErrorKind::Offline`] if it is not or not completely there; signature kinds; [`ErrorKind::Io`].
@@ -535,7 +535,7 @@ impl<'a> Cache<'a> {
         self.remove_garbage(&current, &verified.release)
     }
 
-    /// Has a file that is named by its content. One that is there stays as it is: somebody may be reading it.
+    /// Makes sure that a file named by its content is there. One that is there stays as it is: somebody may be reading it.
     fn keep(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         match index::intact(path, bytes.len() as u64, &Digest::of(bytes))? {
             true => Ok(()),

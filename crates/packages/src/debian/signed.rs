@@ -4,7 +4,7 @@ use super::repository::Repository;
 use super::universe::{Package, Universe};
 use crate::{LockedPackage, Verdict};
 
-/// What the signed indices say of a locked package.
+/// Returns what the signed indices say of a locked package.
 pub fn verdict(universe: &Universe, locked: &LockedPackage) -> Verdict {
     let same =
         |p: &&Package| p.version() == locked.version && p.architecture() == locked.architecture;
@@ -44,7 +44,7 @@ fn difference(package: &Package, locked: &LockedPackage) -> Option<String> {
     })
 }
 
-/// A sentence about a locked package that is below none of the repositories.
+/// Returns a sentence about a locked package that is below none of the repositories.
 pub fn outside(repositories: &[Repository], locked: &LockedPackage) -> Option<String> {
     let inside = repositories.iter().any(|r| r.contains(&locked.url));
     (!inside).then(|| {
@@ -54,7 +54,7 @@ pub fn outside(repositories: &[Repository], locked: &LockedPackage) -> Option<St
 }
 
 impl Repository {
-    /// Whether a URL lies below the repository's base URL, whatever a server makes of dots, escapes and queries.
+    /// Returns whether a URL lies below the repository's base URL, whatever a server makes of dots, escapes and queries.
     pub fn contains(&self, url: &str) -> bool {
         let base = self.uri.trim_end_matches('/');
         let inside = url
