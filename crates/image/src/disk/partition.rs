@@ -26,7 +26,7 @@ pub enum Table {
 }
 
 impl Table {
-    /// The PARTUUID that Linux shows for the partition with this GUID and number, as under `/dev/disk/by-partuuid/`.
+    /// Returns the PARTUUID that Linux shows for the partition with this GUID and number, as under `/dev/disk/by-partuuid/`.
     pub fn partuuid(&self, guid: Guid, number: u32) -> String {
         match self {
             Table::Gpt { .. } => guid.to_string(),
@@ -71,7 +71,7 @@ impl PartitionType {
         0x0c,
     );
 
-    /// A type by its GPT GUID and MBR byte.
+    /// Makes a type by its GPT GUID and MBR byte.
     pub const fn new(gpt: Guid, mbr: u8) -> Self {
         PartitionType { gpt, mbr }
     }
@@ -96,13 +96,13 @@ impl Attributes {
     /// systemd does not mount it by itself.
     pub const NO_AUTO: Self = Attributes(1 << 63);
 
-    /// Both.
+    /// Returns these attributes and those of `other`.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Attributes(self.0 | other.0)
     }
 
-    /// Whether all bits of `other` are set.
+    /// Returns whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -122,7 +122,7 @@ pub struct PartitionSpec {
 }
 
 impl PartitionSpec {
-    /// A partition without attributes.
+    /// Makes a partition without attributes.
     pub fn new(name: impl Into<String>, kind: PartitionType, guid: Guid) -> Self {
         PartitionSpec {
             name: name.into(),
@@ -165,7 +165,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The PARTUUID that Linux shows for it under `table`, as under `/dev/disk/by-partuuid/`.
+    /// Returns the PARTUUID that Linux shows for it under `table`, as under `/dev/disk/by-partuuid/`.
     pub fn partuuid(&self, table: &Table) -> String {
         table.partuuid(self.spec.guid, self.number)
     }

@@ -24,7 +24,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The whole of an open file, at its present size.
+    /// Returns the whole of an open file, at its present size.
     ///
     /// # Errors
     /// The size cannot be told.
@@ -40,7 +40,7 @@ impl Source {
         })
     }
 
-    /// The file at a host path.
+    /// Returns the file at a host path.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -57,7 +57,7 @@ impl Source {
         }
     }
 
-    /// Whether there is nothing.
+    /// Returns whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -109,7 +109,7 @@ pub struct FatTree {
 }
 
 impl FatTree {
-    /// An empty tree.
+    /// Makes an empty tree.
     pub fn new() -> Self {
         FatTree::default()
     }

@@ -25,7 +25,7 @@ pub struct FatSpec {
 }
 
 impl FatSpec {
-    /// The volume id as Linux (`/dev/disk/by-uuid`) and GRUB write it.
+    /// Returns the volume id as Linux (`/dev/disk/by-uuid`) and GRUB write it.
     pub fn uuid(&self) -> String {
         format!(
             "{:04X}-{:04X}",
@@ -337,7 +337,7 @@ impl<'a> Plan<'a> {
         Ok(chain)
     }
 
-    /// Places a directory, then what is in it; gives its first cluster.
+    /// Places a directory, then what is in it, and returns its first cluster.
     fn directory(
         &mut self,
         directory: &'a Directory,

@@ -104,7 +104,7 @@ impl Entry {
 }
 
 impl Menu {
-    /// The text of `/boot/grub/grub.cfg`.
+    /// Returns the text of `/boot/grub/grub.cfg`.
     ///
     /// Titles, paths and arguments are quoted: whatever is in them, GRUB evaluates nothing of it.
     ///
@@ -186,7 +186,7 @@ if smbios --type 11 --get-string 4 --set kiln_oem; then
 fi
 "#;
 
-/// Where GRUB has its directory on the disk that it was started from: `(,gpt2)/boot/grub` for the second partition of a GPT.
+/// Returns where GRUB has its directory on the disk that it was started from: `(,gpt2)/boot/grub` for the second partition of a GPT.
 pub fn prefix(table: &Table, number: u32) -> String {
     let table = match table {
         Table::Gpt { .. } => "gpt",
@@ -195,7 +195,7 @@ pub fn prefix(table: &Table, number: u32) -> String {
     format!("(,{table}{number})/boot/grub")
 }
 
-/// The commands inside core.img: find the partition, then go on to its `grub.cfg`. `uuid` is the FAT volume id as
+/// Returns the commands inside core.img: find the partition, then go on to its `grub.cfg`. `uuid` is the FAT volume id as
 /// [`crate::fat::FatSpec::uuid`] gives it.
 ///
 /// GRUB has set `$root` from [`super::CoreSpec::prefix`] before, so that a disk that was copied boots from itself; the search
@@ -217,12 +217,12 @@ pub(super) fn efi_stub(uuid: &str) -> String {
     )
 }
 
-/// The OEM string that adds kernel arguments to one boot (see the module's documentation).
+/// Returns the OEM string that adds kernel arguments to one boot (see the module's documentation).
 pub fn smbios_append(arguments: &str) -> String {
     format!("kiln.append={arguments}")
 }
 
-/// The OEM string that starts an entry at once, with kernel arguments added.
+/// Returns the OEM string that starts an entry at once, with kernel arguments added.
 pub fn smbios_boot(entry: &str, arguments: &str) -> String {
     match arguments {
         "" => format!("kiln.boot={entry}"),

@@ -28,7 +28,7 @@ const SEGMENT: u16 = 0x0820;
 /// Largest core.img that diskboot.img loads below the EBDA, in bytes (`GRUB_MEMORY_MACHINE_…`, util/mkimage.c).
 const MAX_CORE: usize = 0x78000;
 
-/// Where core.img goes: the BIOS boot partition, or on an MBR disk the gap between the table and the first partition.
+/// Returns where core.img goes: the BIOS boot partition, or on an MBR disk the gap between the table and the first partition.
 ///
 /// # Errors
 /// A GPT disk without a BIOS boot partition.
