@@ -274,6 +274,10 @@ fn an_unknown_name_is_said_first_and_alone() {
             vec!["Error no distribution is known as `ubuntu` [known are for example debian:bookworm, fedora:45, almalinux:10, rocky:10, centos:10, rhel:10]".to_owned()],
         ),
         (
+            "debian:book worm",
+            vec!["Error no release of debian is known as `book worm` [say for example debian:bookworm]".to_owned()],
+        ),
+        (
             "fedora",
             vec!["Error `fedora` names no release [say for example fedora:45]".to_owned()],
         ),

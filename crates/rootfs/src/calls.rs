@@ -27,6 +27,15 @@ pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, CallError> 
     })
 }
 
+/// The text of a file that need not be there: a missing one is empty. Bytes that are no text are replaced.
+pub(crate) fn text_if_there(path: impl AsRef<Path>) -> io::Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// A failed system call inside the root.
 pub(crate) fn io_error(doing: impl Into<String>, error: &io::Error) -> CallError {
     CallError::new(ErrorKind::Step, doing).because(error)

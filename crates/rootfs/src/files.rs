@@ -9,7 +9,7 @@ use kiln_plan::{ProjectFile, What};
 use kiln_sandbox::{Call, CallError, ErrorKind, Mount};
 use serde_json::{Value, json};
 
-use crate::calls::{io_error, payload};
+use crate::calls::{io_error, payload, text_if_there};
 use crate::error::Result;
 use crate::run::{Extras, Place};
 
@@ -63,7 +63,7 @@ fn id_of(table: &str, name: &str, file: &ProjectFile) -> Result<u32, CallError> 
     if name == "root" {
         return Ok(0);
     }
-    let text = fs::read_to_string(table).unwrap_or_default();
+    let text = text_if_there(table).map_err(|e| io_error(format!("reading {table}"), &e))?;
     let of_line = |line: &str| {
         let mut fields = line.split(':');
         (fields.next() == Some(name))

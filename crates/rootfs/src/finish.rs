@@ -239,7 +239,10 @@ fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
 }
 
 fn fstab(finish: &Finish) -> io::Result<()> {
-    let old = fs::read_to_string("/etc/fstab").unwrap_or_default();
+    let old = match fs::read_to_string("/etc/fstab") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
     // The installer's placeholder says that there is nothing.
     let keep = |line: &&str| !line.contains("UNCONFIGURED FSTAB");
     let mut text: String = old.lines().filter(keep).map(|l| format!("{l}\n")).collect();

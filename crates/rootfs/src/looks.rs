@@ -13,12 +13,13 @@
 mod linker;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_sandbox::{Call, CallError, ErrorKind, LINKER_CACHE, Look, Looks, Search};
@@ -143,7 +144,12 @@ pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
         questions.extend(loaders.map(|path| Question::Path(path, read)));
     }
     add_interpreters(&mut questions);
-    let sights = all(questions.into_iter().collect(), epoch);
+    let sights = all(questions.into_iter().collect(), epoch).ok_or_else(|| {
+        CallError::new(
+            ErrorKind::Internal,
+            "something that was asked of a root has no answer",
+        )
+    })?;
     serde_json::to_value(sights).map_err(|e| {
         CallError::new(ErrorKind::Internal, "the states of a root cannot be told").because(e)
     })
@@ -198,20 +204,17 @@ fn interpreter(path: &Path) -> Option<String> {
     name.starts_with('/').then(|| name.to_owned())
 }
 
-/// Hashing is what takes time, so it is shared out.
-fn all(questions: Vec<Question>, epoch: i64) -> Vec<Sight> {
+/// All states, unless one is missing. Hashing is what takes time, so it is shared out.
+fn all(questions: Vec<Question>, epoch: i64) -> Option<Vec<Sight>> {
     let next = AtomicUsize::new(0);
-    let states: Vec<Mutex<String>> = questions.iter().map(|_| Mutex::default()).collect();
+    let states: Vec<OnceLock<String>> = questions.iter().map(|_| OnceLock::new()).collect();
     let cache = fs::read(LINKER_CACHE);
     let work = || {
         while let Some((question, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             questions.get(index).zip(states.get(index))
         } {
-            let found = state_of(question, epoch, &cache);
-            if let Ok(mut state) = state.lock() {
-                *state = found;
-            }
+            state.get_or_init(|| state_of(question, epoch, &cache));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -220,13 +223,11 @@ fn all(questions: Vec<Question>, epoch: i64) -> Vec<Sight> {
             scope.spawn(work);
         }
     });
-    let states = states
-        .into_iter()
-        .map(|s| s.into_inner().unwrap_or_default());
-    let sights = questions.into_iter().zip(states);
-    sights
-        .map(|(question, state)| Sight { question, state })
-        .collect()
+    let sight = |(question, state): (Question, OnceLock<String>)| {
+        let state = state.into_inner()?;
+        Some(Sight { question, state })
+    };
+    questions.into_iter().zip(states).map(sight).collect()
 }
 
 fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
@@ -266,7 +267,7 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
         loop {
             match file.read(&mut buffer)? {
                 0 => break,
-                count => hash.update(buffer.get(..count).unwrap_or_default()),
+                count => hash.update(&buffer[..count]),
             }
         }
     }
@@ -298,8 +299,9 @@ fn found(hash: &mut Sha256, search: &Search) {
                 continue;
             }
         };
-        for (path, kind) in entries {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for (name, kind) in entries {
+            let path = directory.join(&name);
+            let name = name.to_string_lossy();
             if search.names.iter().any(|names| names.fit(&name)) {
                 found.push(format!("{path:?} {kind:?}\n"));
             }
@@ -312,10 +314,10 @@ fn found(hash: &mut Sha256, search: &Search) {
     found.iter().for_each(|entry| hash.update(entry));
 }
 
-fn entries(directory: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
+fn entries(directory: &Path) -> io::Result<Vec<(OsString, fs::FileType)>> {
     let entry = |entry: io::Result<fs::DirEntry>| {
         let entry = entry?;
-        Ok((entry.path(), entry.file_type()?))
+        Ok((entry.file_name(), entry.file_type()?))
     };
     fs::read_dir(directory)?.map(entry).collect()
 }

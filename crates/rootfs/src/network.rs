@@ -174,7 +174,7 @@ impl Access {
 }
 
 fn address([a, b, c, d]: [u8; 4], index: usize) -> IpAddr {
-    let index = u8::try_from(index).unwrap_or_default();
+    let index = u8::try_from(index).unwrap_or(u8::MAX);
     Ipv4Addr::new(a, b, c, d.saturating_add(index)).into()
 }
 

@@ -1,6 +1,7 @@
 //! `%post` and the other script sections.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kiln_kickstart::Script;
 use kiln_plan::Located;
@@ -260,16 +261,23 @@ struct Kept<'a> {
     access: &'a Access,
     reporter: &'a dyn crate::Reporter,
     all: bool,
-    text: std::sync::Mutex<(String, Last)>,
+    text: Mutex<(String, Last)>,
 }
 
 /// A log file in the image is cut here.
 const LOG_LIMIT: usize = 16 << 20;
 
+impl Kept<'_> {
+    fn lines(&self) -> MutexGuard<'_, (String, Last)> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl crate::Reporter for Kept<'_> {
     fn line(&self, stream: kiln_sandbox::Stream, line: &str) {
         let line = &*self.access.masked(line);
-        if let Ok(mut text) = self.text.lock() {
+        {
+            let mut text = self.lines();
             if self.all && text.0.len() < LOG_LIMIT {
                 text.0.push_str(line);
                 text.0.push('\n');
@@ -296,7 +304,7 @@ impl<'a> Log<'a> {
                 access,
                 reporter: place.reporter,
                 all,
-                text: std::sync::Mutex::default(),
+                text: Mutex::default(),
             },
         }
     }
@@ -306,18 +314,10 @@ impl<'a> Log<'a> {
     }
 
     fn text(&self) -> String {
-        self.kept
-            .text
-            .lock()
-            .map(|t| t.0.clone())
-            .unwrap_or_default()
+        self.kept.lines().0.clone()
     }
 
     fn tail(&self) -> Vec<String> {
-        self.kept
-            .text
-            .lock()
-            .map(|mut t| t.1.take())
-            .unwrap_or_default()
+        self.kept.lines().1.take()
     }
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use kiln_packages::debian::glob_matches;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::text_if_there;
+
 /// What became of the keys and ids in a root. All paths are absolute in it, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
@@ -297,7 +299,7 @@ impl Place<'_> {
         // What a package brings as a file is public already.
         let mut brought = String::new();
         for list in self.named("/var/lib/dpkg/info/*.list")? {
-            brought += &fs::read_to_string(self.at(&list)).unwrap_or_default();
+            brought += &text_if_there(self.at(&list))?;
         }
         for path in candidates {
             if brought.lines().any(|line| line == path) {

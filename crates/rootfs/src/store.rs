@@ -39,6 +39,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::private::{self, Notice, Private};
 
+/// Where the kernel names the current boot (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// A handle on the store.
 #[derive(Clone)]
 pub struct Store {
@@ -97,10 +100,10 @@ impl Store {
             fs::write(&tag, text)
                 .map_err(|e| Error::io(format!("writing {}", tag.display()), &e))?;
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
+        // Without it no layer could be told from one that a crash has cut.
+        let boot =
+            fs::read_to_string(BOOT_ID).map_err(|e| Error::io(format!("reading {BOOT_ID}"), &e))?;
+        let boot = boot.trim().to_owned();
         let store = Store {
             root: root.to_owned(),
             boot,

@@ -60,8 +60,8 @@ fn check(line: &str) -> Result<(), String> {
     let body = words.get(index + 1).copied().unwrap_or("");
     let bytes = STANDARD.decode(body).ok().filter(|bytes| !bytes.is_empty());
     let bytes = bytes.ok_or("what follows the type is not base64")?;
-    let fields = fields(&bytes).unwrap_or_default();
-    if fields.first() != Some(&kind.as_bytes()) || fields.len() < 2 {
+    let fits = |fields: Vec<&[u8]>| fields.first() == Some(&kind.as_bytes()) && fields.len() >= 2;
+    if !fields(&bytes).is_some_and(fits) {
         return Err(format!(
             "the text after {kind} is not a key of that type; is it cut?"
         ));

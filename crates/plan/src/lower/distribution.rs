@@ -63,7 +63,8 @@ pub(super) fn read(said: &str) -> Result<Named<'_>, Problem> {
     }
     let language = number(release)
         .filter(|_| well_formed)
-        .and_then(|major| Version::nearest(&format!("{}{major}", prefix(distribution))));
+        .zip(prefix(distribution))
+        .and_then(|(major, prefix)| Version::nearest(&format!("{prefix}{major}")));
     let Some(language) = language else {
         return Err(unknown_release(distribution, release));
     };
@@ -93,17 +94,20 @@ fn number_of(language: Version) -> Option<u32> {
         .ok()
 }
 
-/// What the names of the versions of a distribution's language begin with.
-fn prefix(distribution: &str) -> &'static str {
-    match distribution {
-        "fedora" => "F",
-        _ => "RHEL",
+/// What the names of the versions of a distribution's language begin with; `None` where its installer reads no kickstart.
+fn prefix(distribution: &str) -> Option<&'static str> {
+    match (Family::of(distribution)?, distribution) {
+        (Family::Debian, _) => None,
+        (Family::Rpm, "fedora") => Some("F"),
+        (Family::Rpm, _) => Some("RHEL"),
     }
 }
 
 /// The releases of a distribution whose language is known.
 fn releases(distribution: &str) -> Vec<u32> {
-    let prefix = prefix(distribution);
+    let Some(prefix) = prefix(distribution) else {
+        return Vec::new();
+    };
     let of = |v: &Version| {
         v.name()
             .strip_prefix(prefix)
@@ -164,13 +168,15 @@ fn unknown_release(distribution: &str, release: &str) -> Problem {
         .parse::<u32>()
         .ok()
         .and_then(|wanted| known.iter().copied().min_by_key(|k| k.abs_diff(wanted)));
-    let near = near.or(known.last().copied()).unwrap_or_default();
     let all: Vec<String> = known.iter().map(u32::to_string).collect();
     let problem = Problem::error(format!(
         "no release of {distribution} is known as `{release}`"
     ));
-    problem.hint(format!(
-        "the nearest known is {distribution}:{near}; known are {}",
-        all.join(", ")
-    ))
+    problem.hint(match near.or(known.last().copied()) {
+        Some(near) => format!(
+            "the nearest known is {distribution}:{near}; known are {}",
+            all.join(", ")
+        ),
+        None => format!("say for example {}", example(distribution)),
+    })
 }

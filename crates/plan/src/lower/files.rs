@@ -78,12 +78,11 @@ impl Lowering<'_> {
             }
         }
         for layer in layers {
-            if let Some(bad) = layer
+            let places = layer
                 .files
                 .iter()
-                .find(|f| f.to.as_deref().is_some_and(is_mount))
-            {
-                let to = bad.to.as_deref().unwrap_or_default();
+                .filter_map(|f| Some((f, f.to.as_deref()?)));
+            if let Some((bad, to)) = places.into_iter().find(|(_, to)| is_mount(to)) {
                 let message = format!(
                     "{} cannot be copied to {to}: an image has nothing of its own there",
                     bad.from
@@ -220,7 +219,7 @@ fn place(to: &str, first: &Found) -> Result<String, String> {
     if first.what == What::Directory || !to.ends_with('/') {
         return Ok(plain);
     }
-    let name = first.path.rsplit('/').next().unwrap_or_default();
+    let name = first.path.rsplit('/').next().unwrap_or(&first.path);
     Ok(format!("{}/{name}", plain.trim_end_matches('/')))
 }
 

@@ -128,8 +128,7 @@ impl Unpacker<'_> {
         let over = (size % BLOCK as u64) as usize;
         if over > 0 {
             let mut padding = [0; BLOCK];
-            let padding = padding.get_mut(over..).unwrap_or_default();
-            self.input.read_exact(padding)?;
+            self.input.read_exact(&mut padding[over..])?;
         }
         Ok(())
     }
@@ -188,7 +187,7 @@ impl Unpacker<'_> {
                 .buffer
                 .len()
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
-            let buffer = self.buffer.get_mut(..most).unwrap_or_default();
+            let buffer = &mut self.buffer[..most];
             self.input.read_exact(buffer)?;
             file.write_all(buffer)?;
             left -= most as u64;
@@ -274,7 +273,9 @@ impl Entry {
         if !facts.attributes.is_empty() {
             self.set_attributes(root)?;
         }
-        let (seconds, nanoseconds) = facts.mtime.unwrap_or_default();
+        let (seconds, nanoseconds) = facts
+            .mtime
+            .ok_or_else(|| bad(name, "an entry lacks its time:"))?;
         let time = Timespec {
             tv_sec: seconds,
             tv_nsec: nanoseconds as _,
@@ -368,7 +369,7 @@ impl Header<'_> {
     }
 
     fn number(&self, at: usize, width: usize) -> io::Result<u64> {
-        let field = self.0.get(at..at + width).unwrap_or_default();
+        let field = &self.0[at..at + width];
         let end = field.iter().position(|byte| matches!(byte, 0 | b' '));
         let digits = field.get(..end.unwrap_or(width));
         digits
@@ -378,7 +379,10 @@ impl Header<'_> {
     }
 
     fn entry(&self, letter: u8, size: u64, facts: Facts) -> io::Result<Entry> {
-        let named = facts.path.as_deref().unwrap_or_default();
+        let named = facts
+            .path
+            .as_deref()
+            .ok_or_else(|| bad(b"", "an entry has no path"))?;
         let path = inner_path(named).ok_or_else(|| bad(named, "the archive has the path"))?;
         let device = match letter {
             b'3' | b'4' => (self.number(329, 8)? as u32, self.number(337, 8)? as u32),

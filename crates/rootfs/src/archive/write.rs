@@ -102,13 +102,12 @@ impl Packer<'_> {
                 .buffer
                 .len()
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
-            let buffer = self.buffer.get_mut(..most).unwrap_or_default();
+            let buffer = &mut self.buffer[..most];
             let count = file.read(buffer).map_err(|e| at(e, path, "reading"))?;
             if count == 0 {
                 return Err(bad(path, "it became shorter while it was read:"));
             }
-            self.out
-                .write_all(buffer.get(..count).unwrap_or_default())?;
+            self.out.write_all(&buffer[..count])?;
             left -= count as u64;
         }
         self.pad(size)
@@ -145,7 +144,7 @@ impl Packer<'_> {
         let zeros = [0; BLOCK];
         match over {
             0 => Ok(()),
-            over => self.out.write_all(zeros.get(over..).unwrap_or_default()),
+            over => self.out.write_all(&zeros[over..]),
         }
     }
 }
@@ -210,7 +209,7 @@ impl Records {
             Err(rustix::io::Errno::NOTSUP) => 0,
             Err(error) => return Err(failed(error)),
         };
-        let list = list.get(..length).unwrap_or_default();
+        let list = &list[..length];
         let mut names: Vec<&[u8]> = list.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
         names.sort();
         let mut value = vec![0; 1 << 16];
@@ -220,10 +219,7 @@ impl Records {
                 .filter(|text| !text.contains('='))
                 .ok_or_else(|| bad(path, "an attribute with an unusual name is on"))?;
             let length = rustix::fs::lgetxattr(full, text, &mut value[..]).map_err(failed)?;
-            self.put(
-                &format!("SCHILY.xattr.{text}"),
-                value.get(..length).unwrap_or_default(),
-            );
+            self.put(&format!("SCHILY.xattr.{text}"), &value[..length]);
         }
         Ok(())
     }

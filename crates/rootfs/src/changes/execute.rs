@@ -34,10 +34,12 @@ pub fn execute(place: &Place<'_>, changes: &[Change]) -> Result<()> {
     let total = changes.len() as u64;
     let mut message = |value: Value| match value.as_u64() {
         Some(done) => place.reporter.progress(done, Some(total), None),
-        None => place.reporter.line(
-            kiln_sandbox::Stream::Stdout,
-            value.as_str().unwrap_or_default(),
-        ),
+        None => {
+            let said = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            place.reporter.line(kiln_sandbox::Stream::Stdout, &said);
+        }
     };
     let (value, _) = place.call(APPLY, payload, Extras::default(), &mut message)?;
     match serde_json::from_value::<Option<ApplyError>>(value) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
 
 pub(crate) const KNOWN: &str = "debian.known-generator";
@@ -130,7 +130,10 @@ pub(super) fn generator(place: &Place<'_>) -> Result<Generator> {
         ..Extras::default()
     };
     let (known, _) = place.call(KNOWN, Value::Null, extras, &mut |_| {})?;
-    let known: Known = serde_json::from_value(known).unwrap_or_default();
+    let known: Known = serde_json::from_value(known).map_err(|e| {
+        let message = "what is known of the initramfs generator is unreadable";
+        Error::new(ErrorKind::Internal, message).cause(e.to_string())
+    })?;
     let scripts = SCRIPTS
         .iter()
         .filter(|script| known.scripts.iter().any(|path| path == script.path));

@@ -8,7 +8,7 @@ use std::path::Path;
 use kiln_packages::debian::{control, relation, version};
 use kiln_sandbox::{CallError, ErrorKind};
 
-use crate::calls::io_error;
+use crate::calls::{io_error, text_if_there};
 use crate::finish::Kernels;
 
 /// The version of the kernel that boots, in a root that has several.
@@ -93,8 +93,8 @@ fn of_package(root: &Path, package: &str, versions: &[String]) -> io::Result<Opt
             format!("{package}.list"),
             format!("{package}:{architecture}.list"),
         ] {
-            let list = fs::read_to_string(root.join("var/lib/dpkg/info").join(file));
-            let list = list.unwrap_or_default();
+            // One of the two names is there, or none: a package that is not installed has no list.
+            let list = text_if_there(root.join("var/lib/dpkg/info").join(file))?;
             let brings = |version: &&String| {
                 let path = format!("/boot/vmlinuz-{version}");
                 list.lines().any(|line| line == path)

@@ -108,7 +108,10 @@ impl Tree<'_> {
         let entry = &item.entry;
         match &entry.kind {
             Kind::File(_) => return self.file(item, &place, dress),
-            Kind::HardLink(_) => fs::hard_link(self.at(link.unwrap_or_default()), &place)?,
+            Kind::HardLink(_) => {
+                let unknown = || io::Error::other("the other name of a hard link is unknown");
+                fs::hard_link(self.at(link.ok_or_else(unknown)?), &place)?;
+            }
             Kind::Symlink(target) => symlink(target, &place)?,
             Kind::Directory => fs::create_dir(&place)?,
             Kind::Fifo => mknodat(CWD, &place, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?,

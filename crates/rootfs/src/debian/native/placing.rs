@@ -256,9 +256,9 @@ impl<'a, 'b> Placing<'a, 'b> {
             self.placed
                 .sums
                 .extend_from_slice(format!("{sum}  ").as_bytes());
-            self.placed
-                .sums
-                .extend_from_slice(path.as_bytes().get(1..).unwrap_or_default());
+            let relative = path.as_bytes();
+            let relative = relative.strip_prefix(b"/").unwrap_or(relative);
+            self.placed.sums.extend_from_slice(relative);
             self.placed.sums.push(b'\n');
         }
     }

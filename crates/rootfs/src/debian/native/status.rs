@@ -88,6 +88,7 @@ impl Known {
                 .find(|f| f.name == name)
                 .map(|f| f.value.as_str())
         };
+        // Of a package that was purged dpkg may know no more than the name.
         Some(Known {
             name: get("Package")?.to_owned(),
             architecture: get("Architecture").unwrap_or_default().to_owned(),
@@ -264,9 +265,8 @@ impl Status {
 /// Writes a database file as dpkg does: beside the old one, mode 0644, then renamed.
 pub(super) fn write_atomic(file: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push("-new");
-    let new = file.with_file_name(name);
+    let mut new = file.as_os_str().to_owned();
+    new.push("-new");
     let write = || -> io::Result<()> {
         fs::write(&new, bytes)?;
         fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
