@@ -156,17 +156,22 @@ fn attempt(kiln: &Path, work: &Path, release: &str, set: &Set, options: &Options
         Ok(reached) => (true, reached),
         Err(reason) => {
             println!("{reason}");
-            let first = reason.lines().find(|line| !line.trim().is_empty());
-            (
-                false,
-                format!("fails: {}", first.unwrap_or_default().trim()),
-            )
+            (false, format!("fails: {}", in_short(&reason)))
         }
     };
     if !options.keep {
         let _ = fs::remove_dir_all(directory(work, &row).join("output"));
     }
     row
+}
+
+/// Kiln's own sentence in what it printed, or else the first line.
+fn in_short(reason: &str) -> &str {
+    let lines = || reason.lines().map(str::trim);
+    lines()
+        .find(|line| line.starts_with("error["))
+        .or_else(|| lines().find(|line| !line.is_empty()))
+        .unwrap_or("without a word")
 }
 
 fn directory(work: &Path, row: &Row) -> PathBuf {
@@ -274,6 +279,13 @@ mod tests {
         assert!(chooses("/kde", "bullseye", "kde") && !chooses("kde", "bullseye", "kde"));
         assert!(parse(&["sarge"]).is_err() && parse(&["trixie/twm"]).is_err());
         assert!(parse(&["trixie", "/kde", "--keep"]).unwrap().keep);
+    }
+
+    #[test]
+    fn a_failure_is_told_in_its_own_words() {
+        let printed = "`kiln test disk.raw` failed: exit status: 4\n warning slow\nerror[step]: no desktop\n  hint: look\n";
+        assert_eq!(in_short(printed), "error[step]: no desktop");
+        assert_eq!(in_short("\n `kiln` is not there\n"), "`kiln` is not there");
     }
 
     #[test]
