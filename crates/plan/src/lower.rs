@@ -69,6 +69,8 @@ pub struct Input {
     pub formats: Option<Vec<String>>,
     /// `--include-path`: directories beside the definition's own that it may read.
     pub include_path: Vec<PathBuf>,
+    /// Distributions that the caller knows beside Kiln's own.
+    pub further: Vec<Distribution>,
     /// `%pre` has not run yet: an include below `/tmp` that is not there may come from it.
     pub before_pre: bool,
 }
@@ -187,7 +189,10 @@ impl Lowering<'_> {
         Some(Plan {
             name: self.image_name(definition),
             boot: self.boot(definition, &layers),
-            system: system(&definition.system, &target, &disk),
+            system: match self.further(&target.distribution) {
+                Some(distribution) => further_system(&definition.system, distribution),
+                None => system(&definition.system, &target, &disk),
+            },
             // As in an installer, `url` stands in the place of the distribution's own repositories.
             default_repositories: !definition.system.no_default_repositories
                 && rpm_repositories.iter().all(|r| r.name != URL),
@@ -368,7 +373,7 @@ impl Lowering<'_> {
 
     /// The target by its name; `None` where nothing can be said of it but that it is unknown.
     fn target(&mut self, said: &str, definition: &Definition) -> Option<Target> {
-        let named = match distribution::read(said) {
+        let named = match distribution::read(said, &self.input.further) {
             Ok(named) => named,
             Err(problem) => {
                 self.problems.push(problem.at(self.name));
@@ -376,7 +381,10 @@ impl Lowering<'_> {
             }
         };
         self.language = named.language;
-        let architecture = || named.family.architecture().to_owned();
+        let further = self.further(named.distribution);
+        let further = further.map(|distribution| distribution.architecture.clone());
+        let is_further = further.is_some();
+        let architecture = || further.unwrap_or_else(|| named.family.architecture().to_owned());
         let target = Target {
             distribution: named.distribution.to_owned(),
             release: named.release.to_owned(),
@@ -384,7 +392,7 @@ impl Lowering<'_> {
         };
         self.problems
             .extend(named.note.map(|note| note.at(self.name)));
-        if named.family == Family::Debian {
+        if named.family == Family::Debian && !is_further {
             let defaults = !definition.system.no_default_repositories;
             if let Some(problem) = debian::problem(&target, defaults) {
                 self.problems.push(problem.at(self.name));
@@ -392,6 +400,11 @@ impl Lowering<'_> {
             }
         }
         Some(target)
+    }
+
+    /// A distribution that the caller knows.
+    fn further(&self, name: &str) -> Option<&Distribution> {
+        self.input.further.iter().find(|d| d.name == name)
     }
 
     /// The target of a definition that names none.
@@ -553,6 +566,21 @@ fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System
                 why: why.to_owned(),
             })
             .collect(),
+        kernel: definition.kernel.clone(),
+    }
+}
+
+/// What an image needs of a distribution that the caller knows.
+fn further_system(definition: &SystemDefinition, distribution: &Distribution) -> System {
+    let mut packages = distribution.packages.clone();
+    packages.extend(definition.add.iter().map(|package| Added {
+        package: package.clone(),
+        why: "[system] add".to_owned(),
+    }));
+    packages.retain(|added| !definition.without.contains(&added.package));
+    System {
+        packages,
+        absent: Vec::new(),
         kernel: definition.kernel.clone(),
     }
 }

@@ -85,6 +85,17 @@ pub struct Target {
     pub architecture: String,
 }
 
+/// A distribution that a caller of [`crate::lower`] knows. Its roots follow the conventions of [`Family::Debian`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// What `--distribution` calls it.
+    pub name: String,
+    /// Its word for the 64-bit PC.
+    pub architecture: String,
+    /// The packages that every image has, each with the reason.
+    pub packages: Vec<Added>,
+}
+
 impl Target {
     /// Which packages it is made of.
     pub fn family(&self) -> Family {

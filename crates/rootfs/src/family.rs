@@ -126,7 +126,9 @@ pub trait Family: fmt::Debug + Send + Sync {
     fn write_sources(&self, place: &Place<'_>, sources: &Sources) -> Result<()>;
 
     /// Environment variables of scripts, beside those that every distribution's have.
-    fn script_environment(&self) -> &'static [(&'static str, &'static str)];
+    fn script_environment(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 
     /// Makes the last changes to a root, and reads what it has in the end. `packages` are the layers below that packages made, the
     /// top one first.
@@ -183,7 +185,9 @@ pub trait World: Send + Sync {
     fn packages(&self) -> usize;
 
     /// What the user should know although it was no reason to stop.
-    fn warnings(&self) -> Vec<String>;
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What the metadata says of a locked package.
     fn verdict(&self, package: &LockedPackage) -> Verdict;
@@ -192,7 +196,9 @@ pub trait World: Send + Sync {
     fn files(&self) -> Vec<(String, PathBuf)>;
 
     /// The keys that may sign the repositories, for people: file names and bytes.
-    fn keys(&self) -> Vec<(String, Vec<u8>)>;
+    fn keys(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
 
     /// The packages of the tools root, as a lock has them.
     ///

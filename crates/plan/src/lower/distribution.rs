@@ -4,6 +4,7 @@ use kiln_kickstart::{Version, nearest};
 
 use super::is_name;
 use crate::family::{DISTRIBUTIONS, Family};
+use crate::model::Distribution;
 use crate::problem::Problem;
 
 /// A distribution and its release, as they were named.
@@ -37,9 +38,11 @@ const MEANT: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// The distribution or the release is unknown; the hint names the nearest that are known.
-pub(super) fn read(said: &str) -> Result<Named<'_>, Problem> {
+pub(super) fn read<'a>(said: &'a str, further: &[Distribution]) -> Result<Named<'a>, Problem> {
     let (distribution, release) = said.split_once(':').unwrap_or((said, ""));
-    let Some(family) = Family::of(distribution) else {
+    let is_further = further.iter().any(|known| known.name == distribution);
+    let known = is_further.then_some(Family::Debian);
+    let Some(family) = known.or_else(|| Family::of(distribution)) else {
         return Err(unknown_distribution(distribution, release));
     };
     let mut named = Named {
@@ -149,7 +152,7 @@ fn unknown_distribution(name: &str, release: &str) -> Problem {
     let known = names().map(example).collect::<Vec<_>>().join(", ");
     let problem = Problem::error(format!("no distribution is known as `{name}`"));
     problem.hint(match near {
-        Some(near) => match read(&format!("{near}:{release}")) {
+        Some(near) => match read(&format!("{near}:{release}"), &[]) {
             Ok(_) => format!("the nearest known is {near}:{release}"),
             Err(_) => format!("the nearest known is {}", example(near)),
         },
