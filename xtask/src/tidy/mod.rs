@@ -3,6 +3,7 @@
 mod circles;
 mod code;
 mod defaults;
+mod distributions;
 mod documents;
 mod edges;
 mod functions;
@@ -29,6 +30,9 @@ const RULES: &[(&str, Rule)] = &[
     ("import circles", |tree| Ok(circles::check(tree))),
     ("silent defaults", |tree| Ok(defaults::check(tree))),
     ("function sizes", |tree| Ok(functions::check(tree))),
+    ("names of distributions", |tree| {
+        Ok(distributions::check(tree))
+    }),
     ("file sizes", |tree| Ok(sizes::check(tree))),
     ("names of machines and hosts", |tree| Ok(names::check(tree))),
 ];
@@ -141,6 +145,11 @@ mod tests {
     #[test]
     fn no_more_is_missed_in_silence() {
         assert_eq!(findings("silent defaults"), NONE);
+    }
+
+    #[test]
+    fn shared_crates_name_no_distribution() {
+        assert_eq!(findings("names of distributions"), NONE);
     }
 
     #[test]
