@@ -165,6 +165,7 @@ impl Session<'_> {
                     seen: None,
                 };
                 let sources = Sources {
+                    excluded: self.family.boot().excluded,
                     prepared: recorder.finish(),
                     store: &self.store,
                     layers: &root.layers,

@@ -34,16 +34,8 @@ pub(crate) const FUNCTIONS: [(&str, Function); 3] = [
     (PREPARE, prepare_call),
 ];
 
-/// What is left out of the image: the contents of places where the running system mounts something, and initramfs
-/// images, which lie on the boot partition.
-const EXCLUDED: &[&str] = &[
-    "/dev/*",
-    "/proc/*",
-    "/sys/*",
-    "/run/*",
-    "/tmp/*",
-    "/boot/initrd.img-*",
-];
+/// What is left out of every image: the contents of places where the running system mounts something.
+const EXCLUDED: &[&str] = &["/dev/*", "/proc/*", "/sys/*", "/run/*", "/tmp/*"];
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Write {
@@ -53,6 +45,8 @@ pub(super) struct Write {
     pub(super) block_size: u32,
     pub(super) threads: usize,
     pub(super) epoch: i64,
+    /// Initramfs images of the root, which lie on the boot partition and are left out here.
+    pub(super) excluded: Vec<String>,
     /// How many of the files after the image are layers' manifests, the top one first.
     pub(super) manifests: usize,
     /// Whether the block store is the last of the files.
@@ -101,7 +95,7 @@ fn lost(tree: &Tree) -> Vec<Lost> {
 
 fn missing_call(mut call: Call) -> Result<Value, CallError> {
     let (request, answer, layers, blocks) = unpack(&mut call)?;
-    let tree = tree(&layers, request.epoch)?;
+    let tree = tree(&layers, &request)?;
     let packs = open_packs(blocks)?;
     let keys = squashfs::missing(&tree, &options(&request, packs.as_ref())).map_err(failed)?;
     put_keys(&keys, File::from(answer)).map_err(|e| {
@@ -115,7 +109,7 @@ fn prepare_call(mut call: Call) -> Result<Value, CallError> {
     let _ = rustix::process::nice(19);
     let (request, stop, layers, blocks) = unpack(&mut call)?;
     let roots = [PathBuf::from("/")];
-    let stacked = Tree::stack(&layers, &roots, &scan_options(request.epoch)?).map_err(failed)?;
+    let stacked = Tree::stack(&layers, &roots, &scan_options(&request)?).map_err(failed)?;
     // A layer that its manifest does not describe is left to the image.
     let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
         return Ok(json!(0));
@@ -180,7 +174,7 @@ fn write_call(mut call: Call) -> Result<Value, CallError> {
     // The initramfs, made at the same time by one process after the other, decides when both are done.
     let _ = rustix::process::nice(10);
     let (request, disk, layers, blocks) = unpack(&mut call)?;
-    let mut tree = tree(&layers, request.epoch)?;
+    let mut tree = tree(&layers, &request)?;
     label(&mut tree, &call)?;
     let (result, outcome) = write_tree(&call, &request, &tree, disk, blocks)?;
     match result {
@@ -237,23 +231,26 @@ impl Answer {
 }
 
 /// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
-fn tree(layers: &[Manifest], epoch: i64) -> Result<Tree, CallError> {
-    let options = scan_options(epoch)?;
+fn tree(layers: &[Manifest], request: &Write) -> Result<Tree, CallError> {
+    let options = scan_options(request)?;
     // Files are opened through the overlay, which shows the topmost of each name.
     let roots = vec![PathBuf::from("/"); layers.len()];
     let stacked = Tree::stack(layers, &roots, &options).map_err(failed)?;
     stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
 }
 
-fn scan_options(epoch: i64) -> Result<ScanOptions, CallError> {
+fn scan_options(request: &Write) -> Result<ScanOptions, CallError> {
+    let excluded = request.excluded.iter().map(String::as_str);
     let exclude = EXCLUDED
         .iter()
+        .copied()
+        .chain(excluded)
         .map(Pattern::new)
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
     Ok(ScanOptions {
         exclude,
-        clamp_mtime: Some(epoch),
+        clamp_mtime: Some(request.epoch),
         ..ScanOptions::default()
     })
 }

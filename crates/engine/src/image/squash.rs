@@ -25,6 +25,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) store: &'a Store,
     /// The whole stack, the lowest first.
     pub(crate) layers: &'a [Layer],
+    /// Patterns of paths that the distribution leaves out.
+    pub(crate) excluded: &'a [&'a str],
     /// Blocks that this build compressed ahead.
     pub(crate) prepared: u64,
     /// Where other machines' blocks are.
@@ -57,6 +59,7 @@ pub(crate) fn write(
     )?;
     warn_about(place.reporter, known.trouble.as_deref());
     let mut write = request(compression, offset, place.epoch, threads);
+    write.excluded = sources.excluded.iter().map(|&p| p.to_owned()).collect();
     write.manifests = known.manifests;
     write.blocks = known.has_blocks();
     let shared = Blocks::new(sources, &write);
@@ -137,6 +140,7 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         block_size: compression.block_size,
         threads,
         epoch,
+        excluded: Vec::new(),
         manifests: 0,
         blocks: false,
     }

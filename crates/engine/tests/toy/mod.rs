@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_kickstart::PackageRef;
 use kiln_packages::{Digest, DownloadStore, Lock, LockedPackage, LockedRepository, TOOLS, Verdict};
-use kiln_plan::{Hasher, Id, Plan, Target};
+use kiln_plan::{Hasher, Id, Plan, Request, Target};
 use kiln_rootfs::family::{Boot, Facts, Family, Install, Installer, Job, Medium, Metadata, World};
 use kiln_rootfs::finish::{Finish, Finished, Installed, Kernels, Sources};
 use kiln_rootfs::initramfs::{INITRD, Initramfs, keep_boot};
@@ -51,6 +51,7 @@ const BOOT: Boot = Boot {
     bios_modules: "boot/i386-pc",
     kernel: "/toy/kernel",
     initrd: "/toy/initrd",
+    root_file: "/toy/root",
     excluded: &["/boot/initrd-of-the-toy"],
 };
 
@@ -172,28 +173,19 @@ impl World for Index {
     }
 
     fn requests(&self, plan: &Plan) -> Result<Requests> {
+        let mut requests = Requests::default();
         let added = plan.system.packages.iter();
         let system = added.map(|p| Wanted::new(&p.package, &p.why)).collect();
-        let mut layers = vec![(SYSTEM.to_owned(), system)];
+        requests.layers.push((SYSTEM.to_owned(), system));
         for layer in &plan.layers {
-            let mut wanted = Vec::new();
-            for request in &layer.packages {
-                match &request.what {
-                    PackageRef::Package(name) if self.packages.contains_key(name) => {
-                        wanted.push(Wanted::new(name, &request.origin));
-                    }
-                    other => {
-                        let error = wrong(format!("there is no {other:?}"));
-                        return Err(error.at(request.origin.clone()));
-                    }
-                }
-            }
-            layers.push((layer.name.clone(), wanted));
+            let wanted = |request: &Request| match &request.what {
+                PackageRef::Package(name) => Ok(Wanted::new(name, &request.origin)),
+                other => Err(wrong(format!("a toy has no {other:?}"))),
+            };
+            let all: Result<_> = layer.packages.iter().map(wanted).collect();
+            requests.layers.push((layer.name.clone(), all?));
         }
-        Ok(Requests {
-            layers,
-            ..Requests::default()
-        })
+        Ok(requests)
     }
 
     fn solve(&self, _: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
@@ -299,8 +291,8 @@ impl Family for Toy {
         }
     }
 
-    fn reads_sources(&self, installed: &[Facts]) -> bool {
-        !installed.is_empty()
+    fn reads_sources(&self, _: &[Facts]) -> bool {
+        true
     }
 
     fn write_sources(&self, place: &Place<'_>, sources: &Sources) -> Result<()> {
@@ -360,7 +352,7 @@ impl Family for Toy {
             noted,
             ..Extras::default()
         };
-        let make = "cd /lib/modules && find . | sort | cpio -o -H newc > \"$1\"";
+        let make = "mkdir -p /var/tmp; cd /lib/modules; find . | sort | cpio -o -H newc > \"$1\"";
         let looks = sh(place, make, &[INITRD], extras)?.looks;
         keep_boot(place, "/boot/kernel")?;
         let looks = looks.filter(|looks| looks.incomplete.is_none());
@@ -375,10 +367,9 @@ impl Family for Toy {
     }
 
     fn arguments(&self, medium: &Medium) -> Vec<String> {
-        match medium {
-            Medium::Partition(uuid) => vec![format!("toy.root={uuid}")],
-            Medium::Memory(uuid) => vec![format!("toy.root={uuid}"), "toy.copy".to_owned()],
-        }
+        let root = format!("toy.root={}", medium.partition);
+        let copy = medium.in_memory.then(|| "toy.copy".to_owned());
+        std::iter::once(root).chain(copy).collect()
     }
 }
 
