@@ -9,7 +9,7 @@
 //! | publish | `output/` | describes the artifacts and moves them to their place |
 //!
 //! What they hand on is in `values.rs`, what they work with in `means/`. Whatever fails because a stored layer was damaged has
-//! taken that layer out of the store: then the whole list begins again, [`again`] and nowhere else.
+//! taken that layer out of the store: then the whole list begins again (`again.rs`).
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use kiln_packages::{Lock, LockedPackage, TOOLS};
 use kiln_plan::Lowered;
 use kiln_rootfs::private;
 
+use crate::again::{Damage, again};
 use crate::define::check::open;
 use crate::define::load::Source;
 use crate::image::ahead::Recorder;
@@ -104,7 +105,7 @@ fn run(
     }
     let session = Session::open(request, &opened.1, steps, cancel)?;
     let started = Once::new();
-    let report = again(&session, opened, |source, first| {
+    let report = with_definition(&session, opened, |source, first| {
         let resolved = resolve(&session, source, first)?;
         let plan = &resolved.plan;
         let packages = resolved.lock.packages.iter().filter(|p| p.layer != TOOLS);
@@ -183,31 +184,29 @@ fn make(
     })
 }
 
-/// How often a build begins again because of damaged layers. A disk that damages more than that has to be replaced.
-const TRIES: usize = 4;
-
-/// Goes through a list of verbs with a definition that was opened, and through the whole of it again where a stored layer
-/// turned out to be damaged: it is out of the store by then.
-fn again<T>(
+/// Goes through a list of verbs with a definition that was opened, and again where a stored layer turned out to be damaged.
+fn with_definition<T>(
     session: &Session<'_>,
     opened: (Source, Lowered),
     list: impl Fn(Source, Lowered) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let mut opened = Ok(opened);
-    for _ in 0..TRIES {
-        let failure = match opened.and_then(|(source, first)| list(source, first)) {
-            Err(failure) if session.guard.take_evicted() => failure,
-            other => return other,
-        };
+    let open = || open(session.request, session.cancel);
+    again(session, opened, open, |(source, first)| list(source, first))
+}
+
+impl Damage for Session<'_> {
+    fn take_evicted(&self) -> bool {
+        self.guard.take_evicted()
+    }
+
+    fn prepare(&self, failure: Failure) -> Result<(), Failure> {
         let cause = failure.causes.first().cloned();
         let hint = cause.unwrap_or_else(|| "check the disk that holds the cache".to_owned());
-        session.steps.warn(failure.message, None, Some(hint));
-        session.steps.begin_again();
+        self.steps.warn(failure.message, None, Some(hint));
+        self.steps.begin_again();
         // Nobody holds the damaged layers any more.
-        session.store.reclaim()?;
-        opened = open(session.request, session.cancel);
+        Ok(self.store.reclaim()?)
     }
-    opened.and_then(|(source, first)| list(source, first))
 }
 
 /// Has all packages at hand, checked once.
@@ -250,7 +249,7 @@ fn resolve_afresh(
     cancel: &Cancel,
 ) -> Result<Lock, Failure> {
     let session = Session::open(request, &opened.1, steps, cancel)?;
-    let (lock, world) = again(&session, opened, |source, first| {
+    let (lock, world) = with_definition(&session, opened, |source, first| {
         afresh(&session, source, first)
     })?;
     if let Some(directory) = directory {

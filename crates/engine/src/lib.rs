@@ -2,6 +2,7 @@
 //!
 //! [`build`] is the list of a build's verbs; read `build.rs` first.
 
+mod again;
 mod build;
 pub mod cache;
 mod cancel;
