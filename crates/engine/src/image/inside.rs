@@ -10,6 +10,7 @@ use std::sync::Arc;
 use kiln_image::blocks::{Outcome, PackStore};
 use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
 use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
+use kiln_plan::Codec as PlanCodec;
 use kiln_rootfs::selinux::{FileType, Labels};
 use kiln_sandbox::{Call, CallError, ErrorKind, Function};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -40,7 +41,7 @@ const EXCLUDED: &[&str] = &["/dev/*", "/proc/*", "/sys/*", "/run/*", "/tmp/*"];
 #[derive(Serialize, Deserialize)]
 pub(super) struct Write {
     pub(super) offset: u64,
-    pub(super) codec: String,
+    pub(super) codec: PlanCodec,
     pub(super) level: i32,
     pub(super) block_size: u32,
     pub(super) threads: usize,
@@ -120,12 +121,13 @@ fn prepare_call(mut call: Call) -> Result<Value, CallError> {
     Ok(json!(done?))
 }
 
-pub(super) fn named(codec: &str) -> Codec {
+/// The codec of the SquashFS crate. One that this program does not know never gets here: its name is no request.
+pub(super) fn codec(codec: PlanCodec) -> Codec {
     match codec {
-        "gzip" => Codec::Gzip,
-        "xz" => Codec::Xz,
-        "lz4" => Codec::Lz4,
-        _ => Codec::Zstd,
+        PlanCodec::Gzip => Codec::Gzip,
+        PlanCodec::Zstd => Codec::Zstd,
+        PlanCodec::Xz => Codec::Xz,
+        PlanCodec::Lz4 => Codec::Lz4,
     }
 }
 
@@ -166,7 +168,7 @@ fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
         threads: request.threads,
         mtime: request.epoch,
         block_store: packs.map(|packs| Arc::clone(packs) as Arc<dyn BlockStore>),
-        ..Options::new(named(&request.codec))
+        ..Options::new(codec(request.codec))
     }
 }
 
@@ -326,4 +328,30 @@ pub(crate) fn is_closed(pipe: &OwnedFd) -> bool {
         rustix::event::poll(&mut fds, Some(&Timespec::default())),
         Ok(0)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_codec_that_nobody_knows_is_an_error() {
+        let request = |codec: &str| {
+            serde_json::from_value::<Write>(json!({
+                "offset": 0, "codec": codec, "level": 3, "block_size": 131_072, "threads": 1, "epoch": 0,
+                "manifests": 0, "blocks": false,
+            }))
+        };
+        for (name, known) in [
+            ("gzip", Codec::Gzip),
+            ("zstd", Codec::Zstd),
+            ("xz", Codec::Xz),
+        ] {
+            assert_eq!(codec(request(name).expect(name).codec), known);
+        }
+        for name in ["zstandard", "lzma", ""] {
+            let error = request(name).err().expect("refused").to_string();
+            assert!(error.contains("unknown variant"), "{error}");
+        }
+    }
 }

@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use kiln_image::squashfs::BlockKey;
-use kiln_plan::{Codec as PlanCodec, Compression, Id};
+use kiln_plan::{Compression, Id};
 use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::Stream;
 use serde_json::{Value, json};
 
-use crate::image::inside::{Answer, MISSING, PREPARE, WRITE, Write, named};
+use crate::image::inside::{Answer, MISSING, PREPARE, WRITE, Write, codec};
 use crate::io::write_failure;
 use crate::shared::{Shared, keys};
 use crate::steps::Steps;
@@ -123,19 +123,14 @@ pub(crate) fn write(
 }
 
 fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -> Write {
-    let codec = match compression.codec {
-        PlanCodec::Gzip => "gzip",
-        PlanCodec::Zstd => "zstd",
-        PlanCodec::Xz => "xz",
-        PlanCodec::Lz4 => "lz4",
-    };
+    let wanted = compression.codec;
     let level = compression
         .level
         .and_then(|l| i32::try_from(l).ok())
-        .unwrap_or_else(|| named(codec).default_level());
+        .unwrap_or_else(|| codec(wanted).default_level());
     Write {
         offset,
-        codec: codec.to_owned(),
+        codec: wanted,
         level,
         block_size: compression.block_size,
         threads,
