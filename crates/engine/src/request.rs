@@ -11,6 +11,9 @@ use crate::shared::SharedCache;
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
+    /// Where the paths of the definition, and of what it includes, start from if they are relative; empty for the working directory of
+    /// the process, which a server leaves to nobody.
+    pub base: PathBuf,
     /// A `.ks`, a `kiln.toml` or its directory.
     pub definition: PathBuf,
     /// What the command line adds to it.

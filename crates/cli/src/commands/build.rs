@@ -80,6 +80,7 @@ pub(crate) fn input(args: &DefinitionArgs) -> Input {
 fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest, Failure> {
     let settings = &context.settings;
     Ok(BuildRequest {
+        base: PathBuf::new(),
         definition: args.definition.clone(),
         input: input(args),
         output: PathBuf::from("output"),

@@ -136,7 +136,7 @@ fn definition(
         include_path: args.include_path.clone(),
         ..Input::default()
     };
-    let problems = kiln_engine::examine(file, &input, web.clone())?;
+    let problems = kiln_engine::examine(Path::new(""), file, &input, web.clone())?;
     Ok(Verdict {
         file: file.display().to_string(),
         ok: problems.iter().all(|p| p.severity != Severity::Error),

@@ -1,7 +1,7 @@
 //! `kiln plan DEF`
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_engine::{Event, Failure, FailureKind};
 use kiln_plan::configure::{Level, Notice};
@@ -34,7 +34,11 @@ struct Shown<'a> {
 
 /// Prints what a build would do.
 pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure> {
-    let planned = kiln_engine::plan(&args.definition.definition, &input(&args.definition))?;
+    let planned = kiln_engine::plan(
+        Path::new(""),
+        &args.definition.definition,
+        &input(&args.definition),
+    )?;
     let lowered = &planned.lowered;
     lowered
         .problems

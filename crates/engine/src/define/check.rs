@@ -15,7 +15,12 @@ use crate::{Cancel, Failure, FailureKind};
 /// Reads a definition, as far as that goes before its `%pre` scripts.
 pub(crate) fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
     let allowed = &request.input.include_path;
-    let source = Source::open(&request.definition, allowed, web(request, cancel))?;
+    let source = Source::open(
+        &request.base,
+        &request.definition,
+        allowed,
+        web(request, cancel),
+    )?;
     let lowered = source.lower(&Input {
         before_pre: true,
         ..request.input.clone()

@@ -23,6 +23,8 @@ const LARGEST: u64 = 64 << 20;
 /// The directories that a definition may read.
 #[derive(Clone, Debug)]
 pub struct Confined {
+    /// Where relative paths start from; empty for the working directory of the process.
+    base: PathBuf,
     /// The definition's own comes first.
     roots: Vec<Root>,
 }
@@ -50,7 +52,18 @@ impl Confined {
     /// # Errors
     /// There is no such directory.
     pub fn new(directory: &Path) -> Result<Self, Failure> {
-        let mut confined = Confined { roots: Vec::new() };
+        Confined::from(Path::new(""), directory)
+    }
+
+    /// As [`Confined::new`], with all relative paths starting from a directory, and none from the process's own.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn from(base: &Path, directory: &Path) -> Result<Self, Failure> {
+        let mut confined = Confined {
+            base: base.to_owned(),
+            roots: Vec::new(),
+        };
         confined.allow(directory)?;
         Ok(confined)
     }
@@ -64,7 +77,7 @@ impl Confined {
             true => PathBuf::from("."),
             false => directory.to_owned(),
         };
-        let opened = shown.canonicalize().and_then(|real| {
+        let opened = self.base.join(&shown).canonicalize().and_then(|real| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let directory = rustix::fs::open(&real, flags, Mode::empty())?;
             Ok(Root {
@@ -131,7 +144,7 @@ impl Confined {
     }
 
     fn open(&self, place: &str) -> Result<Vec<u8>, Refusal> {
-        let real = match Path::new(place).canonicalize() {
+        let real = match self.base.join(place).canonicalize() {
             Ok(real) => real,
             // Whether a file is there is nobody's business either.
             Err(_) if self.surely_outside(place) => return Err(Refusal::Outside),
@@ -144,12 +157,14 @@ impl Confined {
 
     /// Whether a name that leads to nothing is the name of something outside.
     fn surely_outside(&self, place: &str) -> bool {
-        let place = Path::new(place);
-        let climbs = place.components().any(|c| c == Component::ParentDir);
-        (place.is_absolute() || climbs)
+        let named = Path::new(place);
+        let place = &self.base.join(named);
+        let climbs = named.components().any(|c| c == Component::ParentDir);
+        (named.is_absolute() || climbs)
             && !self.roots.iter().any(|root| {
                 let place = spelt_out(place);
-                place.starts_with(spelt_out(&root.shown)) || place.starts_with(&root.real)
+                place.starts_with(spelt_out(&self.base.join(&root.shown)))
+                    || place.starts_with(&root.real)
             })
     }
 }

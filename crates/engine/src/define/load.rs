@@ -16,6 +16,8 @@ use crate::{Failure, FailureKind};
 /// A definition that was found, with the way to read what it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
+    /// Where relative paths start from; empty for the working directory of the process.
+    base: PathBuf,
     /// The definition's file.
     pub(crate) path: PathBuf,
     /// The directory that its paths start from.
@@ -41,14 +43,16 @@ impl Source {
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
     pub(crate) fn open(
+        base: &Path,
         definition: &Path,
         include_path: &[PathBuf],
         web: Web,
     ) -> Result<Source, Failure> {
-        let path = file_of(definition)?;
+        let path = file_of(base, definition)?;
         let dir = directory_of(&path);
         let mut source = Source {
-            confined: Confined::new(&dir)?,
+            base: base.to_owned(),
+            confined: Confined::from(base, &dir)?,
             include_path: include_path.to_vec(),
             kind: Kind::Kickstart,
             path,
@@ -57,8 +61,8 @@ impl Source {
             web,
         };
         if source.path.extension().is_some_and(|e| e == "toml") {
-            let text =
-                fs::read_to_string(&source.path).map_err(|e| unreadable(&source.path, &e))?;
+            let text = fs::read_to_string(base.join(&source.path))
+                .map_err(|e| unreadable(&source.path, &e))?;
             let allowed = kiln_plan::include_path(&text).into_iter();
             source
                 .include_path
@@ -99,13 +103,14 @@ impl Source {
     /// Where the lock file is: `kiln.lock` beside a `kiln.toml`, `NAME.kiln.lock` beside a kickstart file.
     pub(crate) fn lock_path(&self) -> PathBuf {
         match self.kind {
-            Kind::Toml(_) => self.dir.join("kiln.lock"),
-            Kind::Kickstart => self.path.with_extension("kiln.lock"),
+            Kind::Toml(_) => self.base.join(&self.dir).join("kiln.lock"),
+            Kind::Kickstart => self.base.join(&self.path).with_extension("kiln.lock"),
         }
     }
 
     fn project(&self) -> Result<Project, String> {
-        Project::open(&self.dir).map_err(|e| format!("{}: {}", self.dir.display(), plain(&e)))
+        Project::open(&self.base.join(&self.dir))
+            .map_err(|e| format!("{}: {}", self.dir.display(), plain(&e)))
     }
 
     /// What lies below `/tmp` is first what `%pre` left there.
@@ -140,7 +145,8 @@ impl Source {
 impl Files for Source {
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
         if self.is_named(path, from) {
-            let read = read_regular(&self.path).map_err(|e| format!("{from}: {}", plain(&e)));
+            let read = read_regular(&self.base.join(&self.path))
+                .map_err(|e| format!("{from}: {}", plain(&e)));
             return read.map(|bytes| (from.to_owned(), bytes));
         }
         // What the definition names lies beside it.
@@ -175,14 +181,14 @@ impl Files for Source {
 ///
 /// # Errors
 /// It is gone.
-pub(crate) fn project(definition: &Path) -> Result<Project, Failure> {
-    let dir = directory_of(&file_of(definition)?);
-    Project::open(&dir).map_err(|e| unreadable(&dir, &e))
+pub(crate) fn project(base: &Path, definition: &Path) -> Result<Project, Failure> {
+    let dir = directory_of(&file_of(base, definition)?);
+    Project::open(&base.join(&dir)).map_err(|e| unreadable(&dir, &e))
 }
 
 /// The definition's file.
-fn file_of(definition: &Path) -> Result<PathBuf, Failure> {
-    let metadata = fs::metadata(definition).map_err(|e| unreadable(definition, &e))?;
+fn file_of(base: &Path, definition: &Path) -> Result<PathBuf, Failure> {
+    let metadata = fs::metadata(base.join(definition)).map_err(|e| unreadable(definition, &e))?;
     Ok(match metadata.is_dir() {
         true => definition.join("kiln.toml"),
         false => definition.to_owned(),
@@ -219,4 +225,59 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     failure
         .cause(plain(error))
         .hint("name a kickstart file, a kiln.toml, or a directory with a kiln.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::define::web::Access;
+
+    fn lowered(base: &Path, definition: &str) -> Lowered {
+        let web = Web::new(Access::planning(), None);
+        let source = Source::open(base, Path::new(definition), &[], web).expect("the definition");
+        source.lower(&Input {
+            distribution: Some("debian:bookworm".to_owned()),
+            ..Input::default()
+        })
+    }
+
+    fn errors(lowered: &Lowered) -> Vec<&str> {
+        let problems = lowered.problems.iter();
+        let errors = problems.filter(|p| p.severity == kiln_kickstart::Severity::Error);
+        errors.map(|p| p.message.as_str()).collect()
+    }
+
+    /// Where the process happens to stand is nobody's business: these tests stand in the crate's directory.
+    #[test]
+    fn relative_paths_start_from_the_request() {
+        let place = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir_all(at("lab/src")).expect("a directory");
+        fs::write(at("lab/src/own.ks"), "lang C.UTF-8\n").expect("a file");
+        fs::write(at("lab/a.ks"), "%include src/own.ks\n").expect("a file");
+        let found = lowered(place.path(), "lab/a.ks");
+        assert_eq!(errors(&found), Vec::<&str>::new());
+        let plan = found.plan.expect("a plan");
+        assert_eq!(plan.layers[0].commands[0].origin, "lab/src/own.ks:1");
+
+        // This one is there for the process only.
+        assert!(Path::new("src/lib.rs").exists());
+        fs::write(at("lab/b.ks"), "%include src/lib.rs\n").expect("a file");
+        let refused = lowered(place.path(), "lab/b.ks");
+        assert!(errors(&refused)[0].contains("cannot read"), "{refused:?}");
+    }
+
+    #[test]
+    fn the_lock_lies_beside_the_definition_wherever_that_is() {
+        let place = tempfile::tempdir().expect("a directory");
+        fs::write(place.path().join("a.ks"), "lang C.UTF-8\n").expect("a file");
+        let web = Web::new(Access::planning(), None);
+        let source = Source::open(place.path(), Path::new("a.ks"), &[], web).expect("a file");
+        assert_eq!(source.lock_path(), place.path().join("a.kiln.lock"));
+        assert_eq!(
+            source.name(),
+            "a.ks",
+            "messages name it as the request does"
+        );
+    }
 }

@@ -13,10 +13,17 @@ use crate::define::web::{Access, Web};
 /// Lowers a definition and gives everything that is to be said about it, right or wrong: the problems of its files in
 /// their order, then what is to be said about its commands where there is a plan.
 ///
+/// Relative paths start from `base`, as [`crate::BuildRequest::base`] says.
+///
 /// # Errors
 /// The definition cannot be read at all.
-pub fn examine(definition: &Path, input: &Input, web: Web) -> Result<Vec<Problem>, Failure> {
-    let source = Source::open(definition, &input.include_path, web)?;
+pub fn examine(
+    base: &Path,
+    definition: &Path,
+    input: &Input,
+    web: Web,
+) -> Result<Vec<Problem>, Failure> {
+    let source = Source::open(base, definition, &input.include_path, web)?;
     let lowered = source.lower(&Input {
         before_pre: true,
         ..input.clone()
@@ -47,13 +54,14 @@ pub struct Planned {
 
 /// Lowers a definition and refuses it as a build would; the warnings are among the result's problems.
 ///
-/// `%pre` scripts are not run, so what they would bring in is missing.
+/// `%pre` scripts are not run, so what they would bring in is missing. Relative paths start from `base`, as
+/// [`crate::BuildRequest::base`] says.
 ///
 /// # Errors
 /// The definition cannot be read or is wrong.
-pub fn plan(definition: &Path, input: &Input) -> Result<Planned, Failure> {
+pub fn plan(base: &Path, definition: &Path, input: &Input) -> Result<Planned, Failure> {
     let web = Web::new(Access::planning(), None);
-    let source = Source::open(definition, &input.include_path, web)?;
+    let source = Source::open(base, definition, &input.include_path, web)?;
     let lowered = checked(source.lower(&Input {
         before_pre: true,
         ..input.clone()

@@ -45,7 +45,7 @@ pub(crate) fn layers(
     let plan = &resolved.plan;
     let with_files = plan.layers.iter().any(|layer| !layer.files.is_empty());
     let project = with_files
-        .then(|| load::project(&session.request.definition))
+        .then(|| load::project(&session.request.base, &session.request.definition))
         .transpose()?;
     let roots = Roots {
         session,
