@@ -389,3 +389,65 @@ impl Reporter for Step<'_, '_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Failure, FailureKind};
+
+    /// What a listener hears of some work, as lines of JSON.
+    fn heard(work: impl FnOnce(&Steps<'_>)) -> Vec<String> {
+        let lines = Mutex::new(Vec::new());
+        let sink = |event: Event| {
+            let line = serde_json::to_string(&event).expect("JSON");
+            lines.lock().expect("a lock").push(line);
+        };
+        let space = Space::new(std::path::Path::new("/nonexistent"), None);
+        work(&Steps::new(&sink, None, space));
+        lines.into_inner().expect("a lock")
+    }
+
+    #[test]
+    fn what_was_said_of_a_definition_is_not_said_again() {
+        let lines = heard(|steps| {
+            let say = || {
+                let origin = Some("a.ks:1".to_owned());
+                steps.warn_once("the key is short".to_owned(), origin, None);
+            };
+            // Two that are alike are two as long as nothing began again.
+            (0..2).for_each(|_| say());
+            steps.begin_again();
+            say();
+            steps.warn_once(
+                "the key is short".to_owned(),
+                Some("b.ks:1".to_owned()),
+                None,
+            );
+        });
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[2].contains("b.ks:1"));
+    }
+
+    #[test]
+    fn a_step_that_fails_ends_before_its_failure_is_told_and_has_its_layer() {
+        let failed = Mutex::new(None);
+        let lines = heard(|steps| {
+            let result = steps.step("running", Some("lab"), Unit::Files, |step| {
+                step.line(Stream::Stderr, "no such file");
+                Err::<(), _>(Failure::new(FailureKind::Step, "it ended"))
+            });
+            *failed.lock().expect("a lock") = result.err();
+            assert_eq!(steps.timings().len(), 1);
+        });
+        let kinds = ["step-started", "log", "step-failed"];
+        assert_eq!(lines.len(), kinds.len(), "{lines:?}");
+        assert!(
+            lines
+                .iter()
+                .zip(kinds)
+                .all(|(line, kind)| line.contains(kind))
+        );
+        let failed = failed.into_inner().expect("a lock").expect("a failure");
+        assert_eq!(failed.layer.as_deref(), Some("lab"));
+    }
+}

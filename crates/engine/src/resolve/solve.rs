@@ -256,3 +256,65 @@ fn lock(plan: &Plan, world: &World, names: &[String], packages: Vec<LockedPackag
         packages,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_plan::{Files, Input, lower_text};
+
+    use super::*;
+
+    struct One(String);
+
+    impl Files for One {
+        fn read(&self, path: &str, _from: &str) -> Result<(String, Vec<u8>), String> {
+            Ok((path.to_owned(), self.0.clone().into_bytes()))
+        }
+    }
+
+    fn plan(release: &str, kickstart: &str) -> Plan {
+        let text = format!("distribution = \"debian:{release}\"\nlayers = [\"a.ks\"]\n");
+        let files = One(kickstart.to_owned());
+        let lowered = lower_text("kiln.toml", &text, &Input::default(), &files);
+        lowered.plan.expect("a plan")
+    }
+
+    fn answer(plan: &Plan) -> Lock {
+        Lock {
+            target: target(&plan.target),
+            inputs: inputs(plan),
+            repositories: Vec::new(),
+            layers: vec![TOOLS.to_owned(), "a".to_owned()],
+            packages: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_lock_is_stale_once_it_is_asked_for_something_else() {
+        let nano = plan("bookworm", "%packages\nnano\n%end\n");
+        let lock = answer(&nano);
+        assert!(is_current(&lock, &nano));
+        for (release, kickstart) in [
+            ("bookworm", "%packages\nvim\n%end\n"),
+            ("bookworm", "%packages\nnano\nvim\n%end\n"),
+            ("trixie", "%packages\nnano\n%end\n"),
+        ] {
+            assert!(!is_current(&lock, &plan(release, kickstart)), "{kickstart}");
+        }
+        // What does not ask for packages leaves it current.
+        let more = "%packages\nnano\n%end\n%post\necho hello\n%end\n";
+        assert!(is_current(&lock, &plan("bookworm", more)));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("answers/1.lock");
+        let lock = answer(&plan("bookworm", "%packages\nnano\n%end\n"));
+        assert!(remembered(&path, &[]).is_none());
+        remember(&path, &lock);
+        let read = remembered(&path, &[]).expect("it was remembered");
+        assert_eq!(read.inputs.as_bytes(), lock.inputs.as_bytes());
+        fs::write(&path, "half of a li").expect("damage");
+        assert!(remembered(&path, &[]).is_none());
+    }
+}
