@@ -95,6 +95,7 @@ impl Project {
             packages: vec![added("base"), added("kernel")],
         };
         BuildRequest {
+            base: PathBuf::new(),
             definition: self.dir.join("kiln.toml"),
             input: Input {
                 further: vec![distribution],

@@ -13,6 +13,7 @@ use kiln_rootfs::{Place, Reporter};
 use kiln_sandbox::CancelToken;
 
 use super::boot::{self, Loaders};
+use super::home;
 use super::layout::{self, Parts};
 use crate::ids::image_id;
 use crate::image::ahead::Recorder;
@@ -66,171 +67,163 @@ pub(crate) fn image(
     ahead: &Ahead,
     recorder: &Recorder,
 ) -> Result<Made, Failure> {
-    session.image(resolved, root, output, ahead, recorder)
+    let disk = output.create(RAW)?;
+    let plan = &resolved.plan;
+    let parts = Parts::new(&plan.disk, image_id(resolved));
+    let offset = parts.root_expected()?;
+    let boot = BootFiles {
+        kernel: output.create("vmlinuz")?,
+        initrd: output.create("initrd")?,
+    };
+    // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
+    // When one fails, the other ends at once.
+    let race = session.cancel.child()?;
+    let terms = Terms::new(&*session.family, &plan.compression, root.epoch);
+    let generator = Generator::of(session);
+    let (squashed, version) = std::thread::scope(|scope| {
+        let version = scope.spawn(|| {
+            ending(
+                &race,
+                initramfs(&generator, root, &boot, terms, ahead, &race),
+            )
+        });
+        let squashed = ending(
+            &race,
+            squashfs(session, resolved, root, &disk, offset, recorder, &race),
+        );
+        let version = version.join().unwrap_or_else(|_| {
+            Err(Failure::new(
+                FailureKind::Internal,
+                "the initramfs step panicked",
+            ))
+        });
+        (squashed, version)
+    });
+    let (squashed, version) = both(squashed, version)?;
+    if let Some(shared) = &session.shared {
+        shared.amend(&root.layers);
+    }
+    session.cancel.check()?;
+    let home = plan.disk.home();
+    let home = home.map(|home| home::file_system(session, resolved, root, home, output));
+    let home = home.transpose()?;
+    let job = Assembly {
+        session,
+        resolved,
+        parts: &parts,
+        output,
+        squashed: &squashed,
+        offset,
+    };
+    job.assemble(&disk, boot, home.as_ref())?;
+    if plan.formats.contains(&Format::TarGz) {
+        tar_gz(
+            session,
+            &disk,
+            output,
+            resolved.epoch(session.request.epoch),
+        )?;
+    }
+    Ok(Made {
+        kernel: version,
+        squashed,
+    })
 }
 
-impl Session<'_> {
-    fn image(
-        &self,
-        resolved: &Resolved,
-        root: &Stack,
-        output: &Output,
-        ahead: &Ahead,
-        recorder: &Recorder,
-    ) -> Result<Made, Failure> {
-        let disk = output.create(RAW)?;
-        let plan = &resolved.plan;
-        let parts = Parts::new(&plan.disk, image_id(resolved));
-        let offset = parts.root_expected()?;
-        let boot = BootFiles {
-            kernel: output.create("vmlinuz")?,
-            initrd: output.create("initrd")?,
-        };
-        // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
-        // When one fails, the other ends at once.
-        let race = self.cancel.child()?;
-        let terms = Terms::new(&*self.family, &plan.compression, root.epoch);
-        let generator = Generator::of(self);
-        let (squashed, version) = std::thread::scope(|scope| {
-            let version = scope.spawn(|| {
-                ending(
-                    &race,
-                    initramfs(&generator, root, &boot, terms, ahead, &race),
-                )
-            });
-            let squashed = ending(
-                &race,
-                self.squashfs(resolved, root, &disk, offset, recorder, &race),
-            );
-            let version = version.join().unwrap_or_else(|_| {
-                Err(Failure::new(
-                    FailureKind::Internal,
-                    "the initramfs step panicked",
-                ))
-            });
-            (squashed, version)
-        });
-        let (squashed, version) = both(squashed, version)?;
-        if let Some(shared) = &self.shared {
-            shared.amend(&root.layers);
-        }
-        self.cancel.check()?;
-        let home = plan.disk.home();
-        let home = home.map(|home| self.home(resolved, root, home, output));
-        let home = home.transpose()?;
-        let job = Assembly {
-            session: self,
-            resolved,
-            parts: &parts,
-            output,
-            squashed: &squashed,
-            offset,
-        };
-        job.assemble(&disk, boot, home.as_ref())?;
-        if plan.formats.contains(&Format::TarGz) {
-            self.tar_gz(&disk, output, self.epoch(resolved))?;
-        }
-        Ok(Made {
-            kernel: version,
-            squashed,
-        })
-    }
-
-    /// The image's clock.
-    pub(crate) fn epoch(&self, resolved: &Resolved) -> i64 {
-        resolved.epoch(self.request.epoch)
-    }
-
-    fn squashfs(
-        &self,
-        resolved: &Resolved,
-        root: &Stack,
-        disk: &File,
-        offset: Bytes,
-        recorder: &Recorder,
-        cancel: &CancelToken,
-    ) -> Result<Squashed, Failure> {
-        self.steps
-            .step("compressing the root", None, Unit::Bytes, |step| {
-                let layers = kiln_sandbox::Root::Layers {
-                    lower: root.lower(),
-                };
-                let epoch = self.epoch(resolved);
-                let place = Place {
-                    sandbox: &self.sandbox,
-                    root: layers,
-                    epoch,
-                    reporter: step,
-                    cancel,
-                    seen: None,
-                };
-                let sources = Sources {
-                    excluded: self.family.boot().excluded,
-                    prepared: recorder.finish(),
-                    store: &self.store,
-                    layers: &root.layers,
-                    shared: self.shared.as_ref().map(|shared| (shared, self.steps)),
-                };
-                let written = squash::write(
-                    &place,
-                    &sources,
-                    disk,
-                    offset.0,
-                    &resolved.plan.compression,
-                    self.request.threads,
-                )?;
-                let (squashed, new, peak) = match written {
-                    Written::Done(squashed, new, peak) => (squashed, new, peak),
-                    Written::Evicted(failure) => {
-                        self.guard.set_evicted();
-                        return Err(*failure);
-                    }
-                };
-                layout::check_root(&resolved.plan.disk, squashed.bytes)?;
-                let mut squashed = squashed;
-                // The partition has its own copy, with all attributes.
-                let in_home = resolved.plan.disk.home().is_some();
-                squashed
-                    .lost
-                    .retain(|one| !(in_home && one.path.starts_with("/home/")));
-                if let Some((message, hint)) = about_lost(&squashed.lost) {
-                    step.warn(message, None, Some(hint));
+fn squashfs(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    root: &Stack,
+    disk: &File,
+    offset: Bytes,
+    recorder: &Recorder,
+    cancel: &CancelToken,
+) -> Result<Squashed, Failure> {
+    session
+        .steps
+        .step("compressing the root", None, Unit::Bytes, |step| {
+            let layers = kiln_sandbox::Root::Layers {
+                lower: root.lower(),
+            };
+            let epoch = resolved.epoch(session.request.epoch);
+            let place = Place {
+                sandbox: &session.sandbox,
+                root: layers,
+                epoch,
+                reporter: step,
+                cancel,
+                seen: None,
+            };
+            let sources = Sources {
+                prepared: recorder.finish(),
+                excluded: session.family.boot().excluded,
+                store: &session.store,
+                layers: &root.layers,
+                shared: session
+                    .shared
+                    .as_ref()
+                    .map(|shared| (shared, session.steps)),
+            };
+            let written = squash::write(
+                &place,
+                &sources,
+                disk,
+                offset.0,
+                &resolved.plan.compression,
+                session.request.threads,
+            )?;
+            let (squashed, new, peak) = match written {
+                Written::Done(squashed, new, peak) => (squashed, new, peak),
+                Written::Evicted(failure) => {
+                    session.guard.set_evicted();
+                    return Err(*failure);
                 }
-                step.peak_memory(peak);
-                step.summarise(format!(
-                    "{} files, {} MB in {} MB, {new} new blocks",
-                    squashed.inodes,
-                    squashed.content_bytes / 1_000_000,
-                    squashed.bytes / 1_000_000
-                ));
-                Ok(squashed)
-            })
-    }
+            };
+            layout::check_root(&resolved.plan.disk, squashed.bytes)?;
+            let mut squashed = squashed;
+            // The partition has its own copy, with all attributes.
+            let in_home = resolved.plan.disk.home().is_some();
+            squashed
+                .lost
+                .retain(|one| !(in_home && one.path.starts_with("/home/")));
+            if let Some((message, hint)) = about_lost(&squashed.lost) {
+                step.warn(message, None, Some(hint));
+            }
+            step.peak_memory(peak);
+            step.summarise(format!(
+                "{} files, {} MB in {} MB, {new} new blocks",
+                squashed.inodes,
+                squashed.content_bytes / 1_000_000,
+                squashed.bytes / 1_000_000
+            ));
+            Ok(squashed)
+        })
+}
 
-    fn tar_gz(&self, disk: &File, output: &Output, epoch: i64) -> Result<(), Failure> {
-        self.steps
-            .step("packing disk.tar.gz", None, Unit::Bytes, |step| {
-                let mut target = output.create(TAR_GZ)?;
-                let total = disk.metadata().map_or(0, |m| m.len());
-                let mut done = 0;
-                let mut progress = |bytes: u64| {
-                    done += bytes;
-                    step.progress(done, Some(total), None);
-                    self.image_check()
-                };
-                let options = TarGz::new(u64::try_from(epoch).unwrap_or(0), self.request.threads);
-                let summary = options.write(disk, &mut target, &mut progress)?;
-                step.summarise(format!("{} MB", summary.size.0 / 1_000_000));
-                Ok(())
-            })
-    }
-
-    fn image_check(&self) -> kiln_image::Result<()> {
-        if self.cancel.is_cancelled() {
-            Err(kiln_image::Error::cancelled())
-        } else {
+fn tar_gz(session: &Session<'_>, disk: &File, output: &Output, epoch: i64) -> Result<(), Failure> {
+    session
+        .steps
+        .step("packing disk.tar.gz", None, Unit::Bytes, |step| {
+            let mut target = output.create(TAR_GZ)?;
+            let total = disk.metadata().map_or(0, |m| m.len());
+            let mut done = 0;
+            let mut progress = |bytes: u64| {
+                done += bytes;
+                step.progress(done, Some(total), None);
+                check(session)
+            };
+            let options = TarGz::new(u64::try_from(epoch).unwrap_or(0), session.request.threads);
+            let summary = options.write(disk, &mut target, &mut progress)?;
+            step.summarise(format!("{} MB", summary.size.0 / 1_000_000));
             Ok(())
-        }
+        })
+}
+
+fn check(session: &Session<'_>) -> kiln_image::Result<()> {
+    if session.cancel.is_cancelled() {
+        Err(kiln_image::Error::cancelled())
+    } else {
+        Ok(())
     }
 }
 
@@ -274,7 +267,7 @@ impl Assembly<'_> {
             let fat = FatSpec {
                 volume_id: self.parts.volume(),
                 label: "KILN".to_owned(),
-                time: self.session.epoch(self.resolved),
+                time: self.resolved.epoch(self.session.request.epoch),
             };
             let menu = boot::menu(&plan.boot, family, &self.parts.medium()?);
             let mut tree = loaders.tree(files, &menu, &fat)?;
@@ -291,7 +284,7 @@ impl Assembly<'_> {
                 .map_err(|e| write_failure(Path::new(RAW), &e))?;
             layout.write(disk)?;
             let boot = self.parts.place(&layout, Role::Boot)?.extent;
-            let mut check = |_| self.session.image_check();
+            let mut check = |_| check(self.session);
             FatImage::new(&tree, &fat, boot.len())?.write(disk, boot.offset(), &mut check)?;
             loaders.write_bios(disk, self.parts, &layout, &fat)?;
             let guard = &self.session.guard;
@@ -338,7 +331,7 @@ impl Assembly<'_> {
         let spare = self.output.create("root.img")?;
         let len = Bytes(self.squashed.bytes);
         let fail = |e: std::io::Error| write_failure(Path::new(RAW), &e);
-        let mut check = |_| self.session.image_check();
+        let mut check = |_| check(self.session);
         // Only the root is in the file so far.
         let mut from = disk.try_clone().map_err(fail)?;
         from.seek(SeekFrom::Start(self.offset.0)).map_err(fail)?;

@@ -16,24 +16,25 @@ use crate::{Failure, Unit};
 /// Where it is made inside the root.
 const INSIDE: &str = "/var/tmp/kiln-home.img";
 
-impl Session<'_> {
-    /// The `/home` file system, made by the root's own mke2fs.
-    pub(super) fn home(
-        &self,
-        resolved: &Resolved,
-        root: &Stack,
-        home: &Partition,
-        output: &Output,
-    ) -> Result<File, Failure> {
-        self.steps.step("making /home", None, Unit::Bytes, |step| {
-            let staging = self.store.stage()?;
+/// The `/home` file system, made by the root's own mke2fs.
+pub(super) fn file_system(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    root: &Stack,
+    home: &Partition,
+    output: &Output,
+) -> Result<File, Failure> {
+    session
+        .steps
+        .step("making /home", None, Unit::Bytes, |step| {
+            let staging = session.store.stage()?;
             let place = Place::over(
-                &self.sandbox,
+                &session.sandbox,
                 root.lower(),
                 &staging,
                 root.epoch,
                 step,
-                &self.cancel.run,
+                &session.cancel.run,
             );
             let uuid = uuid_text(home_uuid(&resolved.plan));
             let options = format!(
@@ -44,10 +45,10 @@ impl Session<'_> {
             let argv = mke2fs(&home.label, &uuid, &options, &blocks);
             let env = vec![(
                 "E2FSPROGS_FAKE_TIME".to_owned(),
-                self.epoch(resolved).to_string(),
+                resolved.epoch(session.request.epoch).to_string(),
             )];
             let block_size = resolved.plan.compression.block_size;
-            self.guard.watched(root, &place, block_size, |place| {
+            session.guard.watched(root, &place, block_size, |place| {
                 let extras = Extras {
                     env,
                     ..Extras::default()
@@ -74,7 +75,6 @@ impl Session<'_> {
             step.summarise(format!("{} MiB, ext4", size >> 20));
             Ok(made)
         })
-    }
 }
 
 /// Without a block size it would take 1 KiB for a small file system.
