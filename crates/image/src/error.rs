@@ -61,6 +61,11 @@ impl Error {
         }
     }
 
+    /// Returns the error for something that this crate relies on and that is not so.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Internal, message)
+    }
+
     /// A file of a tree does not hold what it is known to hold.
     pub(crate) fn damaged(path: &[u8]) -> Self {
         let message = format!(

@@ -46,7 +46,7 @@ pub(super) fn write(table: &mut Table, entries: &[Entry<'_>]) -> Result<Listing>
             });
         }
         let (run, later) = rest.split_at(run_length(head, rest));
-        table.write(&encode_run(head, run))?;
+        table.write(&encode_run(head, run)?)?;
         rest = later;
     }
     Ok(Listing {
@@ -70,19 +70,24 @@ fn delta(head: &Entry<'_>, entry: &Entry<'_>) -> Option<i16> {
     i16::try_from(i64::from(entry.number) - i64::from(head.number)).ok()
 }
 
-fn encode_run(head: &Entry<'_>, run: &[Entry<'_>]) -> Vec<u8> {
+fn encode_run(head: &Entry<'_>, run: &[Entry<'_>]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(12 + run.len() * 24);
     out.put32(run.len() as u32 - 1);
     out.put32(head.inode.block);
     out.put32(head.number);
     for entry in run {
+        let Some(delta) = delta(head, entry) else {
+            return Err(Error::internal(
+                "inodes with numbers far apart are under one header of a directory",
+            ));
+        };
         out.put16(entry.inode.offset);
-        out.put16(delta(head, entry).unwrap_or_default() as u16);
+        out.put16(delta as u16);
         out.put16(entry.kind);
         out.put16(entry.name.len() as u16 - 1);
         out.extend_from_slice(entry.name);
     }
-    out
+    Ok(out)
 }
 
 fn span(from: u64, to: u64) -> Result<u32> {

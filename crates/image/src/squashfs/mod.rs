@@ -34,15 +34,18 @@ mod dedup;
 mod directories;
 mod format;
 mod inodes;
+mod job;
 mod layout;
 mod metadata;
 mod numbering;
 mod options;
 mod output;
 mod pipeline;
+mod queue;
 mod store;
 mod straight;
 mod tables;
+mod worker;
 mod writer;
 mod xattrs;
 

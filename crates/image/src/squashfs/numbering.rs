@@ -44,27 +44,27 @@ impl<'a> Numbering<'a> {
         Ok(numbering)
     }
 
-    /// The inode's number; 0 when no name leads to it.
-    pub(super) fn number(&self, id: InodeId) -> u32 {
-        self.facts(id).number
+    /// The inode's number.
+    pub(super) fn number(&self, id: InodeId) -> Result<u32> {
+        Ok(self.facts(id)?.number)
     }
 
     /// How many names lead to it.
-    pub(super) fn names(&self, id: InodeId) -> u32 {
-        self.facts(id).names
+    pub(super) fn names(&self, id: InodeId) -> Result<u32> {
+        Ok(self.facts(id)?.names)
     }
 
     /// A regular file's index in `files`.
-    pub(super) fn file(&self, id: InodeId) -> usize {
-        self.facts(id).extra as usize
+    pub(super) fn file(&self, id: InodeId) -> Result<usize> {
+        Ok(self.facts(id)?.extra as usize)
     }
 
     /// The number of a directory's parent. The root's is the number after the last, as in `mksquashfs`.
-    pub(super) fn parent(&self, id: InodeId) -> u32 {
-        match self.facts(id).extra {
+    pub(super) fn parent(&self, id: InodeId) -> Result<u32> {
+        Ok(match self.facts(id)?.extra {
             0 => self.inodes().saturating_add(1),
             parent => parent,
-        }
+        })
     }
 
     /// How many inodes there are.
@@ -72,8 +72,9 @@ impl<'a> Numbering<'a> {
         self.order.len() as u32
     }
 
-    fn facts(&self, id: InodeId) -> Facts {
-        self.facts.get(id.index()).copied().unwrap_or_default()
+    fn facts(&self, id: InodeId) -> Result<Facts> {
+        let numbered = self.facts.get(id.index()).filter(|facts| facts.number != 0);
+        numbered.copied().ok_or_else(no_number)
     }
 
     fn visit(&mut self, tree: &'a Tree) -> Result<()> {
@@ -81,7 +82,7 @@ impl<'a> Numbering<'a> {
         let mut pending = vec![(Vec::new(), tree.root())];
         while let Some((path, directory)) = pending.pop() {
             self.directories.push(directory);
-            let own = self.number(directory);
+            let own = self.number(directory)?;
             let first = pending.len();
             for (name, id) in tree
                 .inode(directory)
@@ -92,7 +93,9 @@ impl<'a> Numbering<'a> {
                 let fresh = self.number_one(id, own)?;
                 match &tree.inode(id).kind {
                     Kind::Directory(_) => pending.push((join(&path, name), id)),
-                    Kind::File(content) if fresh => self.add_file(id, join(&path, name), content),
+                    Kind::File(content) if fresh => {
+                        self.add_file(id, join(&path, name), content)?;
+                    }
                     _ => {}
                 }
             }
@@ -107,9 +110,7 @@ impl<'a> Numbering<'a> {
             .ok()
             .filter(|number| *number < u32::MAX)
             .ok_or_else(|| Error::input("a SquashFS holds fewer than 4,294,967,295 inodes"))?;
-        let Some(facts) = self.facts.get_mut(id.index()) else {
-            return Ok(false);
-        };
+        let facts = self.facts.get_mut(id.index()).ok_or_else(no_number)?;
         facts.names += 1;
         if facts.number != 0 {
             return Ok(false);
@@ -120,12 +121,16 @@ impl<'a> Numbering<'a> {
         Ok(true)
     }
 
-    fn add_file(&mut self, id: InodeId, path: Vec<u8>, content: &'a Content) {
-        if let Some(facts) = self.facts.get_mut(id.index()) {
-            facts.extra = self.files.len() as u32;
-        }
+    fn add_file(&mut self, id: InodeId, path: Vec<u8>, content: &'a Content) -> Result<()> {
+        let facts = self.facts.get_mut(id.index()).ok_or_else(no_number)?;
+        facts.extra = self.files.len() as u32;
         self.files.push(File { path, content });
+        Ok(())
     }
+}
+
+fn no_number() -> Error {
+    Error::internal("an inode of the tree has no number in the SquashFS")
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {

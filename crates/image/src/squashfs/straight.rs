@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::format::BLOCK_RAW;
+use super::job::{Block, Finished, Item, other_length};
 use super::output::{Direct, doing};
-use super::pipeline::{Block, Finished, Item, Worker};
 use super::store::Stored;
-use crate::{Error, ErrorKind, Result};
+use super::worker::Worker;
+use crate::{Error, Result};
 
 /// Bytes that are copied at a time: what stays in a core's cache.
 const HOT: usize = 256 << 10;
@@ -37,7 +38,7 @@ impl Worker<'_, '_> {
         while !rest.is_empty() {
             let (part, later) = rest.split_at(hot_part(rest));
             let length = self.read_hot(part, &mut finished, job)?;
-            let bytes = self.hot.get(..length).unwrap_or_default();
+            let bytes = &self.hot[..length];
             let put = direct.file.write_all_at(bytes, direct.base + position);
             put.map_err(|error| Error::io(doing(), error))?;
             position += length as u64;
@@ -59,13 +60,9 @@ impl Worker<'_, '_> {
             self.hot.resize(length, 0);
         }
         let Some((store, _)) = self.queue.store else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "a block is known to no store",
-            ));
+            return Err(Error::internal("a block is known to no store"));
         };
-        let bytes = self.hot.get_mut(..length).unwrap_or_default();
-        let sound = store.read(&wanted, bytes);
+        let sound = store.read(&wanted, &mut self.hot[..length]);
         let mut at = 0;
         for ((index, known), sound) in part.iter().zip(sound) {
             let end = at + known.length as usize;
@@ -97,14 +94,6 @@ impl Worker<'_, '_> {
         }
         Ok(block)
     }
-}
-
-/// A block that is made anew is not as long as the stored one. The encoder is part of a block's name, so this must be another than
-/// the one that made it.
-pub(super) fn other_length() -> Error {
-    let message = "a stored block is not as long as the same block made anew";
-    Error::new(ErrorKind::Step, message)
-        .with_hint("remove the directory `blocks` of the cache, and start again")
 }
 
 /// How many of the blocks, at least one, are copied at a time.

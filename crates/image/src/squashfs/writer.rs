@@ -5,12 +5,13 @@ use super::format::{
     BLOCK_RAW, METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options,
 };
 use super::inodes::{self, DirectoryFacts, Header, Ids, Stored};
+use super::job::{Block, Finished, Part};
 use super::layout::{Layout, Placement};
 use super::metadata::Table;
 use super::numbering::{File, Numbering};
 use super::options::{Options, Summary};
 use super::output::{Output, Target};
-use super::pipeline::{Block, Finished, Part, What};
+use super::queue::What;
 use super::store::{BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
@@ -56,7 +57,7 @@ pub fn write<W: Target>(
         stored: &data.stored,
         xattrs: Sets::new(tree, &numbering.order),
         ids: Ids::default(),
-        places: vec![Reference::default(); numbering.order.len()],
+        places: vec![None; numbering.order.len()],
     };
     let xattr_sets = metadata.xattrs.len();
     let superblock = metadata.write(&data.fragments, &mut output)?;
@@ -182,7 +183,7 @@ impl<'a> Data<'a> {
     ) -> Result<()> {
         let mut position = output.position();
         for block in &finished.blocks {
-            self.place(block, position);
+            self.place(block, position)?;
             position += block.stored() as u64;
         }
         if let Some(store) = store {
@@ -197,14 +198,16 @@ impl<'a> Data<'a> {
         Ok(())
     }
 
-    fn place(&mut self, block: &Block, position: u64) {
+    fn place(&mut self, block: &Block, position: u64) -> Result<()> {
         let Part::Data { file } = block.part else {
             self.fragments.push((position, block.size));
             self.summary.fragments += 1;
-            return;
+            return Ok(());
         };
         let Some(stored) = self.stored.get_mut(file) else {
-            return;
+            return Err(Error::internal(
+                "a block of the SquashFS belongs to no file",
+            ));
         };
         // Also a hole sets the start: a reader then never sees data before the data.
         if stored.sizes.is_empty() {
@@ -216,6 +219,7 @@ impl<'a> Data<'a> {
         } else {
             self.summary.blocks += 1;
         }
+        Ok(())
     }
 
     fn count(&mut self, block: &Block) {
@@ -235,7 +239,7 @@ struct Metadata<'a> {
     xattrs: Sets<'a>,
     ids: Ids,
     /// Where each inode is, by number - 1.
-    places: Vec<Reference>,
+    places: Vec<Option<Reference>>,
 }
 
 impl Metadata<'_> {
@@ -251,7 +255,7 @@ impl Metadata<'_> {
             fragments: fragments.len() as u32,
             ids: self.ids.list.len() as u16,
             has_xattrs: self.xattrs.len() > 0,
-            root: self.place(self.tree.root()),
+            root: self.place(self.tree.root())?,
             ..Superblock::default()
         };
         superblock.inode_table = output.position();
@@ -265,10 +269,10 @@ impl Metadata<'_> {
                 out.put32(0);
             }
         })?;
+        let places: Option<Vec<Reference>> = self.places.iter().copied().collect();
+        let places = places.ok_or_else(no_place)?;
         superblock.export_table = self.lookup(output, |out| {
-            self.places
-                .iter()
-                .for_each(|place| out.put64(place.packed()));
+            places.iter().for_each(|place| out.put64(place.packed()));
         })?;
         superblock.id_table = self.lookup(output, |out| {
             self.ids.list.iter().for_each(|id| out.put32(*id));
@@ -311,7 +315,7 @@ impl Metadata<'_> {
         }
         table.write_parallel(&bytes, self.options)?;
         for (id, position) in positions {
-            self.set_place(id, table.reference(position)?);
+            self.set_place(id, table.reference(position)?)?;
         }
         Ok(())
     }
@@ -320,21 +324,17 @@ impl Metadata<'_> {
         let inode = self.tree.inode(id);
         let header = Header {
             meta: &inode.meta,
-            number: self.numbering.number(id),
-            links: self.numbering.names(id),
+            number: self.numbering.number(id)?,
+            links: self.numbering.names(id)?,
             xattrs: self.xattrs.place(id),
         };
         match &inode.kind {
             Kind::File(content) => {
-                let file = self.numbering.file(id);
-                let same = self.representatives.get(file).copied().unwrap_or(file);
-                let place = self.placements.get(same).zip(self.stored.get(same));
-                let Some((placement, stored)) = place else {
-                    return Err(Error::new(
-                        crate::ErrorKind::Internal,
-                        "a file without a place in the SquashFS",
-                    ));
-                };
+                let file = self.numbering.file(id)?;
+                let same = self.representatives.get(file);
+                let place = same
+                    .and_then(|&same| Some((self.placements.get(same)?, self.stored.get(same)?)));
+                let (placement, stored) = place.ok_or_else(no_place)?;
                 let tail = placement.tail;
                 inodes::put_file(&header, content.len(), stored, tail, &mut self.ids, out)
             }
@@ -353,13 +353,15 @@ impl Metadata<'_> {
             .as_directory()
             .into_iter()
             .flat_map(|entries| entries.iter())
-            .map(|(name, child)| directories::Entry {
-                name,
-                number: self.numbering.number(child),
-                inode: self.place(child),
-                kind: inodes::basic_type(&self.tree.inode(child).kind),
+            .map(|(name, child)| {
+                Ok(directories::Entry {
+                    name,
+                    number: self.numbering.number(child)?,
+                    inode: self.place(child)?,
+                    kind: inodes::basic_type(&self.tree.inode(child).kind),
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let subdirectories = entries
             .iter()
             .filter(|entry| entry.kind == super::format::inode_type::DIRECTORY)
@@ -367,35 +369,35 @@ impl Metadata<'_> {
         let listing = directories::write(directory_table, &entries)?;
         let header = Header {
             meta: &inode.meta,
-            number: self.numbering.number(id),
+            number: self.numbering.number(id)?,
             links: 1,
             xattrs: self.xattrs.place(id),
         };
         let facts = DirectoryFacts {
             start: listing.start,
             length: listing.length,
-            parent: self.numbering.parent(id),
+            parent: self.numbering.parent(id)?,
             subdirectories: subdirectories as u32,
             index: listing.index,
         };
         let mut bytes = Vec::new();
         inodes::put_directory(&header, &facts, &mut self.ids, &mut bytes)?;
-        self.set_place(id, inode_table.reference(inode_table.position())?);
+        self.set_place(id, inode_table.reference(inode_table.position())?)?;
         inode_table.write(&bytes)
     }
 
-    fn place(&self, id: InodeId) -> Reference {
-        let index = (self.numbering.number(id) as usize).checked_sub(1);
-        index
-            .and_then(|index| self.places.get(index))
-            .copied()
-            .unwrap_or_default()
+    fn place(&self, id: InodeId) -> Result<Reference> {
+        let place = self.places.get(self.numbering.number(id)? as usize - 1);
+        place.copied().flatten().ok_or_else(no_place)
     }
 
-    fn set_place(&mut self, id: InodeId, place: Reference) {
-        let index = (self.numbering.number(id) as usize).wrapping_sub(1);
-        if let Some(slot) = self.places.get_mut(index) {
-            *slot = place;
-        }
+    fn set_place(&mut self, id: InodeId, place: Reference) -> Result<()> {
+        let index = self.numbering.number(id)? as usize - 1;
+        *self.places.get_mut(index).ok_or_else(no_place)? = Some(place);
+        Ok(())
     }
+}
+
+fn no_place() -> Error {
+    Error::internal("an inode has no place in the SquashFS")
 }

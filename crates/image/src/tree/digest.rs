@@ -63,9 +63,7 @@ impl BlockDigests {
     /// Returns the digests.
     pub fn blocks(&self) -> &[Digest] {
         let first = self.first as usize;
-        self.table
-            .get(first..first + self.count as usize)
-            .unwrap_or_default()
+        &self.table[first..first + self.count as usize]
     }
 }
 
