@@ -9,7 +9,7 @@ use super::{Findings, Tree, crate_of, rust};
 const KNOWN: &[(&str, usize)] = &[
     ("cli", 11),
     ("engine", 21),
-    ("image", 16),
+    ("image", 9),
     ("kickstart", 2),
     ("packages", 2),
     ("plan", 4),
