@@ -37,8 +37,52 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("a_family_of_the_callers_makes_an_image", image),
         trial("a_family_that_nobody_brought_is_told", absent),
+        trial("builds_of_one_process_make_what_each_makes_alone", at_once),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Three builds of one process, at the same time and over one cache; two of them are of one definition. Each makes what it makes alone.
+fn at_once(dir: &Path) -> Outcome {
+    let place = |name: &str| -> Result<PathBuf, Failed> {
+        let place = dir.join(name);
+        fs::create_dir(&place)?;
+        Ok(place)
+    };
+    let (one, two) = (Project::new(&place("one")?)?, Project::new(&place("two")?)?);
+    let build = |project: &Project, output: &str, cache: &str| {
+        let request = BuildRequest {
+            // Two definitions of one name, neither of which is in the working directory of the process.
+            base: project.dir.clone(),
+            definition: PathBuf::from("kiln.toml"),
+            output: dir.join(output),
+            cache: dir.join(cache),
+            ..project.toys()
+        };
+        project
+            .build(&request)
+            .map_err(|failed| format!("{output}: {failed:?}"))
+    };
+    let together = std::thread::scope(|scope| {
+        let builds = [(&one, "a"), (&one, "b"), (&two, "c")];
+        let builds =
+            builds.map(|(project, output)| scope.spawn(move || build(project, output, "shared")));
+        builds.map(|build| {
+            build
+                .join()
+                .unwrap_or_else(|_| Err("a build panicked".to_owned()))
+        })
+    });
+    together.into_iter().collect::<Result<Vec<_>, String>>()?;
+    build(&one, "alone", "own")?;
+    build(&two, "alone too", "own")?;
+    let disk = |output: &str| fs::read(dir.join(output).join("disk.raw"));
+    for (output, alone) in [("a", "alone"), ("b", "alone"), ("c", "alone too")] {
+        if disk(output)? != disk(alone)? {
+            return Err(format!("{output} is not what is made alone").into());
+        }
+    }
+    Ok(())
 }
 
 /// A project, and a repository that it is built from.
@@ -316,7 +360,7 @@ fn judge(dir: &Path) -> Outcome {
     )?;
     contains(&menu, "initrd '/toy/initrd'")?;
     contains(&file("::toy/kernel")?, "the kernel")?;
-    contains(&file("::toy/initrd")?, "wheel")?;
+    contains(&file("::toy/initrd")?, "a module")?;
     contains(&file("::EFI/BOOT/BOOTX64.EFI")?, "the shim")?;
     contains(&file("::EFI/toy/grub.cfg")?, "search")
 }
