@@ -339,7 +339,7 @@ mod tests {
         let request = |codec: &str| {
             serde_json::from_value::<Write>(json!({
                 "offset": 0, "codec": codec, "level": 3, "block_size": 131_072, "threads": 1, "epoch": 0,
-                "manifests": 0, "blocks": false,
+                "manifests": 0, "blocks": false, "excluded": [],
             }))
         };
         for (name, known) in [
