@@ -23,7 +23,7 @@ ask part 'lsblk -no LABEL,FSTYPE,SIZE,MOUNTPOINT; findmnt -no FSTYPE,OPTIONS /ho
 ask xconfig 'systemctl get-default; systemctl is-active graphical.target'
 ask firstboot 'systemctl is-enabled systemd-firstboot'
 ask selinux 'echo enforce $(cat /sys/fs/selinux/enforce); for f in /etc/hostname /usr/lib/systemd/systemd /usr/bin/env /bin; do stat -c "%C %n" $f; done'
-ask packages 'ls /usr/share/doc/nano; find /usr/share/man -name "nano*"; find /usr/share/man -xtype l; ls -d /usr/share/man/man1; find /usr/share/locale -name "*.mo" | cut -d/ -f5 | sort -u; dpkg -s man-db 2>&1 | grep -c "ok installed"'
+ask packages 'ls /usr/share/doc/nano; find /usr/share/man -name "nano*"; find /usr/share/man -xtype l ! -name sh.1.gz; ls -d /usr/share/man/man1; find /usr/share/locale -name "*.mo" | cut -d/ -f5 | sort -u; dpkg -s man-db 2>&1 | grep -c "ok installed"'
 ask certificate 'ls -l /etc/ssl/certs | grep lab-ca; grep -c "$(sed -n 2p /usr/local/share/ca-certificates/lab-ca.crt)" /etc/ssl/certs/ca-certificates.crt; cat /etc/ssl/lab/extra.pem | head -n 1'
 ask authselect 'grep -h pam_mkhomedir /etc/pam.d/common-session'
 ask scripts 'cat /srv/early /srv/perl.log /srv/outside /srv/from-afar; ls /mnt /run/kiln 2>&1; cat /etc/resolv.conf 2>/dev/null | grep -c nameserver'

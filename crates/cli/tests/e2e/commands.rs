@@ -267,8 +267,8 @@ fn system(facts: &Facts) {
 }
 
 fn files(facts: &Facts) {
-    // --excludedocs keeps the licence and a place for pages, no link without its page; of all translations only those of
-    // --inst-langs stay.
+    // --excludedocs keeps the licence and a place for pages, no link without its page (but that of `sh`, which dash's script makes); of all
+    // translations only those of --inst-langs stay.
     facts.has(
         "packages",
         &["copyright", "/usr/share/man/man1\n", "cs", "en_GB"],
