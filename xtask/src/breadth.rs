@@ -193,10 +193,18 @@ fn build(kiln: &Path, work: &Path, set: &Set, row: &mut Row) -> Result<PathBuf> 
         let (from, to) = (sets.join(name), definition.join(name));
         fs::copy(&from, &to).map_err(trouble("copying", &from))?;
     }
-    let project = format!(
+    let mut project = format!(
         "name = \"{}\"\ndistribution = \"debian:{}\"\nlayers = {layers:?}\n",
         set.name, row.release
     );
+    // A set that names its repositories means these alone.
+    let named = |name: &String| {
+        fs::read_to_string(sets.join(name))
+            .is_ok_and(|text| text.lines().any(|l| l.starts_with("url ")))
+    };
+    if layers.iter().any(named) {
+        project.push_str("[system]\nno-default-repositories = true\n");
+    }
     let file = definition.join("kiln.toml");
     fs::write(&file, project).map_err(trouble("writing", &file))?;
     let began = Instant::now();

@@ -205,6 +205,27 @@ fn a_url_names_the_distribution() {
     assert_eq!(plan.repositories[0].origin, "a.ks:1");
 }
 
+/// Every Debian suite but the newest ones, and every third-party one, was refused for a component that it does not have.
+#[test]
+fn components_of_a_url_are_those_of_its_suite() {
+    let components = |suite: &str| {
+        let text = format!(
+            "url --url=http://mirror.example/debian/dists/trixie\nrepo --name=more --baseurl=http://mirror.example/more/dists/{suite}\n%packages\n%end\n"
+        )
+        .leak();
+        let lowered = of(&[("a.ks", text)], &Input::default());
+        let plan = lowered.plan.expect("a plan");
+        plan.repositories[1].components.join(" ")
+    };
+    assert_eq!(
+        components("bookworm-updates"),
+        "main contrib non-free-firmware"
+    );
+    assert_eq!(components("bullseye-security"), "main contrib non-free");
+    assert_eq!(components("oldoldstable"), "main contrib non-free");
+    assert_eq!(components("nightly"), "main");
+}
+
 /// An image of bullseye failed by default, since Kiln added a package that bullseye does not have.
 #[test]
 fn what_kiln_adds_is_in_the_release() {

@@ -136,6 +136,9 @@ fn lacking(repository: &Repository, release: &Release, component: &str) -> Error
                 "it has no component {component}; it has {}",
                 release.components.join(", ")
             ),
+        )
+        .with_hint(
+            "Say which of them you want: a [[repository]] of kiln.toml has url, suite and components.",
         ),
         true => missing(
             repository,

@@ -79,6 +79,21 @@ fn unknown(said: &str, number: &str, lower: &str) -> Problem {
     ))
 }
 
+/// The components that are read of a suite whose URL is all that is said of it: those of Debian's own images, and `main` of
+/// anybody else's suite.
+pub(super) fn components(suite: &str) -> &'static [&'static str] {
+    let name = suite.split('-').next().unwrap_or(suite);
+    let release = MOVING.iter().find(|(moving, _)| *moving == name);
+    let release = release.map_or(name, |(_, release)| *release);
+    match release {
+        "bullseye" => &["main", "contrib", "non-free"],
+        known if RELEASES.iter().any(|(name, _)| *name == known) => {
+            &["main", "contrib", "non-free-firmware"]
+        }
+        _ => &["main"],
+    }
+}
+
 /// What every image needs of Debian.
 pub(super) fn system(definition: &SystemDefinition, target: &Target) -> Reasoned {
     let kernel = definition.kernel.clone();

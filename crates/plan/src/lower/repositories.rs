@@ -1,5 +1,6 @@
 //! `url`, `repo` and `[[repository]]`.
 
+use super::debian::components;
 use super::{Lowering, commands};
 use crate::definition::{Definition, RepositoryDefinition};
 use crate::model::{Layer, Located, Repository, RpmRepository, RpmSource};
@@ -98,9 +99,10 @@ impl Lowering<'_> {
         Some(Repository {
             url: base.to_owned(),
             suite: suite.to_owned(),
-            components: ["main", "contrib", "non-free-firmware"]
-                .map(str::to_owned)
-                .to_vec(),
+            components: components(suite)
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
             keys: None,
             check_valid_until: true,
             origin: command.origin.clone(),
