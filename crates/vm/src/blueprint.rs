@@ -83,9 +83,10 @@ pub(crate) const SERCON_FILE: &str = "sercon-port";
 pub(crate) const SERCON: [u8; 2] = 0x3f8u16.to_le_bytes();
 
 /// What Debian kernels and the emulator get on with best: measured on several hosts, the instructions left out are
-/// emulated slowly or wrongly. QEMU's AVX2 gathers read from wrong addresses: programs that draw with llvmpipe (GNOME) end
-/// with a segmentation fault, so AVX2 is not offered, nor what libraries take as a sign of it.
-const TCG_CPU: &str = "max,-erms,-fsrm,-la57,-smap,-smep,-pku,-avx2,-vaes,-vpclmulqdq";
+/// emulated slowly or wrongly. QEMU's AVX2 gathers read from wrong addresses, and programs that draw with llvmpipe (GNOME)
+/// end with a segmentation fault; AVX without AVX2 ends the X server, in libgcrypt. So the processor has neither.
+const TCG_CPU: &str =
+    "max,-erms,-fsrm,-la57,-smap,-smep,-pku,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq";
 /// Kiln's grub.cfg reads this much of an SMBIOS string.
 const APPEND_LIMIT: usize = 1000;
 
