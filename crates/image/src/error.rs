@@ -70,7 +70,7 @@ impl Error {
     pub(crate) fn damaged(path: &[u8]) -> Self {
         let message = format!(
             "{} does not hold what it held when its layer was finished: the disk, or something that writes to it, damaged it",
-            crate::tree::show(path)
+            show(path)
         );
         Error {
             damaged: Some(path.to_owned()),
@@ -104,6 +104,14 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+}
+
+/// A path or name for messages: printable, whatever its bytes.
+pub(crate) fn show(path: &[u8]) -> String {
+    if path.is_empty() {
+        return "/".to_owned();
+    }
+    String::from_utf8_lossy(path).escape_debug().to_string()
 }
 
 fn kind_of(source: &io::Error) -> ErrorKind {

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, unlinkat};
 
+use super::directory::{self, list};
 use super::format::Entry;
-use super::pack::{PACK, Pack, USED, day, list, names};
-use super::write::{self, Writer};
+use super::pack::{PACK, Pack, USED, day, names};
+use super::write::Writer;
 use crate::Result;
 use crate::error::IoContext;
 use crate::squashfs::BlockKey;
@@ -74,7 +75,7 @@ pub fn usage(directory: &OwnedFd) -> Result<Usage> {
 /// # Errors
 /// The directory cannot be listed.
 pub fn reclaim(directory: &OwnedFd) -> Result<()> {
-    write::reclaim(directory).doing(doing)
+    directory::reclaim(directory).doing(doing)
 }
 
 /// Removes what killed processes left, what is damaged, and what the limits do not allow. Builds that use the store meanwhile go on: they

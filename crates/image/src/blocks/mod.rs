@@ -22,6 +22,7 @@
 
 mod carry;
 mod collect;
+mod directory;
 mod format;
 mod pack;
 mod write;

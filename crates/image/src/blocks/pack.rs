@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Dir, Mode, OFlags, openat, renameat};
+use rustix::fs::renameat;
 
+use super::directory::{create, list, open_file};
 use super::format::{ENTRY, Entry, FOOTER, MAGIC, decode_footer, decode_index};
 
 pub(super) const PACK: &str = ".pack";
@@ -141,7 +142,7 @@ fn read_days(directory: &OwnedFd, name: &str, count: usize) -> Option<Vec<u32>> 
 }
 
 pub(super) fn write_days(directory: &OwnedFd, name: &str, days: &[u32]) -> io::Result<()> {
-    let (private, mut file) = super::write::create(directory)?;
+    let (private, mut file) = create(directory)?;
     let bytes: Vec<u8> = days.iter().flat_map(|day| day.to_le_bytes()).collect();
     file.write_all(&bytes)?;
     renameat(directory, &*private, directory, format!("{name}{USED}"))?;
@@ -155,18 +156,4 @@ pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<String>> {
         .iter()
         .filter_map(|name| Some(name.strip_suffix(PACK)?.to_owned()));
     Ok(packs.collect())
-}
-
-/// All names.
-pub(super) fn list(directory: &OwnedFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
-    }
-    Ok(names)
-}
-
-pub(super) fn open_file(directory: impl AsFd, name: &str) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(openat(directory, name, flags, Mode::empty())?.into())
 }

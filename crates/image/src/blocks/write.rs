@@ -5,17 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fstatvfs, openat, renameat, statat,
-    unlinkat,
-};
+use rustix::fs::{AtFlags, fstatvfs, renameat, unlinkat};
 
 use super::Outcome;
+use super::directory::create;
 use super::format::{Entry, MAGIC, encode_index};
-use super::pack::PACK;
+use super::pack::{PACK, day, write_days};
 use crate::squashfs::BlockKey;
 
 /// A pack is closed when its blocks are this long: what a kill loses.
@@ -24,8 +21,6 @@ const PACK_BYTES: u64 = 64 << 20;
 const BUFFER: usize = 1 << 20;
 /// Left free on the disk: the image needs it more.
 const RESERVE: u64 = 1 << 30;
-/// Names of files in the making.
-pub(super) const PRIVATE: &str = "new-";
 
 /// Receives blocks.
 pub(super) struct Writer {
@@ -86,7 +81,7 @@ impl Writer {
     }
 
     pub(super) fn put(&mut self, key: &BlockKey, raw: bool, bytes: &[u8]) {
-        self.put_used(key, raw, bytes, super::pack::day(SystemTime::now()));
+        self.put_used(key, raw, bytes, day(SystemTime::now()));
     }
 
     /// Puts a block that was used on some day last.
@@ -201,10 +196,10 @@ impl Open {
         self.buffer.extend_from_slice(&index);
         self.flush()?;
         renameat(directory, &*self.name, directory, format!("{name}{PACK}"))?;
-        let today = super::pack::day(SystemTime::now());
+        let today = day(SystemTime::now());
         if self.days.iter().any(|day| *day != today) {
             // Without the note the blocks count as used when the pack was made.
-            let _ = super::pack::write_days(directory, &name, &self.days);
+            let _ = write_days(directory, &name, &self.days);
         }
         Ok(name)
     }
@@ -212,56 +207,5 @@ impl Open {
     fn remove(&self, directory: &OwnedFd) {
         // A later command reclaims what cannot be removed now.
         let _ = unlinkat(directory, &*self.name, AtFlags::empty());
-    }
-}
-
-/// A new private file with a lock on it that lives as long as the file is open.
-pub(super) fn create(directory: &OwnedFd) -> io::Result<(String, File)> {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let clock = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos());
-        // In a pid namespace many processes have the same number; the clock and `EXCL` keep them apart.
-        let name = format!("{PRIVATE}{clock:024x}-{}-{count}", std::process::id());
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o644);
-        let file: File = match openat(directory, &*name, flags, mode) {
-            Ok(file) => file.into(),
-            Err(rustix::io::Errno::EXIST) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // Another process may have taken the fresh file for garbage before the lock was on it.
-        if locked && is_there(directory, &name, &file) {
-            return Ok((name, file));
-        }
-    }
-}
-
-/// Removes files in the making whose writer is gone.
-pub(super) fn reclaim(directory: &OwnedFd) -> io::Result<()> {
-    for name in super::pack::list(directory)? {
-        if !name.starts_with(PRIVATE) {
-            continue;
-        }
-        let Ok(file) = super::pack::open_file(directory, &name) else {
-            continue;
-        };
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && is_there(directory, &name, &file)
-        {
-            let _ = unlinkat(directory, &*name, AtFlags::empty());
-        }
-    }
-    Ok(())
-}
-
-fn is_there(directory: &OwnedFd, name: &str, file: &File) -> bool {
-    let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-    match (there, fstat(file)) {
-        (Ok(a), Ok(b)) => a.st_ino == b.st_ino && a.st_dev == b.st_dev,
-        _ => false,
     }
 }

@@ -38,7 +38,7 @@ impl Contents {
         let batches = parallel::map(wanted.len().div_ceil(BATCH), options.threads, |batch| {
             let batch = wanted.iter().skip(batch * BATCH).take(BATCH);
             batch
-                .map(|index| BlockDigests::of(files[*index].content, options.block_size))
+                .map(|index| files[*index].content.digest(options.block_size))
                 .collect::<Result<Vec<_>>>()
         })?;
         for (index, found) in wanted.iter().zip(batches.into_iter().flatten()) {

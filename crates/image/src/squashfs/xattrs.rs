@@ -5,7 +5,8 @@ use super::metadata::Table;
 use super::options::Options;
 use super::output::{Output, Target};
 use super::tables::pack_lookup;
-use crate::tree::{InodeId, Tree, Xattr, show};
+use crate::error::show;
+use crate::tree::{InodeId, Tree, Xattr};
 use crate::{Error, Result};
 use std::collections::HashMap;
 

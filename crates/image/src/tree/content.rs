@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::digest::BlockDigests;
+use super::digest::{BlockDigests, Digest, ZEROS, digest};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
@@ -164,6 +164,36 @@ impl Content {
         self
     }
 
+    /// Reads it and digests its blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read or was changed.
+    pub fn digest(&self, block_size: u32) -> Result<BlockDigests> {
+        let mut blocks = Vec::new();
+        self.digest_into(block_size, &mut Vec::new(), &mut blocks)?;
+        BlockDigests::new(block_size, blocks)
+    }
+
+    /// Appends the digests of its blocks to `table`.
+    pub(super) fn digest_into(
+        &self,
+        block_size: u32,
+        buffer: &mut Vec<u8>,
+        table: &mut Vec<Digest>,
+    ) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let reader = self.open()?;
+        let mut offset = 0;
+        while offset < self.length {
+            let length = u64::from(block_size).min(self.length - offset);
+            table.push(reader.digest_at(offset, length, buffer)?);
+            offset += length;
+        }
+        Ok(())
+    }
+
     /// The time of the last change of a file on disk, in seconds and nanoseconds since 1970.
     pub(super) fn mtime(&self) -> Option<(i64, u32)> {
         match &self.source {
@@ -227,6 +257,15 @@ impl ContentReader {
                 Ok(())
             }
         }
+    }
+
+    fn digest_at(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<Digest> {
+        if self.is_hole(offset, length) {
+            return Ok(ZEROS);
+        }
+        buffer.resize(length as usize, 0);
+        self.read_exact_at(buffer, offset)?;
+        Ok(digest(buffer))
     }
 
     /// Returns whether the range is known to be zeros without reading it: a hole, or [`Content::zeros`].

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::content::{Content, ContentReader};
 use crate::{Error, Result};
 
 /// BLAKE3 of one block of a file, or [`ZEROS`].
@@ -23,17 +22,12 @@ pub struct BlockDigests {
 }
 
 impl BlockDigests {
-    /// Reads a file and digests its blocks.
-    ///
-    /// # Errors
-    /// The file cannot be read or was changed.
-    pub fn of(content: &Content, block_size: u32) -> Result<Self> {
-        let mut table = Vec::new();
-        digest_blocks(content, block_size, &mut Vec::new(), &mut table)?;
-        let count = number(table.len())?;
+    /// Makes them of digests that were taken in order.
+    pub(super) fn new(block_size: u32, blocks: Vec<Digest>) -> Result<Self> {
+        let count = number(blocks.len())?;
         Ok(BlockDigests {
             block_size,
-            table: Arc::new(table),
+            table: Arc::new(blocks),
             first: 0,
             count,
         })
@@ -71,40 +65,6 @@ impl std::fmt::Debug for BlockDigests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BlockDigests({} of {})", self.count, self.block_size)
     }
-}
-
-/// Appends the digests of a file's blocks to `table`.
-pub(super) fn digest_blocks(
-    content: &Content,
-    block_size: u32,
-    buffer: &mut Vec<u8>,
-    table: &mut Vec<Digest>,
-) -> Result<()> {
-    if content.is_empty() {
-        return Ok(());
-    }
-    let reader = content.open()?;
-    let mut offset = 0;
-    while offset < content.len() {
-        let length = u64::from(block_size).min(content.len() - offset);
-        table.push(digest_at(&reader, offset, length, buffer)?);
-        offset += length;
-    }
-    Ok(())
-}
-
-fn digest_at(
-    reader: &ContentReader,
-    offset: u64,
-    length: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<Digest> {
-    if reader.is_hole(offset, length) {
-        return Ok(ZEROS);
-    }
-    buffer.resize(length as usize, 0);
-    reader.read_exact_at(buffer, offset)?;
-    Ok(digest(buffer))
 }
 
 /// The digest of a block's bytes.

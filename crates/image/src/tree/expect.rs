@@ -220,7 +220,9 @@ impl Expected {
             } => stat_at(&base.fd, &path).is_ok_and(|stat| {
                 let content = Content::on_disk(Arc::clone(base), path, &stat);
                 stat.stx_size == *size
-                    && BlockDigests::of(&content, *block_size).is_ok_and(|d| sum(&d) == *wanted)
+                    && content
+                        .digest(*block_size)
+                        .is_ok_and(|d| sum(&d) == *wanted)
             }),
             What::Names(wanted) => {
                 // No link on the way may lead elsewhere.

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::content::Content;
-use super::digest::{BlockDigests, Digest, digest_blocks, number};
+use super::digest::{BlockDigests, Digest, number};
 use super::node::{Device, Directory, Inode, Kind, Meta};
 use super::{InodeId, ScanOptions, Skipped, Tree, Xattr};
 use crate::{Result, parallel};
@@ -72,7 +72,7 @@ impl Manifest {
         let batches = parallel::map(contents.len().div_ceil(BATCH), threads, |batch| {
             let (mut buffer, mut digests) = (Vec::new(), Vec::new());
             for (_, content) in contents.iter().skip(batch * BATCH).take(BATCH) {
-                digest_blocks(content, block_size, &mut buffer, &mut digests)?;
+                content.digest_into(block_size, &mut buffer, &mut digests)?;
             }
             Ok(digests)
         })?;

@@ -30,6 +30,7 @@ pub use stack::provider;
 pub use walk::{Entry, Walk};
 pub use xattr::Xattr;
 
+use crate::error::show;
 use crate::{Error, ErrorKind, Result};
 
 /// The longest file name in bytes: Linux's `NAME_MAX`.
@@ -247,14 +248,6 @@ impl Tree {
             entries.insert(name, id);
         }
     }
-}
-
-/// A path or name for messages: printable, whatever its bytes.
-pub(crate) fn show(path: &[u8]) -> String {
-    if path.is_empty() {
-        return "/".to_owned();
-    }
-    String::from_utf8_lossy(path).escape_debug().to_string()
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -14,8 +14,8 @@ use super::exclude::Pattern;
 use super::node::{Device, Inode, Kind, Meta};
 use super::walk::join;
 use super::xattr::Reader;
-use super::{InodeId, Skipped, Tree, show};
-use crate::error::IoContext;
+use super::{InodeId, Skipped, Tree};
+use crate::error::{IoContext, show};
 use crate::{Error, ErrorKind, Result};
 
 /// How a directory becomes a tree. The default takes everything but what lies on other mounts.
