@@ -1,12 +1,13 @@
 //! Ids and UUIDs that root and image have to agree on.
 
 use kiln_plan::{Hasher, Id, Plan};
+use uuid::Uuid;
 
 use crate::values::Resolved;
 
 /// The `/home` file system's UUID: of the definition's name and the partition's label, so that a new image of the same
 /// definition finds the `/home` of an older one.
-pub(crate) fn home_uuid(plan: &Plan) -> [u8; 16] {
+pub(crate) fn home_uuid(plan: &Plan) -> Uuid {
     let label = plan.disk.home().map_or("", |h| h.label.as_str());
     Hasher::new("home.v1")
         .text("name", &plan.name)
@@ -22,17 +23,4 @@ pub(crate) fn image_id(resolved: &Resolved) -> Id {
         .id("plan", resolved.plan.id())
         .bytes("lock", lock.as_bytes())
         .finish()
-}
-
-/// RFC 9562, section 4: the text form of a UUID.
-pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
-    let hex = hex::encode(uuid);
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }

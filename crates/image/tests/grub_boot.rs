@@ -13,6 +13,7 @@ use kiln_image::disk::*;
 use kiln_image::fat::{FatImage, FatSpec, FatTree, Source};
 use kiln_image::grub::*;
 use outsiders::{check, file_of, noise, run, text, tool};
+use uuid::Uuid;
 
 const BIOS_DIR: &str = "/usr/lib/grub/i386-pc";
 
@@ -140,7 +141,7 @@ fn disk(table: Table, config: &str) -> Boot {
         .open(&path)
         .unwrap();
     let size = FatImage::size_for(&tree, Bytes::mib(1)).unwrap();
-    let guid = |n: u8| Guid::derived(&[&[n]]);
+    let guid = |n: u128| Uuid::from_u128(n);
     let mut layout = LayoutBuilder::new(table);
     if let Table::Gpt { .. } = table {
         let bios = PartitionSpec::new("BIOS", PartitionType::BIOS_BOOT, guid(1));
@@ -263,7 +264,7 @@ fn plain(raw: &[u8]) -> String {
 }
 
 const GPT: Table = Table::Gpt {
-    disk: Guid::from_groups(1, 2, 3, 4, 5),
+    disk: Uuid::from_u128(5),
 };
 
 #[test]

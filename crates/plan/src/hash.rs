@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
 
 /// A SHA-256 digest that names a step, a layer, a plan or a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,17 +24,20 @@ impl Id {
     }
 
     /// A UUID (version 8, RFC 9562 section 5.8) made from this id and a purpose.
-    pub fn uuid(&self, purpose: &str) -> [u8; 16] {
+    pub fn uuid(&self, purpose: &str) -> Uuid {
         let digest = Hasher::new("uuid.v1")
             .bytes("of", &self.0)
             .text("purpose", purpose)
             .finish();
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&digest.0[..16]);
-        uuid[6] = (uuid[6] & 0x0f) | 0x80;
-        uuid[8] = (uuid[8] & 0x3f) | 0x80;
-        uuid
+        custom_uuid(&digest.0)
     }
+}
+
+/// Returns the UUID of version 8 (RFC 9562, section 5.8) whose other bits are a digest's first.
+pub(crate) fn custom_uuid(digest: &[u8; 32]) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 impl std::fmt::Display for Id {
@@ -148,7 +152,7 @@ mod tests {
     #[test]
     fn uuids_carry_version_and_variant() {
         let uuid = Hasher::new("t").finish().uuid("disk");
-        assert_eq!(uuid[6] >> 4, 8);
-        assert_eq!(uuid[8] >> 6, 2);
+        assert_eq!(uuid.get_version(), Some(uuid::Version::Custom));
+        assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
     }
 }

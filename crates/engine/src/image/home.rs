@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_plan::Partition;
 use kiln_rootfs::{Extras, Place};
 
-use crate::ids::{home_uuid, uuid_text};
+use crate::ids::home_uuid;
 use crate::io::{descriptor, write_failure};
 use crate::means::Session;
 use crate::means::output::Output;
@@ -36,7 +36,7 @@ pub(super) fn file_system(
                 step,
                 &session.cancel.run,
             );
-            let uuid = uuid_text(home_uuid(&resolved.plan));
+            let uuid = home_uuid(&resolved.plan).to_string();
             let options = format!(
                 "root_owner=0:0,hash_seed={uuid},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
             );

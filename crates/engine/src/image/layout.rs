@@ -1,12 +1,13 @@
 //! Where everything lies on the disk, and how it is called: from the plan's partitions to the table's.
 
 use kiln_image::disk::{
-    self, Attributes, Bytes, DiskLayout, Guid, LayoutBuilder, PartitionSpec, PartitionType,
-    Rounding, Table,
+    self, Attributes, Bytes, DiskLayout, LayoutBuilder, PartitionSpec, PartitionType, Rounding,
+    Table,
 };
 use kiln_image::fat::{FatImage, MAX_FILE};
 use kiln_plan::{Disk, Id, Partition, PartitionTable, Role};
 use kiln_rootfs::family::Medium;
+use uuid::Uuid;
 
 use crate::{Failure, FailureKind};
 
@@ -21,9 +22,7 @@ impl<'a> Parts<'a> {
     pub(crate) fn new(disk: &'a Disk, image: Id) -> Self {
         let own = image.uuid("disk");
         let table = match disk.table {
-            PartitionTable::Gpt => Table::Gpt {
-                disk: Guid::from_text_order(own),
-            },
+            PartitionTable::Gpt => Table::Gpt { disk: own },
             // 0 would mean that there is none.
             PartitionTable::Mbr => Table::Mbr {
                 signature: word(own).max(1),
@@ -54,7 +53,7 @@ impl<'a> Parts<'a> {
             ),
             (Role::Home, _) => ("home", PartitionType::LINUX_HOME, Attributes::NO_AUTO),
         };
-        let guid = Guid::from_text_order(self.image.uuid(purpose));
+        let guid = self.image.uuid(purpose);
         PartitionSpec::new(partition.label.clone(), kind, guid).with(attributes)
     }
 
@@ -133,9 +132,8 @@ fn lacking(role: Role) -> Failure {
     Failure::new(FailureKind::Internal, message)
 }
 
-fn word(uuid: [u8; 16]) -> u32 {
-    let [a, b, c, d, ..] = uuid;
-    u32::from_be_bytes([a, b, c, d])
+fn word(uuid: Uuid) -> u32 {
+    uuid.as_fields().0
 }
 
 /// Refuses a root that will not fit into the boot partition, as far as its packages tell. They are compressed at least as well as an

@@ -4,7 +4,7 @@ use kiln_plan::PartitionTable;
 use kiln_rootfs::Family;
 use kiln_rootfs::finish::{Finish, Finished, HomeMount};
 
-use crate::ids::{home_uuid, uuid_text};
+use crate::ids::home_uuid;
 use crate::values::Resolved;
 
 /// The last step's orders.
@@ -13,7 +13,7 @@ pub(crate) fn finish(family: &dyn Family, resolved: &Resolved) -> Finish {
     Finish {
         home: plan.disk.home().map(|home| HomeMount {
             grow: home.grow,
-            uuid: uuid_text(home_uuid(plan)),
+            uuid: home_uuid(plan).to_string(),
             mbr: home.grow && plan.disk.table == PartitionTable::Mbr,
         }),
         sources: Some(family.sources(plan, &resolved.lock)),

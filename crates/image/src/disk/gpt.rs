@@ -6,12 +6,15 @@
 //!                   72 entries' LBA  80 number of entries  84 size of an entry  88 CRC32 of the entries
 //! entry, 128 bytes:  0 type GUID  16 own GUID  32 first LBA  40 last LBA  48 attributes  56 name, 36 UTF-16 units
 //! ```
+//!
+//! GUIDs have their first three groups little endian, the rest as it is written (appendix A).
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::guid::Guid;
+use uuid::Uuid;
+
 use super::mbr;
 use super::partition::Partition;
 use super::units::{Bytes, Lba, SECTOR, Sectors};
@@ -39,7 +42,7 @@ pub(super) fn check(number: u32) -> Result<()> {
 
 pub(super) fn write(
     file: &File,
-    disk: Guid,
+    disk: Uuid,
     partitions: &[Partition],
     total: Bytes,
 ) -> io::Result<()> {
@@ -77,7 +80,7 @@ struct Header {
     table: Lba,
     first_usable: Lba,
     last_usable: Lba,
-    disk: Guid,
+    disk: Uuid,
     entries_crc: u32,
 }
 
@@ -90,7 +93,7 @@ fn header(h: &Header) -> Vec<u8> {
     for lba in [h.own, h.other, h.first_usable, h.last_usable] {
         out.extend(lba.0.to_le_bytes());
     }
-    out.extend(h.disk.to_disk());
+    out.extend(h.disk.to_bytes_le());
     out.extend(h.table.0.to_le_bytes());
     for word in [ENTRIES, ENTRY_SIZE, h.entries_crc] {
         out.extend(word.to_le_bytes());
@@ -113,8 +116,8 @@ fn entries(partitions: &[Partition]) -> Vec<u8> {
 fn entry(partition: &Partition, out: &mut Vec<u8>) {
     let end = out.len() + ENTRY_SIZE as usize;
     let spec = &partition.spec;
-    out.extend(spec.kind.gpt.to_disk());
-    out.extend(spec.guid.to_disk());
+    out.extend(spec.kind.gpt.to_bytes_le());
+    out.extend(spec.guid.to_bytes_le());
     out.extend(partition.extent.start.0.to_le_bytes());
     out.extend(partition.extent.last().0.to_le_bytes());
     out.extend(spec.attributes.0.to_le_bytes());

@@ -21,13 +21,11 @@
 //! The file should be new: parts that nothing writes to are left as they are, so that they stay holes.
 
 mod gpt;
-mod guid;
 mod layout;
 mod mbr;
 mod partition;
 mod units;
 
-pub use guid::Guid;
 pub use layout::{DiskLayout, LayoutBuilder, Rounding};
 pub use partition::{Attributes, Partition, PartitionSpec, PartitionType, Table};
 pub use units::{Bytes, Extent, Lba, SECTOR, Sectors};

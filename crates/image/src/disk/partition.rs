@@ -1,8 +1,8 @@
 //! What a partition is, before and after it has a place.
 
 use serde::{Deserialize, Serialize};
+use uuid::{Uuid, uuid};
 
-use super::guid::Guid;
 use super::units::Extent;
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ pub enum Table {
     /// A GUID partition table with a protective MBR.
     Gpt {
         /// The disk's own GUID.
-        disk: Guid,
+        disk: Uuid,
     },
     /// A master boot record with up to four primary partitions.
     Mbr {
@@ -27,7 +27,7 @@ pub enum Table {
 
 impl Table {
     /// Returns the PARTUUID that Linux shows for the partition with this GUID and number, as under `/dev/disk/by-partuuid/`.
-    pub fn partuuid(&self, guid: Guid, number: u32) -> String {
+    pub fn partuuid(&self, guid: Uuid, number: u32) -> String {
         match self {
             Table::Gpt { .. } => guid.to_string(),
             Table::Mbr { signature } => format!("{signature:08x}-{number:02x}"),
@@ -39,40 +39,25 @@ impl Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionType {
     /// GPT partition type GUID.
-    pub gpt: Guid,
+    pub gpt: Uuid,
     /// MBR partition type; 0 where MBR has none.
     pub mbr: u8,
 }
 
 impl PartitionType {
     /// Where GRUB's core.img lies on GPT disks. MBR disks use the gap before the first partition.
-    pub const BIOS_BOOT: Self = Self::new(
-        Guid::from_groups(0x2168_6148, 0x6449, 0x6e6f, 0x744e, 0x6565_6445_4649),
-        0,
-    );
+    pub const BIOS_BOOT: Self = Self::new(uuid!("21686148-6449-6e6f-744e-656564454649"), 0);
     /// EFI system partition (UEFI 2.10, table 5.7; MBR type 0xef).
-    pub const EFI_SYSTEM: Self = Self::new(
-        Guid::from_groups(0xc12a_7328, 0xf81f, 0x11d2, 0xba4b, 0x00a0_c93e_c93b),
-        0xef,
-    );
+    pub const EFI_SYSTEM: Self = Self::new(uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), 0xef);
     /// Linux data of no more special kind.
-    pub const LINUX: Self = Self::new(
-        Guid::from_groups(0x0fc6_3daf, 0x8483, 0x4772, 0x8e79, 0x3d69_d847_7de4),
-        0x83,
-    );
+    pub const LINUX: Self = Self::new(uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4"), 0x83);
     /// `/home` (UAPI Discoverable Partitions Specification).
-    pub const LINUX_HOME: Self = Self::new(
-        Guid::from_groups(0x933a_c7e1, 0x2eb4, 0x4f13, 0xb844, 0x0e14_e2ae_f915),
-        0x83,
-    );
+    pub const LINUX_HOME: Self = Self::new(uuid!("933ac7e1-2eb4-4f13-b844-0e14e2aef915"), 0x83);
     /// Data that Windows shows too: FAT32 with LBA addressing.
-    pub const BASIC_DATA: Self = Self::new(
-        Guid::from_groups(0xebd0_a0a2, 0xb9e5, 0x4433, 0x87c0, 0x68b6_b726_99c7),
-        0x0c,
-    );
+    pub const BASIC_DATA: Self = Self::new(uuid!("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"), 0x0c);
 
     /// Makes a type by its GPT GUID and MBR byte.
-    pub const fn new(gpt: Guid, mbr: u8) -> Self {
+    pub const fn new(gpt: Uuid, mbr: u8) -> Self {
         PartitionType { gpt, mbr }
     }
 }
@@ -116,14 +101,14 @@ pub struct PartitionSpec {
     /// What it is for.
     pub kind: PartitionType,
     /// Its own GUID, `/dev/disk/by-partuuid/`. Unused on MBR.
-    pub guid: Guid,
+    pub guid: Uuid,
     /// Flags.
     pub attributes: Attributes,
 }
 
 impl PartitionSpec {
     /// Makes a partition without attributes.
-    pub fn new(name: impl Into<String>, kind: PartitionType, guid: Guid) -> Self {
+    pub fn new(name: impl Into<String>, kind: PartitionType, guid: Uuid) -> Self {
         PartitionSpec {
             name: name.into(),
             kind,

@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hash::custom_uuid;
+
 /// A connection profile on its way to a file.
 #[derive(Clone, Debug)]
 pub(super) struct Keyfile {
@@ -107,19 +109,5 @@ pub(super) fn uuid(id: &str) -> String {
         .chain_update(b"kiln connection v1\0")
         .chain_update(id.as_bytes())
         .finalize();
-    let mut bytes = [0u8; 16];
-    for (to, from) in bytes.iter_mut().zip(digest.iter()) {
-        *to = *from;
-    }
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex::encode(bytes);
-    [
-        &text[..8],
-        &text[8..12],
-        &text[12..16],
-        &text[16..20],
-        &text[20..],
-    ]
-    .join("-")
+    custom_uuid(&digest.into()).to_string()
 }
