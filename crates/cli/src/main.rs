@@ -87,7 +87,7 @@ fn early_color(arguments: &[OsString]) -> ColorWhen {
     let mut given = joined
         .chain(apart)
         .filter_map(|value| ColorWhen::from_str(value, false).ok());
-    given.next_back().unwrap_or_default()
+    given.next_back().unwrap_or(ColorWhen::Auto)
 }
 
 /// Runs a command; the failure, if any, is shown last of all.

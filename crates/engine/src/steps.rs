@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kiln_rootfs::Reporter;
@@ -198,11 +198,11 @@ impl<'a> Steps<'a> {
     }
 
     pub(crate) fn timings(&self) -> Vec<Timing> {
-        self.timings.lock().map(|t| t.clone()).unwrap_or_default()
+        locked(&self.timings).clone()
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().map(|w| w.clone()).unwrap_or_default()
+        locked(&self.warnings).clone()
     }
 
     pub(crate) fn seconds(&self) -> f64 {
@@ -214,7 +214,7 @@ impl<'a> Steps<'a> {
     /// # Errors
     /// The log could not be written to its end, or cannot be copied.
     pub(crate) fn copy_log(&self, mut to: File) -> io::Result<()> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = locked(&self.log);
         let Some(log) = log.as_mut() else {
             return Ok(());
         };
@@ -229,9 +229,7 @@ impl<'a> Steps<'a> {
     }
 
     fn time(&self, timing: Timing) {
-        if let Ok(mut timings) = self.timings.lock() {
-            timings.push(timing);
-        }
+        locked(&self.timings).push(timing);
     }
 
     fn log_event(&self, event: &Event) {
@@ -239,9 +237,9 @@ impl<'a> Steps<'a> {
             Event::StepStarted {
                 title, layer, why, ..
             } => {
-                let why = why.as_ref().map(|why| format!(" ({why})"));
-                let title = titled(title, layer.as_deref());
-                format!("==> {title}{}", why.unwrap_or_default())
+                let why = why.as_ref();
+                let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+                format!("==> {}{why}", titled(title, layer.as_deref()))
             }
             Event::StepCached {
                 title,
@@ -259,13 +257,9 @@ impl<'a> Steps<'a> {
             Event::StepFinished {
                 seconds, summary, ..
             } => {
-                format!(
-                    "    done in {seconds:.2} s{}",
-                    summary
-                        .as_ref()
-                        .map(|s| format!(": {s}"))
-                        .unwrap_or_default()
-                )
+                let summary = summary.as_ref();
+                let summary = summary.map_or_else(String::new, |s| format!(": {s}"));
+                format!("    done in {seconds:.2} s{summary}")
             }
             Event::StepFailed { seconds, .. } => format!("    failed after {seconds:.2} s"),
             Event::Log { line, .. } => line.clone(),
@@ -273,16 +267,12 @@ impl<'a> Steps<'a> {
                 message, origin, ..
             } => {
                 let text = located(message, origin.as_deref());
-                if let Ok(mut warnings) = self.warnings.lock() {
-                    warnings.push(text.clone());
-                }
+                locked(&self.warnings).push(text.clone());
                 format!("warning: {text}")
             }
             _ => return,
         };
-        if let Ok(mut log) = self.log.lock()
-            && let Some(log) = log.as_mut()
-        {
+        if let Some(log) = locked(&self.log).as_mut() {
             log.line(&line);
         }
     }
@@ -300,6 +290,11 @@ fn titled(title: &str, layer: Option<&str>) -> String {
         Some(layer) => format!("{layer}: {title}"),
         None => title.to_owned(),
     }
+}
+
+/// Locks, also where a thread panicked that had it: what it noted before is still told.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn take<T>(cell: &Mutex<Option<T>>) -> Option<T> {

@@ -11,7 +11,7 @@ use outsiders::{run, text};
 use uuid::Uuid;
 
 fn guid(n: u8) -> Uuid {
-    Uuid::from_bytes([0xa0 | n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
+    Uuid::from_bytes([0xa0, n, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
 }
 
 fn image(dir: &tempfile::TempDir) -> (std::path::PathBuf, File) {

@@ -1,6 +1,7 @@
 //! What scripts have of the network: how far they reach, how names resolve, which proxies they are told of.
 
 use std::borrow::Cow;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 use base64::Engine as _;
@@ -52,6 +53,18 @@ pub struct Access {
     proxies: Vec<String>,
 }
 
+/// This machine's `/etc/resolv.conf`. Where there is none the C library asks this machine, and so does the access.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn resolv_conf() -> io::Result<String> {
+    match std::fs::read("/etc/resolv.conf") {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Access {
     /// What scripts get. `resolv_conf` is this machine's.
     pub fn new(reach: Reach, resolv_conf: &str, proxies: &Proxies) -> Access {
@@ -69,8 +82,8 @@ impl Access {
             (["https_proxy", "HTTPS_PROXY"], &proxies.https),
         ];
         for (names, value) in given {
-            let value = value.as_deref().map(str::trim).unwrap_or_default();
-            if !value.is_empty() {
+            let value = value.as_deref().map(str::trim);
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
                 let told = access.tell_proxy(names[0], value);
                 access.set(names, &told);
             }
@@ -257,15 +270,18 @@ impl<'a> Proxy<'a> {
     }
 
     fn shown(&self) -> String {
-        let credentials = self.credentials.map(|_| "***@").unwrap_or_default();
-        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let credentials = self.credentials.map_or("", |_| "***@");
+        let port = self
+            .port
+            .map_or_else(String::new, |port| format!(":{port}"));
         format!("{}://{credentials}{}{port}", self.scheme, self.host)
     }
 
     /// The same proxy at another address.
     fn at(&self, server: SocketAddr) -> String {
-        let credentials = self.credentials.map(|c| format!("{c}@"));
-        let credentials = credentials.unwrap_or_default();
+        let credentials = self
+            .credentials
+            .map_or_else(String::new, |c| format!("{c}@"));
         format!("{}://{credentials}{server}{}", self.scheme, self.rest)
     }
 

@@ -165,12 +165,12 @@ impl Labels {
         let key = self.rewritten(path);
         let key = key.as_deref().unwrap_or(path);
         let fits = |spec: &&Spec| spec.file_type.is_none_or(|t| t == file_type);
-        let exact = self.exact.get(key).map(Vec::as_slice).unwrap_or_default();
+        let exact = self.exact.get(key).map_or(&[][..], Vec::as_slice);
         if let Some(spec) = exact.iter().rev().find(fits) {
             return spec.context.as_deref();
         }
         let of_stem = stem(key).and_then(|stem| self.stems.get(stem));
-        let of_stem = of_stem.map(Vec::as_slice).unwrap_or_default();
+        let of_stem = of_stem.map_or(&[][..], Vec::as_slice);
         let numbers = merged_from_the_end(of_stem, &self.open);
         let mut specs = numbers.filter_map(|number| self.patterns.get(number));
         let found = specs.find(|spec| fits(spec) && spec.matches(key));

@@ -255,14 +255,15 @@ fn missing_range(table: &str, name: Option<&str>, uid: u32, found: u32) -> Error
 
 /// The first multiple of 65536 past everything that the table hands out, as `useradd` would choose.
 fn free_start(table: &str) -> u32 {
+    let end = |text: String| {
+        let ranges = parse_ranges(&text);
+        let ends = ranges
+            .iter()
+            .map(|(_, start, count)| start.saturating_add(*count));
+        ends.max().unwrap_or(0)
+    };
     // What cannot be read has been reported before.
-    let text = read(table).unwrap_or_default();
-    let end = parse_ranges(&text)
-        .iter()
-        .map(|(_, start, count)| start.saturating_add(*count))
-        .max()
-        .unwrap_or(0);
-    end.max(100_000)
+    read(table).map_or(0, end).max(100_000)
 }
 
 /// `/etc/subuid` or `/etc/subgid`; a machine without it gives nobody any ids.

@@ -166,6 +166,7 @@ impl Sandbox {
         request.validate(io.fds.len())?;
         let request = self.settle(request)?;
         let limits = request.limits.clone();
+        // Nothing is watched where nobody asks.
         let watch = request.watch.clone().unwrap_or_default();
         self.execute(Job::Run(Box::new(request)), &limits, watch, io)
     }
@@ -203,6 +204,7 @@ impl Sandbox {
         }
         let kills = memory::kills();
         let started = Instant::now();
+        // Where nobody wants to know, what is noted is thrown away.
         let noted = io.noted.clone().unwrap_or_default();
         let doors = match &job {
             Job::Run(request) => match &request.network {

@@ -202,7 +202,7 @@ fn listing(objects: &BTreeMap<String, Vec<u8>>, bucket: &str, query: &str) -> Ve
         .split('&')
         .find_map(|pair| pair.strip_prefix("prefix="));
     let start = format!("{}/", bucket.trim_end_matches('/'));
-    let prefix = format!("{start}{}", decoded(prefix.unwrap_or_default()));
+    let prefix = format!("{start}{}", decoded(prefix.unwrap_or("")));
     let mut text =
         "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated>".to_owned();
     for (name, bytes) in objects.iter().filter(|(name, _)| name.starts_with(&prefix)) {
@@ -217,9 +217,11 @@ fn listing(objects: &BTreeMap<String, Vec<u8>>, bucket: &str, query: &str) -> Ve
 }
 
 fn decoded(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
+    let (first, rest) = text
+        .split_once('%')
+        .map_or((text, None), |(first, rest)| (first, Some(rest)));
+    let mut out = first.as_bytes().to_vec();
+    for part in rest.iter().flat_map(|rest| rest.split('%')) {
         let (hex, rest) = part.split_at_checked(2).unwrap_or((part, ""));
         out.extend(u8::from_str_radix(hex, 16));
         out.extend_from_slice(rest.as_bytes());

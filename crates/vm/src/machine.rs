@@ -183,7 +183,10 @@ impl Machine {
     /// As in `running` or `internal-error`.
     pub(crate) fn status(&mut self) -> std::result::Result<String, QmpError> {
         let status = self.qmp.command("query-status", json!({}))?;
-        Ok(status["status"].as_str().unwrap_or_default().to_owned())
+        match status["status"].as_str() {
+            Some(status) => Ok(status.to_owned()),
+            None => Err(QmpError::Malformed(status.to_string())),
+        }
     }
 
     /// Where the VNC socket is.
@@ -337,10 +340,7 @@ fn messages(work: &WorkDir) -> String {
         .lines()
         .filter(|line| !line.contains("etc/sercon-port") && !line.is_empty())
         .collect();
-    lines
-        .get(lines.len().saturating_sub(5)..)
-        .unwrap_or_default()
-        .join("; ")
+    lines[lines.len().saturating_sub(5)..].join("; ")
 }
 
 fn read_some(path: &Path, limit: u64) -> String {

@@ -154,7 +154,7 @@ impl Qmp {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(0) => return Err(QmpError::Closed),
-                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Ok(count) => bytes = &bytes[count..],
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.ready(PollFlags::OUT, deadline)?
                 }

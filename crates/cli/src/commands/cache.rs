@@ -105,7 +105,7 @@ fn blocks_row(cache: &Path) -> Result<Option<Row>, Failure> {
         id: "blocks".to_owned(),
         title: format!("{} compressed blocks of earlier images", usage.blocks),
         bytes: usage.bytes,
-        idle_seconds: age(&cache.join("blocks")).unwrap_or_default().as_secs(),
+        idle_seconds: age(&cache.join("blocks")).as_secs(),
     };
     Ok((usage.blocks > 0).then_some(row))
 }
@@ -133,13 +133,16 @@ fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
 /// Since the layer was made, or since a build that used it touched its directory.
 fn idle(layer: &Layer) -> Duration {
     let directory = layer.fs.parent().unwrap_or(&layer.fs);
-    age(directory).unwrap_or_default()
+    age(directory)
 }
 
-fn age(path: &Path) -> Option<Duration> {
-    SystemTime::now()
-        .duration_since(path.symlink_metadata().ok()?.modified().ok()?)
-        .ok()
+/// What cannot be told, or lies ahead, counts as used just now.
+fn age(path: &Path) -> Duration {
+    let changed = path.symlink_metadata().and_then(|m| m.modified());
+    changed.map_or(Duration::ZERO, |changed| {
+        let age = SystemTime::now().duration_since(changed);
+        age.unwrap_or(Duration::ZERO)
+    })
 }
 
 /// Bytes that a tree takes on disk. What an ordinary user cannot look into, inside directories of mapped owners, is
@@ -221,7 +224,7 @@ fn collect(
     if !dry_run
         && store
             .last_failed()
-            .and_then(|failed| age(&failed))
+            .map(|failed| age(&failed))
             .is_some_and(|age| age >= keep)
     {
         store.forget_failed()?;
@@ -285,7 +288,7 @@ fn collect_old(directory: &Path, keep: Duration, dry_run: bool) -> Result<u64, F
         let path = entry.path();
         // A build reads them at its beginning.
         let long_enough = keep.max(Duration::from_secs(3600));
-        if age(&path).is_some_and(|age| age >= long_enough) {
+        if age(&path) >= long_enough {
             freed += allocated(&path);
             if !dry_run {
                 fs::remove_dir_all(&path).map_err(|error| unreadable(&path, &error))?;

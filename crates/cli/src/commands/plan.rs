@@ -163,8 +163,9 @@ fn notice(notice: &Notice) -> String {
         Level::Warning => "warning",
         Level::Error => "error",
     };
-    let hint = notice.hint.as_ref().map(|hint| format!(" ({hint})"));
-    format!("{level}: {}{}", notice.message, hint.unwrap_or_default())
+    let hint = notice.hint.as_ref();
+    let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+    format!("{level}: {}{hint}", notice.message)
 }
 
 fn repositories(out: &mut String, plan: &Plan) {
@@ -212,8 +213,7 @@ fn boot_and_disk(out: &mut String, plan: &Plan) {
     let compression = &plan.compression;
     let level = compression
         .level
-        .map(|level| format!(" level {level}"))
-        .unwrap_or_default();
+        .map_or_else(String::new, |level| format!(" level {level}"));
     let codec = format!("{:?}", compression.codec).to_lowercase();
     let block = compression.block_size >> 10;
     line(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kiln_engine::{Failure, FailureKind};
 use kiln_rootfs::Store;
-use kiln_rootfs::network::{Access, Reach};
+use kiln_rootfs::network::{Access, Reach, resolv_conf};
 use kiln_rootfs::run::{sandbox_error, standard_env, standard_mounts};
 use kiln_sandbox::{
     Body, CancelToken, Io, Limits, Request, Root, Sandbox, Status, Stdin, Stream, own_network,
@@ -51,8 +51,7 @@ pub(crate) fn run(args: &ShellArgs, context: &Context<'_>) -> Result<u8, Failure
     let layer = failed
         .layer
         .as_ref()
-        .map(|layer| format!(" of layer {layer}"))
-        .unwrap_or_default();
+        .map_or_else(String::new, |layer| format!(" of layer {layer}"));
     context.terminal.note(
         "entering",
         &format!("the root in which `{}`{layer} failed", failed.title),
@@ -93,9 +92,11 @@ fn access(context: &Context<'_>) -> Access {
             Reach::None
         }
     };
-    // Without it the C library asks this machine, and so does the access.
-    let resolv_conf = fs::read("/etc/resolv.conf").unwrap_or_default();
-    let resolv_conf = String::from_utf8_lossy(&resolv_conf);
+    let resolv_conf = resolv_conf().unwrap_or_else(|error| {
+        let note = format!("name servers: reading /etc/resolv.conf: {error}");
+        context.terminal.note("without", &note);
+        String::new()
+    });
     Access::new(reach, &resolv_conf, &context.settings.proxies())
 }
 

@@ -236,9 +236,7 @@ impl Board {
     }
 
     fn warning(&self, message: &str, origin: Option<&str>, hint: Option<&str>) -> Vec<String> {
-        let place = origin
-            .map(|origin| format!("{}: ", sanitize(origin)))
-            .unwrap_or_default();
+        let place = origin.map_or_else(String::new, |origin| format!("{}: ", sanitize(origin)));
         let text = format!("{place}{}", sanitize(message));
         let mut lines = vec![self.verb_line(self.palette.warning, "warning", &text)];
         if let Some(hint) = hint {
@@ -255,9 +253,8 @@ impl Board {
         if self.verbosity == Verbosity::Quiet {
             return Vec::new();
         }
-        let summary = summary
-            .map(|summary| format!(": {}", sanitize(summary)))
-            .unwrap_or_default();
+        let summary =
+            summary.map_or_else(String::new, |summary| format!(": {}", sanitize(summary)));
         let time = paint(self.palette.dim, &format!("({})", seconds(time)));
         vec![self.verb_line(
             self.palette.good,

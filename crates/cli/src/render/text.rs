@@ -92,9 +92,9 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// A duration from the seconds of an event, which may be anything.
+/// A duration from the seconds of an event; a number that is no time is shown as none.
 pub(crate) fn seconds(number: f64) -> String {
-    duration(Duration::try_from_secs_f64(number).unwrap_or_default())
+    duration(Duration::try_from_secs_f64(number).unwrap_or(Duration::ZERO))
 }
 
 /// A command that can be pasted into a shell.

@@ -74,8 +74,7 @@ pub(crate) fn checked(lowered: Lowered) -> Result<Lowered, Failure> {
         let place = more
             .origin
             .as_ref()
-            .map(|o| format!("{o}: "))
-            .unwrap_or_default();
+            .map_or_else(String::new, |o| format!("{o}: "));
         failure.others.push(format!("{place}{}", more.message));
     }
     Err(failure)

@@ -88,7 +88,7 @@ impl Source {
                 let file = self
                     .path
                     .file_name()
-                    .unwrap_or_default()
+                    .unwrap_or(self.path.as_os_str())
                     .to_string_lossy()
                     .into_owned();
                 let definition = Definition {

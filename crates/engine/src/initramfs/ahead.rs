@@ -193,7 +193,8 @@ fn alike(
     root: &Stack,
     cancel: &CancelToken,
 ) -> Result<(), Option<Question>> {
-    let looks = noted.lock().map(|looks| looks.clone()).unwrap_or_default();
+    // What a thread left that panicked while it noted may be incomplete.
+    let looks = noted.lock().map_err(|_| None)?.clone();
     let asked = questions(looks);
     let answers = |lower: Vec<PathBuf>| {
         let place = Place {

@@ -120,9 +120,8 @@ impl Over {
 }
 
 /// Where the shared cache lists results for a key.
-fn shared_kind(results: &std::path::Path) -> String {
-    let key = results.file_name().unwrap_or_default().to_string_lossy();
-    format!("initramfs-{key}")
+fn shared_kind(terms: Terms) -> String {
+    format!("initramfs-{}", terms.key())
 }
 
 /// What a result says of itself.
@@ -225,7 +224,7 @@ impl<'a> Generator<'a> {
             return Ok(Reused::No(None));
         }
         touch(path);
-        self.share_result(results, layer);
+        self.share_result(over.terms, layer);
         Ok(Reused::Yes(facts.version.clone(), layer.info.id))
     }
 
@@ -283,7 +282,7 @@ impl<'a> Generator<'a> {
         };
         pull(over.result_id())
             || shared
-                .newest(self.steps, &shared_kind(results), TRIED)
+                .newest(self.steps, &shared_kind(over.terms), TRIED)
                 .into_iter()
                 .filter(|id| !results.join(id.to_string()).exists())
                 .map(pull)
@@ -359,15 +358,15 @@ impl<'a> Generator<'a> {
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
         let layer = staging.commit(id, "initramfs", facts)?;
         self.name_result(&results, id);
-        self.share_result(&results, &layer);
+        self.share_result(over.terms, &layer);
         Ok(made.version)
     }
 
     /// Other machines may try a result that is right here.
-    fn share_result(&self, results: &std::path::Path, layer: &Layer) {
+    fn share_result(&self, terms: Terms, layer: &Layer) {
         if let Some(shared) = self.shared {
             shared.push(layer);
-            shared.name(shared_kind(results), layer.info.id);
+            shared.name(shared_kind(terms), layer.info.id);
         }
     }
 
@@ -426,7 +425,7 @@ fn digest(file: &File) -> Result<String, Failure> {
         if count == 0 {
             return Ok(hex::encode(hash.finalize()));
         }
-        hash.update(buffer.get(..count).unwrap_or_default());
+        hash.update(&buffer[..count]);
         at += count as u64;
     }
 }

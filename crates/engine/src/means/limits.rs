@@ -5,6 +5,7 @@ use kiln_sandbox::Limits;
 
 /// `[limits]` of the definition as it was read first; `%pre` scripts, which run before it is read for good, have them too.
 pub(crate) fn of_step(first: &Lowered) -> Limits {
+    // A definition with errors has no plan; what runs until they are told has the limits of one that says nothing.
     let said = first.plan.as_ref().map(|plan| plan.limits.clone());
     let said = said.unwrap_or_default();
     Limits {

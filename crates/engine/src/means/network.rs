@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use kiln_packages::Proxies;
-use kiln_rootfs::network::{Access, Reach};
+use kiln_rootfs::network::{Access, Reach, resolv_conf};
 
 use crate::request::BuildRequest;
 use crate::steps::Steps;
@@ -39,14 +39,12 @@ impl ScriptNetwork {
             match kiln_sandbox::own_network() {
                 Ok(()) => Reach::Own,
                 Err(error) => {
-                    let hint = error.hint.clone().unwrap_or_default();
-                    steps.warn(
-                        format!("scripts have no network: {error}"),
-                        None,
-                        Some(format!(
-                            "{hint}; or say --network host, if the scripts may reach what listens on this machine, or --network none"
-                        )),
-                    );
+                    let other = "say --network host, if the scripts may reach what listens on this machine, or --network none";
+                    let hint = match &error.hint {
+                        Some(own) => format!("{own}; or {other}"),
+                        None => other.to_owned(),
+                    };
+                    steps.warn(format!("scripts have no network: {error}"), None, Some(hint));
                     Reach::None
                 }
             }
@@ -56,9 +54,14 @@ impl ScriptNetwork {
     /// What scripts get.
     pub(crate) fn access(&self, steps: &Steps<'_>) -> Access {
         let make = || {
-            // Without it the C library asks this machine, and so does the access.
-            let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-            let resolv_conf = String::from_utf8_lossy(&resolv_conf);
+            let resolv_conf = resolv_conf().unwrap_or_else(|error| {
+                steps.warn(
+                    format!("scripts do not get this machine's name servers: reading /etc/resolv.conf: {error}"),
+                    None,
+                    Some("make it readable for the user who builds".to_owned()),
+                );
+                String::new()
+            });
             Access::new(self.settle(steps), &resolv_conf, &self.proxies)
         };
         self.access.get_or_init(make).clone()

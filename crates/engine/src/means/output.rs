@@ -161,7 +161,7 @@ fn digest(file: &File, size: u64) -> std::io::Result<String> {
             Err(error) => return Err(error.into()),
         };
         while at < data {
-            let piece = zeros.get(..piece(data - at, PIECE)).unwrap_or_default();
+            let piece = &zeros[..piece(data - at, PIECE)];
             hash.update(piece);
             at += piece.len() as u64;
         }
@@ -170,7 +170,7 @@ fn digest(file: &File, size: u64) -> std::io::Result<String> {
         }
         let end = seek(file, SeekFrom::Hole(at))?.min(size);
         while at < end {
-            let wanted = buffer.get_mut(..piece(end - at, PIECE)).unwrap_or_default();
+            let wanted = &mut buffer[..piece(end - at, PIECE)];
             file.read_exact_at(wanted, at)?;
             hash.update(&*wanted);
             at += wanted.len() as u64;

@@ -38,7 +38,8 @@ pub(crate) const KEYS: &str = "keys";
 pub(crate) fn package_path(package: &LockedPackage) -> String {
     let digest = package.sha256.to_string();
     let start = digest.get(..12).unwrap_or(&digest);
-    let file = package.url.rsplit('/').next().unwrap_or_default();
+    let url = package.url.as_str();
+    let file = url.rsplit_once('/').map_or(url, |(_, file)| file);
     format!("{PACKAGES}/{start}-{file}")
 }
 

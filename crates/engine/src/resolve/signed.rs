@@ -118,12 +118,11 @@ fn doubted(
     left: &[Doubt<'_>],
     found: &Found,
 ) -> Result<(), Failure> {
-    let text = fs::read_to_string(lock).unwrap_or_default();
-    let place = |package: &LockedPackage| match Lock::line_of(
-        &text,
-        session.family.lock_facts(),
-        package,
-    ) {
+    // The lock was read before; where its text is gone since, the file alone is named.
+    let text = fs::read_to_string(lock).ok();
+    let facts = session.family.lock_facts();
+    let line = |package: &LockedPackage| Lock::line_of(text.as_ref()?, facts, package);
+    let place = |package: &LockedPackage| match line(package) {
         Some(line) => format!("{}:{line}", lock.display()),
         None => lock.display().to_string(),
     };

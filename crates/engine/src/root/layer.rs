@@ -103,7 +103,11 @@ impl Layers<'_> {
         if let Some(facts) = work.facts.filter(|facts| facts.built.is_some()) {
             staging.attach(FACTS, facts.text())?;
         }
-        staging.attach(INPUTS, &work.inputs.note())?;
+        let note = work.inputs.note().map_err(|error| {
+            let message = format!("the inputs of `{}` cannot be written down", work.title);
+            Failure::new(FailureKind::Internal, message).cause(error.to_string())
+        })?;
+        staging.attach(INPUTS, &note)?;
         let id = work.inputs.id();
         let layer = staging.commit(id, &work.title, facts)?;
         self.guard.trust(id);

@@ -318,17 +318,19 @@ impl Roots<'_> {
         files: &LayerFiles,
         roots: bool,
     ) -> Result<(), Failure> {
-        let wanted = layer.files.iter().filter(|f| f.to.is_some());
-        let list: Vec<&ProjectFile> = wanted.filter(|f| f.is_roots() == roots).collect();
+        let wanted = layer.files.iter().filter(|f| f.is_roots() == roots);
+        let (places, list): (Vec<&str>, Vec<&ProjectFile>) =
+            wanted.filter_map(|f| Some((f.to.as_deref()?, f))).unzip();
         if list.is_empty() {
             return Ok(());
         }
         let before = if roots { "" } else { "others' " };
         let role = self.role(&format!("{before}files"), &layer.name);
         let inputs = self.inputs("files", role).below(stack.id);
-        let inputs = list.iter().fold(inputs, |inputs, file| {
-            inputs.file(file.to.as_deref().unwrap_or_default(), file.id())
-        });
+        let inputs = places
+            .iter()
+            .zip(&list)
+            .fold(inputs, |inputs, (to, file)| inputs.file(to, file.id()));
         let id = inputs.id();
         let work = Work {
             inputs,

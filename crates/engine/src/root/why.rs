@@ -138,9 +138,11 @@ impl Inputs {
     }
 
     /// What lies beside the layer.
-    pub(crate) fn note(&self) -> Vec<u8> {
-        // Names and values are strings, which always have a JSON.
-        serde_json::to_vec(&self.note).unwrap_or_default()
+    ///
+    /// # Errors
+    /// None that could be met: names and values are strings, which have a JSON.
+    pub(crate) fn note(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&self.note)
     }
 
     /// What is different in the newest stored layer of the same role; `None` if there is no such layer.
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn the_note_has_all_and_no_more_than_a_short_digest() {
         let old = inputs("echo", &[("rootpw", 1)], "a");
-        let text = String::from_utf8(old.note()).unwrap();
+        let text = String::from_utf8(old.note().unwrap()).unwrap();
         let read: Note = serde_json::from_str(&text).unwrap();
         assert_eq!(read, old.note);
         assert!(

@@ -77,14 +77,13 @@ impl Shared {
         let found = ids
             .iter()
             .find_map(|id| self.find(steps, KIND, &id.to_string()));
-        let names = found.as_ref().map(names).unwrap_or_default();
+        let Some(record) = found else { return 0 };
         let (mut wanted, mut adopted) = (missing.clone(), 0);
-        for name in names.iter().take(PACKS_MAX) {
+        for name in names(&record).iter().take(PACKS_MAX) {
             if wanted.is_empty() || self.cancel.is_cancelled() {
                 break;
             }
-            let Some(record) = &found else { break };
-            match self.part(steps, record, name, &wanted) {
+            match self.part(steps, &record, name, &wanted) {
                 Ok(None) => {}
                 Ok(Some(pack)) => match adopt(place, store, pack) {
                     Ok(count) => adopted += count,

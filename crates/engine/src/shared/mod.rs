@@ -15,14 +15,14 @@ mod pull;
 mod push;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kiln_plan::Id;
 use kiln_rootfs::Store;
 use kiln_sandbox::CancelToken;
 use kiln_share::{ErrorKind, Share};
 
-use crate::steps::Steps;
+use crate::steps::{Steps, locked};
 use crate::values::{FACTS, INPUTS, LOOKS};
 use crate::{Failure, FailureKind};
 
@@ -143,10 +143,6 @@ fn warn(steps: &Steps<'_>, error: &kiln_share::Error) {
             Some(hint.to_owned()),
         );
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What may lie beside a layer.

@@ -9,8 +9,8 @@ use kiln_sandbox::Root;
 use kiln_share::Record;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::steps::{Step, Steps};
+use super::{ARCHIVE, LAYERS, Shared, is_attachment};
+use crate::steps::{Step, Steps, locked};
 use crate::{Failure, Unit};
 
 impl Shared {
@@ -27,8 +27,7 @@ impl Shared {
             return None;
         }
         let pulled = self.find(steps, LAYERS, &name).and_then(|record| {
-            let title = record.facts["title"].as_str().unwrap_or("a layer");
-            let title = format!("fetching `{title}` from the shared cache");
+            let title = format!("fetching `{}` from the shared cache", title(&record));
             let work = |step: &Step<'_, '_>| Ok(self.try_pull(store, steps, step, id, &record));
             steps.step(&title, layer, Unit::Bytes, work).ok().flatten()
         });
@@ -137,10 +136,16 @@ impl Shared {
             let content = self.share.fetch_whole(chunks)?;
             staging.attach(name, &content).map_err(Failure::from)?;
         }
-        let title = record.facts["title"].as_str().unwrap_or_default();
         let facts = record.facts["facts"].clone();
-        Ok(staging.commit(id, title, facts).map_err(Failure::from)?)
+        Ok(staging
+            .commit(id, title(record), facts)
+            .map_err(Failure::from)?)
     }
+}
+
+/// What people are told of a layer; nothing else depends on it.
+fn title(record: &Record) -> &str {
+    record.facts["title"].as_str().unwrap_or("a layer")
 }
 
 /// Why a layer did not come.

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::blocks::Packs;
 use super::pull::pipe;
-use super::{ARCHIVE, LAYERS, Shared, is_attachment, locked};
-use crate::steps::Steps;
+use super::{ARCHIVE, LAYERS, Shared, is_attachment};
+use crate::steps::{Steps, locked};
 use crate::{Failure, Unit};
 
 /// A layer that is there is looked for again after this time.

@@ -44,6 +44,7 @@ impl Pack {
 
     /// Reads blocks that lie one behind the other, and says of each whether it is sound.
     pub(super) fn read(&self, first: usize, count: usize, bytes: &mut [u8], sound: &mut Vec<bool>) {
+        // Blocks that the pack does not have are not sound.
         let entries = self.entries.get(first..first + count).unwrap_or_default();
         let offset = entries.first().map_or(0, |entry| entry.offset);
         let read = self.file.read_exact_at(bytes, offset).is_ok();
@@ -58,12 +59,11 @@ impl Pack {
             at = end;
         }
         sound.resize(before + count, false);
-        let found = sound.get(before..).unwrap_or_default();
+        let found = &sound[before..];
         let bad = found.iter().filter(|fine| !**fine).count();
         self.damaged.fetch_add(bad as u64, Ordering::Relaxed);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = used.get_mut(first..first + count).unwrap_or_default();
-        for (place, fine) in places.iter_mut().zip(found) {
+        for (place, fine) in used.iter_mut().skip(first).zip(found) {
             *place |= fine;
         }
     }

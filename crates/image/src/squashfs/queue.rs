@@ -264,7 +264,7 @@ impl<'a> Queue<'a> {
         Ok(())
     }
 
-    /// A buffer of any length.
+    /// A buffer of any length: one that was given back, or a new one.
     pub(super) fn buffer(&self) -> Vec<u8> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         spare.pop().unwrap_or_default()

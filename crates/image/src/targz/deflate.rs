@@ -52,6 +52,7 @@ pub(super) struct Deflater {
 
 impl Deflater {
     pub(super) fn new() -> Self {
+        // The level is one of libdeflate's: a test holds it.
         let mut judge = Compressor::new(CompressionLvl::new(JUDGE_LEVEL).unwrap_or_default());
         let scratch = vec![0; judge.deflate_compress_bound(SAMPLES * SAMPLE)];
         Deflater {
@@ -140,7 +141,7 @@ impl Deflater {
         out.reserve(data.len() + data.len() / 64 + 1024);
         loop {
             let done = self.compress.total_in() as usize;
-            let rest = data.get(done..).unwrap_or_default();
+            let rest = &data[done..];
             let status = self.compress.compress_vec(rest, out, FlushCompress::Sync);
             let all = self.compress.total_in() as usize == data.len();
             match status {
@@ -199,6 +200,11 @@ mod tests {
             .unwrap();
         assert!(back == data);
         (len, tally)
+    }
+
+    #[test]
+    fn the_judge_has_a_level_of_libdeflate() {
+        assert!(CompressionLvl::new(JUDGE_LEVEL).is_ok());
     }
 
     #[test]

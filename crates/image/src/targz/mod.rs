@@ -172,6 +172,7 @@ fn work<'a>(image: &File, pieces: impl Iterator<Item = &'a Piece>, ends: &Ends) 
     let mut deflater = Deflater::new();
     let mut data = Vec::new();
     for piece in pieces {
+        // A new buffer where none came back yet.
         let mut bytes = ends.used.try_recv().unwrap_or_default();
         bytes.clear();
         let packed = pack(image, piece, &mut deflater, &mut data, bytes);

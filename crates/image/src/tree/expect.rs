@@ -122,8 +122,7 @@ impl Overlay {
                 }
             }
         }
-        if let Some((name, parts)) = at.last().filter(|_| names) {
-            let above = at.get(..at.len() - 1).unwrap_or_default();
+        if let Some(((name, parts), above)) = at.split_last().filter(|_| names) {
             let path = if above.is_empty() {
                 Vec::new()
             } else {

@@ -24,7 +24,7 @@ use super::content::Content;
 use super::digest::{BlockDigests, Digest, number};
 use super::node::{Device, Directory, Inode, Kind, Meta};
 use super::{InodeId, ScanOptions, Skipped, Tree, Xattr};
-use crate::{Result, parallel};
+use crate::{Error, Result, parallel};
 
 const MAGIC: &[u8; 8] = b"kilnman2";
 const SUM: usize = 32;
@@ -83,7 +83,9 @@ impl Manifest {
         for (index, content) in contents {
             files[index] = Some(Recorded {
                 size: content.len(),
-                mtime: content.mtime().unwrap_or_default(),
+                mtime: content.mtime().ok_or_else(|| {
+                    Error::internal("a file of a layer was scanned and is not on the disk")
+                })?,
                 first: first as u32,
             });
             first += content.len().div_ceil(u64::from(block_size));

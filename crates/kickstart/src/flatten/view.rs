@@ -50,10 +50,9 @@ impl<'a> View<'a> {
         for (_, name, other) in implied {
             let given = command.text(name).map(str::to_owned);
             let before = || self.implied.get(name).cloned();
-            let mut value = given.or_else(before).unwrap_or_default();
-            if value.is_empty() {
-                value = self.text(other).unwrap_or_default();
-            }
+            let given = given.or_else(before).filter(|value| !value.is_empty());
+            // Neither of the two was ever said: empty, as for the reference.
+            let value = given.or_else(|| self.text(other)).unwrap_or_default();
             self.implied.insert(name, value);
         }
     }

@@ -103,9 +103,9 @@ fn reason(package: &LockedPackage) -> &'static str {
 
 /// In whole seconds.
 fn date(time: SystemTime) -> String {
+    // Every date was read from a Release file or a lock, as such a timestamp.
     let date = jiff::Timestamp::try_from(time).unwrap_or_default();
-    let date = jiff::Timestamp::from_second(date.as_second()).unwrap_or_default();
-    date.to_string()
+    date.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A line of fields without names.

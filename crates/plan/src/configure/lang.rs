@@ -71,7 +71,7 @@ fn locale(draft: &mut Draft<'_>, said: &str) -> Option<String> {
         Some(c) if c.eq_ignore_ascii_case("utf8") || c.eq_ignore_ascii_case("utf-8") => "UTF-8",
         Some(c) => c,
     };
-    let modifier = modifier.map(|m| format!("@{m}")).unwrap_or_default();
+    let modifier = modifier.map_or_else(String::new, |m| format!("@{m}"));
     Some(format!("{territory}.{codeset}{modifier}"))
 }
 

@@ -31,7 +31,9 @@ impl Lowering<'_> {
     /// Gives each layer its files: first those of its directory, then those of `[[files]]`, in their order.
     pub(super) fn project_files(&mut self, definition: &Definition, layers: &mut [Layer]) {
         let found = match self.files.tree(DIRECTORY) {
-            Ok(found) => found.unwrap_or_default(),
+            Ok(Some(found)) => found,
+            // The project has no such directory.
+            Ok(None) => Vec::new(),
             Err(reason) => return self.refuse_files(reason),
         };
         let named = |path: &str| definition.files.iter().any(|f| is_below(path, &f.from));
@@ -115,14 +117,14 @@ impl Lowering<'_> {
         };
         let names: Vec<String> = layers.iter().map(|l| l.name.clone()).collect();
         let layer = match &said.layer {
-            Some(name) => layers.iter_mut().find(|l| l.name == *name),
-            None => layers.last_mut(),
-        };
-        let Some(layer) = layer else {
-            let unknown = said.layer.as_deref().unwrap_or_default();
-            return Err(wrong(format!("there is no layer `{unknown}`"))
-                .hint(format!("layers: {}", names.join(", "))));
-        };
+            Some(name) => layers.iter_mut().find(|l| l.name == *name).ok_or_else(|| {
+                wrong(format!("there is no layer `{name}`"))
+                    .hint(format!("layers: {}", names.join(", ")))
+            }),
+            None => layers
+                .last_mut()
+                .ok_or_else(|| wrong("there is no layer".to_owned())),
+        }?;
         let Some(first) = found.first() else {
             return Err(wrong("there is nothing".to_owned()));
         };
@@ -134,7 +136,8 @@ impl Lowering<'_> {
             .transpose()
             .map_err(&wrong)?;
         for found in &found {
-            let below = found.path.strip_prefix(top.as_str()).unwrap_or_default();
+            let below = found.path.strip_prefix(top.as_str());
+            let below = below.ok_or_else(|| wrong(format!("{} is not below it", found.path)))?;
             let to = place
                 .as_ref()
                 .map(|place| format!("{}{below}", place.trim_end_matches('/')));

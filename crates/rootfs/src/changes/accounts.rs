@@ -19,9 +19,18 @@ struct User {
     home: String,
 }
 
+/// The text of a table of users or groups. Without it nobody could be told apart from somebody who is not there.
+fn table(path: &str) -> Result<String> {
+    files::read(path)?.ok_or_else(|| {
+        Fault::step(format!(
+            "{path} is missing: the root lacks the base system's packages, or a script removed it"
+        ))
+    })
+}
+
 /// The fields of the line that begins with `name`.
 fn entry(path: &str, name: &str) -> Result<Option<Vec<String>>> {
-    let text = files::read(path)?.unwrap_or_default();
+    let text = table(path)?;
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
     Ok(text
         .lines()
@@ -53,7 +62,7 @@ fn find_group(name: &str) -> Result<Option<u32>> {
 
 /// Whether any group has an id.
 fn is_gid_taken(gid: u32) -> Result<Option<String>> {
-    let text = files::read(GROUP)?.unwrap_or_default();
+    let text = table(GROUP)?;
     let name_of = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let id = fields.get(2).and_then(|f| f.parse::<u32>().ok())?;
@@ -63,7 +72,7 @@ fn is_gid_taken(gid: u32) -> Result<Option<String>> {
 }
 
 fn known(names_of: &str) -> Result<Vec<String>> {
-    let text = files::read(names_of)?.unwrap_or_default();
+    let text = table(names_of)?;
     Ok(text
         .lines()
         .filter_map(|l| l.split(':').next())
@@ -259,7 +268,7 @@ pub(super) fn authorized_key(user: &str, key: &str) -> Result {
             return Err(Fault::step(format!("{place} is a symbolic link")));
         }
     }
-    let old = files::read(&path)?.unwrap_or_default();
+    let old = files::read_or_empty(&path)?;
     let mut text: String = old.lines().map(|l| format!("{l}\n")).collect();
     if !old.lines().any(|l| l.trim() == key) {
         text.push_str(key);

@@ -79,6 +79,11 @@ pub(super) fn remove(path: &str) -> Result {
     }
 }
 
+/// The text of a file that need not be there: a missing one is as good as an empty one.
+pub(super) fn read_or_empty(path: &str) -> Result<String> {
+    Ok(read(path)?.unwrap_or_default())
+}
+
 /// The text of a file; `None` if there is none.
 pub(super) fn read(path: &str) -> Result<Option<String>> {
     let size = match fs::metadata(path) {
@@ -116,11 +121,7 @@ pub(super) enum Quotes {
 }
 
 pub(super) fn set_variables(path: &str, variables: &[(String, String)], quotes: Quotes) -> Result {
-    let mut lines: Vec<String> = read(path)?
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let mut lines: Vec<String> = read_or_empty(path)?.lines().map(str::to_owned).collect();
     for (name, value) in variables {
         let line = format!("{name}={}", quoted(value, quotes));
         let is_set = |l: &String| {

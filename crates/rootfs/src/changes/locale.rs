@@ -30,7 +30,7 @@ impl Executor<'_> {
         if Path::new("/usr/share/doc/locales-all").exists() {
             return Ok(());
         }
-        let old = files::read(LOCALE_GEN)?.unwrap_or_default();
+        let old = files::read_or_empty(LOCALE_GEN)?;
         files::write(LOCALE_GEN, &with_locales(&old, &wanted), 0o644)?;
         self.run(&words(["locale-gen"]), None)
     }
@@ -119,7 +119,7 @@ fn in_other_charset(supported: &str, base: &str, modifier: Option<&str>) -> Opti
     supported.lines().find_map(|line| {
         let (known, charset) = line.trim().split_once(' ')?;
         let (known_base, codeset, known_modifier) = parts(known);
-        let at = modifier.map(|m| format!("@{m}")).unwrap_or_default();
+        let at = modifier.map_or_else(String::new, |m| format!("@{m}"));
         (known_base == base && known_modifier == modifier)
             .then(|| format!("{base}.{}{at}", codeset.unwrap_or(charset.trim())))
     })

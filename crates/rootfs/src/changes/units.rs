@@ -39,7 +39,7 @@ impl Executor<'_> {
             unmask(unit)?;
         }
         self.systemctl("enable", &enable.iter().collect::<Vec<_>>())?;
-        let old = files::read(PRESETS)?.unwrap_or_default();
+        let old = files::read_or_empty(PRESETS)?;
         files::write(PRESETS, &with_presets(&old, disable, enable), 0o644)
     }
 

@@ -88,11 +88,12 @@ fn of_package(root: &Path, package: &str, versions: &[String]) -> io::Result<Opt
         let Some(stanza) = stanzas.get(package) else {
             continue;
         };
-        let architecture = control::field(stanza, "Architecture").unwrap_or_default();
-        for file in [
-            format!("{package}.list"),
-            format!("{package}:{architecture}.list"),
-        ] {
+        let architecture = control::field(stanza, "Architecture");
+        let qualified = architecture.map(|a| format!("{package}:{a}.list"));
+        for file in [Some(format!("{package}.list")), qualified]
+            .into_iter()
+            .flatten()
+        {
             // One of the two names is there, or none: a package that is not installed has no list.
             let list = text_if_there(root.join("var/lib/dpkg/info").join(file))?;
             let brings = |version: &&String| {
@@ -104,8 +105,9 @@ fn of_package(root: &Path, package: &str, versions: &[String]) -> io::Result<Opt
             }
         }
         for field in ["Pre-Depends", "Depends"] {
-            let depends = relation::groups(control::field(stanza, field).unwrap_or_default());
-            for name in depends.flatten().map(|relation| relation.name) {
+            let depends = control::field(stanza, field).map(relation::groups);
+            let depends = depends.into_iter().flatten().flatten();
+            for name in depends.map(|relation| relation.name) {
                 if !seen.contains(&name) {
                     seen.push(name);
                     pending.push_back(name);

@@ -239,8 +239,7 @@ fn describe(unit: &FailedUnit) -> String {
         .log
         .iter()
         .rfind(own)
-        .map(|line| format!(": {}", line.trim()))
-        .unwrap_or_default();
+        .map_or_else(String::new, |line| format!(": {}", line.trim()));
     format!("{} ({}){log}", unit.unit, unit.result)
 }
 

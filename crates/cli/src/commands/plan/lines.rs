@@ -172,8 +172,7 @@ fn package(request: &Request) -> String {
         } => {
             let profile = profile
                 .as_ref()
-                .map(|p| format!("/{p}"))
-                .unwrap_or_default();
+                .map_or_else(String::new, |p| format!("/{p}"));
             format!("@{name}:{stream}{profile}")
         }
     };

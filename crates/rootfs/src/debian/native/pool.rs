@@ -306,7 +306,10 @@ impl Filler<'_> {
                 Err(e) => {
                     let why = format!(
                         "package {} is damaged: its data archive is broken at {} ({e})",
-                        self.dir.file_name().unwrap_or_default().display(),
+                        self.dir
+                            .file_name()
+                            .unwrap_or(self.dir.as_os_str())
+                            .display(),
                         entry.path.display()
                     );
                     return Err(PackageError::new(PackageErrorKind::Malformed, why));

@@ -73,10 +73,10 @@ impl Known {
             }
             None => ("install ok".to_owned(), State::NotInstalled),
         };
-        let conffiles = take("Conffiles").unwrap_or_default();
+        let conffiles = take("Conffiles");
         let words = |text: Option<String>| -> Vec<String> {
-            let text = text.unwrap_or_default();
-            text.split_whitespace().map(str::to_owned).collect()
+            let words = text.iter().flat_map(|text| text.split_whitespace());
+            words.map(str::to_owned).collect()
         };
         // dpkg puts each that it reads in front of the others.
         let mut pending = words(take("Triggers-Pending"));
@@ -89,14 +89,19 @@ impl Known {
                 .map(|f| f.value.as_str())
         };
         // Of a package that was purged dpkg may know no more than the name.
+        let or_empty = |name| get(name).map_or_else(String::new, str::to_owned);
         Some(Known {
             name: get("Package")?.to_owned(),
-            architecture: get("Architecture").unwrap_or_default().to_owned(),
-            version: get("Version").unwrap_or_default().to_owned(),
+            architecture: or_empty("Architecture"),
+            version: or_empty("Version"),
             same: get("Multi-Arch") == Some("same"),
             want,
             state,
-            conffiles: conffiles.lines().filter_map(conffile).collect(),
+            conffiles: conffiles
+                .iter()
+                .flat_map(|text| text.lines())
+                .filter_map(conffile)
+                .collect(),
             pending,
             awaited,
             fields,
