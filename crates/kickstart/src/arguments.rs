@@ -6,7 +6,7 @@
 
 use crate::report::{Report, quote};
 use crate::spelling;
-use crate::table::{Argument, ArgumentKind, Count, ValueType};
+use crate::table::{Argument, ArgumentKind, Count};
 use crate::values;
 use crate::words::Word;
 use crate::{FileId, Opt, Span, Value};
@@ -240,7 +240,7 @@ impl Matcher<'_> {
             match values::read(argument, &word.text) {
                 Ok(Value::Text(text)) => self.out.positional.push(text),
                 Ok(_) => self.out.positional.push(word.text.clone()),
-                Err(message) => self.report_value(word, message),
+                Err(message) => self.report_value(argument, word, message),
             }
         }
         at
@@ -252,9 +252,10 @@ impl Matcher<'_> {
         before.iter().any(|w| w.text == "--")
     }
 
-    fn report_value(&mut self, word: &Word, message: String) {
+    fn report_value(&mut self, argument: &Argument, word: &Word, message: String) {
         let span = self.place.word(word);
-        self.report.error("bad-value", span, message);
+        let help = values::advice(argument, "");
+        self.report.error_help("bad-value", span, message, help);
     }
 
     fn mark_seen(&mut self, argument: &'static Argument) {
@@ -353,10 +354,7 @@ impl Matcher<'_> {
             Ok(value) => self.push_option(argument, value, span),
             Err(message) => {
                 let name = argument.names.first().map_or("", String::as_str);
-                let help = match argument.value_type {
-                    ValueType::Integer => format!("write `{name}=N` with a whole number"),
-                    _ => format!("mend the value of `{name}`"),
-                };
+                let help = values::advice(argument, name);
                 let span = self.place.word(word);
                 self.report.error_help("bad-value", span, message, help);
             }
@@ -381,7 +379,9 @@ impl Matcher<'_> {
             .collect();
         if !names.is_empty() {
             let message = format!("{} must be given", names.join(", "));
-            self.report.error("missing-option", whole, message);
+            let help = "add what is missing to the line";
+            self.report
+                .error_help("missing-option", whole, message, help);
         }
     }
 }
@@ -410,7 +410,8 @@ pub(crate) fn report_extras(
         let span = place.word(word);
         if !word.text.starts_with('-') {
             let message = format!("`{command}` has no use for {}", quote(&word.text));
-            report.error("unexpected-argument", span, message);
+            let help = "remove it; a value that has blanks needs quotes around it";
+            report.error_help("unexpected-argument", span, message, help);
             continue;
         }
         let name = word.text.split('=').next().unwrap_or("");
@@ -420,15 +421,9 @@ pub(crate) fn report_extras(
             .flat_map(|a| a.names.iter().map(String::as_str));
         let near = report.has_room().then(|| spelling::nearest(name, known));
         let help = match near.flatten() {
-            Some(near) => vec![format!("did you mean `{near}`?")],
-            None => Vec::new(),
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "remove the option".to_owned(),
         };
-        report.push(
-            crate::Severity::Error,
-            "unknown-option",
-            span,
-            message,
-            help,
-        );
+        report.error_help("unknown-option", span, message, help);
     }
 }

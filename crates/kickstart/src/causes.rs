@@ -45,17 +45,17 @@ fn lookalike(word: &str, start: usize) -> Option<Cause> {
     let (code, name, help) = match c {
         c if is_odd_blank(c) => (
             "blank-lookalike",
-            "a blank that is none",
+            "this is not a plain space",
             "type a plain space in its place",
         ),
         c if is_odd_quote(c) => (
             "quote-lookalike",
-            "a quote that quotes nothing",
+            "this is not a plain quote",
             "type a plain \" or ' in its place",
         ),
         _ => (
             "dash-lookalike",
-            "a dash that is none",
+            "this is not a plain hyphen",
             "type plain hyphens (`--` before an option) in its place",
         ),
     };
@@ -64,7 +64,7 @@ fn lookalike(word: &str, start: usize) -> Option<Cause> {
         start: start + at,
         end: start + at + c.len_utf8(),
         message: format!(
-            "here stands {name}: U+{:04X}, as word processors write it",
+            "{name} but U+{:04X}, which word processors write",
             u32::from(c)
         ),
         help,

@@ -118,7 +118,8 @@ fn group_options(text: &str, span: Span, report: &mut Report) -> Option<(String,
         *flag = true;
         if value.is_some() {
             let message = format!("{} takes no value", quote(option));
-            report.error("unexpected-value", span, message);
+            let help = format!("write {} alone", quote(option));
+            report.error_help("unexpected-value", span, message, help);
             return None;
         }
     }

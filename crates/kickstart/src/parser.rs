@@ -40,7 +40,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Options for a version, following includes.
+    /// Returns options for a version; includes are followed.
     pub fn new(version: Version) -> Options {
         Options {
             version,
@@ -70,7 +70,7 @@ impl Parsed {
         errors.find(|d| d.severity == Severity::Error)
     }
 
-    /// The validator's verdict: neither an error nor a warning that the reference gives.
+    /// Returns the verdict of the validator: neither an error nor a warning that the reference reports, too.
     pub fn is_valid(&self) -> bool {
         let counts = |d: &Diagnostic| d.severity == Severity::Error || d.counts();
         !self.diagnostics.iter().any(counts)
@@ -314,9 +314,11 @@ impl Parser<'_> {
         let Some(word) = words.first() else { return };
         if word.text.is_empty() {
             let message = "the line starts with an empty word".to_owned();
+            let help = "remove the quotes before the command";
+            let span = place.word(word);
             return self
                 .report
-                .error("unknown-command", place.word(word), message);
+                .error_help("unknown-command", span, message, help);
         }
         if word.text == "%include" {
             return self.include(place, words);
@@ -383,7 +385,10 @@ impl Parser<'_> {
         if self.items <= limits::ITEMS {
             return true;
         }
-        self.stop(Some(span), format!("more than {} items", limits::ITEMS));
+        self.stop(
+            Some(span),
+            format!("the kickstart has more than {} items", limits::ITEMS),
+        );
         false
     }
 
@@ -652,12 +657,13 @@ impl Parser<'_> {
         }
         if self.stack.len() > limits::DEPTH {
             let message = format!("includes are nested more than {} deep", limits::DEPTH);
-            return self.report.error("include-depth", span, message);
+            let help = "put the lines of some of the included files in their place";
+            return self.report.error_help("include-depth", span, message, help);
         }
         if self.kickstart.files.len() > limits::INCLUDES {
             return self.stop(
                 Some(span),
-                format!("more than {} includes", limits::INCLUDES),
+                format!("the kickstart has more than {} includes", limits::INCLUDES),
             );
         }
         let from = self.kickstart.file_name(span.file).to_owned();
@@ -685,7 +691,10 @@ impl Parser<'_> {
     fn report_loop(&mut self, name: &str, span: Span) {
         let names = self.stack.iter().map(|f| self.kickstart.file_name(*f));
         let chain: Vec<_> = names.skip_while(|n| *n != name).collect();
-        let message = format!("include loop: {} → {name}", chain.join(" → "));
+        let message = format!(
+            "this include closes an include loop: {} → {name}",
+            chain.join(" → ")
+        );
         self.report
             .error_help("include-loop", span, message, "remove one of the includes");
     }

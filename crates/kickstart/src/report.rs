@@ -13,11 +13,6 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Adds an error.
-    pub(crate) fn error(&mut self, code: &'static str, span: Span, message: String) {
-        self.push(Severity::Error, code, span, message, Vec::new());
-    }
-
     /// Adds an error with advice.
     pub(crate) fn error_help(
         &mut self,

@@ -121,8 +121,9 @@ impl Rules<'_> {
         if !names.iter().any(|n| self.given(n)) {
             let (command, names) = (&self.command.name, names.join("`, `"));
             let message = format!("`{command}` needs one of `{names}`");
+            let help = "add one of them";
             self.report
-                .error("missing-option", self.command.span, message);
+                .error_help("missing-option", self.command.span, message, help);
         }
     }
 
@@ -206,15 +207,20 @@ impl Rules<'_> {
         let partition = !self.arg(0).is_empty() || self.command.args.len() > 1;
         let options = ["--biospart", "--source"];
         let given = options.iter().filter(|o| self.given(o)).count() + usize::from(partition);
-        let message = match (given, self.command.args.len()) {
-            (_, 2..) => "`driverdisk` takes one partition",
-            (0, 0) => "`driverdisk` needs a partition, `--source` or `--biospart`",
-            (2.., _) => "a partition, `--source` and `--biospart` exclude each other",
+        let (message, help) = match (given, self.command.args.len()) {
+            (_, 2..) => ("`driverdisk` takes one partition", "keep one of them"),
+            (0, 0) => (
+                "`driverdisk` needs a partition, `--source` or `--biospart`",
+                "add one of them",
+            ),
+            (2.., _) => (
+                "a partition, `--source` and `--biospart` exclude each other",
+                "keep one of them",
+            ),
             _ => return,
         };
-        let span = self.command.span;
-        self.report
-            .error("conflicting-options", span, message.to_owned());
+        let message = message.to_owned();
+        self.error("conflicting-options", "", message, help);
     }
 
     fn eula(&mut self) {

@@ -21,7 +21,7 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// Makes a text that is looked for in the file system: see [`include_candidates`].
+    /// Makes the error for a text that is not in the file system; [`include_candidates`] says where it is looked for.
     pub fn not_found(message: impl Into<String>) -> Self {
         LoadError {
             message: message.into(),

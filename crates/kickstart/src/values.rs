@@ -19,6 +19,21 @@ pub(crate) fn read(argument: &Argument, text: &str) -> Result<Value, String> {
     })
 }
 
+/// Returns what to write in place of a value that [`read`] refuses; `name` is the option, or empty.
+pub(crate) fn advice(argument: &Argument, name: &str) -> String {
+    let (value, what) = match argument.value_type {
+        ValueType::Integer => ("N", "a whole number"),
+        ValueType::Boolean => ("…", "`yes` or `no`"),
+        ValueType::CommaList | ValueType::FirewallPorts => ("…", "a shorter list"),
+        ValueType::TeamSlaves => ("…", "every quote closed"),
+        _ => ("…", "one of the values that the message names"),
+    };
+    match name {
+        "" => format!("write {what}"),
+        name => format!("write `{name}={value}` with {what}"),
+    }
+}
+
 fn typed(kind: ValueType, text: &str) -> Result<Value, String> {
     match kind {
         ValueType::Text => Ok(Value::Text(text.to_owned())),

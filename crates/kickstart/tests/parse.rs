@@ -150,7 +150,10 @@ fn an_include_loop_is_told_as_a_chain() {
     let [one] = &parsed.diagnostics[..] else {
         panic!()
     };
-    assert_eq!(one.message, "include loop: lab/a.ks → lab/b.ks → lab/a.ks");
+    assert_eq!(
+        one.message,
+        "this include closes an include loop: lab/a.ks → lab/b.ks → lab/a.ks"
+    );
     assert_eq!(commands(&parsed).len(), 1);
 }
 

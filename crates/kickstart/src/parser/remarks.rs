@@ -102,7 +102,7 @@ impl Parser<'_> {
             "heredoc",
             place.span(start, start + first.len() as u32),
             format!(
-                "this line ends the script, although it stands in the here-document `{}` of {began}",
+                "this line ends the script, although it is inside the here-document `{}` of {began}",
                 document.delimiter
             ),
             format!(
@@ -148,7 +148,7 @@ impl Parser<'_> {
             "given-again",
             command.span,
             format!(
-                "`{}` was given at {} already, whose {} is lost",
+                "`{}` was given at {} already: its {} there is lost",
                 command.name,
                 self.kickstart.location(earlier.span),
                 lost.join(", ")
@@ -167,7 +167,7 @@ impl Parser<'_> {
                     "packages-again",
                     header.span,
                     format!(
-                        "this header sets the options of %packages anew: {} of {} does not hold any more",
+                        "this header sets the options of %packages anew: {} of {} has no effect any more",
                         lost.join(", "),
                         self.kickstart.location(earlier.span)
                     ),

@@ -12,7 +12,8 @@ impl Rules<'_> {
             !value.is_empty() && !value.contains('=')
         };
         if self.given("--bridgeopts") && !pairs.into_iter().all(right) {
-            let message = "`--bridgeopts` wants `key=value` pairs with commas between".to_owned();
+            let message =
+                "`--bridgeopts` takes `key=value` pairs with commas between them".to_owned();
             let help = "write for example `--bridgeopts=priority=40000,hello-time=3`";
             self.error("bad-value", "--bridgeopts", message, help);
         }
@@ -53,17 +54,27 @@ impl Rules<'_> {
     pub(super) fn nvdimm(&mut self) {
         let action = self.arg(0).to_owned();
         let (name, devices) = (self.given("--namespace"), self.given("--blockdevs"));
-        let message = match (action.as_str(), name, devices) {
-            (_, true, true) => "`--namespace` and `--blockdevs` exclude each other",
-            ("use", false, false) => "`nvdimm use` needs `--namespace` or `--blockdevs`",
-            ("reconfigure", false, _) => "`nvdimm reconfigure` needs `--namespace`",
-            ("reconfigure", ..) if !self.given("--sectorsize") => {
-                "`nvdimm reconfigure` in sector mode needs `--sectorsize`"
-            }
-            _ => "",
+        let (message, help) = match (action.as_str(), name, devices) {
+            (_, true, true) => (
+                "`--namespace` and `--blockdevs` exclude each other",
+                "keep one of them",
+            ),
+            ("use", false, false) => (
+                "`nvdimm use` needs `--namespace` or `--blockdevs`",
+                "add one of them",
+            ),
+            ("reconfigure", false, _) => (
+                "`nvdimm reconfigure` needs `--namespace`",
+                "add `--namespace=…`",
+            ),
+            ("reconfigure", ..) if !self.given("--sectorsize") => (
+                "`nvdimm reconfigure` in sector mode needs `--sectorsize`",
+                "add `--sectorsize=…`",
+            ),
+            _ => ("", ""),
         };
         if !message.is_empty() {
-            self.error("missing-option", "", message.to_owned(), "mend the line");
+            self.error("missing-option", "", message.to_owned(), help);
         }
         let namespace = self.command.text("--namespace").unwrap_or("");
         let mut options = self.command.options.iter();

@@ -118,7 +118,9 @@ impl Rules<'_> {
             (true, true, _) => "a RAID device that exists takes no members",
             (false, false, _) if !self.command.args.is_empty() => "`raid` needs its members",
             (false, true, false) => "`raid` needs `--level`",
-            (true, false, _) if !self.given("--device") => "a RAID device that exists has a name",
+            (true, false, _) if !self.given("--device") => {
+                "a RAID device that exists needs `--device`"
+            }
             _ => "",
         };
         if !message.is_empty() {
@@ -153,7 +155,7 @@ impl Rules<'_> {
                 "bad-value",
                 "--reserved-percent",
                 message,
-                "mend the number",
+                "write a number from 1 to 99",
             );
         }
         self.defined("volume group", name, "");
@@ -184,7 +186,8 @@ impl Rules<'_> {
             .is_some_and(|n| !(0..=100).contains(&n))
         {
             let message = "`--percent` must be between 0 and 100".to_owned();
-            self.error("bad-value", "--percent", message, "mend the number");
+            let help = "write a number from 0 to 100";
+            self.error("bad-value", "--percent", message, help);
         }
         let enough = [
             "--size",
