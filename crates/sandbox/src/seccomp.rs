@@ -26,7 +26,17 @@ struct Table {
     deny: &'static [u32],
     /// Ways around this filter with a fallback in every program: `ENOSYS`.
     missing: &'static [u32],
+    /// What is refused for its first argument: the call, the argument, the error. See [`VSOCK`].
+    refused: &'static [(u32, u32, i32)],
 }
+
+/// Sockets to the hypervisor and to other virtual machines (vsock(7)). They belong to no network namespace, so that a script
+/// would have the machine's own; programs take the error for a kernel that lacks them.
+const VSOCK: (u32, i32) = (libc::AF_VSOCK as u32, libc::EAFNOSUPPORT);
+/// `SYS_SOCKET` of `linux/net.h`: makes a socket of a family that is written in memory, where no filter can read it. The C library
+/// of 32-bit x86 has no other way, so that its programs have no sockets.
+#[cfg(target_arch = "x86_64")]
+const UNREADABLE_SOCKET: (u32, i32) = (1, libc::EPERM);
 
 #[cfg(target_arch = "x86_64")]
 const TABLES: [Table; 2] = [
@@ -35,6 +45,7 @@ const TABLES: [Table; 2] = [
         flush: NATIVE_FLUSH,
         deny: NATIVE_DENY,
         missing: NATIVE_MISSING,
+        refused: NATIVE_REFUSED,
     },
     // Numbers of arch/x86/entry/syscalls/syscall_32.tbl.
     Table {
@@ -44,6 +55,10 @@ const TABLES: [Table; 2] = [
             87, 88, 101, 103, 110, 115, 128, 129, 283, 286, 287, 288, 336, 342, 350, 357, 374,
         ],
         missing: &[425],
+        refused: &[
+            (359, VSOCK.0, VSOCK.1),
+            (102, UNREADABLE_SOCKET.0, UNREADABLE_SOCKET.1),
+        ],
     },
 ];
 
@@ -54,6 +69,7 @@ const TABLES: [Table; 2] = [
         flush: NATIVE_FLUSH,
         deny: NATIVE_DENY,
         missing: NATIVE_MISSING,
+        refused: NATIVE_REFUSED,
     },
     // Numbers of arch/arm/tools/syscall.tbl.
     Table {
@@ -63,6 +79,7 @@ const TABLES: [Table; 2] = [
             87, 88, 103, 115, 128, 129, 309, 310, 311, 347, 364, 371, 379, 386, 388, 401,
         ],
         missing: &[425],
+        refused: &[(281, VSOCK.0, VSOCK.1)],
     },
 ];
 
@@ -95,6 +112,8 @@ const NATIVE_DENY: &[u32] = &[
 ];
 
 const NATIVE_MISSING: &[u32] = &[libc::SYS_io_uring_setup as u32];
+
+const NATIVE_REFUSED: &[(u32, u32, i32)] = &[(libc::SYS_socket as u32, VSOCK.0, VSOCK.1)];
 
 fn instruction(code: u32, k: u32, jump_true: u8, jump_false: u8) -> sock_filter {
     sock_filter {
@@ -144,6 +163,17 @@ fn section(table: &Table) -> Vec<sock_filter> {
                 .iter()
                 .flat_map(|number| [unless_equal(*number), answer(action)]),
         );
+    }
+    for (number, first, error) in table.refused {
+        let is_call = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        body.extend([
+            instruction(is_call, *number, 0, 4),
+            // The upper half of a register does not count: the kernel takes an `int`.
+            load(argument(0)),
+            unless_equal(*first),
+            answer(errno(*error)),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ]);
     }
     body.push(answer(libc::SECCOMP_RET_ALLOW));
     body
@@ -346,8 +376,12 @@ pub(crate) fn program() -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would, for the instructions that it uses.
     fn verdict(arch: u32, number: u32) -> u32 {
+        verdict_with(arch, number, 0)
+    }
+
+    /// Runs the program as the kernel would, for the instructions that it uses.
+    fn verdict_with(arch: u32, number: u32, first: u32) -> u32 {
         let program = program();
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -356,7 +390,12 @@ mod tests {
             at += 1;
             match u32::from(code) {
                 code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
-                    accumulator = if k == 0 { number } else { arch };
+                    accumulator = match k {
+                        0 => number,
+                        4 => arch,
+                        16 => first,
+                        other => panic!("nobody reads byte {other}"),
+                    };
                 }
                 code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => {
                     at += jump(accumulator == k)
@@ -399,6 +438,27 @@ mod tests {
             }
         }
         assert_eq!(verdict(0x1234, 1), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn sockets_to_the_hypervisor_are_refused_on_every_architecture() {
+        for table in &TABLES {
+            assert!(!table.refused.is_empty());
+            for (number, first, error) in table.refused {
+                let with = |first| verdict_with(table.arch, *number, first);
+                assert_eq!(with(*first), errno(*error), "{:#x} {number}", table.arch);
+                for other in [libc::AF_UNIX as u32, libc::AF_INET as u32, *number] {
+                    let wanted = match other == *first {
+                        true => errno(*error),
+                        false => libc::SECCOMP_RET_ALLOW,
+                    };
+                    assert_eq!(with(other), wanted, "{:#x} {number} {other}", table.arch);
+                }
+            }
+        }
+        let socket = libc::SYS_socket as u32;
+        let vsock = verdict_with(NATIVE, socket, libc::AF_VSOCK as u32);
+        assert_eq!(vsock, errno(libc::EAFNOSUPPORT));
     }
 
     #[test]

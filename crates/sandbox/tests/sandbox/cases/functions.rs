@@ -44,6 +44,15 @@ pub(super) fn flush(_: Call) -> Result<Value, CallError> {
     Ok(json!(results.map(|result| result.is_ok())))
 }
 
+/// Whether sockets of these families can be made: unix, internet, and those to the hypervisor (vsock(7)).
+pub(super) fn families(_: Call) -> Result<Value, CallError> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let vsock = AddressFamily::from_raw(40);
+    let families = [AddressFamily::UNIX, AddressFamily::INET, vsock];
+    let made = families.map(|family| socket(family, SocketType::STREAM, None).is_ok());
+    Ok(json!(made))
+}
+
 pub(super) fn wait(call: Call) -> Result<Value, CallError> {
     std::thread::sleep(Duration::from_secs(call.payload.as_u64().unwrap_or(0)));
     Ok(Value::Null)

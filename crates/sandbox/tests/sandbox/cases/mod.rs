@@ -39,6 +39,7 @@ pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
     ("panic", |_| panic!("on purpose")),
     ("fail", functions::fail),
     ("flush", functions::flush),
+    ("families", functions::families),
     ("wait", functions::wait),
     ("threads", functions::threads),
     ("read", functions::read),
@@ -67,6 +68,10 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ("watched_programs_can_be_killed", watching::killed),
     ("flushing_does_nothing", walls::flushing),
     ("network_none_and_host", walls::network),
+    (
+        "sockets_to_the_hypervisor_are_none_of_a_runs",
+        walls::families,
+    ),
     ("a_network_of_its_own_keeps_the_host_out", network::walls),
     ("a_network_of_its_own_has_doors", network::doors),
     ("a_network_of_its_own_carries_much", network::carries),

@@ -30,6 +30,19 @@ pub(super) fn network(f: &Fixture) -> Outcome {
     check(host.starts_with(&own), || host.clone())
 }
 
+/// Where this machine itself has no such sockets, it could not be told who refused them.
+pub(super) fn families(f: &Fixture) -> Outcome {
+    for network in [Network::None, Network::Host] {
+        let mut request = f.call("families", Value::Null);
+        request.network = network;
+        equal(
+            f.run(&request)?.outcome.value,
+            Some(Ok(json!([true, true, false]))),
+        )?;
+    }
+    Ok(())
+}
+
 pub(super) fn host_mounts(f: &Fixture) -> Outcome {
     let before = fixture::mounts()?;
     f.output_of("mount > /root/mounts")?;
