@@ -83,6 +83,8 @@ const RECIPES: &[Recipe] = &[
             "/var/lib/NetworkManager/secret_key",
             "/var/lib/NetworkManager/seen-bssids",
             "/var/lib/NetworkManager/timestamps",
+            // Signs the modules that are built on the machine. The certificate stays: it knows those that the image has.
+            "/var/lib/dkms/mok.key",
             "/var/lib/dhcp/*.lease*",
             "/var/lib/dhcpcd/*.lease*",
             "/var/lib/libuuid/clock.txt",
@@ -477,6 +479,21 @@ mod tests {
             )
             .is_some()
         );
+    }
+
+    #[test]
+    fn a_key_that_signs_modules_goes_and_the_certificate_of_those_there_are_stays() {
+        let (key, certificate) = ("/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub");
+        let place = root(&[
+            (key, Some(PEM), PEM),
+            (certificate, Some("der"), "der"),
+            ("/usr/sbin/dkms", Some(""), ""),
+        ]);
+        let secrets = removed(&place);
+        assert_eq!(secrets.removed, [key]);
+        assert!(secrets.shared.is_empty() && secrets.kept.is_empty());
+        assert_eq!(there(&place, key), None);
+        assert_eq!(there(&place, certificate).as_deref(), Some("der"));
     }
 
     #[test]

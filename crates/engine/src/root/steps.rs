@@ -439,10 +439,14 @@ impl Roots<'_> {
             sources: finish.sources.clone().filter(|_| !stack.has_sources),
             ..finish.clone()
         };
-        let inputs = self
+        let mut inputs = self
             .inputs("finish", self.role("finish", ""))
             .below(stack.id)
             .json("finish", &finish, "what the image needs of the root");
+        // Older versions left dkms's private key in; layers without it are as they were.
+        if self.resolved.lock.packages.iter().any(|p| p.name == "dkms") {
+            inputs = inputs.json("keys", &"without dkms's", "which keys are removed");
+        }
         let id = inputs.id();
         let work = Work {
             inputs,
