@@ -91,7 +91,7 @@ impl Recorder {
         }
     }
 
-    /// Waits until what was added is recorded, and ends the compressing. Gives the number of blocks compressed.
+    /// Waits until what was added is recorded, and ends the compressing. Returns the number of blocks compressed.
     pub(crate) fn finish(&self) -> u64 {
         let work = self.work().take();
         if let Some(work) = work {

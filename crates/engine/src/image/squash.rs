@@ -213,7 +213,7 @@ fn missing(
 }
 
 /// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.
-/// Gives their number.
+/// Returns their number.
 pub(crate) fn prepare(
     place: &Place<'_>,
     manifest: File,

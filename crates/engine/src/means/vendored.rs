@@ -89,7 +89,7 @@ impl Vendored {
         }
     }
 
-    /// Has the metadata in a directory of the cache that can be written; gives its path. Files there are named by their content, and
+    /// Has the metadata in a directory of the cache that can be written; returns its path. Files there are named by their content, and
     /// whoever reads them verifies them.
     pub(crate) fn metadata(&self, cache: &Path) -> Result<PathBuf, Failure> {
         let id = Hasher::new("vendored.v1")

@@ -2,7 +2,7 @@
 //!
 //! The layout is arithmetic alone. Partitions are added in the order in which they lie on the disk, each starting at the
 //! next MiB; [`LayoutBuilder::next_start`] tells where the next one will begin, so that data of unknown size (the
-//! SquashFS) can be streamed into place first and be added when it is finished. [`LayoutBuilder::finish`] gives the
+//! SquashFS) can be streamed into place first and be added when it is finished. [`LayoutBuilder::finish`] returns the
 //! [`DiskLayout`], whose [`DiskLayout::write`] puts the tables into the file.
 //!
 //! ```text

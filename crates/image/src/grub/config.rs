@@ -196,7 +196,7 @@ pub fn prefix(table: &Table, number: u32) -> String {
 }
 
 /// Returns the commands inside core.img: find the partition, then go on to its `grub.cfg`. `uuid` is the FAT volume id as
-/// [`crate::fat::FatSpec::uuid`] gives it.
+/// [`crate::fat::FatSpec::uuid`] returns it.
 ///
 /// GRUB has set `$root` from [`super::CoreSpec::prefix`] before, so that a disk that was copied boots from itself; the search
 /// is for firmware that hides where it booted from.

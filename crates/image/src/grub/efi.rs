@@ -21,7 +21,7 @@ pub struct EfiFiles {
 impl EfiFiles {
     /// Adds the programs to the removable-media path `/EFI/BOOT`, and the `grub.cfg` that leads to `/boot/grub/grub.cfg`.
     ///
-    /// `uuid` is the FAT volume id as [`crate::fat::FatSpec::uuid`] gives it.
+    /// `uuid` is the FAT volume id as [`crate::fat::FatSpec::uuid`] returns it.
     ///
     /// # Errors
     /// A path that is taken.

@@ -107,7 +107,7 @@ impl<W: Target> Output<W> {
         Ok(())
     }
 
-    /// Pads, puts `head` over the first bytes, and leaves the target behind the image. Gives the padded length.
+    /// Pads, puts `head` over the first bytes, and leaves the target behind the image. Returns the padded length.
     pub(super) fn finish(mut self, head: &[u8]) -> Result<u64> {
         let padded = self.position.next_multiple_of(PADDING);
         self.write(&vec![0; (padded - self.position) as usize])?;

@@ -47,7 +47,7 @@ impl Worker<'_, '_> {
         Ok(finished)
     }
 
-    /// Fills the hot buffer with blocks, and makes those anew that are damaged. Gives the length of all.
+    /// Fills the hot buffer with blocks, and makes those anew that are damaged. Returns the length of all.
     fn read_hot(
         &mut self,
         part: &[(usize, Stored)],

@@ -6,7 +6,7 @@ use super::options::Options;
 use super::output::{Output, Target};
 use crate::Result;
 
-/// Writes a table and its index. Gives where the index starts, which is what the superblock holds.
+/// Writes a table and its index. Returns where the index starts, which is what the superblock holds.
 pub(super) fn write_lookup<W: Target>(
     output: &mut Output<W>,
     entries: &[u8],

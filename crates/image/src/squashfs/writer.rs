@@ -86,7 +86,7 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
 }
 
 /// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
-/// well, when `go_on` says so. Gives the number of blocks. Blocks of files that are shorter than a block are left out: which of
+/// well, when `go_on` says so. Returns the number of blocks. Blocks of files that are shorter than a block are left out: which of
 /// them share a block is known only when all files are.
 ///
 /// # Errors

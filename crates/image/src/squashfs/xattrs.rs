@@ -57,7 +57,7 @@ impl<'a> Sets<'a> {
         self.sets.len() as u32
     }
 
-    /// Writes values, ids and their index. Gives where the table is, or [`NO_TABLE`].
+    /// Writes values, ids and their index. Returns where the table is, or [`NO_TABLE`].
     pub(super) fn write<W: Target>(
         &self,
         output: &mut Output<W>,

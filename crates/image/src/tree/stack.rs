@@ -33,7 +33,7 @@ impl Tree {
     /// Merges layers, the top one first, as [`Tree::scan`] would see their overlay.
     ///
     /// `roots` are where the layers' files can be opened when they have to be read, one for each layer: the layer's own
-    /// directory, or the overlay. Gives `None` where a layer has marks that Kiln's overlays do not make: then the overlay has to
+    /// directory, or the overlay. Returns `None` where a layer has marks that Kiln's overlays do not make: then the overlay has to
     /// be scanned.
     ///
     /// # Errors

@@ -289,7 +289,7 @@ impl Filler<'_> {
             .map_err(failed("writing its index"))
     }
 
-    /// Writes a file as it will be, and gives its MD5 where that is wanted.
+    /// Writes a file as it will be, and returns its MD5 where that is wanted.
     fn content(
         &mut self,
         entry: &Entry,

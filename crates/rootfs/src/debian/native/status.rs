@@ -218,7 +218,7 @@ impl Status {
         Some(status)
     }
 
-    /// Adds a package and gives its number.
+    /// Adds a package and returns its number.
     pub(super) fn add(&mut self, known: Known) -> usize {
         let number = self.packages.len();
         self.by_name
