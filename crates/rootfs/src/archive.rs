@@ -21,7 +21,7 @@ mod write;
 use std::io;
 use std::path::Path;
 
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::{Call, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ pub fn unpack_layer(place: &Place<'_>, from: std::os::fd::OwnedFd) -> Result<()>
     Ok(())
 }
 
-pub(crate) fn pack_call(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn pack_call(mut call: Call) -> Result<Value, Error> {
     let Pack { threads } = payload(&call)?;
     let to = call.fds.pop().ok_or_else(missing)?;
     let run = || -> io::Result<()> {
@@ -87,7 +87,7 @@ pub(crate) fn pack_call(mut call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
-pub(crate) fn unpack_call(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn unpack_call(mut call: Call) -> Result<Value, Error> {
     let from = call.fds.pop().ok_or_else(missing)?;
     let run = || -> io::Result<()> {
         let mut decoder = zstd::Decoder::new(std::fs::File::from(from))?;
@@ -97,8 +97,8 @@ pub(crate) fn unpack_call(mut call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
-fn missing() -> CallError {
-    CallError::new(
+fn missing() -> Error {
+    Error::new(
         kiln_sandbox::ErrorKind::Internal,
         "an archiver got no descriptor",
     )

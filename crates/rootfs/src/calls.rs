@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kiln_sandbox::{Call, CallError, ErrorKind};
+use kiln_sandbox::{Call, Error, ErrorKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -17,9 +17,9 @@ pub(crate) const EXPORT: &str = "rootfs.export";
 pub const EXPORT_SPARSE: &str = "rootfs.export-sparse";
 
 /// The payload of a call as its type.
-pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, CallError> {
+pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
     serde_json::from_value(call.payload.clone()).map_err(|e| {
-        CallError::new(
+        Error::new(
             ErrorKind::Internal,
             "a call inside the root got a payload of the wrong shape",
         )
@@ -37,8 +37,8 @@ pub(crate) fn text_if_there(path: impl AsRef<Path>) -> io::Result<String> {
 }
 
 /// A failed system call inside the root.
-pub(crate) fn io_error(doing: impl Into<String>, error: &io::Error) -> CallError {
-    CallError::new(ErrorKind::Step, doing).because(error)
+pub(crate) fn io_error(doing: impl Into<String>, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Step, doing).because(error)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub(crate) struct WriteFile {
     pub(crate) mode: u32,
 }
 
-pub(crate) fn write_file(call: Call) -> Result<Value, CallError> {
+pub(crate) fn write_file(call: Call) -> Result<Value, Error> {
     let WriteFile {
         path,
         content,
@@ -67,7 +67,7 @@ pub(crate) fn write_file(call: Call) -> Result<Value, CallError> {
 }
 
 /// Copies files of the root to the descriptors handed over, in the same order; answers with their sizes.
-pub(crate) fn export(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn export(mut call: Call) -> Result<Value, Error> {
     let paths: Vec<String> = payload(&call)?;
     let mut sizes = Vec::new();
     for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
@@ -77,7 +77,7 @@ pub(crate) fn export(mut call: Call) -> Result<Value, CallError> {
     Ok(sizes.into())
 }
 
-pub(crate) fn export_sparse(mut call: Call) -> Result<Value, CallError> {
+pub(crate) fn export_sparse(mut call: Call) -> Result<Value, Error> {
     let paths: Vec<String> = payload(&call)?;
     for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
         let copy = || copy_data(&File::open(path)?, &File::from(fd));

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use kiln_plan::{ProjectFile, What};
-use kiln_sandbox::{Call, CallError, ErrorKind, Mount};
+use kiln_sandbox::{Call, Error, ErrorKind, Mount};
 use serde_json::{Value, json};
 
 use crate::calls::{io_error, payload, text_if_there};
@@ -41,7 +41,7 @@ pub fn copy(place: &Place<'_>, files: &[&ProjectFile], source: &Path) -> Result<
         .map(|_| ())
 }
 
-pub(crate) fn copy_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn copy_call(call: Call) -> Result<Value, Error> {
     let files: Vec<ProjectFile> = payload(&call)?;
     for file in &files {
         let Some(to) = &file.to else { continue };
@@ -56,7 +56,7 @@ pub(crate) fn copy_call(call: Call) -> Result<Value, CallError> {
 }
 
 /// The number of a user or group: their files have it in the same field.
-fn id_of(table: &str, name: &str, file: &ProjectFile) -> Result<u32, CallError> {
+fn id_of(table: &str, name: &str, file: &ProjectFile) -> Result<u32, Error> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
@@ -75,7 +75,7 @@ fn id_of(table: &str, name: &str, file: &ProjectFile) -> Result<u32, CallError> 
             "{} is to belong to {name}, whom the root does not have in {table}",
             file.from
         );
-        CallError::new(ErrorKind::Input, message)
+        Error::new(ErrorKind::Input, message)
             .because(io::Error::other(format!("{} says so", file.origin)))
             .hint(
                 "make the account in this layer or one below (`user`, `group`), or give its number",

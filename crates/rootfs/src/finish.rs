@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Call, CallError, Mount, Root};
+use kiln_sandbox::{Call, Mount, Root};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -136,13 +136,13 @@ pub(crate) fn answer<T: DeserializeOwned>(
     })
 }
 
-pub(crate) fn finish_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn finish_call(call: Call) -> Result<Value, kiln_sandbox::Error> {
     let finish: Finish = payload(&call)?;
     Ok(json!(common(&finish)?))
 }
 
 /// The changes that every root needs, inside of it.
-pub(crate) fn common(finish: &Finish) -> Result<Secrets, CallError> {
+pub(crate) fn common(finish: &Finish) -> Result<Secrets, kiln_sandbox::Error> {
     forget(FORGOTTEN)?;
     empty_all(EMPTIED)?;
     identity(finish).map_err(|e| io_error("setting the machine's identity", &e))?;
@@ -154,7 +154,7 @@ pub(crate) fn common(finish: &Finish) -> Result<Secrets, CallError> {
 }
 
 /// Removes files, as far as they are there.
-pub(crate) fn forget(paths: &[&str]) -> Result<(), CallError> {
+pub(crate) fn forget(paths: &[&str]) -> Result<(), kiln_sandbox::Error> {
     let remove = |path: &&str| {
         absent(fs::remove_file(path)).map_err(|e| io_error(format!("removing {path}"), &e))
     };
@@ -162,7 +162,7 @@ pub(crate) fn forget(paths: &[&str]) -> Result<(), CallError> {
 }
 
 /// Empties directories, as far as they are there.
-pub(crate) fn empty_all(paths: &[&str]) -> Result<(), CallError> {
+pub(crate) fn empty_all(paths: &[&str]) -> Result<(), kiln_sandbox::Error> {
     let empty =
         |path: &&str| empty(Path::new(path)).map_err(|e| io_error(format!("emptying {path}"), &e));
     paths.iter().try_for_each(empty)

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_sandbox::{Call, CallError, Looks};
+use kiln_sandbox::{Call, Error, Looks};
 use serde_json::{Value, json};
 
 use crate::calls::{EXPORT, io_error, payload};
@@ -39,7 +39,7 @@ pub fn keep_boot(place: &Place<'_>, kernel: &str) -> Result<()> {
         .map(|_| ())
 }
 
-pub(crate) fn keep_boot_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn keep_boot_call(call: Call) -> std::result::Result<Value, Error> {
     let kernel: String = payload(&call)?;
     let keep = || -> io::Result<()> {
         fs::copy(&kernel, KERNEL)?;

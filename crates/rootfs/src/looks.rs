@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Call, CallError, ErrorKind, LINKER_CACHE, Look, Looks, Search};
+use kiln_sandbox::{Call, ErrorKind, LINKER_CACHE, Look, Looks, Search};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -127,7 +127,7 @@ pub fn states(place: &Place<'_>, questions: &BTreeSet<Question>) -> Result<Vec<S
     })
 }
 
-pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn states_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
     let Request {
         mut questions,
         epoch,
@@ -145,13 +145,14 @@ pub(crate) fn states_call(call: Call) -> std::result::Result<Value, CallError> {
     }
     add_interpreters(&mut questions);
     let sights = all(questions.into_iter().collect(), epoch).ok_or_else(|| {
-        CallError::new(
+        kiln_sandbox::Error::new(
             ErrorKind::Internal,
             "something that was asked of a root has no answer",
         )
     })?;
     serde_json::to_value(sights).map_err(|e| {
-        CallError::new(ErrorKind::Internal, "the states of a root cannot be told").because(e)
+        kiln_sandbox::Error::new(ErrorKind::Internal, "the states of a root cannot be told")
+            .because(e)
     })
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kiln_sandbox::{Call, CallError, Mount};
+use kiln_sandbox::{Call, Error, Mount};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ pub fn without_daemons(place: &Place<'_>, scripts: impl FnOnce() -> Result<()>) 
 }
 
 /// Makes or removes the policy; answers whether it did.
-pub(crate) fn keep_daemons_out_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn keep_daemons_out_call(call: Call) -> std::result::Result<Value, Error> {
     let keep_out: bool = payload(&call)?;
     let policy = Path::new(POLICY);
     let change = || -> io::Result<bool> {

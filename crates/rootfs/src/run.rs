@@ -392,7 +392,7 @@ pub(crate) fn explain_tail(error: &mut Error) {
     }
 }
 
-fn call_failed(error: kiln_sandbox::CallError, tail: Vec<String>) -> Error {
+fn call_failed(error: kiln_sandbox::Error, tail: Vec<String>) -> Error {
     let kind = match error.kind {
         kiln_sandbox::ErrorKind::Input => ErrorKind::Definition,
         kiln_sandbox::ErrorKind::Environment => ErrorKind::Environment,

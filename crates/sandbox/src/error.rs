@@ -1,4 +1,4 @@
-//! The crate's error, and the error of a function that ran inside.
+//! The crate's error, which is also the error of a function that ran inside.
 
 use std::path::Path;
 
@@ -18,7 +18,8 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Why a sandbox could not be set up or run.
+/// Why a sandbox could not be set up or run; also what a registered function reports when it fails, brought from the
+/// sandbox to the caller. A panic in it is [`ErrorKind::Internal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}{}", .causes.iter().map(|cause| format!(": {cause}")).collect::<String>())]
 pub struct Error {
@@ -31,10 +32,6 @@ pub struct Error {
     /// What to do.
     pub hint: Option<String>,
 }
-
-/// What a registered function reports when it fails: the same, brought from the sandbox to the caller. A panic is
-/// [`ErrorKind::Internal`].
-pub type CallError = Error;
 
 impl Error {
     /// An error of a kind, with its sentence.

@@ -42,7 +42,7 @@ pub use call::{Call, Emitter, Function};
 pub use cancel::CancelToken;
 pub use checks::{Check, Needs, Verdict, checks};
 pub use child::entry;
-pub use error::{CallError, Error, ErrorKind};
+pub use error::{Error, ErrorKind};
 pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use memory::available as available_memory;
 pub use network::{closed_to_runs, own_network};

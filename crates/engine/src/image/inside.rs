@@ -12,7 +12,7 @@ use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
 use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
 use kiln_plan::Codec as PlanCodec;
 use kiln_rootfs::selinux::{FileType, Labels};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function};
+use kiln_sandbox::{Call, Error, ErrorKind, Function};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -94,18 +94,17 @@ fn lost(tree: &Tree) -> Vec<Lost> {
     named.collect()
 }
 
-fn missing_call(mut call: Call) -> Result<Value, CallError> {
+fn missing_call(mut call: Call) -> Result<Value, Error> {
     let (request, answer, layers, blocks) = unpack(&mut call)?;
     let tree = tree(&layers, &request)?;
     let packs = open_packs(blocks)?;
     let keys = squashfs::missing(&tree, &options(&request, packs.as_ref())).map_err(failed)?;
-    put_keys(&keys, File::from(answer)).map_err(|e| {
-        CallError::new(ErrorKind::Step, "saying which blocks are missing").because(e)
-    })?;
+    put_keys(&keys, File::from(answer))
+        .map_err(|e| Error::new(ErrorKind::Step, "saying which blocks are missing").because(e))?;
     Ok(Value::Null)
 }
 
-fn prepare_call(mut call: Call) -> Result<Value, CallError> {
+fn prepare_call(mut call: Call) -> Result<Value, Error> {
     // What is left of the processors by the steps that the build waits for.
     let _ = rustix::process::nice(19);
     let (request, stop, layers, blocks) = unpack(&mut call)?;
@@ -134,9 +133,9 @@ pub(super) fn codec(codec: PlanCodec) -> Codec {
 type Unpacked = (Write, OwnedFd, Vec<Manifest>, Option<OwnedFd>);
 
 /// The request, the file that receives the result, the layers' manifests and the block store.
-fn unpack(call: &mut Call) -> Result<Unpacked, CallError> {
+fn unpack(call: &mut Call) -> Result<Unpacked, Error> {
     let request: Write = serde_json::from_value(call.payload.clone()).map_err(|e| {
-        CallError::new(
+        Error::new(
             ErrorKind::Internal,
             "the SquashFS writer got a payload of the wrong shape",
         )
@@ -146,7 +145,7 @@ fn unpack(call: &mut Call) -> Result<Unpacked, CallError> {
     let blocks = request.blocks.then(|| handed.pop()).flatten();
     let mut handed = handed.into_iter();
     let result = handed.next().ok_or_else(|| {
-        CallError::new(
+        Error::new(
             ErrorKind::Internal,
             "the SquashFS writer got no file to write to",
         )
@@ -155,7 +154,7 @@ fn unpack(call: &mut Call) -> Result<Unpacked, CallError> {
     Ok((request, result, layers, blocks))
 }
 
-fn open_packs(blocks: Option<OwnedFd>) -> Result<Option<Arc<PackStore>>, CallError> {
+fn open_packs(blocks: Option<OwnedFd>) -> Result<Option<Arc<PackStore>>, Error> {
     blocks
         .map(|directory| PackStore::open(directory).map(Arc::new).map_err(failed))
         .transpose()
@@ -172,7 +171,7 @@ fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
     }
 }
 
-fn write_call(mut call: Call) -> Result<Value, CallError> {
+fn write_call(mut call: Call) -> Result<Value, Error> {
     // The initramfs, made at the same time by one process after the other, decides when both are done.
     let _ = rustix::process::nice(10);
     let (request, disk, layers, blocks) = unpack(&mut call)?;
@@ -197,14 +196,14 @@ fn write_tree(
     tree: &Tree,
     disk: OwnedFd,
     blocks: Option<OwnedFd>,
-) -> Result<(kiln_image::Result<Summary>, Outcome), CallError> {
+) -> Result<(kiln_image::Result<Summary>, Outcome), Error> {
     let packs = open_packs(blocks)?;
     let options = options(request, packs.as_ref());
     let emitter = call.emitter.clone();
     let progress = |done: u64, total: u64| emitter.emit(json!([done, total]));
     let mut disk = File::from(disk);
     disk.seek(SeekFrom::Start(request.offset)).map_err(|e| {
-        CallError::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
+        Error::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
     })?;
     let result = squashfs::write(tree, disk, &options, &progress);
     // Also after a failure: what was compressed need not be compressed again.
@@ -233,7 +232,7 @@ impl Answer {
 }
 
 /// The root's tree: from the layers' manifests, or, where they do not tell all, by walking it.
-fn tree(layers: &[Manifest], request: &Write) -> Result<Tree, CallError> {
+fn tree(layers: &[Manifest], request: &Write) -> Result<Tree, Error> {
     let options = scan_options(request)?;
     // Files are opened through the overlay, which shows the topmost of each name.
     let roots = vec![PathBuf::from("/"); layers.len()];
@@ -241,7 +240,7 @@ fn tree(layers: &[Manifest], request: &Write) -> Result<Tree, CallError> {
     stacked.map_or_else(|| Tree::scan(Path::new("/"), &options).map_err(failed), Ok)
 }
 
-fn scan_options(request: &Write) -> Result<ScanOptions, CallError> {
+fn scan_options(request: &Write) -> Result<ScanOptions, Error> {
     let excluded = request.excluded.iter().map(String::as_str);
     let exclude = EXCLUDED
         .iter()
@@ -259,10 +258,9 @@ fn scan_options(request: &Write) -> Result<ScanOptions, CallError> {
 
 /// Gives every file the label of the root's own SELinux policy, where it has one. The tree has the labels alone: the host
 /// would not let an unprivileged build set them.
-fn label(tree: &mut Tree, call: &Call) -> Result<(), CallError> {
-    let labels = Labels::of_root(Path::new("/")).map_err(|e| {
-        CallError::new(ErrorKind::Step, "reading the root's SELinux policy").because(e)
-    })?;
+fn label(tree: &mut Tree, call: &Call) -> Result<(), Error> {
+    let labels = Labels::of_root(Path::new("/"))
+        .map_err(|e| Error::new(ErrorKind::Step, "reading the root's SELinux policy").because(e))?;
     let Some(labels) = labels else {
         return Ok(());
     };
@@ -302,7 +300,7 @@ fn file_type(kind: &Kind) -> FileType {
     }
 }
 
-fn failed(error: kiln_image::Error) -> CallError {
+fn failed(error: kiln_image::Error) -> Error {
     use kiln_image::ErrorKind as Image;
     let kind = match error.kind() {
         Image::Input => ErrorKind::Input,
@@ -310,7 +308,7 @@ fn failed(error: kiln_image::Error) -> CallError {
         Image::Step | Image::Cancelled => ErrorKind::Step,
         Image::Internal => ErrorKind::Internal,
     };
-    let made = CallError::new(kind, error.to_string());
+    let made = Error::new(kind, error.to_string());
     let made = match error.hint() {
         Some(hint) => made.hint(hint),
         None => made,

@@ -15,7 +15,7 @@ use kiln_image::blocks;
 use kiln_image::squashfs::BlockKey;
 use kiln_plan::{Hasher, Id};
 use kiln_rootfs::{Extras, Place};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function};
+use kiln_sandbox::{Call, Error, ErrorKind, Function};
 use kiln_share::{Chunk, Record, Share};
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
@@ -187,13 +187,13 @@ fn adopt(place: &Place<'_>, store: &OwnedFd, pack: File) -> kiln_rootfs::Result<
 }
 
 /// In the child, because the store belongs to the namespace's root.
-fn adopt_call(mut call: Call) -> Result<Value, CallError> {
+fn adopt_call(mut call: Call) -> Result<Value, Error> {
     let (Some(pack), Some(store)) = (call.fds.pop(), call.fds.pop()) else {
         let message = "the keeper of blocks got no files";
-        return Err(CallError::new(ErrorKind::Internal, message));
+        return Err(Error::new(ErrorKind::Internal, message));
     };
     let count = blocks::adopt(store, &File::from(pack)).map_err(|error| {
-        CallError::new(ErrorKind::Step, "keeping blocks of the shared cache").because(error)
+        Error::new(ErrorKind::Step, "keeping blocks of the shared cache").because(error)
     })?;
     Ok(json!(count))
 }

@@ -17,7 +17,7 @@ use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
 use kiln_rootfs::looks::{LOADERS, interpreters};
 use kiln_rootfs::{Extras, Layer, Place, Quiet, Seen, Store};
-use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Function, Look, Looks, Root, Sandbox};
+use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Function, Look, Looks, Root, Sandbox};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -364,14 +364,14 @@ fn read(looks: &Looks) -> BTreeMap<String, bool> {
 }
 
 /// In the child, whose root is the stack.
-fn compare_call(mut call: Call) -> Result<Value, CallError> {
+fn compare_call(mut call: Call) -> Result<Value, Error> {
     let wrong = || {
-        CallError::new(
+        Error::new(
             ErrorKind::Internal,
             "the comparison got an unknown question",
         )
     };
-    let doing = || CallError::new(ErrorKind::Step, "comparing what a step has read");
+    let doing = || Error::new(ErrorKind::Step, "comparing what a step has read");
     let threads = call.payload.as_u64().ok_or_else(wrong)?;
     let mut file = File::from(call.fds.pop().ok_or_else(wrong)?);
     let mut text = Vec::new();

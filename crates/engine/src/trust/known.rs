@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use kiln_image::blocks;
 use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
-use kiln_sandbox::{Call, CallError, ErrorKind, Function, Root};
+use kiln_sandbox::{Call, Error, ErrorKind, Function, Root};
 use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
 
@@ -219,7 +219,7 @@ fn look(
 }
 
 /// In the child: the manifest of the layer that is the root.
-fn record_call(mut call: Call) -> Result<Value, CallError> {
+fn record_call(mut call: Call) -> Result<Value, Error> {
     let number = |name: &str| {
         call.payload[name]
             .as_u64()
@@ -229,7 +229,7 @@ fn record_call(mut call: Call) -> Result<Value, CallError> {
         return Err(wrong_call());
     };
     let out = call.fds.pop().ok_or_else(wrong_call)?;
-    let doing = || CallError::new(ErrorKind::Step, "recording what a layer holds");
+    let doing = || Error::new(ErrorKind::Step, "recording what a layer holds");
     if threads == 1 {
         // Beside the next layer, which goes first.
         let _ = rustix::process::nice(10);
@@ -242,8 +242,8 @@ fn record_call(mut call: Call) -> Result<Value, CallError> {
     Ok(Value::Null)
 }
 
-fn wrong_call() -> CallError {
-    CallError::new(
+fn wrong_call() -> Error {
+    Error::new(
         ErrorKind::Internal,
         "the recorder of layers got a payload of the wrong shape",
     )
@@ -286,8 +286,8 @@ pub(crate) fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// In the child: all manifests.
-pub(crate) fn load(files: Vec<OwnedFd>) -> Result<Vec<Manifest>, CallError> {
-    let damaged = || CallError::new(ErrorKind::Step, "reading a layer's manifest");
+pub(crate) fn load(files: Vec<OwnedFd>) -> Result<Vec<Manifest>, Error> {
+    let damaged = || Error::new(ErrorKind::Step, "reading a layer's manifest");
     files
         .into_iter()
         .map(|file| {

@@ -1,6 +1,6 @@
 //! Kickstart commands of a layer, executed in its root.
 
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::Call;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ pub fn execute(place: &Place<'_>, changes: &[Change]) -> Result<()> {
     }
 }
 
-pub(crate) fn apply_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn apply_call(call: Call) -> Result<Value, kiln_sandbox::Error> {
     let Apply { changes, settings } = payload(&call)?;
     for (index, change) in changes.iter().enumerate() {
         if let Err(error) = apply(change, &settings, &mut |line| call.emit(json!(line))) {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::{Call, Error};
 use serde_json::{Value, json};
 
 use super::kernels;
@@ -53,7 +53,7 @@ pub(super) fn finish(
     answer(place, FINISH, finish, packages)
 }
 
-pub(crate) fn finish_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn finish_call(call: Call) -> std::result::Result<Value, Error> {
     let finish: Finish = payload(&call)?;
     forget(FORGOTTEN)?;
     forget(LOGS)?;

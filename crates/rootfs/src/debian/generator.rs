@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_sandbox::{Affixes, Call, CallError, Glob, Mount, Search};
+use kiln_sandbox::{Affixes, Call, Glob, Mount, Search};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -177,7 +177,7 @@ impl Script {
     }
 }
 
-pub(crate) fn known_call(_: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn known_call(_: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
     let root = Path::new("/");
     let scripts = SCRIPTS.iter().filter(|script| script.is_known(root));
     let functions = is_one_of(root, HOOK_FUNCTIONS.path, HOOK_FUNCTIONS.versions)

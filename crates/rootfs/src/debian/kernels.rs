@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use kiln_packages::debian::{control, relation, version};
-use kiln_sandbox::{CallError, ErrorKind};
+use kiln_sandbox::{Error, ErrorKind};
 
 use crate::calls::{io_error, text_if_there};
 use crate::finish::Kernels;
@@ -15,7 +15,7 @@ use crate::finish::Kernels;
 pub(super) const CHOICE: &str = "/usr/lib/kiln/kernel";
 
 /// Notes in the root which kernel boots, if there are several: that of the package `said`, or the one with the highest version.
-pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, CallError> {
+pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, Error> {
     let found = found(root).map_err(|e| io_error("looking for kernels in /boot", &e))?;
     let Some(newest) = found.last().filter(|_| found.len() > 1) else {
         return Ok(Kernels {
@@ -45,12 +45,12 @@ pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, CallErr
     })
 }
 
-fn missing(package: &str, found: &[String]) -> CallError {
+fn missing(package: &str, found: &[String]) -> Error {
     let message = format!(
         "[system] kernel = {package:?}: neither this package nor what it depends on brings one of the kernels {}",
         found.join(", ")
     );
-    CallError::new(ErrorKind::Input, message)
+    Error::new(ErrorKind::Input, message)
         .hint("name the package of the kernel that is to boot, and leave it in the root")
 }
 

@@ -22,7 +22,7 @@ mod triggers;
 
 use std::path::Path;
 
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::Call;
 use serde_json::{Value, json};
 
 use adopt::{Adopt, Outcome, Said, adopt};
@@ -38,13 +38,13 @@ use crate::run::{Extras, Place};
 pub(crate) const ADOPT: &str = "debian.adopt";
 pub(crate) const EXTRACT: &str = "debian.extract";
 
-pub(crate) fn adopt_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn adopt_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
     let request: Adopt = payload(&call)?;
     let outcome = adopt(Path::new("/"), &request, &mut |said| call.emit(json!(said)))?;
     Ok(json!(outcome))
 }
 
-pub(crate) fn extract_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn extract_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
     let keys: Vec<String> = payload(&call)?;
     extract(Path::new("/"), POOL, &keys, &mut |said| {
         call.emit(json!(said))

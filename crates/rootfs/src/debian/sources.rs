@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use kiln_packages::debian::control::{field, stanzas};
-use kiln_sandbox::{Call, CallError};
+use kiln_sandbox::{Call, Error};
 use serde_json::{Value, json};
 
 use crate::calls::{io_error, payload};
@@ -25,7 +25,7 @@ pub(super) fn write_sources(place: &Place<'_>, sources: &Sources) -> Result<()> 
         .map(|_| ())
 }
 
-pub(crate) fn sources_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn sources_call(call: Call) -> std::result::Result<Value, Error> {
     let sources: Sources = payload(&call)?;
     write(Path::new("/"), &sources).map_err(|e| io_error("writing apt's sources", &e))?;
     Ok(Value::Null)

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::unpack::{Owners, create_merged_usr, unpack_all};
-use kiln_sandbox::{Call, CallError, ErrorKind};
+use kiln_sandbox::{Call, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ pub(super) fn clear_filtered(place: &Place<'_>, options: &InstallOptions) -> Res
         .map(|_| ())
 }
 
-pub(crate) fn clear_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn clear_call(call: Call) -> Result<Value, Error> {
     let directories: Vec<PathBuf> = payload(&call)?;
     for directory in &directories {
         clear(directory).map_err(|e| io_error(format!("clearing {}", directory.display()), &e))?;
@@ -124,7 +124,7 @@ fn clear(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn unpack_call(call: Call) -> Result<Value, Error> {
     let Unpack {
         files,
         architecture,
@@ -137,19 +137,18 @@ pub(crate) fn unpack_call(call: Call) -> Result<Value, CallError> {
         count += 1;
         call.emit(json!(count));
     })
-    .map_err(|e| CallError::new(ErrorKind::Step, "unpacking packages").because(e))?;
+    .map_err(|e| Error::new(ErrorKind::Step, "unpacking packages").because(e))?;
     Ok(Value::Null)
 }
 
-fn merged_usr(architecture: &str) -> Result<(), CallError> {
-    create_merged_usr(Path::new("/"), architecture).map_err(|e| {
-        CallError::new(ErrorKind::Step, "making the links of a merged /usr").because(e)
-    })
+fn merged_usr(architecture: &str) -> Result<(), Error> {
+    create_merged_usr(Path::new("/"), architecture)
+        .map_err(|e| Error::new(ErrorKind::Step, "making the links of a merged /usr").because(e))
 }
 
 /// The places where runs mount something have to be there before the first run that does: what a run makes for its
 /// mounts goes away with it. Owners and modes are those of Debian's base-files.
-pub(crate) fn skeleton_call(call: Call) -> Result<Value, CallError> {
+pub(crate) fn skeleton_call(call: Call) -> Result<Value, Error> {
     if let Some(architecture) = call.payload.as_str() {
         merged_usr(architecture)?;
     }

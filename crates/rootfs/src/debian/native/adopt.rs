@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kiln_packages::debian::contents::Kind;
-use kiln_sandbox::{CallError, ErrorKind};
+use kiln_sandbox::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Candidate, Ties, obstacle, root_obstacle};
@@ -28,7 +28,7 @@ use super::status::{Conffile, Known, State, Status, write_atomic};
 use super::triggers::{Directive, Triggers, directives};
 use crate::calls::io_error;
 
-pub(super) type Result<T> = std::result::Result<T, CallError>;
+pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// What dpkg writes for the hash of a configuration file that it has not seen before.
 const UNKNOWN: &str = "newconffile";
@@ -129,7 +129,7 @@ impl Package {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let broken = |what: &str| {
-            CallError::new(
+            Error::new(
                 ErrorKind::Step,
                 format!("{} has no usable {what}", dir.display()),
             )
@@ -358,7 +358,7 @@ impl<'a> Adopter<'a> {
             .map_err(|e| doing(&e))?;
         if !ended.success() {
             let message = format!("the preinst script of {name} failed: {ended}");
-            return Err(CallError::new(ErrorKind::Step, message));
+            return Err(Error::new(ErrorKind::Step, message));
         }
         self.diversions =
             Diversions::read(&self.admin.join("diversions")).map_err(|e| doing(&e))?;

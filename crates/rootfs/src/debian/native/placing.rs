@@ -9,7 +9,7 @@ use std::path::Path;
 
 use kiln_packages::debian::contents::Kind;
 use kiln_packages::debian::relation;
-use kiln_sandbox::{CallError, ErrorKind};
+use kiln_sandbox::{Error, ErrorKind};
 
 use super::adopt::{Adopter, Package, Result, Said};
 use super::index::Item;
@@ -113,14 +113,14 @@ impl<'a, 'b> Placing<'a, 'b> {
                 "unpacking {name}: {shown} is where {} was diverted to",
                 Path::new(source).display()
             );
-            return Err(CallError::new(ErrorKind::Step, message));
+            return Err(Error::new(ErrorKind::Step, message));
         }
         let removed = |(known, removed): &(OsString, bool)| *removed && known == path;
         if self.package.conffiles.iter().any(removed) {
             let message = format!(
                 "unpacking {name}: {shown} is in the package although its upgrade is to remove it"
             );
-            return Err(CallError::new(ErrorKind::Step, message));
+            return Err(Error::new(ErrorKind::Step, message));
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ impl<'a, 'b> Placing<'a, 'b> {
             "unpacking {}: {what} {shown}, which is also in package {name} {version}",
             self.package.known.name
         );
-        Err(CallError::new(ErrorKind::Step, message)
+        Err(Error::new(ErrorKind::Step, message)
             .hint("two packages bring the same file and neither says that it replaces the other: leave one of them out"))
     }
 

@@ -21,7 +21,7 @@ use kiln_packages::debian::contents::{Entry, Kind};
 use kiln_packages::debian::deb::{Control, Deb as File_};
 use kiln_packages::debian::glob_matches;
 use kiln_packages::{Error as PackageError, ErrorKind as PackageErrorKind};
-use kiln_sandbox::{Call, CallError, CancelToken, ErrorKind, Mount, Root};
+use kiln_sandbox::{Call, CancelToken, ErrorKind, Mount, Root};
 use md5::{Digest, Md5};
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,7 @@ impl Reporter for Silent {
 
 pub(crate) const FILL: &str = "debian.fill-pool";
 
-pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, CallError> {
+pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
     let Fill {
         mut items,
         filters,
@@ -175,7 +175,7 @@ pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, CallError> {
     items.sort_by_cached_key(|item| std::cmp::Reverse(size(item)));
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
-    let failed: Mutex<Option<CallError>> = Mutex::new(None);
+    let failed: Mutex<Option<kiln_sandbox::Error>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
@@ -203,10 +203,10 @@ pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, CallError> {
     failed.map_or(Ok(Value::Null), Err)
 }
 
-fn explain(item: &PoolItem, error: PackageError) -> CallError {
+fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {
     let name = item.key.split('_').next().unwrap_or(&item.key);
     let message = format!("{AT_FAULT}{name} could not be unpacked");
-    CallError::new(ErrorKind::Step, message).because(error)
+    kiln_sandbox::Error::new(ErrorKind::Step, message).because(error)
 }
 
 /// Unpacks one package into `pool`.

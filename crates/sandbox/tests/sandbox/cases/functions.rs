@@ -2,7 +2,7 @@
 
 use super::prelude::*;
 
-pub(super) fn echo(call: Call) -> Result<Value, CallError> {
+pub(super) fn echo(call: Call) -> Result<Value, Error> {
     for number in 0..3 {
         call.emit(json!({ "number": number }));
     }
@@ -13,13 +13,11 @@ pub(super) fn echo(call: Call) -> Result<Value, CallError> {
         let read = file
             .read_to_string(&mut text)
             .and_then(|_| file.write_all(b" and back"));
-        read.map_err(|error| {
-            CallError::new(ErrorKind::Internal, "using a descriptor").because(error)
-        })?;
+        read.map_err(|error| Error::new(ErrorKind::Internal, "using a descriptor").because(error))?;
         texts.push(text);
     }
     let names: Vec<String> = fs::read_dir("/")
-        .map_err(|error| CallError::new(ErrorKind::Internal, "listing /").because(error))?
+        .map_err(|error| Error::new(ErrorKind::Internal, "listing /").because(error))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     Ok(
@@ -27,15 +25,15 @@ pub(super) fn echo(call: Call) -> Result<Value, CallError> {
     )
 }
 
-pub(super) fn fail(_: Call) -> Result<Value, CallError> {
-    Err(CallError::new(ErrorKind::Input, "reading the list")
+pub(super) fn fail(_: Call) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::Input, "reading the list")
         .cause("line 3")
         .hint("mend it"))
 }
 
-pub(super) fn flush(_: Call) -> Result<Value, CallError> {
+pub(super) fn flush(_: Call) -> Result<Value, Error> {
     let path = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
-        .map_err(|error| CallError::new(ErrorKind::Internal, "opening /").because(error))?;
+        .map_err(|error| Error::new(ErrorKind::Internal, "opening /").because(error))?;
     let results = [
         rustix::fs::fsync(&path),
         rustix::fs::fdatasync(&path),
@@ -45,7 +43,7 @@ pub(super) fn flush(_: Call) -> Result<Value, CallError> {
 }
 
 /// Whether sockets of these families can be made: unix, internet, and those to the hypervisor (vsock(7)).
-pub(super) fn families(_: Call) -> Result<Value, CallError> {
+pub(super) fn families(_: Call) -> Result<Value, Error> {
     use rustix::net::{AddressFamily, SocketType, socket};
     let vsock = AddressFamily::from_raw(40);
     let families = [AddressFamily::UNIX, AddressFamily::INET, vsock];
@@ -53,12 +51,12 @@ pub(super) fn families(_: Call) -> Result<Value, CallError> {
     Ok(json!(made))
 }
 
-pub(super) fn wait(call: Call) -> Result<Value, CallError> {
+pub(super) fn wait(call: Call) -> Result<Value, Error> {
     std::thread::sleep(Duration::from_secs(call.payload.as_u64().unwrap_or(0)));
     Ok(Value::Null)
 }
 
-pub(super) fn threads(call: Call) -> Result<Value, CallError> {
+pub(super) fn threads(call: Call) -> Result<Value, Error> {
     let threads: Vec<_> = (0..8)
         .map(|thread| {
             let emitter = call.emitter.clone();
@@ -72,8 +70,8 @@ pub(super) fn threads(call: Call) -> Result<Value, CallError> {
 }
 
 /// Reads a file, and has a shell read another.
-pub(super) fn read(call: Call) -> Result<Value, CallError> {
-    let failed = |error: std::io::Error| CallError::new(ErrorKind::Step, "reading").because(error);
+pub(super) fn read(call: Call) -> Result<Value, Error> {
+    let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "reading").because(error);
     let word = |index: usize| call.payload[index].as_str().unwrap_or_default();
     let own = fs::read_to_string(word(0)).map_err(failed)?;
     let mut shell = std::process::Command::new("/bin/sh");
@@ -83,20 +81,20 @@ pub(super) fn read(call: Call) -> Result<Value, CallError> {
 }
 
 /// What a confined shell prints and says.
-pub(super) fn program(call: Call) -> Result<Value, CallError> {
+pub(super) fn program(call: Call) -> Result<Value, Error> {
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-c", call.payload.as_str().unwrap_or_default()]);
     kiln_sandbox::confine(&mut shell);
-    let output = shell.output().map_err(|error| {
-        CallError::new(ErrorKind::Step, "running a confined shell").because(error)
-    })?;
+    let output = shell
+        .output()
+        .map_err(|error| Error::new(ErrorKind::Step, "running a confined shell").because(error))?;
     Ok(json!(String::from_utf8_lossy(&output.stdout)))
 }
 
 /// What the function's own descriptors are.
-pub(super) fn open_files(_: Call) -> Result<Value, CallError> {
+pub(super) fn open_files(_: Call) -> Result<Value, Error> {
     let names = fs::read_dir("/proc/self/fd")
-        .map_err(|error| CallError::new(ErrorKind::Step, "listing descriptors").because(error))?;
+        .map_err(|error| Error::new(ErrorKind::Step, "listing descriptors").because(error))?;
     let targets = names.filter_map(|name| fs::read_link(name.ok()?.path()).ok());
     let mut kinds: Vec<String> = targets
         .map(|target| target.to_string_lossy().into_owned())
@@ -107,8 +105,8 @@ pub(super) fn open_files(_: Call) -> Result<Value, CallError> {
 }
 
 /// Which file the function runs from, how long it is, and what opening it for writing and writing to it bring.
-pub(super) fn own_program(_: Call) -> Result<Value, CallError> {
-    let failed = |error: std::io::Error| CallError::new(ErrorKind::Step, "looking").because(error);
+pub(super) fn own_program(_: Call) -> Result<Value, Error> {
+    let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "looking").because(error);
     let own = fs::metadata("/proc/self/exe").map_err(failed)?;
     let written = fs::OpenOptions::new().write(true).open("/proc/self/exe");
     let written = written.and_then(|mut file| file.write_all(b"#!/bin/sh\n"));

@@ -22,8 +22,8 @@ mod prelude {
     pub(super) use std::time::{Duration, Instant};
 
     pub(super) use kiln_sandbox::{
-        Body, Call, CallError, CancelToken, ErrorKind, Io, Mount, Needs, Network, Root, Status,
-        Stdin, Stream, Verdict, Watch,
+        Body, Call, CancelToken, Error, ErrorKind, Io, Mount, Needs, Network, Root, Status, Stdin,
+        Stream, Verdict, Watch,
     };
     pub(super) use libtest_mimic::Failed;
     pub(super) use serde_json::{Value, json};

@@ -13,7 +13,7 @@ use super::prelude::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tries to connect to addresses and abstract sockets: for each an empty text or the error.
-pub(crate) fn reach(call: Call) -> Result<Value, CallError> {
+pub(crate) fn reach(call: Call) -> Result<Value, Error> {
     let try_one = |name: &str| -> std::io::Result<()> {
         match name.parse::<SocketAddr>() {
             Ok(address) => TcpStream::connect_timeout(&address, PATIENCE).map(drop),
@@ -28,8 +28,8 @@ pub(crate) fn reach(call: Call) -> Result<Value, CallError> {
 }
 
 /// Sends bytes by TCP to an address and says how many came back, and a datagram.
-pub(crate) fn converse(call: Call) -> Result<Value, CallError> {
-    let failed = |error: std::io::Error| CallError::new(ErrorKind::Step, "talking").because(error);
+pub(crate) fn converse(call: Call) -> Result<Value, Error> {
+    let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "talking").because(error);
     let wanted: (SocketAddr, SocketAddr, usize) =
         serde_json::from_value(call.payload).unwrap_or_else(|error| panic!("{error}"));
     let (stream, datagrams, count) = wanted;

@@ -146,7 +146,7 @@ pub(super) fn calls(f: &Fixture) -> Outcome {
 
 pub(super) fn failing_calls(f: &Fixture) -> Outcome {
     let outcome = f.run(&f.call("fail", Value::Null))?.outcome;
-    let wanted = CallError::new(ErrorKind::Input, "reading the list")
+    let wanted = Error::new(ErrorKind::Input, "reading the list")
         .cause("line 3")
         .hint("mend it");
     equal(
