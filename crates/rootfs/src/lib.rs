@@ -9,7 +9,6 @@ pub mod family;
 pub mod files;
 pub mod finish;
 pub mod initramfs;
-pub mod looks;
 pub mod network;
 pub mod offline;
 pub mod private;
@@ -21,6 +20,7 @@ pub mod scripts;
 mod secrets;
 pub mod selinux;
 pub mod store;
+pub mod trace;
 
 pub use calls::EXPORT_SPARSE;
 pub use error::{Error, ErrorKind, Result, describe};

@@ -15,7 +15,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     (crate::files::COPY, crate::files::copy_call),
     (crate::archive::PACK, crate::archive::pack_call),
     (crate::archive::UNPACK, crate::archive::unpack_call),
-    (crate::looks::STATES, crate::looks::states_call),
+    (crate::trace::STATES, crate::trace::states_call),
     (crate::changes::APPLY, crate::changes::apply_call),
     (crate::finish::FINISH, crate::finish::finish_call),
     (

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_plan::{Compression, Hasher};
 use kiln_rootfs::finish::Finish;
-use kiln_rootfs::looks::{Question, questions, states};
+use kiln_rootfs::trace::{Question, questions, states};
 use kiln_rootfs::{Place, Quiet, Reporter, Staging};
 use kiln_sandbox::{CancelToken, Noted, Root};
 

@@ -2,7 +2,7 @@
 //!
 //! What will be read is known only afterwards, so the key has two parts. The first is what is known before: this code, the
 //! clock and the level. Under it stand the results that were made so far, each with every path its generator looked at and the
-//! state of that path ([`kiln_rootfs::looks`]); the first whose states are all as they were is the result again.
+//! state of that path ([`kiln_rootfs::trace`]); the first whose states are all as they were is the result again.
 //!
 //! ```text
 //! <cache>/initramfs/<first part>/<layer id>   an empty file: a result to try; its time is that of the last use
@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
-use kiln_rootfs::looks::{Question, Sight, questions, states};
+use kiln_rootfs::trace::{Question, Sight, questions, states};
 use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
 use kiln_sandbox::{CancelToken, Limits, Noted, Root, Sandbox};
 use serde::{Deserialize, Serialize};

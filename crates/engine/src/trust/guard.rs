@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
-use kiln_rootfs::looks::{LOADERS, interpreters};
+use kiln_rootfs::trace::{LOADERS, interpreters};
 use kiln_rootfs::{Extras, Layer, Place, Quiet, Seen, Store};
 use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Function, Look, Looks, Root, Sandbox};
 use rustix::fs::MemfdFlags;

@@ -10,8 +10,6 @@
 //! last parts that look like a library's name the lines count, and not the cache as a whole. Likewise, of directories that were
 //! searched for names only the names found count, where it is known what was searched for ([`Search`]).
 
-mod linker;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -30,6 +28,7 @@ use sha2::{Digest, Sha256};
 use crate::calls::payload;
 use crate::error::{Error, Result};
 use crate::run::{Extras, Place};
+use crate::trace::linker;
 
 pub(crate) const STATES: &str = "rootfs.states";
 
