@@ -81,7 +81,7 @@ pub fn verify(store: &Store, threads: usize) -> Result<Vec<Damage>, Failure> {
             epoch: 0,
             reporter: &Quiet,
             cancel: &cancel,
-            seen: None,
+            tracer: None,
         };
         let paths = differences(&place, layer, threads)?;
         if !paths.is_empty() || !damaged.is_empty() {

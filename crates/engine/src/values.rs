@@ -173,5 +173,5 @@ pub(crate) struct Made {
 pub(crate) const FACTS: &str = "packages.json";
 /// What its step was made from, for people.
 pub(crate) const INPUTS: &str = "inputs.json";
-/// What the generator of the initramfs in it looked at.
-pub(crate) const LOOKS: &str = "looks.json";
+/// What the generator of the initramfs in it read: the states of its trace, under the name that caches know.
+pub(crate) const TRACE: &str = "looks.json";

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_sandbox::{Call, Error, Looks};
+use kiln_sandbox::{Call, Error, Trace};
 use serde_json::{Value, json};
 
 use crate::calls::{EXPORT, io_error, payload};
@@ -26,7 +26,7 @@ pub struct Initramfs {
     /// The kernel's version.
     pub version: String,
     /// All that the generator looked at; `None` where that could not be told.
-    pub looks: Option<Looks>,
+    pub trace: Option<Trace>,
 }
 
 /// Copies the kernel beside the initramfs, once that is at [`INITRD`].

@@ -29,6 +29,7 @@ pub use network::Reach;
 pub use registry::FUNCTIONS;
 pub use report::{Quiet, Reporter};
 pub use requests::{Requests, SYSTEM, Wanted};
-pub use run::{Extras, Place, Seen};
+pub use run::{Extras, Place};
 pub use secrets::Secrets;
 pub use store::{Layer, Staging, Store};
+pub use trace::Tracer;

@@ -2,16 +2,16 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Looks, Mount, Network, Noted, Outcome, Request, Root, Sandbox,
+    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, SharedTrace,
     Status, Stdin, Stream, Watch,
 };
 
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::report::{Reporter, Tail};
 use crate::store::Staging;
+use crate::trace::{self, Tracer};
 
 /// `PATH` of everything that runs in a root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,28 +28,8 @@ pub struct Place<'a> {
     pub reporter: &'a dyn Reporter,
     /// Stops runs.
     pub cancel: &'a CancelToken,
-    /// Where all that runs here look is noted; `None`: nowhere.
-    pub seen: Option<&'a Seen>,
-}
-
-/// Notes of where runs have looked, or changed a file of a layer below.
-#[derive(Debug, Default)]
-pub struct Seen(Mutex<Looks>);
-
-impl Seen {
-    /// All of it so far.
-    pub fn take(self) -> Looks {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None` of a run that was not watched.
-    fn add(&self, looks: Option<&Looks>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match looks {
-            Some(looks) => all.add(looks),
-            None => all.incomplete = Some("a run could not be watched".to_owned()),
-        }
-    }
+    /// Takes the traces of all that runs here; `None`: nobody does.
+    pub tracer: Option<&'a Tracer>,
 }
 
 /// What a run has beside the root's standard furniture.
@@ -73,8 +53,8 @@ pub struct Extras {
     pub any_status: bool,
     /// How a program is watched; `None`: it is not.
     pub watch: Option<Watch>,
-    /// Where the watcher takes its notes.
-    pub noted: Option<Noted>,
+    /// The trace while it grows, for whoever cannot wait for the end of the run.
+    pub shared_trace: Option<SharedTrace>,
 }
 
 impl<'a> Place<'a> {
@@ -98,7 +78,7 @@ impl<'a> Place<'a> {
             epoch,
             reporter,
             cancel,
-            seen: None,
+            tracer: None,
         }
     }
 
@@ -110,7 +90,7 @@ impl<'a> Place<'a> {
             epoch: self.epoch,
             reporter,
             cancel: self.cancel,
-            seen: self.seen,
+            tracer: self.tracer,
         }
     }
 
@@ -209,7 +189,7 @@ impl<'a> Place<'a> {
             Body::Call { .. } => None,
         };
         let mut mounts = if bare { Vec::new() } else { standard_mounts() };
-        let noting = self.seen.filter(|_| extras.watch.is_none());
+        let tracer = self.tracer.filter(|_| extras.watch.is_none());
         mounts.extend(extras.mounts);
         let mut env = standard_env(self.epoch);
         // Of two variables of one name most programs take the first.
@@ -225,7 +205,7 @@ impl<'a> Place<'a> {
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
             no_new_privs: !extras.set_ids,
-            watch: extras.watch.or(noting.map(|_| look_at_layers(bare))),
+            watch: extras.watch.or(tracer.map(|_| trace::of_layers(bare))),
         };
         let stdin = if extras.stdin.is_empty() {
             Stdin::Null
@@ -240,12 +220,12 @@ impl<'a> Place<'a> {
             fds: extras.fds,
             cancel: Some(self.cancel),
             terminal: None,
-            noted: extras.noted,
+            shared_trace: extras.shared_trace,
         };
         let outcome = self.sandbox.run(&request, io);
-        if let Some(seen) = noting {
-            let looks = outcome.as_ref().ok().and_then(|o| o.looks.as_ref());
-            seen.add(looks);
+        if let Some(tracer) = tracer {
+            let trace = outcome.as_ref().ok().and_then(|o| o.trace.as_ref());
+            tracer.add(trace);
         }
         let outcome = outcome.map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {
@@ -280,20 +260,6 @@ impl Reporter for Collector<'_> {
 
     fn warn(&self, message: String, origin: Option<String>, hint: Option<String>) {
         self.inner.warn(message, origin, hint);
-    }
-}
-
-/// Notes all that can bring something of a layer into what a run makes. What lies in mounts belongs to no layer.
-fn look_at_layers(bare: bool) -> Watch {
-    let mounts = ["/dev", "/proc", "/sys", "/run", "/tmp"];
-    Watch {
-        ignored: mounts
-            .iter()
-            .filter(|_| !bare)
-            .map(|&m| m.to_owned())
-            .collect(),
-        globs: Vec::new(),
-        changes: true,
     }
 }
 

@@ -101,7 +101,7 @@ impl World {
             epoch: 0,
             reporter: &Silence,
             cancel: &cancel,
-            seen: None,
+            tracer: None,
         };
         let solved = indices.solve(&place, &requests).map_err(told)?;
         let mut names: Vec<String> = solved.iter().map(|p| p.describe()).collect();

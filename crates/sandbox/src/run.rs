@@ -20,7 +20,7 @@ use crate::network::{self, Relay};
 use crate::outer::Outer;
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
-use crate::watch::{Looks, Noted, Watch, Watcher};
+use crate::watch::{SharedTrace, Trace, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{
     CancelToken, Door, IdMap, Limits, Mount, Network, Request, Root, Status, Stream, memory,
@@ -77,7 +77,7 @@ pub struct Io<'a> {
     /// `output` then takes no standard output. Needs [`Mount::Dev`].
     pub terminal: Option<BorrowedFd<'a>>,
     /// Where a watcher takes its notes; they are taken out at the end of the run.
-    pub noted: Option<Noted>,
+    pub shared_trace: Option<SharedTrace>,
 }
 
 impl<'a> Io<'a> {
@@ -90,7 +90,7 @@ impl<'a> Io<'a> {
             fds: Vec::new(),
             cancel: None,
             terminal: None,
-            noted: None,
+            shared_trace: None,
         }
     }
 }
@@ -113,7 +113,7 @@ pub struct Outcome {
     /// Bytes of output that were not passed on.
     pub dropped_output_bytes: u64,
     /// What a watched program has looked at.
-    pub looks: Option<Looks>,
+    pub trace: Option<Trace>,
 }
 
 impl Sandbox {
@@ -205,7 +205,7 @@ impl Sandbox {
         let kills = memory::kills();
         let started = Instant::now();
         // Where nobody wants to know, what is noted is thrown away.
-        let noted = io.noted.clone().unwrap_or_default();
+        let shared_trace = io.shared_trace.clone().unwrap_or_default();
         let doors = match &job {
             Job::Run(request) => match &request.network {
                 Network::Own { doors } => doors.clone(),
@@ -215,7 +215,7 @@ impl Sandbox {
         };
         let mut run = Run::start(self, job, limits, io)?;
         run.doors = doors;
-        (run.watch, run.noted) = (watch, noted);
+        (run.watch, run.shared_trace) = (watch, shared_trace);
         run.deadline = [run.deadline, self.until].into_iter().flatten().min();
         run.pump()?;
         let ended = run.finish()?;
@@ -347,9 +347,9 @@ struct Run<'a> {
     chunk: Vec<u8>,
     /// How a watcher takes notes.
     watch: Watch,
-    noted: Noted,
+    shared_trace: SharedTrace,
     watcher: Option<Watcher>,
-    looks: Option<Looks>,
+    trace: Option<Trace>,
 }
 
 impl<'a> Run<'a> {
@@ -413,9 +413,9 @@ impl<'a> Run<'a> {
             value: None,
             chunk: vec![0; PIPE_BYTES],
             watch: Watch::default(),
-            noted: Noted::default(),
+            shared_trace: SharedTrace::default(),
             watcher: None,
-            looks: None,
+            trace: None,
         })
     }
 
@@ -625,13 +625,13 @@ impl<'a> Run<'a> {
                     self.watcher = Some(Watcher::start(
                         listener,
                         self.watch.clone(),
-                        self.noted.clone(),
+                        self.shared_trace.clone(),
                     )?);
                 }
                 FromCall::Unwatched(why) => {
-                    self.looks = Some(Looks {
+                    self.trace = Some(Trace {
                         incomplete: Some(why),
-                        ..Looks::default()
+                        ..Trace::default()
                     });
                 }
             }
@@ -676,11 +676,11 @@ impl<'a> Run<'a> {
             (None, None, Some(ended)) => ended,
             (None, None, None) => return Err(vanished(status)),
         };
-        let looks = self.watcher.map(Watcher::finish).or(self.looks);
+        let trace = self.watcher.map(Watcher::finish).or(self.trace);
         Ok(Outcome {
             value: self.value,
             dropped_output_bytes,
-            looks,
+            trace,
             ..base
         })
     }
@@ -704,7 +704,7 @@ fn outcome(status: Status, cpu_seconds: f64, max_rss_bytes: u64) -> Outcome {
         seconds: 0.0,
         cpu_seconds,
         dropped_output_bytes: 0,
-        looks: None,
+        trace: None,
     }
 }
 

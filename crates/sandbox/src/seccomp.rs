@@ -181,7 +181,7 @@ fn section(table: &Table) -> Vec<sock_filter> {
 
 /// What a watched system call is about: numbers of its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum PathCall {
     /// Attributes, existence or the target of a link.
     Status { at: Option<u8>, path: u8 },
     /// Content, or a way to it.
@@ -192,27 +192,27 @@ pub(crate) enum Seen {
     List,
 }
 
-const fn status(at: Option<u8>, path: u8) -> Seen {
-    Seen::Status { at, path }
+const fn status(at: Option<u8>, path: u8) -> PathCall {
+    PathCall::Status { at, path }
 }
 
-const fn open(at: Option<u8>, path: u8) -> Seen {
-    Seen::Open { at, path }
+const fn open(at: Option<u8>, path: u8) -> PathCall {
+    PathCall::Open { at, path }
 }
 
 /// Every system call by which a program can learn of a path. Moving and linking give a file another name, by which it can
 /// then be read, so they count as opening.
-const WATCHED: &[(libc::c_long, Seen)] = &[
+const WATCHED: &[(libc::c_long, PathCall)] = &[
     (libc::SYS_openat, open(Some(0), 1)),
     (libc::SYS_openat2, open(Some(0), 1)),
     (libc::SYS_linkat, open(Some(0), 1)),
     (libc::SYS_renameat, open(Some(0), 1)),
     (libc::SYS_renameat2, open(Some(0), 1)),
     (libc::SYS_truncate, open(None, 0)),
-    (libc::SYS_execve, Seen::Execute { at: None, path: 0 }),
+    (libc::SYS_execve, PathCall::Execute { at: None, path: 0 }),
     (
         libc::SYS_execveat,
-        Seen::Execute {
+        PathCall::Execute {
             at: Some(0),
             path: 1,
         },
@@ -227,7 +227,7 @@ const WATCHED: &[(libc::c_long, Seen)] = &[
     (libc::SYS_lgetxattr, status(None, 0)),
     (libc::SYS_listxattr, status(None, 0)),
     (libc::SYS_llistxattr, status(None, 0)),
-    (libc::SYS_getdents64, Seen::List),
+    (libc::SYS_getdents64, PathCall::List),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, open(None, 0)),
     #[cfg(target_arch = "x86_64")]
@@ -243,12 +243,12 @@ const WATCHED: &[(libc::c_long, Seen)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_readlink, status(None, 0)),
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_getdents, Seen::List),
+    (libc::SYS_getdents, PathCall::List),
 ];
 
 /// Every further system call by which a file's attributes change. An overlay copies the file up for it, with its content. What has a
 /// descriptor instead of a path has opened it.
-const CHANGING: &[(libc::c_long, Seen)] = &[
+const CHANGING: &[(libc::c_long, PathCall)] = &[
     (libc::SYS_fchmodat, open(Some(0), 1)),
     (FCHMODAT2, open(Some(0), 1)),
     (libc::SYS_fchownat, open(Some(0), 1)),
@@ -287,7 +287,7 @@ const NATIVE: u32 = ARCH_X86_64;
 const NATIVE: u32 = ARCH_AARCH64;
 
 /// What a call that was handed over is about; `None` if that is not known.
-pub(crate) fn seen(arch: u32, number: i32) -> Option<Seen> {
+pub(crate) fn path_call(arch: u32, number: i32) -> Option<PathCall> {
     let known = WATCHED
         .iter()
         .chain(CHANGING)

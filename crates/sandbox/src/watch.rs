@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::seccomp::{self, Seen};
+use crate::seccomp::{self, PathCall};
 use crate::sys::{self, Notification};
 pub use search::{Affixes, Search};
 
@@ -37,7 +37,7 @@ const ARGUMENTS: u64 = 64;
 /// How a run is watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// Directories in which looks are not noted.
+    /// Directories in which accesses are not noted.
     pub ignored: Vec<String>,
     /// What scripts are known to search for when they list a directory.
     pub globs: Vec<Glob>,
@@ -56,7 +56,7 @@ pub struct Glob {
 
 /// What a run learned of a path, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Look {
+pub struct Access {
     /// Its content was read, or could have been.
     pub content: bool,
     /// The names in it were listed.
@@ -69,20 +69,20 @@ pub struct Look {
 
 /// What a run has looked at: every path whose existence, type, attributes, content or names it has asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Looks {
+pub struct Trace {
     /// Absolute paths in the root, as the run named them: links in them are not resolved.
-    pub paths: BTreeMap<String, Look>,
+    pub paths: BTreeMap<String, Access>,
     /// Names that it has searched for.
     pub searches: BTreeSet<Search>,
     /// Why something may be missing here.
     pub incomplete: Option<String>,
 }
 
-impl Looks {
+impl Trace {
     /// Adds what another run has looked at.
-    pub fn add(&mut self, other: &Looks) {
-        for (path, look) in &other.paths {
-            self.paths.entry(path.clone()).or_default().add(*look);
+    pub fn add(&mut self, other: &Trace) {
+        for (path, access) in &other.paths {
+            self.paths.entry(path.clone()).or_default().add(*access);
         }
         self.searches.extend(other.searches.iter().cloned());
         let incomplete = self.incomplete.take();
@@ -90,8 +90,8 @@ impl Looks {
     }
 }
 
-impl Look {
-    fn add(&mut self, other: Look) {
+impl Access {
+    fn add(&mut self, other: Access) {
         self.content |= other.content;
         self.names |= other.names;
         self.executed |= other.executed;
@@ -100,26 +100,26 @@ impl Look {
 }
 
 /// Notes under way, for whoever cannot wait for the end of the run.
-pub type Noted = Arc<Mutex<Looks>>;
+pub type SharedTrace = Arc<Mutex<Trace>>;
 
 /// A note, or why it could not be taken.
 type Note<T> = std::result::Result<T, String>;
 
 /// The thread that takes the notes.
 pub(crate) struct Watcher {
-    thread: JoinHandle<Looks>,
+    thread: JoinHandle<Trace>,
     /// Closing it ends the thread: kernels before 5.9 do not tell that nobody is left who could notify.
     stop: OwnedFd,
 }
 
 impl Watcher {
     /// Serves `listener` until nobody is left who could notify.
-    pub(crate) fn start(listener: OwnedFd, watch: Watch, looks: Noted) -> Result<Self> {
+    pub(crate) fn start(listener: OwnedFd, watch: Watch, trace: SharedTrace) -> Result<Self> {
         let (stopped, stop) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe")?;
         let mut notes = Notes {
             watch,
-            looks,
+            trace,
             ..Notes::default()
         };
         let serve = move || {
@@ -128,7 +128,7 @@ impl Watcher {
                 notes.take(&notification);
                 sys::let_go_on(listener.as_fd(), &notification);
             }
-            std::mem::take(&mut *notes.looks())
+            std::mem::take(&mut *notes.trace())
         };
         Ok(Watcher {
             thread: std::thread::spawn(serve),
@@ -137,11 +137,11 @@ impl Watcher {
     }
 
     /// Ends it, when nobody runs any more.
-    pub(crate) fn finish(self) -> Looks {
+    pub(crate) fn finish(self) -> Trace {
         drop(self.stop);
-        self.thread.join().unwrap_or_else(|_| Looks {
+        self.thread.join().unwrap_or_else(|_| Trace {
             incomplete: Some("the thread that took notes panicked".to_owned()),
-            ..Looks::default()
+            ..Trace::default()
         })
     }
 }
@@ -171,7 +171,7 @@ fn next(listener: &OwnedFd, stopped: &OwnedFd) -> Option<Notification> {
 #[derive(Default)]
 struct Notes {
     watch: Watch,
-    looks: Noted,
+    trace: SharedTrace,
     /// What processes run of which it is known what they search for.
     known: HashMap<u32, Known>,
 }
@@ -186,7 +186,7 @@ enum Known {
 
 impl Notes {
     fn take(&mut self, notification: &Notification) {
-        let Some(seen) = seccomp::seen(notification.arch, notification.number) else {
+        let Some(call) = seccomp::path_call(notification.arch, notification.number) else {
             let name = format!(
                 "system call {} of architecture {:#x}",
                 notification.number, notification.arch
@@ -194,24 +194,24 @@ impl Notes {
             self.incomplete(name);
             return;
         };
-        let mut look = Look {
-            content: matches!(seen, Seen::Open { .. } | Seen::Execute { .. }),
-            names: matches!(seen, Seen::List),
-            executed: matches!(seen, Seen::Execute { .. }),
+        let mut access = Access {
+            content: matches!(call, PathCall::Open { .. } | PathCall::Execute { .. }),
+            names: matches!(call, PathCall::List),
+            executed: matches!(call, PathCall::Execute { .. }),
             linked: false,
         };
-        match self.path(notification, seen) {
+        match self.path(notification, call) {
             Ok(Some(path)) => {
-                if look.executed {
-                    self.executes(notification, seen, &path);
-                } else if self.is_search(notification, seen, &path) {
+                if access.executed {
+                    self.executes(notification, call, &path);
+                } else if self.is_search(notification, call, &path) {
                     return;
                 }
                 // Every program opens it, but for a few of its lines only.
-                if path == LINKER_CACHE && look.content && is_linker(notification) {
-                    (look.content, look.linked) = (false, true);
+                if path == LINKER_CACHE && access.content && is_linker(notification) {
+                    (access.content, access.linked) = (false, true);
                 }
-                self.note(path, look);
+                self.note(path, access);
             }
             Ok(None) => {}
             Err(why) => self.incomplete(why),
@@ -219,57 +219,60 @@ impl Notes {
     }
 
     /// Remembers what a process becomes.
-    fn executes(&mut self, of: &Notification, seen: Seen, path: &str) {
+    fn executes(&mut self, of: &Notification, call: PathCall, path: &str) {
         self.known.remove(&of.process);
         if self.watch.globs.iter().any(|glob| glob.script == path) {
             let script = Known::Script(path.to_owned());
             self.known.insert(of.process, script);
         } else if path.ends_with("/find")
-            && let Some(searches) = searches_of(of, seen)
+            && let Some(searches) = searches_of(of, call)
         {
             self.known.insert(of.process, Known::Find(searches));
         }
     }
 
     /// Whether a look belongs to a search, which is noted instead.
-    fn is_search(&mut self, of: &Notification, seen: Seen, path: &str) -> bool {
+    fn is_search(&mut self, of: &Notification, call: PathCall, path: &str) -> bool {
         let noted = match self.known.get(&of.process) {
             None => return false,
             Some(Known::Script(script)) => {
                 let globs = self.watch.globs.iter();
-                let mut globs = globs.filter(|glob| glob.script == *script && seen == Seen::List);
+                let mut globs =
+                    globs.filter(|glob| glob.script == *script && call == PathCall::List);
                 let glob = globs.find(|glob| glob.search.directory == path);
                 let glob = glob.filter(|_| runs_script(of.process, script));
                 glob.map(|glob| vec![glob.search.clone()])
             }
             // What it does to walk. What it needs to run at all it opens by whole paths.
             Some(Known::Find(searches)) => {
-                let walks = seen == Seen::List || below_descriptor(of, seen);
+                let walks = call == PathCall::List || below_descriptor(of, call);
                 (walks && is_find(of.process) && within(path, searches)).then(|| searches.clone())
             }
         };
         let is_search = noted.is_some();
-        self.looks().searches.extend(noted.into_iter().flatten());
+        self.trace().searches.extend(noted.into_iter().flatten());
         is_search
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn trace(&self) -> MutexGuard<'_, Trace> {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn incomplete(&mut self, why: String) {
-        self.looks().incomplete.get_or_insert(why);
+        self.trace().incomplete.get_or_insert(why);
     }
 
-    fn note(&mut self, path: String, look: Look) {
-        self.looks().paths.entry(path).or_default().add(look);
+    fn note(&mut self, path: String, access: Access) {
+        self.trace().paths.entry(path).or_default().add(access);
     }
 
     /// The path that a call is about; `None` if it is none of the root's.
-    fn path(&self, of: &Notification, seen: Seen) -> Note<Option<String>> {
-        let (directory, argument) = match seen {
-            Seen::List => (Some(of.arguments[0]), None),
-            Seen::Open { at, path } | Seen::Execute { at, path } | Seen::Status { at, path } => (
+    fn path(&self, of: &Notification, call: PathCall) -> Note<Option<String>> {
+        let (directory, argument) = match call {
+            PathCall::List => (Some(of.arguments[0]), None),
+            PathCall::Open { at, path }
+            | PathCall::Execute { at, path }
+            | PathCall::Status { at, path } => (
                 at.map(|index| of.arguments[usize::from(index)]),
                 Some(of.arguments[usize::from(path)]),
             ),
@@ -305,7 +308,9 @@ impl Notes {
                 // AT_FDCWD, an `int`: the upper half of the register means nothing.
                 Some(fd) if fd as i32 != libc::AT_FDCWD => {
                     // Statuses of descriptors (`fstat`) say nothing new: somebody has opened them.
-                    if named.is_empty() && !matches!(seen, Seen::List | Seen::Execute { .. }) {
+                    if named.is_empty()
+                        && !matches!(call, PathCall::List | PathCall::Execute { .. })
+                    {
                         return Ok(None);
                     }
                     link(&process.join(format!("fd/{}", fd as i32)))?
@@ -354,8 +359,8 @@ fn within(path: &str, searches: &[Search]) -> bool {
 }
 
 /// Whether a call names its path from an open directory on.
-fn below_descriptor(of: &Notification, seen: Seen) -> bool {
-    let (Seen::Open { at: Some(at), .. } | Seen::Status { at: Some(at), .. }) = seen else {
+fn below_descriptor(of: &Notification, call: PathCall) -> bool {
+    let (PathCall::Open { at: Some(at), .. } | PathCall::Status { at: Some(at), .. }) = call else {
         return false;
     };
     of.arguments[usize::from(at)] as i32 != libc::AT_FDCWD
@@ -374,8 +379,8 @@ fn runs_script(process: u32, script: &str) -> bool {
 }
 
 /// What the command line of find(1) that a process is about to run searches for.
-fn searches_of(of: &Notification, seen: Seen) -> Option<Vec<Search>> {
-    let Seen::Execute { path, .. } = seen else {
+fn searches_of(of: &Notification, call: PathCall) -> Option<Vec<Search>> {
+    let PathCall::Execute { path, .. } = call else {
         return None;
     };
     let list = of.arguments[usize::from(path) + 1];

@@ -136,7 +136,7 @@ impl Worker {
                 epoch: 0,
                 reporter: &Quiet,
                 cancel: &self.cancel,
-                seen: None,
+                tracer: None,
             };
             let size = self.compression.block_size;
             let Ok(manifest) = known::ensure_recorded(&place, &layer, size, 1) else {

@@ -152,7 +152,7 @@ fn squashfs(
                 epoch,
                 reporter: step,
                 cancel,
-                seen: None,
+                tracer: None,
             };
             let sources = Sources {
                 prepared: recorder.finish(),

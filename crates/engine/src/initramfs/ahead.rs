@@ -11,9 +11,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_plan::{Compression, Hasher};
 use kiln_rootfs::finish::Finish;
-use kiln_rootfs::trace::{Question, questions, states};
+use kiln_rootfs::trace::{Query, queries, states};
 use kiln_rootfs::{Place, Quiet, Reporter, Staging};
-use kiln_sandbox::{CancelToken, Noted, Root};
+use kiln_sandbox::{CancelToken, Root, SharedTrace};
 
 use crate::Failure;
 use crate::initramfs::generate::{Generator, Over, Terms, say_wrong};
@@ -37,7 +37,7 @@ struct State {
     /// Where to begin.
     offered: Option<Stack>,
     /// What the generator runs over, and what it has looked at so far.
-    running: Option<(Over, Noted)>,
+    running: Option<(Over, SharedTrace)>,
     /// Whether a result was made.
     made: bool,
     /// Nothing is to begin any more.
@@ -84,8 +84,8 @@ impl Ahead {
         reporter: &dyn Reporter,
     ) -> bool {
         let running = self.lock().running.clone();
-        if let Some((over, noted)) = running
-            && let Err(changed) = alike(generator, &over, &noted, root, &self.cancel)
+        if let Some((over, trace)) = running
+            && let Err(changed) = alike(generator, &over, &trace, root, &self.cancel)
         {
             say_wrong(reporter, changed.as_ref());
             self.cancel.cancel();
@@ -129,20 +129,20 @@ impl Ahead {
         }
         let finishing = generator.store.stage()?;
         let over = self.finished(generator, stack, &finishing, terms)?;
-        let noted = Noted::default();
+        let trace = SharedTrace::default();
         {
             let mut state = self.lock();
             if state.closed {
                 return Ok(false);
             }
-            state.running = Some((over.clone(), noted.clone()));
+            state.running = Some((over.clone(), trace.clone()));
         }
         if generator.guard.damage(stack, &self.cancel)?.is_some() {
             return Ok(false);
         }
         let (kernel, initrd) = (spare()?, spare()?);
         let files = BootFiles { kernel, initrd };
-        generator.generate(&over, &files, &Quiet, &self.cancel, Some(noted))?;
+        generator.generate(&over, &files, &Quiet, &self.cancel, Some(trace))?;
         Ok(true)
     }
 
@@ -189,13 +189,13 @@ impl Ahead {
 fn alike(
     generator: &Generator<'_>,
     over: &Over,
-    noted: &Noted,
+    trace: &SharedTrace,
     root: &Stack,
     cancel: &CancelToken,
-) -> Result<(), Option<Question>> {
-    // What a thread left that panicked while it noted may be incomplete.
-    let looks = noted.lock().map_err(|_| None)?.clone();
-    let asked = questions(looks);
+) -> Result<(), Option<Query>> {
+    // What a thread left that panicked while it took notes may be incomplete.
+    let trace = trace.lock().map_err(|_| None)?.clone();
+    let asked = queries(trace);
     let answers = |lower: Vec<PathBuf>| {
         let place = Place {
             sandbox: generator.sandbox,
@@ -203,7 +203,7 @@ fn alike(
             epoch: over.terms.epoch,
             reporter: &Quiet,
             cancel,
-            seen: None,
+            tracer: None,
         };
         states(&place, &asked).map_err(|_| None)
     };
@@ -211,12 +211,12 @@ fn alike(
         return Err(None);
     }
     let (before, now) = (answers(over.lower.clone())?, answers(root.lower())?);
-    // Both are in the order of the questions.
+    // Both are in the order of the queries.
     let mut pairs = before.into_iter().zip(now);
     let other = pairs
         .find(|(before, now)| before != now)
         .map(|(before, _)| before);
-    other.map_or(Ok(()), |sight| Err(Some(sight.question)))
+    other.map_or(Ok(()), |observation| Err(Some(observation.query)))
 }
 
 /// A file without a name.

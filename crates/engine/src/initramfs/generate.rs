@@ -18,9 +18,9 @@ use std::time::SystemTime;
 
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
-use kiln_rootfs::trace::{Question, Sight, questions, states};
+use kiln_rootfs::trace::{Observation, Query, queries, states};
 use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
-use kiln_sandbox::{CancelToken, Limits, Noted, Root, Sandbox};
+use kiln_sandbox::{CancelToken, Limits, Root, Sandbox, SharedTrace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -30,7 +30,7 @@ use crate::means::Session;
 use crate::shared::Shared;
 use crate::steps::Steps;
 use crate::trust::guard::Guard;
-use crate::values::{BootFiles, LOOKS, Stack};
+use crate::values::{BootFiles, Stack, TRACE};
 
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
@@ -40,7 +40,7 @@ const TRIED: usize = 2;
 const QUICK: u32 = 3;
 
 /// What was asked, and the answers.
-type Now = BTreeMap<Question, String>;
+type Now = BTreeMap<Query, String>;
 
 /// A stored result: the file that names it, its layer, and what it says.
 type Candidate = (PathBuf, Layer, Facts);
@@ -49,7 +49,7 @@ type Candidate = (PathBuf, Layer, Facts);
 enum Tried {
     Fits(Box<Candidate>),
     /// No; what is not as it was for the last of them.
-    None(Option<Question>),
+    None(Option<Query>),
 }
 
 /// Whether the boot files were filled from a stored result.
@@ -57,7 +57,7 @@ pub(crate) enum Reused {
     /// The kernel's version, and the result's layer.
     Yes(String, Id),
     /// No; what has changed since the last one.
-    No(Option<Question>),
+    No(Option<Query>),
 }
 
 /// What a result depends on besides the root.
@@ -194,7 +194,7 @@ impl<'a> Generator<'a> {
             epoch: over.terms.epoch,
             reporter: &Quiet,
             cancel,
-            seen: None,
+            tracer: None,
         };
         let mut tried = self.fitting(&place, results, over.root)?;
         if matches!(tried, Tried::None(_)) && self.pull_results(results, over) {
@@ -249,19 +249,22 @@ impl<'a> Generator<'a> {
             .position(|(_, _, facts)| facts.root == root);
         let mut changed = None;
         if fitting.is_none() && !candidates.is_empty() {
-            let sights: Vec<Vec<Sight>> =
+            let observations: Vec<Vec<Observation>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
-            let now = self.now(place, &sights)?;
-            let other = |sight: &&Sight| now.get(&sight.question) != Some(&sight.state);
-            let first_other = |sights: &Vec<Sight>| sights.iter().find(other).cloned();
-            fitting = sights
-                .iter()
-                .position(|sights| !sights.is_empty() && first_other(sights).is_none());
-            changed = sights.first().and_then(first_other);
+            let now = self.now(place, &observations)?;
+            let other = |observation: &&Observation| {
+                now.get(&observation.query) != Some(&observation.state)
+            };
+            let first_other =
+                |observations: &Vec<Observation>| observations.iter().find(other).cloned();
+            fitting = observations.iter().position(|observations| {
+                !observations.is_empty() && first_other(observations).is_none()
+            });
+            changed = observations.first().and_then(first_other);
         }
         Ok(match fitting {
             Some(index) => Tried::Fits(Box::new(candidates.swap_remove(index))),
-            None => Tried::None(changed.map(|sight| sight.question)),
+            None => Tried::None(changed.map(|observation| observation.query)),
         })
     }
 
@@ -290,10 +293,15 @@ impl<'a> Generator<'a> {
     }
 
     /// What this root answers to everything that any candidate asked.
-    fn now(&self, place: &Place<'_>, sights: &[Vec<Sight>]) -> Result<Now, Failure> {
-        let asked = sights.iter().flatten().map(|sight| sight.question.clone());
+    fn now(&self, place: &Place<'_>, observations: &[Vec<Observation>]) -> Result<Now, Failure> {
+        let asked = observations
+            .iter()
+            .flatten()
+            .map(|observation| observation.query.clone());
         let found = states(place, &asked.collect())?.into_iter();
-        Ok(found.map(|sight| (sight.question, sight.state)).collect())
+        Ok(found
+            .map(|observation| (observation.query, observation.state))
+            .collect())
     }
 
     /// Generates it over a root, none of whose layers is damaged.
@@ -318,21 +326,21 @@ impl<'a> Generator<'a> {
         boot: &BootFiles,
         reporter: &dyn Reporter,
         cancel: &CancelToken,
-        noted: Option<Noted>,
+        trace: Option<SharedTrace>,
     ) -> Result<String, Failure> {
         let results = self.results(over.terms);
         let staging = self.store.stage()?;
         let (lower, epoch) = (over.lower.clone(), over.terms.epoch);
         let sandbox = self.step_sandbox();
         let place = Place::over(&sandbox, lower, &staging, epoch, reporter, cancel);
-        let made = self.family.initramfs(&place, over.terms.level, noted)?;
+        let made = self.family.initramfs(&place, over.terms.level, trace)?;
         export(
             &place,
             staging.fs(),
             descriptor(&boot.kernel)?,
             descriptor(&boot.initrd)?,
         )?;
-        let Some(looks) = made.looks else {
+        let Some(trace) = made.trace else {
             reporter.line(
                 kiln_sandbox::Stream::Stdout,
                 "the generator could not be watched, so its result is not kept",
@@ -345,16 +353,16 @@ impl<'a> Generator<'a> {
             },
             ..place
         };
-        let sights = states(&untouched, &questions(looks))?;
+        let observations = states(&untouched, &queries(trace))?;
         let facts = Facts {
             version: made.version.clone(),
             root: over.root,
             kernel: digest(&boot.kernel)?,
             initrd: digest(&boot.initrd)?,
         };
-        let text = serde_json::to_vec(&sights).map_err(|e| internal(&e))?;
+        let text = serde_json::to_vec(&observations).map_err(|e| internal(&e))?;
         let id = over.result_id();
-        staging.attach(LOOKS, &text)?;
+        staging.attach(TRACE, &text)?;
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
         let layer = staging.commit(id, "initramfs", facts)?;
         self.name_result(&results, id);
@@ -388,7 +396,7 @@ impl<'a> Generator<'a> {
 }
 
 /// Says in the log why what was begun ahead is of no use.
-pub(crate) fn say_wrong(step: &dyn Reporter, changed: Option<&Question>) {
+pub(crate) fn say_wrong(step: &dyn Reporter, changed: Option<&Query>) {
     let what = changed.map_or(String::new(), |what| format!(": {what} has changed"));
     let line = format!("what was begun beside the last packages is of no use{what}");
     step.line(kiln_sandbox::Stream::Stdout, &line);
@@ -405,8 +413,8 @@ fn newest_first(results: &std::path::Path) -> Vec<PathBuf> {
 }
 
 /// Unreadable notes are none: the result is not taken.
-fn read(layer: &Layer) -> Vec<Sight> {
-    let text = layer.attachment(LOOKS).and_then(|path| fs::read(path).ok());
+fn read(layer: &Layer) -> Vec<Observation> {
+    let text = layer.attachment(TRACE).and_then(|path| fs::read(path).ok());
     text.and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default()
 }

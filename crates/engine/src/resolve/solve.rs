@@ -135,7 +135,7 @@ impl<'a> Resolver<'a> {
                     epoch: 0,
                     reporter: step,
                     cancel: self.cancel,
-                    seen: None,
+                    tracer: None,
                 };
                 let solved = self.guard.beside(root, self.cancel, || {
                     Ok(world.read.solve(&place, &requests)?)

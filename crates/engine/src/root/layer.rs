@@ -53,7 +53,7 @@ impl<'w> Work<'w> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Against {
     /// What it looks at is compared, in blocks of so many bytes.
-    Seen(u32),
+    Traced(u32),
     /// All of them are, beside it.
     All,
 }
@@ -148,7 +148,7 @@ impl Layers<'_> {
         make: impl FnOnce(&Place<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         match against {
-            Against::Seen(block_size) => self.guard.watched(stack, place, block_size, make),
+            Against::Traced(block_size) => self.guard.watched(stack, place, block_size, make),
             Against::All => self.guard.beside(stack, self.cancel, || make(place)),
         }
     }

@@ -55,7 +55,7 @@ pub(crate) fn layers(
         installer: installer(session, plan, slices(resolved))?,
         sources: session.family.sources(plan, &resolved.lock),
         project,
-        seen: Against::Seen(plan.compression.block_size),
+        traced: Against::Traced(plan.compression.block_size),
     };
     let mut stack = roots.system(&resolved.slice(SYSTEM))?;
     let result = plan.layers.iter().try_for_each(|layer| {
@@ -184,7 +184,7 @@ struct Roots<'a> {
     /// Where the definition is, if a layer has files of it.
     project: Option<Project>,
     /// How damage is kept out of steps that are over soon.
-    seen: Against,
+    traced: Against,
 }
 
 impl Roots<'_> {
@@ -300,7 +300,7 @@ impl Roots<'_> {
             layer: &layer.name,
             unit: Unit::Files,
             facts: None,
-            against: self.seen,
+            against: self.traced,
         };
         let made = self.layers.layer(&work, stack, |place, _, _| {
             changes::execute(place, list)?;
@@ -338,7 +338,7 @@ impl Roots<'_> {
             layer: &layer.name,
             unit: Unit::Files,
             facts: None,
-            against: self.seen,
+            against: self.traced,
         };
         let made = self.layers.layer(&work, stack, |place, _, _| {
             if let Some(source) = files.copy(&self.session.store, self.project.as_ref(), layer)? {
@@ -386,7 +386,7 @@ impl Roots<'_> {
         }
         // A script outside of the root sees two roots.
         let against = match list.iter().all(|script| script.item.chroot) {
-            true => self.seen,
+            true => self.traced,
             false => Against::All,
         };
         let id = inputs.id();
@@ -454,7 +454,7 @@ impl Roots<'_> {
             layer: "",
             unit: Unit::Files,
             facts: None,
-            against: self.seen,
+            against: self.traced,
         };
         let made = self.layers.layer(&work, stack, |place, _, _| {
             let packages = stack.of_packages();

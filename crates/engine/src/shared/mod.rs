@@ -23,7 +23,7 @@ use kiln_sandbox::CancelToken;
 use kiln_share::{ErrorKind, Share};
 
 use crate::steps::{Steps, locked};
-use crate::values::{FACTS, INPUTS, LOOKS};
+use crate::values::{FACTS, INPUTS, TRACE};
 use crate::{Failure, FailureKind};
 
 pub(crate) use blocks::{FUNCTIONS, keys, put_keys};
@@ -150,5 +150,5 @@ fn is_attachment(name: &str) -> bool {
     let is_manifest = name
         .strip_prefix("content-")
         .is_some_and(|size| !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()));
-    is_manifest || [FACTS, LOOKS, INPUTS].contains(&name)
+    is_manifest || [FACTS, TRACE, INPUTS].contains(&name)
 }

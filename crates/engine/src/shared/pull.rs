@@ -109,7 +109,7 @@ impl Shared {
             epoch: 0,
             reporter: &Quiet,
             cancel: &self.cancel,
-            seen: None,
+            tracer: None,
         };
         let (total, mut done) = (record.size(), 0);
         let mut progress = |bytes: u64| {

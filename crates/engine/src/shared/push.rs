@@ -268,7 +268,7 @@ impl Worker {
             epoch: 0,
             reporter: &Quiet as &dyn Reporter,
             cancel: &self.cancel,
-            seen: None,
+            tracer: None,
         };
         let (from, to) = pipe().map_err(|failure| local(&failure))?;
         std::thread::scope(|scope| {

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
 use kiln_rootfs::trace::{LOADERS, interpreters};
-use kiln_rootfs::{Extras, Layer, Place, Quiet, Seen, Store};
-use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Function, Look, Looks, Root, Sandbox};
+use kiln_rootfs::{Extras, Layer, Place, Quiet, Store, Tracer};
+use kiln_sandbox::{Access, Call, CancelToken, Error, ErrorKind, Function, Root, Sandbox, Trace};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -109,12 +109,12 @@ impl Guard {
         if self.all_sound(stack) {
             return run(place);
         }
-        let seen = Seen::default();
+        let tracer = Tracer::default();
         let (result, overlay) = std::thread::scope(|scope| {
             // Reading the manifests takes about as long as a short script.
             let overlay = scope.spawn(|| self.overlay(stack, place.cancel, block_size));
             let watched = Place {
-                seen: Some(&seen),
+                tracer: Some(&tracer),
                 ..place.with_reporter(place.reporter)
             };
             (run(&watched), overlay.join())
@@ -123,7 +123,7 @@ impl Guard {
             return result;
         }
         let overlay = overlay.unwrap_or_else(|_| Err(known::panicked()))?;
-        self.compare(stack, overlay.as_ref(), &seen.take(), place.cancel)?;
+        self.compare(stack, overlay.as_ref(), &tracer.take(), place.cancel)?;
         result
     }
 
@@ -230,7 +230,7 @@ impl Guard {
             epoch: stack.epoch,
             reporter: &Quiet,
             cancel,
-            seen: None,
+            tracer: None,
         }
     }
 
@@ -267,17 +267,17 @@ impl Guard {
         &self,
         stack: &Stack,
         overlay: Option<&Overlay>,
-        looks: &Looks,
+        trace: &Trace,
         cancel: &CancelToken,
     ) -> Result<(), Failure> {
-        let Some(overlay) = overlay.filter(|_| looks.incomplete.is_none()) else {
+        let Some(overlay) = overlay.filter(|_| trace.incomplete.is_none()) else {
             return self.check(stack, cancel);
         };
-        let mut paths = read(looks);
-        let mut executed: BTreeSet<String> = looks
+        let mut paths = read(trace);
+        let mut executed: BTreeSet<String> = trace
             .paths
             .iter()
-            .filter(|(_, look)| look.executed)
+            .filter(|(_, access)| access.executed)
             .map(|(path, _)| path.clone())
             .collect();
         if !executed.is_empty() {
@@ -355,11 +355,12 @@ impl Guard {
 }
 
 /// Paths of which more than the attributes were seen, and whether their names were.
-fn read(looks: &Looks) -> BTreeMap<String, bool> {
-    let counts = |look: &Look| look.content || look.names || look.executed || look.linked;
-    let paths = looks.paths.iter().filter(|(_, look)| counts(look));
+fn read(trace: &Trace) -> BTreeMap<String, bool> {
+    let counts =
+        |access: &Access| access.content || access.names || access.executed || access.linked;
+    let paths = trace.paths.iter().filter(|(_, access)| counts(access));
     paths
-        .map(|(path, look)| (path.clone(), look.names))
+        .map(|(path, access)| (path.clone(), access.names))
         .collect()
 }
 

@@ -21,7 +21,7 @@ use kiln_rootfs::family::{Boot, Facts, Family, Install, Installer, Job, Medium, 
 use kiln_rootfs::finish::{Finish, Finished, Installed, Kernels, Sources};
 use kiln_rootfs::initramfs::{INITRD, Initramfs, keep_boot};
 use kiln_rootfs::{Error, Extras, Place, Requests, SYSTEM, Wanted};
-use kiln_sandbox::{Mount, Noted, Watch};
+use kiln_sandbox::{Mount, SharedTrace, Watch};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -340,7 +340,7 @@ impl Family for Toy {
         &self,
         place: &Place<'_>,
         _: Option<u32>,
-        noted: Option<Noted>,
+        trace: Option<SharedTrace>,
     ) -> Result<Initramfs> {
         let ignored = ["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"].map(str::to_owned);
         let extras = Extras {
@@ -349,17 +349,17 @@ impl Family for Toy {
                 globs: Vec::new(),
                 changes: false,
             }),
-            noted,
+            shared_trace: trace,
             ..Extras::default()
         };
         // An archive would hold times and numbers of inodes.
         let make = "mkdir -p /var/tmp; cat /lib/modules/* > \"$1\"";
-        let looks = sh(place, make, &[INITRD], extras)?.looks;
+        let trace = sh(place, make, &[INITRD], extras)?.trace;
         keep_boot(place, "/boot/kernel")?;
-        let looks = looks.filter(|looks| looks.incomplete.is_none());
+        let trace = trace.filter(|trace| trace.incomplete.is_none());
         Ok(Initramfs {
             version: "1".to_owned(),
-            looks,
+            trace,
         })
     }
 

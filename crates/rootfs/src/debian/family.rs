@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use kiln_packages::debian::{outside, refresh};
 use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Id, Plan, Target};
-use kiln_sandbox::Noted;
+use kiln_sandbox::SharedTrace;
 
 use super::deb::{Deb, built, debs, newest, read_debs};
 use super::finish::{RAM_MEDIUM, finish};
@@ -136,9 +136,9 @@ impl Family for Debian {
         &self,
         place: &Place<'_>,
         level: Option<u32>,
-        noted: Option<Noted>,
+        trace: Option<SharedTrace>,
     ) -> Result<Initramfs> {
-        initramfs(place, level, noted)
+        initramfs(place, level, trace)
     }
 
     fn boot(&self) -> &'static Boot {

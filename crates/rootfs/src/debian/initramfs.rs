@@ -1,6 +1,6 @@
 //! The initramfs: generated once, from the finished root, and never into it.
 
-use kiln_sandbox::{Looks, Noted, Watch};
+use kiln_sandbox::{SharedTrace, Trace, Watch};
 
 use super::kernels::CHOICE;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +17,7 @@ const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 pub(super) fn initramfs(
     place: &Place<'_>,
     level: Option<u32>,
-    noted: Option<Noted>,
+    trace: Option<SharedTrace>,
 ) -> Result<Initramfs> {
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
@@ -30,7 +30,7 @@ pub(super) fn initramfs(
             globs: generator.globs,
             changes: false,
         }),
-        noted,
+        shared_trace: trace,
         ..Extras::default()
     };
     let outcome = place.exec(&argv, extras).map_err(|mut error| {
@@ -39,10 +39,10 @@ pub(super) fn initramfs(
     })?;
     let kernel = format!("/boot/vmlinuz-{version}");
     keep_boot(place, &kernel)?;
-    let looks = outcome.looks.filter(|looks| looks.incomplete.is_none());
+    let trace = outcome.trace.filter(|trace| trace.incomplete.is_none());
     Ok(Initramfs {
         version,
-        looks: looks.map(|looks| with_kernel(looks, kernel)),
+        trace: trace.map(|trace| with_kernel(trace, kernel)),
     })
 }
 
@@ -59,12 +59,12 @@ fn environment(level: Option<u32>) -> Vec<(String, String)> {
 }
 
 /// Which kernels there are, and the one that was taken.
-fn with_kernel(mut looks: Looks, kernel: String) -> Looks {
-    looks.paths.entry("/boot".to_owned()).or_default().names = true;
-    looks.paths.entry(kernel).or_default().content = true;
-    let choice = looks.paths.entry(CHOICE.to_owned()).or_default();
+fn with_kernel(mut trace: Trace, kernel: String) -> Trace {
+    trace.paths.entry("/boot".to_owned()).or_default().names = true;
+    trace.paths.entry(kernel).or_default().content = true;
+    let choice = trace.paths.entry(CHOICE.to_owned()).or_default();
     choice.content = true;
-    looks
+    trace
 }
 
 /// The version of the kernel that the last step chose, or of the newest, as dpkg orders versions.

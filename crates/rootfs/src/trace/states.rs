@@ -1,4 +1,4 @@
-//! What a watched program has looked at, and whether it would see the same in another root.
+//! The states of what a trace names, as one root has them.
 //!
 //! The state of a path is a digest of what can be learned of it: that it is missing and why; type, mode, owner, size and time; the
 //! target of a link and what is behind it; its content or the names in it, where they were read. A directory's
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Call, ErrorKind, LINKER_CACHE, Look, Looks, Search};
+use kiln_sandbox::{Access, Call, ErrorKind, LINKER_CACHE, Search, Trace};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -41,7 +41,7 @@ pub const LOADERS: &[&str] = &[
 ];
 
 /// Nothing but the dynamic linker asked.
-const LINKED: Look = Look {
+const LINKED: Access = Access {
     content: false,
     names: false,
     executed: false,
@@ -50,54 +50,55 @@ const LINKED: Look = Look {
 
 /// Something that can be asked of a root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Question {
+pub enum Query {
     /// What is at an absolute path.
-    Path(String, Look),
+    Path(String, Access),
     /// Which files the dynamic linker's cache names for a library.
     Library(String),
     /// Which names are below a directory.
     Search(Search),
 }
 
-impl fmt::Display for Question {
+impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Question::Path(path, _) => f.write_str(path),
-            Question::Library(name) => write!(f, "the dynamic linker's entry for {name}"),
-            Question::Search(search) => write!(f, "what is searched for in {}", search.directory),
+            Query::Path(path, _) => f.write_str(path),
+            Query::Library(name) => write!(f, "the dynamic linker's entry for {name}"),
+            Query::Search(search) => write!(f, "what is searched for in {}", search.directory),
         }
     }
 }
 
 /// What was asked, and the digest of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sight {
-    /// What was asked.
-    pub question: Question,
+pub struct Observation {
+    /// What was asked; stored results call it so.
+    #[serde(rename = "question")]
+    pub query: Query,
     /// SHA-256 of the answer, hexadecimal.
     pub state: String,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Request {
-    questions: BTreeSet<Question>,
+    queries: BTreeSet<Query>,
     epoch: i64,
 }
 
 /// What has to be asked of a root to know whether a run that looked like this would see the same there.
-pub fn questions(looks: Looks) -> BTreeSet<Question> {
-    let paths = looks.paths;
-    let linked = paths.values().any(|look| look.linked);
-    let library = |path: &String| linker::library(path).map(Question::Library);
-    let libraries: BTreeSet<Question> = paths
+pub fn queries(trace: Trace) -> BTreeSet<Query> {
+    let paths = trace.paths;
+    let linked = paths.values().any(|access| access.linked);
+    let library = |path: &String| linker::library(path).map(Query::Library);
+    let libraries: BTreeSet<Query> = paths
         .keys()
         .filter(|path| linked && *path != LINKER_CACHE)
         .filter_map(library)
         .collect();
-    let searches = looks.searches.into_iter().map(Question::Search);
+    let searches = trace.searches.into_iter().map(Query::Search);
     paths
         .into_iter()
-        .map(|(path, look)| Question::Path(path, look))
+        .map(|(path, access)| Query::Path(path, access))
         .chain(libraries)
         .chain(searches)
         .collect()
@@ -107,13 +108,13 @@ pub fn questions(looks: Looks) -> BTreeSet<Question> {
 ///
 /// # Errors
 /// The sandbox cannot be made.
-pub fn states(place: &Place<'_>, questions: &BTreeSet<Question>) -> Result<Vec<Sight>> {
+pub fn states(place: &Place<'_>, queries: &BTreeSet<Query>) -> Result<Vec<Observation>> {
     let extras = Extras {
         bare: true,
         ..Extras::default()
     };
     let request = Request {
-        questions: questions.clone(),
+        queries: queries.clone(),
         epoch: place.epoch,
     };
     let (value, _) = place.call(STATES, serde_json::json!(request), extras, &mut |_| {})?;
@@ -127,50 +128,44 @@ pub fn states(place: &Place<'_>, questions: &BTreeSet<Question>) -> Result<Vec<S
 }
 
 pub(crate) fn states_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
-    let Request {
-        mut questions,
-        epoch,
-    } = payload(&call)?;
-    if questions
-        .iter()
-        .any(|question| executed(question).is_some())
-    {
-        let read = Look {
+    let Request { mut queries, epoch } = payload(&call)?;
+    if queries.iter().any(|query| executed(query).is_some()) {
+        let read = Access {
             content: true,
-            ..Look::default()
+            ..Access::default()
         };
         let loaders = LOADERS.iter().map(|&path| path.to_owned());
-        questions.extend(loaders.map(|path| Question::Path(path, read)));
+        queries.extend(loaders.map(|path| Query::Path(path, read)));
     }
-    add_interpreters(&mut questions);
-    let sights = all(questions.into_iter().collect(), epoch).ok_or_else(|| {
+    add_interpreters(&mut queries);
+    let observations = all(queries.into_iter().collect(), epoch).ok_or_else(|| {
         kiln_sandbox::Error::new(
             ErrorKind::Internal,
             "something that was asked of a root has no answer",
         )
     })?;
-    serde_json::to_value(sights).map_err(|e| {
+    serde_json::to_value(observations).map_err(|e| {
         kiln_sandbox::Error::new(ErrorKind::Internal, "the states of a root cannot be told")
             .because(e)
     })
 }
 
-fn executed(question: &Question) -> Option<&String> {
-    match question {
-        Question::Path(path, look) if look.executed => Some(path),
+fn executed(query: &Query) -> Option<&String> {
+    match query {
+        Query::Path(path, access) if access.executed => Some(path),
         _ => None,
     }
 }
 
-fn add_interpreters(questions: &mut BTreeSet<Question>) {
-    let executed = questions.iter().filter_map(executed).cloned().collect();
-    let ran = Look {
+fn add_interpreters(queries: &mut BTreeSet<Query>) {
+    let executed = queries.iter().filter_map(executed).cloned().collect();
+    let ran = Access {
         content: true,
         executed: true,
-        ..Look::default()
+        ..Access::default()
     };
     let interpreters = interpreters(executed).into_iter();
-    questions.extend(interpreters.map(|path| Question::Path(path, ran)));
+    queries.extend(interpreters.map(|path| Query::Path(path, ran)));
 }
 
 /// What runs these programs, as far as they are scripts, and what runs that. Scripts name it in their first line (execve(2)); the kernel
@@ -205,16 +200,16 @@ fn interpreter(path: &Path) -> Option<String> {
 }
 
 /// All states, unless one is missing. Hashing is what takes time, so it is shared out.
-fn all(questions: Vec<Question>, epoch: i64) -> Option<Vec<Sight>> {
+fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
     let next = AtomicUsize::new(0);
-    let states: Vec<OnceLock<String>> = questions.iter().map(|_| OnceLock::new()).collect();
+    let states: Vec<OnceLock<String>> = queries.iter().map(|_| OnceLock::new()).collect();
     let cache = fs::read(LINKER_CACHE);
     let work = || {
-        while let Some((question, state)) = {
+        while let Some((query, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            questions.get(index).zip(states.get(index))
+            queries.get(index).zip(states.get(index))
         } {
-            state.get_or_init(|| state_of(question, epoch, &cache));
+            state.get_or_init(|| state_of(query, epoch, &cache));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -223,25 +218,25 @@ fn all(questions: Vec<Question>, epoch: i64) -> Option<Vec<Sight>> {
             scope.spawn(work);
         }
     });
-    let sight = |(question, state): (Question, OnceLock<String>)| {
+    let observation = |(query, state): (Query, OnceLock<String>)| {
         let state = state.into_inner()?;
-        Some(Sight { question, state })
+        Some(Observation { query, state })
     };
-    questions.into_iter().zip(states).map(sight).collect()
+    queries.into_iter().zip(states).map(observation).collect()
 }
 
-fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
+fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
     let mut hash = Sha256::new();
-    let fed = match (question, cache) {
-        (Question::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
-        (Question::Library(_), Err(error)) => Err(copy(error)),
-        (Question::Search(search), _) => {
+    let fed = match (query, cache) {
+        (Query::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
+        (Query::Library(_), Err(error)) => Err(copy(error)),
+        (Query::Search(search), _) => {
             found(&mut hash, search);
             Ok(())
         }
-        // Its lines count, and each is a question of its own.
-        (Question::Path(_, look), _) if look.linked && *look == LINKED => Ok(()),
-        (Question::Path(path, look), _) => feed(&mut hash, Path::new(path), *look, epoch),
+        // Its lines count, and each is a query of its own.
+        (Query::Path(_, access), _) if access.linked && *access == LINKED => Ok(()),
+        (Query::Path(path, access), _) => feed(&mut hash, Path::new(path), *access, epoch),
     };
     // What cannot be read has a state too: the error.
     if let Err(error) = fed {
@@ -250,7 +245,7 @@ fn state_of(question: &Question, epoch: i64, cache: &io::Result<Vec<u8>>) -> Str
     hex::encode(hash.finalize())
 }
 
-fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()> {
+fn feed(hash: &mut Sha256, path: &Path, access: Access, epoch: i64) -> io::Result<()> {
     let own = fs::symlink_metadata(path)?;
     attributes(hash, &own, epoch);
     let behind = if own.is_symlink() {
@@ -261,7 +256,7 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
     } else {
         own
     };
-    if look.content && behind.is_file() {
+    if access.content && behind.is_file() {
         let mut file = File::open(path)?;
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -271,7 +266,7 @@ fn feed(hash: &mut Sha256, path: &Path, look: Look, epoch: i64) -> io::Result<()
             }
         }
     }
-    if look.names && behind.is_dir() {
+    if access.names && behind.is_dir() {
         let mut names = fs::read_dir(path)?
             .map(|entry| {
                 Ok((
@@ -340,13 +335,13 @@ fn attributes(hash: &mut Sha256, of: &Metadata, epoch: i64) {
 mod tests {
     use super::*;
 
-    const READ: Look = Look {
+    const READ: Access = Access {
         content: true,
         names: false,
         executed: false,
         linked: false,
     };
-    const LISTED: Look = Look {
+    const LISTED: Access = Access {
         content: false,
         names: true,
         executed: false,
@@ -362,15 +357,15 @@ mod tests {
         let time = fs::metadata(&file)
             .and_then(|m| m.modified())
             .expect("a time");
-        let state = |path: &Path, look, epoch| {
-            let question = Question::Path(path.to_string_lossy().into_owned(), look);
-            state_of(&question, epoch, &Ok(Vec::new()))
+        let state = |path: &Path, access, epoch| {
+            let query = Query::Path(path.to_string_lossy().into_owned(), access);
+            state_of(&query, epoch, &Ok(Vec::new()))
         };
-        let ask = |path: &Path, look| state(path, look, i64::MAX);
+        let ask = |path: &Path, access| state(path, access, i64::MAX);
         let before = [
-            ask(&file, Look::default()),
+            ask(&file, Access::default()),
             ask(&link, READ),
-            ask(dir.path(), Look::default()),
+            ask(dir.path(), Access::default()),
         ];
         // The same length and time, another content.
         fs::write(&file, "two").expect("a file");
@@ -379,14 +374,14 @@ mod tests {
             .open(&file)
             .and_then(|f| f.set_modified(time))
             .expect("a time");
-        assert_eq!(before[0], ask(&file, Look::default()));
+        assert_eq!(before[0], ask(&file, Access::default()));
         assert_ne!(before[1], ask(&link, READ));
         let listed = ask(dir.path(), LISTED);
         fs::write(dir.path().join("new"), "").expect("a file");
-        assert_eq!(before[2], ask(dir.path(), Look::default()));
+        assert_eq!(before[2], ask(dir.path(), Access::default()));
         assert_ne!(listed, ask(dir.path(), LISTED));
         // Times after the epoch are all the same.
-        let early = |path: &Path| state(path, Look::default(), 1_000);
+        let early = |path: &Path| state(path, Access::default(), 1_000);
         let clamped = early(&file);
         let later = time + std::time::Duration::from_secs(5);
         File::options()
@@ -395,12 +390,25 @@ mod tests {
             .and_then(|f| f.set_modified(later))
             .expect("a time");
         assert_eq!(clamped, early(&file));
-        assert_ne!(before[0], ask(&file, Look::default()));
+        assert_ne!(before[0], ask(&file, Access::default()));
         let missing = dir.path().join("missing");
         let absent = ask(&missing, READ);
         assert_ne!(absent, ask(&file.join("below"), READ));
         fs::write(&missing, "").expect("a file");
         assert_ne!(absent, ask(&missing, READ));
+    }
+
+    #[test]
+    fn observations_are_stored_as_ever() {
+        let observation = Observation {
+            query: Query::Path("/a".to_owned(), READ),
+            state: "00".to_owned(),
+        };
+        let stored = r#"{"question":{"Path":["/a",{"content":true,"names":false,"executed":false,"linked":false}]},"state":"00"}"#;
+        let text = serde_json::to_string(&observation).expect("JSON");
+        assert_eq!(text, stored);
+        let read: Observation = serde_json::from_str(stored).expect("an observation");
+        assert_eq!(read, observation);
     }
 
     #[test]
@@ -413,41 +421,41 @@ mod tests {
         };
         let inner = script("inner", "#! /bin/sh -e");
         let outer = script("outer", &format!("#!{inner}"));
-        let ran = Look {
+        let ran = Access {
             content: true,
             executed: true,
-            ..Look::default()
+            ..Access::default()
         };
-        let mut questions = BTreeSet::from([Question::Path(outer, ran)]);
-        add_interpreters(&mut questions);
-        assert!(questions.contains(&Question::Path(inner, ran)));
-        assert!(questions.contains(&Question::Path("/bin/sh".to_owned(), ran)));
+        let mut queries = BTreeSet::from([Query::Path(outer, ran)]);
+        add_interpreters(&mut queries);
+        assert!(queries.contains(&Query::Path(inner, ran)));
+        assert!(queries.contains(&Query::Path("/bin/sh".to_owned(), ran)));
     }
 
     #[test]
     fn of_the_linkers_cache_only_the_names_that_were_asked_for_count() {
-        let looks = |cache: Look| {
+        let trace = |cache: Access| {
             let paths = ["/lib/libc.so.6", "/opt/plugin.so", "/etc/passwd"];
             let read = paths.map(|path| (path.to_owned(), READ));
             let all = read.into_iter().chain([(LINKER_CACHE.to_owned(), cache)]);
-            questions(Looks {
+            queries(Trace {
                 paths: all.collect(),
-                ..Looks::default()
+                ..Trace::default()
             })
         };
-        let library = |name: &str| Question::Library(name.to_owned());
-        let linked = looks(LINKED);
+        let library = |name: &str| Query::Library(name.to_owned());
+        let linked = trace(LINKED);
         assert!(linked.contains(&library("libc.so.6")) && linked.contains(&library("plugin.so")));
         assert_eq!(linked.len(), 6);
         // Somebody else read all of it.
-        let read = looks(READ);
+        let read = trace(READ);
         assert_eq!(read.len(), 4);
-        let both = Look {
+        let both = Access {
             linked: true,
             ..READ
         };
-        let cache = Question::Path(LINKER_CACHE.to_owned(), both);
-        assert!(looks(both).contains(&cache));
+        let cache = Query::Path(LINKER_CACHE.to_owned(), both);
+        assert!(trace(both).contains(&cache));
         assert_ne!(both, LINKED);
     }
 
@@ -461,7 +469,7 @@ mod tests {
                 depth,
                 names: vec![kiln_sandbox::Affixes::of("lib*.so.1")],
             };
-            state_of(&Question::Search(search), 0, &Ok(Vec::new()))
+            state_of(&Query::Search(search), 0, &Ok(Vec::new()))
         };
         let (before, shallow) = (state(None), state(Some(1)));
         fs::write(dir.path().join("a/other"), "").expect("a file");
@@ -476,9 +484,9 @@ mod tests {
             depth: None,
             names: Vec::new(),
         };
-        let of_missing = state_of(&Question::Search(missing.clone()), 0, &Ok(Vec::new()));
+        let of_missing = state_of(&Query::Search(missing.clone()), 0, &Ok(Vec::new()));
         fs::create_dir(dir.path().join("missing")).expect("a directory");
-        let of_empty = state_of(&Question::Search(missing), 0, &Ok(Vec::new()));
+        let of_empty = state_of(&Query::Search(missing), 0, &Ok(Vec::new()));
         assert_ne!(of_missing, of_empty);
         // Another type under the same name.
         fs::remove_file(dir.path().join("a/b/libx.so.1")).expect("removed");

@@ -99,7 +99,7 @@ impl Pool {
             epoch: 0,
             reporter: &Silent,
             cancel,
-            seen: None,
+            tracer: None,
         };
         let inside = |item: PoolItem| PoolItem {
             file: Path::new(DOWNLOADS)

@@ -1,4 +1,4 @@
-//! Programs whose looks at the root are noted.
+//! Programs whose accesses to the root are noted.
 
 use super::prelude::*;
 
@@ -19,11 +19,11 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
     });
     let seen = f.run(&request)?;
     equal(seen.outcome.status, Status::Exited(0))?;
-    let looks = seen.outcome.looks.ok_or("nothing was noted")?;
-    equal(&looks.incomplete, &None)?;
+    let trace = seen.outcome.trace.ok_or("nothing was noted")?;
+    equal(&trace.incomplete, &None)?;
     let look = |path: &str| {
-        let found = looks.paths.get(path);
-        found.ok_or_else(|| Failed::from(format!("{path} is not in {:#?}", looks.paths)))
+        let found = trace.paths.get(path);
+        found.ok_or_else(|| Failed::from(format!("{path} is not in {:#?}", trace.paths)))
     };
     for path in ["/etc/a", "/etc/rel", "/etc/secret", "/etc/old"] {
         check(look(path)?.content, || format!("{path} was read"))?;
@@ -43,7 +43,7 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
             .iter()
             .any(|p| path.starts_with(p))
     };
-    equal(looks.paths.keys().find(outside), None)
+    equal(trace.paths.keys().find(outside), None)
 }
 
 /// An overlay copies a file when its attributes change; that counts as reading where it is asked for.
@@ -60,9 +60,9 @@ pub(super) fn changes(f: &Fixture) -> Outcome {
             changes,
             ..Watch::default()
         });
-        let looks = f.run(&request)?.outcome.looks.ok_or("nothing was noted")?;
-        equal(&looks.incomplete, &None)?;
-        let read = looks.paths.into_iter().filter(|(_, look)| look.content);
+        let trace = f.run(&request)?.outcome.trace.ok_or("nothing was noted")?;
+        equal(&trace.incomplete, &None)?;
+        let read = trace.paths.into_iter().filter(|(_, access)| access.content);
         Ok(read.map(|(path, _)| path).collect())
     };
     let has = |paths: &[String], name: &str| paths.iter().any(|path| path == name);
@@ -85,17 +85,17 @@ pub(super) fn functions(f: &Fixture) -> Outcome {
     request.watch = Some(Watch::default());
     let outcome = f.run(&request)?.outcome;
     equal(outcome.value, Some(Ok(json!("own others"))))?;
-    let looks = outcome.looks.ok_or("nothing was noted")?;
-    equal(&looks.incomplete, &None)?;
+    let trace = outcome.trace.ok_or("nothing was noted")?;
+    equal(&trace.incomplete, &None)?;
     for path in ["/etc/own", "/etc/others"] {
-        let read = looks.paths.get(path).is_some_and(|look| look.content);
-        check(read, || format!("{path} is not in {:#?}", looks.paths))?;
+        let read = trace.paths.get(path).is_some_and(|access| access.content);
+        check(read, || format!("{path} is not in {:#?}", trace.paths))?;
     }
     Ok(())
 }
 
 pub(super) fn unwatched(f: &Fixture) -> Outcome {
-    equal(f.run(&f.script("true"))?.outcome.looks, None)
+    equal(f.run(&f.script("true"))?.outcome.trace, None)
 }
 
 /// Its end is noticed, and what it notes does not keep a killed run alive.
