@@ -13,12 +13,12 @@ use crate::{FileId, Opt, Span, Value};
 
 /// Where the words stand.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub(crate) file: FileId,
     pub(crate) line: u32,
 }
 
-impl Place {
+impl Position {
     pub(crate) fn span(self, start: u32, end: u32) -> Span {
         Span {
             file: self.file,
@@ -48,14 +48,14 @@ pub(crate) struct Matched {
 pub(crate) fn match_words(
     arguments: &'static [Argument],
     words: &[Word],
-    place: Place,
+    position: Position,
     whole: Span,
     report: &mut Report,
 ) -> Matched {
     let mut matcher = Matcher {
         arguments,
         words,
-        place,
+        position,
         report,
         out: Matched::default(),
         pending: arguments.iter().filter(|a| a.names.is_empty()).collect(),
@@ -84,7 +84,7 @@ enum Class {
 struct Matcher<'a> {
     arguments: &'static [Argument],
     words: &'a [Word],
-    place: Place,
+    position: Position,
     report: &'a mut Report,
     out: Matched,
     pending: std::collections::VecDeque<&'static Argument>,
@@ -152,7 +152,7 @@ impl Matcher<'_> {
     fn report_ambiguous(&mut self, word: &Word, name: &str, names: &[&str]) {
         self.report.error_help(
             "ambiguous-option",
-            self.place.word(word),
+            self.position.word(word),
             format!("{} can mean several options", quote(name)),
             format!("write one of `{}` in full", names.join("`, `")),
         );
@@ -253,7 +253,7 @@ impl Matcher<'_> {
     }
 
     fn report_value(&mut self, argument: &Argument, word: &Word, message: String) {
-        let span = self.place.word(word);
+        let span = self.position.word(word);
         let help = values::advice(argument, "");
         self.report.error_help("bad-value", span, message, help);
     }
@@ -290,7 +290,7 @@ impl Matcher<'_> {
             return at + 1;
         }
         if let Some(text) = given {
-            self.value(argument, word, text, self.place.word(word));
+            self.value(argument, word, text, self.position.word(word));
             return at + 1;
         }
         self.separate_value(argument, at, classes)
@@ -309,12 +309,12 @@ impl Matcher<'_> {
         let next = at + 1;
         match (classes.get(next), words.get(next)) {
             (Some(Class::Plain), Some(value)) => {
-                let span = self.place.span(word.start, value.end);
+                let span = self.position.span(word.start, value.end);
                 self.value(argument, value, &value.text, span);
                 next + 1
             }
             _ if argument.count == Count::Optional => {
-                let span = self.place.word(word);
+                let span = self.position.word(word);
                 self.push_option(argument, Value::Flag(true), span);
                 at + 1
             }
@@ -329,14 +329,14 @@ impl Matcher<'_> {
         let name = argument.names.first().map_or("", String::as_str);
         self.report.error_help(
             "missing-value",
-            self.place.word(word),
+            self.position.word(word),
             format!("`{name}` needs a value"),
             format!("write `{name}=…`; a value that starts with a dash needs the `=`"),
         );
     }
 
     fn switch(&mut self, argument: &'static Argument, word: &Word, given: Option<&str>) {
-        let span = self.place.word(word);
+        let span = self.position.word(word);
         let name = argument.names.first().map_or("", String::as_str);
         if given.is_some() {
             self.report.error_help(
@@ -355,7 +355,7 @@ impl Matcher<'_> {
             Err(message) => {
                 let name = argument.names.first().map_or("", String::as_str);
                 let help = values::advice(argument, name);
-                let span = self.place.word(word);
+                let span = self.position.word(word);
                 self.report.error_help("bad-value", span, message, help);
             }
         }
@@ -403,11 +403,11 @@ pub(crate) fn report_extras(
     extras: &[Word],
     arguments: &'static [Argument],
     command: &str,
-    place: Place,
+    position: Position,
     report: &mut Report,
 ) {
     for word in extras {
-        let span = place.word(word);
+        let span = position.word(word);
         if !word.text.starts_with('-') {
             let message = format!("`{command}` has no use for {}", quote(&word.text));
             let help = "remove it; a value that has blanks needs quotes around it";

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::arguments::{self, Place};
+use crate::arguments::{self, Position};
 use crate::report::{Report, quote};
 use crate::table::{self, CommandEntry, CommandVariant, State};
 use crate::words::Word;
@@ -41,7 +41,7 @@ fn extras_policy(command: &str) -> Extras {
 /// Reads a line that is neither blank nor a section; `None` where it has no effect or cannot be read.
 pub(crate) fn read(
     words: &[Word],
-    place: Place,
+    position: Position,
     version: Version,
     seen: &mut Seen,
     report: &mut Report,
@@ -49,19 +49,19 @@ pub(crate) fn read(
     let (first, rest) = words.split_first()?;
     let entry = table::command(&first.text);
     let Some((entry, variant)) = entry.and_then(|e| Some((e, e.variant(version)?))) else {
-        report_unknown(first, entry, place, version, report);
+        report_unknown(first, entry, position, version, report);
         return None;
     };
-    let whole = place.span(first.start, words.last().map_or(first.end, |w| w.end));
+    let whole = position.span(first.start, words.last().map_or(first.end, |w| w.end));
     match variant.state {
         State::Removed => {
-            report_removed(first, entry, place, version, report);
+            report_removed(first, entry, position, version, report);
             return None;
         }
         State::Deprecated => {
             report.warning(
                 "deprecated-command",
-                place.word(first),
+                position.word(first),
                 format!(
                     "`{}` is deprecated in {version} and has no effect",
                     entry.name
@@ -81,7 +81,7 @@ pub(crate) fn read(
     if RAW.contains(&entry.name.as_str()) {
         command.args = rest.iter().map(|w| w.text.clone()).collect();
     } else {
-        match_arguments(&mut command, variant, rest, place, version, report);
+        match_arguments(&mut command, variant, rest, position, version, report);
     }
     normalise(&mut command, version);
     report_conflicts(entry, version, seen, &command, report);
@@ -101,11 +101,11 @@ fn match_arguments(
     command: &mut Command,
     variant: &'static CommandVariant,
     words: &[Word],
-    place: Place,
+    position: Position,
     version: Version,
     report: &mut Report,
 ) {
-    let matched = arguments::match_words(&variant.arguments, words, place, command.span, report);
+    let matched = arguments::match_words(&variant.arguments, words, position, command.span, report);
     command.options = matched.options;
     command.args = matched.positional;
     let policy = extras_policy(&command.name);
@@ -120,7 +120,7 @@ fn match_arguments(
         command.args.truncate(1);
     }
     command.args.extend(values.into_iter().map(|w| w.text));
-    arguments::report_extras(&wrong, &variant.arguments, &command.name, place, report);
+    arguments::report_extras(&wrong, &variant.arguments, &command.name, position, report);
     report_deprecated_options(command, variant, report);
     if version == Version::Rhel9 && command.name == "timezone" {
         report_future_options(command, words, report);
@@ -182,7 +182,7 @@ fn report_future_options(command: &Command, words: &[Word], report: &mut Report)
 fn report_unknown(
     word: &Word,
     entry: Option<&'static CommandEntry>,
-    place: Place,
+    position: Position,
     version: Version,
     report: &mut Report,
 ) {
@@ -200,7 +200,7 @@ fn report_unknown(
     report.push(
         Severity::Error,
         "unknown-command",
-        place.word(word),
+        position.word(word),
         message,
         help,
     );
@@ -223,7 +223,7 @@ fn known_in(entry: &CommandEntry) -> String {
 fn report_removed(
     word: &Word,
     entry: &CommandEntry,
-    place: Place,
+    position: Position,
     version: Version,
     report: &mut Report,
 ) {
@@ -241,7 +241,7 @@ fn report_removed(
     report.push(
         Severity::Error,
         "removed-command",
-        place.word(word),
+        position.word(word),
         message,
         help,
     );

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::arguments::Place;
+use crate::arguments::Position;
 use crate::command::{self, Seen};
 use crate::heredoc::Heredoc;
 use crate::report::{Report, quote};
@@ -224,14 +224,14 @@ impl Parser<'_> {
 
     /// The reference's validator refuses such a file, while its flattener takes it.
     fn report_empty(&mut self) {
-        let place = Place {
+        let position = Position {
             file: FileId(0),
             line: 1,
         };
         let message = "the file is empty".to_owned();
         let help = "write commands or sections into it, or remove it";
         self.report
-            .warning("empty-file", place.span(0, 0), message, help);
+            .warning("empty-file", position.span(0, 0), message, help);
     }
 
     fn report_encoding(&mut self, file: FileId, text: &str, at: usize) {
@@ -294,41 +294,41 @@ impl Parser<'_> {
         if first.is_empty() || first.starts_with('#') {
             return self.platform(line);
         }
-        let place = Place {
+        let position = Position {
             file,
             line: line.number,
         };
-        if !self.take_item(place.span(0, line.content().len() as u32)) {
+        if !self.take_item(position.span(0, line.content().len() as u32)) {
             return;
         }
         let before = self.report.diagnostics.len();
-        let Some(Words { words, cut }) = self.words(place, line, words::split(line.text)) else {
+        let Some(Words { words, cut }) = self.words(position, line, words::split(line.text)) else {
             self.continued = line.content().ends_with('\\');
-            return self.skip_section(place, first);
+            return self.skip_section(position, first);
         };
-        self.read_words(place, &words, cut);
-        self.explain(place, line, &words, before);
+        self.read_words(position, &words, cut);
+        self.explain(position, line, &words, before);
     }
 
-    fn read_words(&mut self, place: Place, words: &[Word], cut: Option<u32>) {
+    fn read_words(&mut self, position: Position, words: &[Word], cut: Option<u32>) {
         let Some(word) = words.first() else { return };
         if word.text.is_empty() {
             let message = "the line starts with an empty word".to_owned();
             let help = "remove the quotes before the command";
-            let span = place.word(word);
+            let span = position.word(word);
             return self
                 .report
                 .error_help("unknown-command", span, message, help);
         }
         if word.text == "%include" {
-            return self.include(place, words);
+            return self.include(position, words);
         }
-        self.report_cut(place, cut);
+        self.report_cut(position, cut);
         if word.text.starts_with('%') {
-            return self.open(place, words);
+            return self.open(position, words);
         }
         let (version, seen) = (self.options.version, &mut self.seen);
-        if let Some(command) = command::read(words, place, version, seen, &mut self.report) {
+        if let Some(command) = command::read(words, position, version, seen, &mut self.report) {
             known::check(&command, &mut self.report);
             self.remember(&command);
             self.kickstart.items.push(Item::Command(command));
@@ -344,7 +344,7 @@ impl Parser<'_> {
 
     fn words(
         &mut self,
-        place: Place,
+        position: Position,
         line: Line<'_>,
         split: Result<Words, Fault>,
     ) -> Option<Words> {
@@ -364,15 +364,15 @@ impl Parser<'_> {
         };
         let end = line.content().len().max(start as usize + 1) as u32;
         self.report
-            .error_help("quoting", place.span(start, end), message, help);
+            .error_help("quoting", position.span(start, end), message, help);
         None
     }
 
-    fn report_cut(&mut self, place: Place, cut: Option<u32>) {
+    fn report_cut(&mut self, position: Position, cut: Option<u32>) {
         if let Some(at) = cut {
             self.report.warning(
                 "cut-word",
-                place.span(at, at + 1),
+                position.span(at, at + 1),
                 "an unquoted `#` starts a comment even inside a word: the rest of the line is ignored".to_owned(),
                 "put the word in quotes, or a space before the comment",
             );
@@ -392,8 +392,8 @@ impl Parser<'_> {
         false
     }
 
-    fn open(&mut self, place: Place, words: &[Word]) {
-        let open = Open::new(words, place, self.options.version, &mut self.report);
+    fn open(&mut self, position: Position, words: &[Word]) {
+        let open = Open::new(words, position, self.options.version, &mut self.report);
         if open.kind == Kind::Unknown {
             self.report_unknown_section(&open);
             if open.header.name == "%end" {
@@ -407,9 +407,9 @@ impl Parser<'_> {
     }
 
     /// Skips the lines of a section whose header cannot be read, lest each of them be reported.
-    fn skip_section(&mut self, place: Place, first: &str) {
+    fn skip_section(&mut self, position: Position, first: &str) {
         if table::SECTIONS.contains(&first) {
-            let mut open = Open::new(&[], place, self.options.version, &mut self.report);
+            let mut open = Open::new(&[], position, self.options.version, &mut self.report);
             open.header.name = first.to_owned();
             self.section = Some(open);
         }
@@ -447,51 +447,51 @@ impl Parser<'_> {
         kind: Kind,
         ahead: Ahead<'_, '_>,
     ) {
-        let place = Place {
+        let position = Position {
             file,
             line: line.number,
         };
         self.section_lines += 1;
         if self.section_lines > limits::SECTION_LINES {
             let message = format!("sections have more than {} lines", limits::SECTION_LINES);
-            return self.stop(Some(place.span(0, 0)), message);
+            return self.stop(Some(position.span(0, 0)), message);
         }
         if let Some(document) = &self.document {
             // The file is wrong already; the rest of the script is read as it is meant.
             if document.ends_with(line.text) {
                 self.document = None;
             }
-            return self.body_line(place, line, kind);
+            return self.body_line(position, line, kind);
         }
         let ends = first == "%end" || table::SECTIONS.contains(&first);
-        if ends && self.is_in_document(place, line, first, ahead) {
-            return self.body_line(place, line, kind);
+        if ends && self.is_in_document(position, line, first, ahead) {
+            return self.body_line(position, line, kind);
         }
         match first {
-            "%end" => self.end_line(place, line),
-            "%include" => self.section_include(place, line),
-            first if table::SECTIONS.contains(&first) => self.header_line(place, line, first),
-            _ if kind == Kind::Packages => self.package_line(place, line),
-            _ => self.body_line(place, line, kind),
+            "%end" => self.end_line(position, line),
+            "%include" => self.section_include(position, line),
+            first if table::SECTIONS.contains(&first) => self.header_line(position, line, first),
+            _ if kind == Kind::Packages => self.package_line(position, line),
+            _ => self.body_line(position, line, kind),
         }
     }
 
     /// The words of a line in a section that is not the section's own. In such lines `#` begins no comment.
-    fn marker(&mut self, place: Place, line: Line<'_>) -> Option<Words> {
-        self.words(place, line, words::split_uncommented(line.text))
+    fn marker(&mut self, position: Position, line: Line<'_>) -> Option<Words> {
+        self.words(position, line, words::split_uncommented(line.text))
     }
 
-    fn end_line(&mut self, place: Place, line: Line<'_>) {
-        let words = self.marker(place, line);
+    fn end_line(&mut self, position: Position, line: Line<'_>) {
+        let words = self.marker(position, line);
         if words.is_none_or(|words| begins(&words, "%end")) {
             self.end();
         }
     }
 
-    fn header_line(&mut self, place: Place, line: Line<'_>, first: &str) {
+    fn header_line(&mut self, position: Position, line: Line<'_>, first: &str) {
         let words = words::split_uncommented(line.text);
         if words.map_or(true, |words| begins(&words, first)) {
-            self.interrupted(place, line, first);
+            self.interrupted(position, line, first);
         }
     }
 
@@ -515,10 +515,10 @@ impl Parser<'_> {
     }
 
     /// A section header inside a section: the `%end` was forgotten.
-    fn interrupted(&mut self, place: Place, line: Line<'_>, first: &str) {
+    fn interrupted(&mut self, position: Position, line: Line<'_>, first: &str) {
         if let Some(open) = self.section.take() {
             let start = line.text.len() - line.text.trim_start().len();
-            let span = place.span(start as u32, (start + first.len()) as u32);
+            let span = position.span(start as u32, (start + first.len()) as u32);
             let header = self.kickstart.location(open.header.span);
             self.report.error_help(
                 "missing-end",
@@ -534,7 +534,7 @@ impl Parser<'_> {
             );
             self.close(open);
         }
-        self.command_line(place.file, line, first);
+        self.command_line(position.file, line, first);
     }
 
     fn report_unclosed(&mut self, open: &Open) {
@@ -568,8 +568,8 @@ impl Parser<'_> {
         );
     }
 
-    fn package_line(&mut self, place: Place, line: Line<'_>) {
-        let at = |start: usize, end: usize| place.span(start as u32, end as u32);
+    fn package_line(&mut self, position: Position, line: Line<'_>) {
+        let at = |start: usize, end: usize| position.span(start as u32, end as u32);
         let Some(item) = packages::read(line.content(), at, &mut self.report) else {
             return;
         };
@@ -579,7 +579,7 @@ impl Parser<'_> {
         }
     }
 
-    fn body_line(&mut self, place: Place, line: Line<'_>, kind: Kind) {
+    fn body_line(&mut self, position: Position, line: Line<'_>, kind: Kind) {
         let Some(open) = &mut self.section else {
             return;
         };
@@ -588,16 +588,17 @@ impl Parser<'_> {
         }
         open.body.push_str(line.text);
         if matches!(kind, Kind::Script(_)) {
-            open.lines.push(place.span(0, line.content().len() as u32));
+            open.lines
+                .push(position.span(0, line.content().len() as u32));
         }
     }
 
-    fn section_include(&mut self, place: Place, line: Line<'_>) {
-        let Some(Words { words, .. }) = self.marker(place, line) else {
+    fn section_include(&mut self, position: Position, line: Line<'_>) {
+        let Some(Words { words, .. }) = self.marker(position, line) else {
             return;
         };
         let outer = self.section.as_ref().map(Open::reopened);
-        self.include(place, &words);
+        self.include(position, &words);
         if self.section.is_none() {
             self.section = outer;
         }
@@ -614,14 +615,16 @@ impl Parser<'_> {
         }
     }
 
-    fn include(&mut self, place: Place, words: &[Word]) {
+    fn include(&mut self, position: Position, words: &[Word]) {
         let Some(path) = words.get(1).filter(|w| !w.text.is_empty()) else {
-            let span = words.first().map_or(place.span(0, 0), |w| place.word(w));
+            let span = words
+                .first()
+                .map_or(position.span(0, 0), |w| position.word(w));
             let message = "`%include` names no file".to_owned();
             let help = "write `%include path` or `%include URL`";
             return self.report.error_help("bad-include", span, message, help);
         };
-        let span = place.word(path);
+        let span = position.word(path);
         self.bring_in(&path.text, span, Mode::Include);
     }
 
@@ -632,11 +635,11 @@ impl Parser<'_> {
         }
         let content = line.content();
         let start = content.len() - content.trim_start().len();
-        let place = Place {
+        let position = Position {
             file,
             line: line.number,
         };
-        let span = place.span(start as u32, content.trim_end().len() as u32);
+        let span = position.span(start as u32, content.trim_end().len() as u32);
         let path = content.trim().split(' ').nth(1).unwrap_or("");
         match path.is_empty() {
             false => self.bring_in(path, span, Mode::Append),

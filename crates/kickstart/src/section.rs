@@ -1,6 +1,6 @@
 //! Sections: their headers and what is collected until `%end`.
 
-use crate::arguments::{self, Place};
+use crate::arguments::{self, Position};
 use crate::report::Report;
 use crate::table;
 use crate::words::Word;
@@ -52,11 +52,16 @@ impl Kind {
 
 impl Open {
     /// Reads a header whose first word is known to start with a per cent sign.
-    pub(crate) fn new(words: &[Word], place: Place, version: Version, report: &mut Report) -> Open {
+    pub(crate) fn new(
+        words: &[Word],
+        position: Position,
+        version: Version,
+        report: &mut Report,
+    ) -> Open {
         let (name, start) = words
             .first()
             .map_or(("", 0), |w| (w.text.as_str(), w.start));
-        let whole = place.span(start, words.last().map_or(start, |w| w.end));
+        let whole = position.span(start, words.last().map_or(start, |w| w.end));
         let mut open = Open {
             kind: Kind::of(name),
             header: Command {
@@ -73,7 +78,7 @@ impl Open {
         match open.kind {
             Kind::Unknown => {}
             Kind::Opaque => open.header.args = rest.iter().map(|w| w.text.clone()).collect(),
-            _ => open.read_options(rest, place, version, report),
+            _ => open.read_options(rest, position, version, report),
         }
         open
     }
@@ -91,16 +96,16 @@ impl Open {
     fn read_options(
         &mut self,
         words: &[Word],
-        place: Place,
+        position: Position,
         version: Version,
         report: &mut Report,
     ) {
         let arguments = table::section_arguments(&self.header.name, version);
         let span = self.header.span;
-        let matched = arguments::match_words(arguments, words, place, span, report);
+        let matched = arguments::match_words(arguments, words, position, span, report);
         self.header.options = matched.options;
         let name = &self.header.name;
-        arguments::report_extras(&matched.extras, arguments, name, place, report);
+        arguments::report_extras(&matched.extras, arguments, name, position, report);
         self.report_deprecated(version, report);
         self.rename_camel_case();
         self.check(report);

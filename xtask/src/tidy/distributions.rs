@@ -46,11 +46,6 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
         "it shows a plan's RPM repositories",
     ),
     (
-        "crates/engine/src/define/check.rs",
-        &["debian", "rpm"],
-        "the message about distributions that no family installs says what to build instead",
-    ),
-    (
         "crates/engine/src/resolve/solve.rs",
         &["rpm"],
         "a plan's RPM repositories tell two worlds apart",

@@ -38,13 +38,13 @@ struct Finding {
     code: &'static str,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<Place>,
+    place: Option<Location>,
     help: Vec<String>,
 }
 
 /// Lines from 1, columns from 0 in bytes, the end exclusive.
 #[derive(Serialize)]
-struct Place {
+struct Location {
     file: String,
     line: u32,
     start: u32,
@@ -153,7 +153,7 @@ fn of_definition(problem: Problem) -> Finding {
     let place = problem.origin.map(|origin| {
         let (file, line) = origin.rsplit_once(':').unwrap_or((&origin, ""));
         let line = line.parse();
-        Place {
+        Location {
             file: if line.is_ok() { file } else { &origin }.to_owned(),
             line: line.unwrap_or(1),
             start: 0,
@@ -213,7 +213,7 @@ fn verdict(file: String, parsed: &Parsed, palette: &Palette) -> Verdict {
 }
 
 fn finding(parsed: &Parsed, found: &Diagnostic) -> Finding {
-    let place = found.span.map(|span| Place {
+    let place = found.span.map(|span| Location {
         file: parsed.kickstart.file_name(span.file).to_owned(),
         line: span.line,
         start: span.start,

@@ -195,7 +195,7 @@ fn what_cannot_be_built_yet_is_said_first_and_alone() {
     says(
         &ran,
         1,
-        &["fedora:42 can be planned, but not built: Kiln does not install RPM packages yet"],
+        &["fedora:42 can be planned, but not built: nothing in this Kiln installs its packages"],
     );
     does_not_say(
         &ran,

@@ -48,11 +48,12 @@ pub(crate) fn family(families: &Families, plan: &Plan) -> Result<Arc<dyn Family>
     let target = &plan.target;
     families.of(target).ok_or_else(|| {
         let message = format!(
-            "{}:{} can be planned, but not built: Kiln does not install RPM packages yet",
+            "{}:{} can be planned, but not built: nothing in this Kiln installs its packages",
             target.distribution, target.release
         );
-        Failure::new(FailureKind::Definition, message)
-            .hint("`kiln plan` shows what the definition means; build it for debian:bookworm")
+        Failure::new(FailureKind::Definition, message).hint(
+            "`kiln plan` shows what the definition means; `--distribution` builds it for another",
+        )
     })
 }
 

@@ -71,7 +71,7 @@ pub(super) struct Job {
 
 /// One block to be made.
 pub(super) struct Item {
-    pub(super) place: Place,
+    pub(super) source: Source,
     /// Uncompressed bytes.
     pub(super) length: u32,
     /// Known to be zeros.
@@ -85,16 +85,16 @@ pub(super) struct Item {
 
 /// Where the content of a block is.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum Source {
     Data { file: usize, offset: u64 },
     Fragment(usize),
 }
 
-impl Place {
+impl Source {
     pub(super) fn part(self) -> Part {
         match self {
-            Place::Data { file, .. } => Part::Data { file },
-            Place::Fragment(_) => Part::Fragment,
+            Source::Data { file, .. } => Part::Data { file },
+            Source::Fragment(_) => Part::Fragment,
         }
     }
 }
@@ -105,7 +105,7 @@ impl Item {
         let size = |known: &Stored| known.length | if known.raw { BLOCK_RAW } else { 0 };
         let known = self.known.as_ref();
         Block {
-            part: self.place.part(),
+            part: self.source.part(),
             size: known.map_or(0, size),
             length: self.length,
             reused: known.is_some(),
@@ -116,7 +116,7 @@ impl Item {
     /// The block as it is where its bytes turn out to be zeros.
     pub(super) fn zeros(&self) -> Block {
         Block {
-            part: self.place.part(),
+            part: self.source.part(),
             size: 0,
             length: self.length,
             reused: false,

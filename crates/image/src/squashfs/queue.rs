@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::codec::fingerprint;
 use super::dedup::Contents;
-use super::job::{Handle, Item, Job, Place, RUN, other_length};
+use super::job::{Handle, Item, Job, RUN, Source, other_length};
 use super::layout::Layout;
 use super::numbering::File;
 use super::options::Options;
@@ -155,7 +155,7 @@ impl<'a> Queue<'a> {
         if self.what == What::All {
             return self.advance(state);
         }
-        let data = |item: &Item| matches!(item.place, Place::Data { .. });
+        let data = |item: &Item| matches!(item.source, Source::Data { .. });
         let items = std::iter::from_fn(|| self.advance(state)).take_while(data);
         let mut missing = items.filter(|item| item.key.is_some() && item.known.is_none());
         missing.next()
@@ -191,7 +191,7 @@ impl<'a> Queue<'a> {
             Some(BlockKey::new(encoder, std::iter::once((digest, length))))
         });
         Item {
-            place: Place::Data { file, offset },
+            source: Source::Data { file, offset },
             length,
             hole,
             key,
@@ -204,7 +204,7 @@ impl<'a> Queue<'a> {
         let length = self.layout.groups[group].length;
         let key = self.fragment_key(group);
         Item {
-            place: Place::Fragment(group),
+            source: Source::Fragment(group),
             length,
             hole: false,
             key,

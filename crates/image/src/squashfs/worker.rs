@@ -2,7 +2,7 @@
 
 use super::codec::{Compressor, Packed, compressor};
 use super::format::BLOCK_RAW;
-use super::job::{Block, COPY, Finished, Item, Place};
+use super::job::{Block, COPY, Finished, Item, Source};
 use super::options::Options;
 use super::queue::Queue;
 use super::store::Stored;
@@ -88,19 +88,19 @@ impl<'q, 'a> Worker<'q, 'a> {
 
     /// Reads and compresses a block.
     pub(super) fn make(&mut self, item: &Item, finished: &mut Finished) -> Result<()> {
-        match item.place {
-            Place::Data { file, offset } => {
+        match item.source {
+            Source::Data { file, offset } => {
                 let reader = item.handle.get(self.queue.files, file)?;
                 if !self.read(reader, file, offset, item.length)? {
                     finished.blocks.push(item.zeros());
                     return Ok(());
                 }
             }
-            Place::Fragment(group) => self.fragment(group)?,
+            Source::Fragment(group) => self.fragment(group)?,
         }
         let size = self.pack(&mut finished.buffer)?;
         finished.blocks.push(Block {
-            part: item.place.part(),
+            part: item.source.part(),
             size,
             length: item.length,
             reused: false,

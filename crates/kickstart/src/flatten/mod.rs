@@ -47,29 +47,29 @@ pub fn flatten(parsed: &Parsed, version: Version) -> String {
 }
 
 /// Where a command's text goes: priority, then class name without the version that introduced it.
-type Place = (u32, &'static str);
+type SortKey = (u32, &'static str);
 
-fn place(variant: &'static CommandVariant) -> Place {
+fn sort_key(variant: &'static CommandVariant) -> SortKey {
     let name = variant.class.split_once('_').map_or("", |(_, name)| name);
     (variant.priority.unwrap_or(0), name)
 }
 
 fn commands(kickstart: &Kickstart, version: Version) -> String {
-    let mut groups: BTreeMap<Place, Vec<&Command>> = BTreeMap::new();
+    let mut groups: BTreeMap<SortKey, Vec<&Command>> = BTreeMap::new();
     for command in kickstart.commands() {
         if let Some(variant) = variant(&command.name, version) {
-            groups.entry(place(variant)).or_default().push(command);
+            groups.entry(sort_key(variant)).or_default().push(command);
         }
     }
     for always in ["bootloader", "logging"] {
         if let Some(variant) = variant(always, version) {
-            groups.entry(place(variant)).or_default();
+            groups.entry(sort_key(variant)).or_default();
         }
     }
     let texts = groups
         .into_iter()
-        .map(|(place, commands)| match commands.as_slice() {
-            [] => special::unset(place.1, version).to_owned(),
+        .map(|(sort_key, commands)| match commands.as_slice() {
+            [] => special::unset(sort_key.1, version).to_owned(),
             commands => group(kickstart, commands, version),
         });
     texts.collect()

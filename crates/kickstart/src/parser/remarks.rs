@@ -1,7 +1,7 @@
 //! What the parser says beside its errors: causes behind them, and what is accepted but can hardly be meant.
 
 use super::{CONTINUATION, ONE_LINE, Parser};
-use crate::arguments::Place;
+use crate::arguments::Position;
 use crate::heredoc;
 use crate::section::{Kind, Open};
 use crate::source::Line;
@@ -27,7 +27,13 @@ const ONCE: [&str; 12] = [
 impl Parser<'_> {
     /// Names the cause of what was found in a line since there were `before` findings; or remarks on it where the line
     /// was accepted nevertheless.
-    pub(super) fn explain(&mut self, place: Place, line: Line<'_>, words: &[Word], before: usize) {
+    pub(super) fn explain(
+        &mut self,
+        position: Position,
+        line: Line<'_>,
+        words: &[Word],
+        before: usize,
+    ) {
         let wrong = self.report.has_error_since(before);
         let content = line.content();
         // A backslash before the line's end makes that a letter of the last word.
@@ -36,7 +42,7 @@ impl Parser<'_> {
             .is_some_and(|w| w.text.ends_with(['\n', '\r']) && content.ends_with('\\'));
         if continued {
             let end = content.len() as u32;
-            let span = place.span(end - 1, end);
+            let span = position.span(end - 1, end);
             if wrong {
                 self.report.diagnostics.truncate(before);
                 self.continued = true;
@@ -56,7 +62,7 @@ impl Parser<'_> {
             return;
         };
         if !wrong {
-            let span = place.span(cause.start as u32, cause.end as u32);
+            let span = position.span(cause.start as u32, cause.end as u32);
             return self
                 .report
                 .warning(cause.code, span, cause.message, cause.help);
@@ -75,7 +81,7 @@ impl Parser<'_> {
     /// read as it is meant, and this line is why.
     pub(super) fn is_in_document(
         &mut self,
-        place: Place,
+        position: Position,
         line: Line<'_>,
         first: &str,
         ahead: super::Ahead<'_, '_>,
@@ -100,7 +106,7 @@ impl Parser<'_> {
         let start = (line.text.len() - line.text.trim_start().len()) as u32;
         self.report.error_help(
             "heredoc",
-            place.span(start, start + first.len() as u32),
+            position.span(start, start + first.len() as u32),
             format!(
                 "this line ends the script, although it is inside the here-document `{}` of {began}",
                 document.delimiter
