@@ -31,8 +31,12 @@ pub(crate) enum Report {
     Goal(Expect),
     /// The state of systemd and of the units that matter.
     State(State),
-    /// A user is logged in graphically.
-    Session { user: String, kind: String },
+    /// A user is logged in graphically; `id` is logind's name for the session, where a program of it knows it.
+    Session {
+        user: String,
+        kind: String,
+        id: Option<String>,
+    },
     /// Windows of type DESKTOP and DOCK; none where they cannot be counted.
     Windows(Option<(u32, u32)>),
     /// A unit has failed.
@@ -104,6 +108,7 @@ fn parse_report(verb: &str, fields: &str) -> Option<Report> {
         "session" => Report::Session {
             user: word(),
             kind: word(),
+            id: Some(word()).filter(|id| !id.is_empty()),
         },
         "windows" => Report::Windows(word().parse().ok().zip(word().parse().ok())),
         "failed" => Report::Failed {

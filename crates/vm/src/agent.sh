@@ -11,12 +11,13 @@ say() {
 	printf '\nKILN %s %s\n' "$uptime" "$*"
 }
 
-# Reads the environment file $1 into class, user, kind, display and authority.
+# Reads the environment file $1 into class, user, kind, id, display and authority.
 read_session() {
-	class= user= kind=x11 display= authority= home=
+	class= user= kind=x11 id= display= authority= home=
 	while IFS= read -r entry; do
 		case $entry in
 		XDG_SESSION_CLASS=*) class=${entry#*=} ;;
+		XDG_SESSION_ID=*) id=${entry#*=} ;;
 		USER=*) user=${entry#*=} ;;
 		HOME=*) home=${entry#*=} ;;
 		DISPLAY=*) display=${entry#*=} ;;
@@ -82,8 +83,8 @@ report_state() {
 report_desktop() {
 	if [ -z "$file" ] || [ ! -e "$file" ]; then
 		find_session || { file=; return; }
-		[ "$user $kind" = "$old_session" ] || say session "${user:-?}" $kind
-		old_session="$user $kind"
+		[ "$user $kind $id" = "$old_session" ] || say session "${user:-?}" $kind $id
+		old_session="$user $kind $id"
 	fi
 	[ -n "$display" ] || return
 	windows=$(count_windows)
@@ -117,7 +118,8 @@ diagnose() {
 	find_session || home=
 	attach jobs "$(systemctl list-jobs --no-legend --no-pager 2>&1)"
 	attach journal "$(journalctl -b -p err -n 25 -o short-monotonic --no-pager 2>&1)"
-	attach xorg "$(grep -hF '(EE)' /var/log/Xorg.0.log "$home"/.local/share/xorg/Xorg.0.log 2>/dev/null | tail -n 10)"
+	attach crashes "$(journalctl -b -k -o short-monotonic --no-pager 2>/dev/null | grep -E 'segfault at|trap invalid|general protection|Out of memory' | tail -n 10)"
+	attach xorg "$(grep -hF '(EE)' /var/log/Xorg.0.log* "$home"/.local/share/xorg/Xorg.0.log* 2>/dev/null | tail -n 30)"
 	attach session "$(tail -n 25 "$home/.xsession-errors" 2>/dev/null)"
 	say diagnosed
 }

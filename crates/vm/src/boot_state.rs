@@ -1,6 +1,6 @@
 //! What is known of a running boot, drawn from the console and the observer. No I/O: bytes and times come in, facts stand here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::agent::{self, Inbox, State};
@@ -14,6 +14,9 @@ const CONSOLE_KEPT: usize = 30;
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// Warnings kept.
 const WARNINGS_KEPT: usize = 20;
+
+/// So many graphical sessions one after the other are a desktop that does not stay.
+const SESSIONS: usize = 3;
 
 /// Something that ends the boot unless a later stage proves otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +49,8 @@ pub(crate) struct BootState {
     /// What the system is made for.
     pub(crate) goal: Option<Expect>,
     pub(crate) session: Option<Session>,
+    /// Ids of the graphical sessions that were seen.
+    sessions: BTreeSet<String>,
     pub(crate) windows: Option<(u32, u32)>,
     pub(crate) failed_units: Vec<FailedUnit>,
     pub(crate) collected: bool,
@@ -85,6 +90,7 @@ impl BootState {
             kernel: None,
             goal: None,
             session: None,
+            sessions: BTreeSet::new(),
             windows: None,
             failed_units: Vec::new(),
             collected: false,
@@ -266,7 +272,8 @@ impl BootState {
                 self.take_back(&[Reason::NoBootLoader, Reason::SecureBoot, Reason::NoRoot]);
             }
             agent::Report::State(state) => self.state(state, uptime, now),
-            agent::Report::Session { user, kind } => {
+            agent::Report::Session { user, kind, id } => {
+                self.another_session(&user, id, now);
                 self.session = Some(Session {
                     user,
                     kind,
@@ -294,6 +301,18 @@ impl BootState {
             agent::Report::Exit(code) => {
                 self.script.get_or_insert_with(no_result).exit_code = Some(code);
             }
+        }
+    }
+
+    /// A display manager logs in again when a session ends: a desktop that crashes never stays.
+    fn another_session(&mut self, user: &str, id: Option<String>, now: Instant) {
+        self.sessions.extend(id);
+        if self.sessions.len() >= SESSIONS && !self.has(StageName::Desktop) {
+            let detail = format!(
+                "the session of {user} ended {} times before its desktop was drawn: the display server or the desktop crashes",
+                self.sessions.len() - 1
+            );
+            self.suspect(Reason::NoDesktop, detail, now);
         }
     }
 
@@ -422,6 +441,29 @@ mod tests {
         let fatal = boot.suspected().unwrap();
         assert_eq!(fatal.reason, Reason::UnitFailed);
         assert!(fatal.detail.contains("home.mount"), "{}", fatal.detail);
+    }
+
+    #[test]
+    fn a_desktop_that_crashes_again_and_again_ends_the_test() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start);
+        boot.agent(
+            b"\nKILN 20 session tester wayland 1\n\nKILN 21 session tester wayland\n",
+            start,
+        );
+        boot.agent(
+            b"\nKILN 60 session tester wayland 4\n\nKILN 61 session tester wayland 4\n",
+            start,
+        );
+        assert_eq!(boot.fatal(start), None, "a second login is no crash");
+        boot.agent(b"\nKILN 90 session tester wayland 5\n", start);
+        let fatal = boot.fatal(start).expect("ended");
+        assert_eq!(fatal.reason, Reason::NoDesktop);
+        assert!(
+            fatal.detail.contains("tester ended 2 times"),
+            "{}",
+            fatal.detail
+        );
     }
 
     #[test]

@@ -118,7 +118,8 @@ pub struct FailedUnit {
 /// The end of a log of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuestLog {
-    /// `jobs` (systemd's waiting ones), `journal` (errors), `xorg` (errors), `session` (of the graphical session).
+    /// `jobs` (systemd's waiting ones), `journal` (errors), `crashes` (programs that the kernel ended), `xorg` (errors),
+    /// `session` (of the graphical session).
     pub name: String,
     /// Its last lines.
     pub lines: Vec<String>,

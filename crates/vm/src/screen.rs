@@ -24,7 +24,7 @@ pub struct ScreenFigures {
     pub height: u32,
     /// Different colours. Text screens have up to 16, a drawn desktop thousands.
     pub colours: u32,
-    /// Whether every pixel is (nearly) black.
+    /// Whether it is (nearly) black but for what a pointer or a cursor takes, a hundredth at most.
     pub black: bool,
 }
 
@@ -32,6 +32,8 @@ pub struct ScreenFigures {
 const PIXEL_LIMIT: u64 = 64 << 20;
 /// A channel value up to which a pixel counts as black.
 const BLACK: u8 = 8;
+/// One pixel of so many may be lit in a black picture. The smallest panel takes a fortieth.
+const LIT_PART: usize = 100;
 
 impl Picture {
     /// Reads a binary PPM with 8-bit channels.
@@ -92,7 +94,8 @@ impl Picture {
                 colours += 1;
             }
         }
-        let black = self.pixels.iter().all(|channel| *channel <= BLACK);
+        let lit = |pixel: &&[u8]| pixel.iter().any(|channel| *channel > BLACK);
+        let black = self.each().filter(lit).count() * LIT_PART <= self.each().count();
         ScreenFigures {
             width: self.width,
             height: self.height,
@@ -263,6 +266,10 @@ mod tests {
     #[test]
     fn figures_count_colours_and_know_black() {
         assert!(picture(4, 4, |_| [3, 0, 8]).figures().black);
+        let pointer = picture(100, 100, |i| [if i < 100 { i as u8 + 99 } else { 0 }; 3]).figures();
+        assert!(pointer.black && pointer.colours > PLAIN);
+        let panel = picture(100, 100, |i| [if i < 250 { i as u8 } else { 0 }; 3]).figures();
+        assert!(!panel.black);
         let figures = wallpaper().figures();
         assert_eq!((figures.colours, figures.black), (10_000, false));
         assert_eq!(wallpaper().difference(&picture(10, 10, |_| [0; 3])), 1.0);
