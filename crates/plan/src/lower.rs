@@ -535,10 +535,8 @@ fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System
     };
     if let Some(home) = disk.home() {
         packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
-        if let (Family::Debian, true, PartitionTable::Mbr) =
-            (target.family(), home.grow, disk.table)
-        {
-            packages.push(debian::grows_in_mbr());
+        if target.family() == Family::Debian && home.grow {
+            packages.extend(debian::grows(target, disk.table));
         }
     }
     let firmware = definition.firmware.clone();

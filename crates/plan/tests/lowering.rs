@@ -494,6 +494,35 @@ fn a_layout_is_a_table_and_its_partitions() {
     assert!(mbr.id() != gpt.id());
 }
 
+/// On trixie and bullseye /home never grew: the program that the unit runs was in no package of the image.
+#[test]
+fn what_lets_home_grow_is_in_the_image() {
+    let home = "part /home --size=64 --grow\n%packages\n%end\n";
+    let adds = |distribution: &str, layout: &str, name: &str| {
+        let input = Input {
+            distribution: Some(distribution.to_owned()),
+            layout: Some(layout.to_owned()),
+            ..Input::default()
+        };
+        let plan = of(&[("a.ks", home)], &input).plan.expect("a plan");
+        plan.system.packages.iter().any(|p| p.package == name)
+    };
+    for (distribution, layout, name, expected) in [
+        ("debian:trixie", "gpt", "systemd-repart", true),
+        ("debian:trixie", "mbr", "systemd-repart", false),
+        ("debian:trixie", "mbr", "fdisk", true),
+        ("debian:bookworm", "gpt", "systemd-repart", false),
+        ("debian:bullseye", "gpt", "fdisk", true),
+        ("debian:bullseye", "gpt", "systemd-repart", false),
+    ] {
+        assert_eq!(
+            adds(distribution, layout, name),
+            expected,
+            "{distribution} {layout} {name}"
+        );
+    }
+}
+
 #[test]
 fn an_include_loop_ends() {
     let found = errors(&of(

@@ -276,14 +276,19 @@ fn grow_home(home: &HomeMount) -> io::Result<()> {
         fs::create_dir_all(dir)?;
     }
     let how = if home.mbr {
-        GROW_IN_MBR
+        GROW_BY_SFDISK.to_owned()
+    } else if !Path::new("/usr/bin/systemd-repart").exists() {
+        // The table's copy at the end of the disk moves first.
+        format!(
+            "sfdisk --quiet --no-reread --no-tell-kernel --relocate gpt-bak-std \"/dev/${{above##*/}}\"\n{GROW_BY_SFDISK}"
+        )
     } else {
         fs::create_dir_all("/usr/lib/kiln/repart.d")?;
         fs::write(
             "/usr/lib/kiln/repart.d/50-home.conf",
             "[Partition]\nType=home\n",
         )?;
-        GROW_IN_GPT
+        GROW_BY_REPART.to_owned()
     };
     fs::write("/usr/lib/kiln/grow-home", format!("{GROW_HOME}{how}"))?;
     fs::set_permissions("/usr/lib/kiln/grow-home", fs::Permissions::from_mode(0o755))?;
@@ -319,10 +324,10 @@ free=$(($(cat "$above/size") - $(cat "$here/start") - $(cat "$here/size")))
 [ "$free" -gt 131072 ] || exit 0
 [ "$(cat "$above/ro")" = 0 ] || exit 0
 "#;
-const GROW_IN_GPT: &str = r#"exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
+const GROW_BY_REPART: &str = r#"exec systemd-repart --dry-run=no --definitions=/usr/lib/kiln/repart.d "/dev/${above##*/}"
 "#;
 /// The kernel reads no table of a disk that is in use, so it is told of the one partition.
-const GROW_IN_MBR: &str = r#"number=$(cat "$here/partition")
+const GROW_BY_SFDISK: &str = r#"number=$(cat "$here/partition")
 echo ', +' | sfdisk --quiet --no-reread --no-tell-kernel --force -N "$number" "/dev/${above##*/}"
 exec partx --update --nr "$number" "/dev/${above##*/}"
 "#;

@@ -2,6 +2,7 @@
 
 use super::Reasoned;
 use crate::definition::SystemDefinition;
+use crate::disk::PartitionTable;
 use crate::model::{Added, Target};
 use crate::problem::Problem;
 
@@ -126,12 +127,16 @@ pub(super) fn system(definition: &SystemDefinition, target: &Target) -> Reasoned
     packages
 }
 
-/// What lets a partition of a master boot record grow; systemd-repart knows GPT alone.
-pub(super) fn grows_in_mbr() -> (String, &'static str) {
-    (
-        "fdisk".to_owned(),
-        "sfdisk lets the /home partition grow at the first boot",
-    )
+/// The package of the tool that lets /home grow; none where systemd brings it itself. systemd-repart knows GPT alone, bullseye
+/// has none, and from trixie on it is a package of its own.
+pub(super) fn grows(target: &Target, table: PartitionTable) -> Option<(String, &'static str)> {
+    let package = match (table, target.release.as_str()) {
+        (PartitionTable::Mbr, _) | (PartitionTable::Gpt, "bullseye") => "fdisk",
+        (PartitionTable::Gpt, "bookworm") => return None,
+        (PartitionTable::Gpt, _) => "systemd-repart",
+    };
+    let why = "lets the /home partition grow at the first boot";
+    Some((package.to_owned(), why))
 }
 
 /// What other releases get of [`system`], but this one does not have, and why that is right.
