@@ -22,7 +22,7 @@ use repositories::URL;
 
 use crate::Family;
 use crate::definition::{Definition, SystemDefinition};
-use crate::disk::{Disk, PartitionTable};
+use crate::disk::Disk;
 use crate::model::*;
 use crate::problem::Problem;
 

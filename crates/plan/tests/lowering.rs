@@ -494,6 +494,33 @@ fn a_layout_is_a_table_and_its_partitions() {
     assert!(mbr.id() != gpt.id());
 }
 
+#[test]
+fn a_home_that_the_disk_cannot_hold_is_refused() {
+    for (size, layout, said) in [
+        (
+            "-5",
+            "gpt",
+            "`part /home --size=-5`: /home has 16 to 8388608 MiB",
+        ),
+        ("15", "gpt", "`part /home --size=15`: /home has 16 to"),
+        ("99999999999999", "gpt", "/home has 16 to 8388608 MiB"),
+        (
+            "2097152",
+            "mbr",
+            "/home has 16 to 2088960 MiB in the disk layout `mbr`",
+        ),
+    ] {
+        let text = format!("part /home --size={size}\n%packages\n%end\n").leak();
+        let input = Input {
+            layout: Some(layout.to_owned()),
+            ..bookworm()
+        };
+        let found = errors(&of(&[("a.ks", text)], &input));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(said), "{found:?}");
+    }
+}
+
 /// On trixie and bullseye /home never grew: the program that the unit runs was in no package of the image.
 #[test]
 fn what_lets_home_grow_is_in_the_image() {

@@ -239,20 +239,32 @@ fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
 }
 
 fn fstab(finish: &Finish) -> io::Result<()> {
-    let old = match fs::read_to_string("/etc/fstab") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+    // Somebody's comment may be of any encoding.
+    let old = match fs::read("/etc/fstab") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read?,
     };
     // The installer's placeholder says that there is nothing.
-    let keep = |line: &&str| !line.contains("UNCONFIGURED FSTAB");
-    let mut text: String = old.lines().filter(keep).map(|l| format!("{l}\n")).collect();
+    let placeholder = b"UNCONFIGURED FSTAB";
+    let mut text = Vec::new();
+    for line in old.split_inclusive(|byte| *byte == b'\n') {
+        if !line
+            .windows(placeholder.len())
+            .any(|part| part == placeholder)
+        {
+            text.extend(line);
+        }
+    }
+    if text.last().is_some_and(|byte| *byte != b'\n') {
+        text.push(b'\n');
+    }
     if let Some(home) = &finish.home {
         let grow = if home.grow { ",x-systemd.growfs" } else { "" };
-        text += "# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n";
-        text += &format!(
+        text.extend(b"# The stick's own /home; without it (a copied root, a damaged stick) the system still boots.\n");
+        text.extend(format!(
             "UUID={} /home ext4 defaults,noatime,nofail,x-systemd.device-timeout=90s{grow} 0 2\n",
             home.uuid
-        );
+        ).bytes());
         if home.grow {
             grow_home(home)?;
         }

@@ -9,6 +9,10 @@ use crate::problem::Problem;
 const MIB: u64 = 1 << 20;
 /// ext4 is made with 4 KiB blocks; below this there is no room for its journal.
 const SMALLEST_HOME: u64 = 16 * MIB;
+/// What a sparse image holds on every file system that images are made on, and mke2fs makes in seconds.
+const LARGEST_HOME: u64 = 8 << 40;
+/// A master boot record counts 2^32 sectors of 512 bytes; the partition before /home takes its part.
+const LARGEST_HOME_IN_MBR: u64 = (2 << 40) - (8 << 30);
 /// What `part /home --grow` without `--size` starts with.
 const DEFAULT_HOME: u64 = 256 * MIB;
 
@@ -18,7 +22,7 @@ impl Lowering<'_> {
         let mut home = None;
         for part in commands(layers, "part") {
             match part.item.args.first().map(String::as_str) {
-                Some("/home") => home = self.home(part),
+                Some("/home") => home = self.home(part, table),
                 Some("/") => {}
                 Some("swap") => self.ignored(part, "swap", "a live system swaps to no disk"),
                 Some("/boot" | "/boot/efi" | "biosboot") => {
@@ -65,7 +69,11 @@ impl Lowering<'_> {
             .push(Problem::warning(message).at(part.origin.clone()));
     }
 
-    fn home(&mut self, part: &Located<kiln_kickstart::Command>) -> Option<Partition> {
+    fn home(
+        &mut self,
+        part: &Located<kiln_kickstart::Command>,
+        table: PartitionTable,
+    ) -> Option<Partition> {
         let command = &part.item;
         let fstype = command.text("--fstype").unwrap_or("ext4");
         if fstype != "ext4" {
@@ -94,18 +102,35 @@ impl Lowering<'_> {
                     .push(problem.hint("give --size=MIB, --grow, or both"));
                 return None;
             }
-            Some(mib) => u64::try_from(mib).ok()?.checked_mul(MIB)?,
+            Some(mib) => self.home_size(mib, table, part)?,
         };
-        if size < SMALLEST_HOME {
-            let message = format!(
-                "`part /home --size={}`: the smallest /home is {} MiB",
-                size / MIB,
-                SMALLEST_HOME / MIB
-            );
-            self.problems
-                .push(Problem::error(message).at(part.origin.clone()));
-        }
         let grow = command.flag("--grow");
         Some(Partition::home(label, size, grow, part.origin.clone()))
+    }
+
+    fn home_size(
+        &mut self,
+        mib: i64,
+        table: PartitionTable,
+        part: &Located<kiln_kickstart::Command>,
+    ) -> Option<u64> {
+        let largest = match table {
+            PartitionTable::Gpt => LARGEST_HOME,
+            PartitionTable::Mbr => LARGEST_HOME_IN_MBR,
+        };
+        let size = u64::try_from(mib).ok().and_then(|mib| mib.checked_mul(MIB));
+        if let Some(size) = size.filter(|size| (SMALLEST_HOME..=largest).contains(size)) {
+            return Some(size);
+        }
+        let message = format!(
+            "`part /home --size={mib}`: /home has {} to {} MiB in the disk layout `{}`",
+            SMALLEST_HOME / MIB,
+            largest / MIB,
+            table.name()
+        );
+        let hint = "--grow lets a small /home take the rest of the stick at its first boot";
+        self.problems
+            .push(Problem::error(message).at(part.origin.clone()).hint(hint));
+        None
     }
 }
