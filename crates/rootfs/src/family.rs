@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use kiln_packages::{DownloadStore, Fetcher, Lock, LockedPackage, LockedRepository, Verdict};
 use kiln_plan::{Id, Plan, Target};
-use kiln_sandbox::{CancelToken, SharedTrace};
+use kiln_sandbox::CancelToken;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -26,6 +26,7 @@ use crate::initramfs::Initramfs;
 use crate::requests::Requests;
 use crate::run::Place;
 use crate::store::{Staging, Store};
+use crate::trace::SharedTrace;
 
 /// The families that a build may use.
 #[derive(Clone, Debug)]
@@ -147,7 +148,7 @@ pub trait Family: fmt::Debug + Send + Sync {
 
     /// Generates the initramfs of the root's kernel and leaves both in `place`, for [`crate::initramfs::export`]. `place` is over
     /// the finished root with a staging directory of its own. `level` is the compressor's where the root's configuration names none.
-    /// What the generator looks at can be seen in `trace` while it runs.
+    /// What the generator accesses can be seen in `trace` while it runs.
     ///
     /// # Errors
     /// There is no kernel or no generator in the root, or the generator failed.
@@ -155,7 +156,7 @@ pub trait Family: fmt::Debug + Send + Sync {
         &self,
         place: &Place<'_>,
         level: Option<u32>,
-        trace: Option<SharedTrace>,
+        trace: &SharedTrace,
     ) -> Result<Initramfs>;
 
     /// Where boot loaders and kernels are.

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_sandbox::{Call, Error, Trace};
+use kiln_sandbox::{Call, Error};
 use serde_json::{Value, json};
 
 use crate::calls::{EXPORT, io_error, payload};
 use crate::error::Result;
 use crate::run::{Extras, Place};
+use crate::trace::Trace;
 
 /// Where the generator writes.
 pub const INITRD: &str = "/var/tmp/kiln-initrd.img";

@@ -4,14 +4,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, SharedTrace,
-    Status, Stdin, Stream, Watch,
+    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin,
+    Stream,
 };
 
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::report::{Reporter, Tail};
 use crate::store::Staging;
-use crate::trace::{self, Tracer};
+use crate::trace::{self, SharedTrace, Tracer, Tracing};
 
 /// `PATH` of everything that runs in a root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -51,10 +51,8 @@ pub struct Extras {
     pub bare: bool,
     /// Whether a status other than 0 is an answer rather than a failure.
     pub any_status: bool,
-    /// How a program is watched; `None`: it is not.
-    pub watch: Option<Watch>,
-    /// The trace while it grows, for whoever cannot wait for the end of the run.
-    pub shared_trace: Option<SharedTrace>,
+    /// How the run is traced; `None`: as all that run in its place.
+    pub tracing: Option<Tracing>,
 }
 
 impl<'a> Place<'a> {
@@ -189,7 +187,11 @@ impl<'a> Place<'a> {
             Body::Call { .. } => None,
         };
         let mut mounts = if bare { Vec::new() } else { standard_mounts() };
-        let tracer = self.tracer.filter(|_| extras.watch.is_none());
+        let tracer = self.tracer.filter(|_| extras.tracing.is_none());
+        let trace = SharedTrace::default();
+        let tracing = extras
+            .tracing
+            .or_else(|| tracer.map(|_| trace::of_layers(bare, &trace)));
         mounts.extend(extras.mounts);
         let mut env = standard_env(self.epoch);
         // Of two variables of one name most programs take the first.
@@ -205,7 +207,7 @@ impl<'a> Place<'a> {
             limits: Limits::default(),
             hostname: "localhost".to_owned(),
             no_new_privs: !extras.set_ids,
-            watch: extras.watch.or(tracer.map(|_| trace::of_layers(bare))),
+            watch: tracing.as_ref().map(|tracing| tracing.watch.clone()),
         };
         let stdin = if extras.stdin.is_empty() {
             Stdin::Null
@@ -220,12 +222,12 @@ impl<'a> Place<'a> {
             fds: extras.fds,
             cancel: Some(self.cancel),
             terminal: None,
-            shared_trace: extras.shared_trace,
+            observer: tracing.map(|tracing| Box::new(tracing.recorder()) as _),
         };
         let outcome = self.sandbox.run(&request, io);
         if let Some(tracer) = tracer {
-            let trace = outcome.as_ref().ok().and_then(|o| o.trace.as_ref());
-            tracer.add(trace);
+            let outcome = outcome.as_ref().ok();
+            tracer.add(outcome.and_then(|outcome| trace::taken(&trace, outcome)));
         }
         let outcome = outcome.map_err(sandbox_error)?;
         if outcome.status == Status::Cancelled {

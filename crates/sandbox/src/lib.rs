@@ -49,4 +49,4 @@ pub use network::{closed_to_runs, own_network};
 pub use parent::{confine, die_with_parent, hand_over};
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
-pub use watch::{Access, Affixes, Glob, LINKER_CACHE, Search, SharedTrace, Trace, Watch};
+pub use watch::{AccessKind, Observer, PathAccess, Watch};

@@ -20,7 +20,7 @@ use crate::network::{self, Relay};
 use crate::outer::Outer;
 use crate::output::{Lines, Output};
 use crate::terminal::{self, Bridge};
-use crate::watch::{SharedTrace, Trace, Watch, Watcher};
+use crate::watch::{Nobody, Observer, Watch, Watcher};
 use crate::wire::{self, FromCall, FromChild, Job, Receiver, Source, Start, ToChild};
 use crate::{
     CancelToken, Door, IdMap, Limits, Mount, Network, Request, Root, Status, Stream, memory,
@@ -76,8 +76,8 @@ pub struct Io<'a> {
     /// The user's terminal. The program gets a terminal of its own, connected to it, as its standard files;
     /// `output` then takes no standard output. Needs [`Mount::Dev`].
     pub terminal: Option<BorrowedFd<'a>>,
-    /// Where a watcher takes its notes; they are taken out at the end of the run.
-    pub shared_trace: Option<SharedTrace>,
+    /// Who is told what a watched run accesses.
+    pub observer: Option<Box<dyn Observer>>,
 }
 
 impl<'a> Io<'a> {
@@ -90,7 +90,7 @@ impl<'a> Io<'a> {
             fds: Vec::new(),
             cancel: None,
             terminal: None,
-            shared_trace: None,
+            observer: None,
         }
     }
 }
@@ -112,8 +112,8 @@ pub struct Outcome {
     pub cpu_seconds: f64,
     /// Bytes of output that were not passed on.
     pub dropped_output_bytes: u64,
-    /// What a watched program has looked at.
-    pub trace: Option<Trace>,
+    /// Whether the observer was told what the run accessed, from its beginning to its end.
+    pub watched: bool,
 }
 
 impl Sandbox {
@@ -198,14 +198,13 @@ impl Sandbox {
             .map(drop)
     }
 
-    fn execute(&self, job: Job, limits: &Limits, watch: Watch, io: Io<'_>) -> Result<Outcome> {
+    fn execute(&self, job: Job, limits: &Limits, watch: Watch, mut io: Io<'_>) -> Result<Outcome> {
         if io.cancel.is_some_and(CancelToken::is_cancelled) {
             return Ok(outcome(Status::Cancelled, 0.0, 0));
         }
         let kills = memory::kills();
         let started = Instant::now();
-        // Where nobody wants to know, what is noted is thrown away.
-        let shared_trace = io.shared_trace.clone().unwrap_or_default();
+        let observer = io.observer.take();
         let doors = match &job {
             Job::Run(request) => match &request.network {
                 Network::Own { doors } => doors.clone(),
@@ -215,7 +214,7 @@ impl Sandbox {
         };
         let mut run = Run::start(self, job, limits, io)?;
         run.doors = doors;
-        (run.watch, run.shared_trace) = (watch, shared_trace);
+        (run.watch, run.observer) = (watch, observer);
         run.deadline = [run.deadline, self.until].into_iter().flatten().min();
         run.pump()?;
         let ended = run.finish()?;
@@ -345,11 +344,10 @@ struct Run<'a> {
     ended: Option<Outcome>,
     value: Option<Result<Value, Error>>,
     chunk: Vec<u8>,
-    /// How a watcher takes notes.
     watch: Watch,
-    shared_trace: SharedTrace,
+    /// Who is told, until the watcher has it.
+    observer: Option<Box<dyn Observer>>,
     watcher: Option<Watcher>,
-    trace: Option<Trace>,
 }
 
 impl<'a> Run<'a> {
@@ -413,9 +411,8 @@ impl<'a> Run<'a> {
             value: None,
             chunk: vec![0; PIPE_BYTES],
             watch: Watch::default(),
-            shared_trace: SharedTrace::default(),
+            observer: None,
             watcher: None,
-            trace: None,
         })
     }
 
@@ -622,17 +619,13 @@ impl<'a> Run<'a> {
                 FromCall::Result(value) => self.value = Some(value),
                 FromCall::Watch => {
                     let listener = self.call.fd().doing("receiving the watched system calls")?;
-                    self.watcher = Some(Watcher::start(
-                        listener,
-                        self.watch.clone(),
-                        self.shared_trace.clone(),
-                    )?);
+                    let observer = self.observer.take().unwrap_or_else(|| Box::new(Nobody));
+                    self.watcher = Some(Watcher::start(listener, self.watch.clone(), observer)?);
                 }
                 FromCall::Unwatched(why) => {
-                    self.trace = Some(Trace {
-                        incomplete: Some(why),
-                        ..Trace::default()
-                    });
+                    if let Some(observer) = &mut self.observer {
+                        observer.incomplete(why);
+                    }
                 }
             }
         }
@@ -676,11 +669,11 @@ impl<'a> Run<'a> {
             (None, None, Some(ended)) => ended,
             (None, None, None) => return Err(vanished(status)),
         };
-        let trace = self.watcher.map(Watcher::finish).or(self.trace);
+        let watched = self.watcher.is_some_and(Watcher::finish);
         Ok(Outcome {
             value: self.value,
             dropped_output_bytes,
-            trace,
+            watched,
             ..base
         })
     }
@@ -704,7 +697,7 @@ fn outcome(status: Status, cpu_seconds: f64, max_rss_bytes: u64) -> Outcome {
         seconds: 0.0,
         cpu_seconds,
         dropped_output_bytes: 0,
-        trace: None,
+        watched: false,
     }
 }
 

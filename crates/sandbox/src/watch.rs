@@ -1,19 +1,15 @@
-//! Which files of the root a run has looked at.
+//! Which files of the root a run accesses. What an access means to the program that makes it is the [`Observer`]'s business.
 //!
 //! A second filter hands every system call that names a path to a thread of the caller (seccomp_unotify(2)), which
-//! notes the path and lets the call go on. Nothing is decided by it, so it need not mind that the program could change the
+//! tells the observer the path and lets the call go on. Nothing is decided by it, so it need not mind that the program could change the
 //! path meanwhile: a program that does so to deceive only deceives itself.
 //!
-//! What cannot be seen makes the record incomplete, never wrong: system calls of a foreign architecture, paths that are no
+//! What cannot be seen makes what is told incomplete, never wrong: system calls of a foreign architecture, paths that are no
 //! UTF-8, a process that ended while it was looked at.
 
-mod search;
-
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags};
@@ -23,112 +19,158 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use crate::seccomp::{self, PathCall};
 use crate::sys::{self, Notification};
-pub use search::{Affixes, Search};
 
 /// `PATH_MAX` of `linux/limits.h`, with its NUL byte.
 const PATH_MAX: usize = 4096;
 
-/// Where the dynamic linker finds which file a library's name means (ld.so(8)).
-pub const LINKER_CACHE: &str = "/etc/ld.so.cache";
-
-/// Arguments of find(1) that are read: more of them are no search.
-const ARGUMENTS: u64 = 64;
-
 /// How a run is watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// Directories in which accesses are not noted.
+    /// Directories in which accesses are not told.
     pub ignored: Vec<String>,
-    /// What scripts are known to search for when they list a directory.
-    pub globs: Vec<Glob>,
-    /// Whether a change of a file's attributes counts as reading it, as it does in an overlay, which copies the file for it.
+    /// Whether a change of a file's attributes counts as opening it, as it does in an overlay, which copies the file for it.
     pub changes: bool,
 }
 
-/// What a script searches for. Only of the process that runs the script, not of what it starts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Glob {
-    /// The script, as it is started.
-    pub script: String,
-    /// The names, and the directory that is listed for them.
-    pub search: Search,
+impl Watch {
+    fn ignores(&self, path: &str) -> bool {
+        self.ignored.iter().any(|prefix| is_below(path, prefix))
+    }
 }
 
-/// What a run learned of a path, as a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Access {
-    /// Its content was read, or could have been.
-    pub content: bool,
-    /// The names in it were listed.
-    pub names: bool,
-    /// It was executed.
-    pub executed: bool,
-    /// The dynamic linker looked up names of libraries in it; only of [`LINKER_CACHE`].
-    pub linked: bool,
+/// Takes note of what a watched run accesses. The run waits meanwhile.
+pub trait Observer: Send {
+    /// The run is about to access a path.
+    fn accessed(&mut self, access: &PathAccess<'_>);
+    /// An access cannot be told.
+    fn incomplete(&mut self, why: String);
 }
 
-/// What a run has looked at: every path whose existence, type, attributes, content or names it has asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trace {
-    /// Absolute paths in the root, as the run named them: links in them are not resolved.
-    pub paths: BTreeMap<String, Access>,
-    /// Names that it has searched for.
-    pub searches: BTreeSet<Search>,
-    /// Why something may be missing here.
-    pub incomplete: Option<String>,
+/// What a system call is about to do with a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// Ask for attributes, existence or the target of a link.
+    Status,
+    /// Read its content, or get a way to it.
+    Open,
+    /// Execute it.
+    Execute,
+    /// List the names in it.
+    List,
 }
 
-impl Trace {
-    /// Adds what another run has looked at.
-    pub fn add(&mut self, other: &Trace) {
-        for (path, access) in &other.paths {
-            self.paths.entry(path.clone()).or_default().add(*access);
+/// A system call of a watched run that is about a path.
+pub struct PathAccess<'a> {
+    /// Absolute in the root, as the run named it: links in it are not resolved.
+    pub path: &'a str,
+    /// What it does with it.
+    pub kind: AccessKind,
+    of: &'a Notification,
+    call: PathCall,
+}
+
+impl PathAccess<'_> {
+    /// Returns the thread that makes the call, as this process sees it.
+    pub fn process(&self) -> u32 {
+        self.of.process
+    }
+
+    /// Whether the call names its path from an open directory on.
+    pub fn is_below_descriptor(&self) -> bool {
+        let (PathCall::Open { at: Some(at), .. } | PathCall::Status { at: Some(at), .. }) =
+            self.call
+        else {
+            return false;
+        };
+        self.of.arguments[usize::from(at)] as i32 != libc::AT_FDCWD
+    }
+
+    /// Returns the command line of what is about to be executed; `None` of another call, of more than `most` words, and where it
+    /// cannot be read.
+    pub fn command_line(&self, most: usize) -> Option<Vec<String>> {
+        let PathCall::Execute { path, .. } = self.call else {
+            return None;
+        };
+        let list = self.of.arguments[usize::from(path) + 1];
+        let mut words = Vec::new();
+        loop {
+            let address = list + 8 * words.len() as u64;
+            let word = sys::read_pointer(self.of.process, address).ok()?;
+            if word == 0 {
+                return Some(words);
+            }
+            let text = sys::read_path(self.of.process, word, PATH_MAX).ok()?;
+            words.push(String::from_utf8(text).ok()?);
+            if words.len() > most {
+                return None;
+            }
         }
-        self.searches.extend(other.searches.iter().cloned());
-        let incomplete = self.incomplete.take();
-        self.incomplete = incomplete.or_else(|| other.incomplete.clone());
+    }
+
+    /// Returns the working directory of the process.
+    pub fn working_directory(&self) -> Option<String> {
+        link(&self.proc("cwd")).ok()
+    }
+
+    /// Returns the program that the process runs now: executing another may have failed.
+    pub fn program(&self) -> Option<String> {
+        link(&self.proc("exe")).ok()
+    }
+
+    /// Returns the command line with which the process runs now.
+    pub fn own_command_line(&self) -> Option<Vec<Vec<u8>>> {
+        let line = std::fs::read(self.proc("cmdline")).ok()?;
+        Some(line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Returns the file whose code makes the call; `None` in doubt.
+    pub fn caller(&self) -> Option<String> {
+        let maps = std::fs::read_to_string(self.proc("maps")).ok()?;
+        let mut mappings = maps.lines().filter_map(mapping);
+        let here = mappings.find(|(start, end, _)| (*start..*end).contains(&self.of.instruction));
+        here.map(|(_, _, file)| file.to_owned())
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.of.process))
     }
 }
 
-impl Access {
-    fn add(&mut self, other: Access) {
-        self.content |= other.content;
-        self.names |= other.names;
-        self.executed |= other.executed;
-        self.linked |= other.linked;
-    }
+/// For a run that is watched by nobody.
+pub(crate) struct Nobody;
+
+impl Observer for Nobody {
+    fn accessed(&mut self, _: &PathAccess<'_>) {}
+
+    fn incomplete(&mut self, _: String) {}
 }
 
-/// Notes under way, for whoever cannot wait for the end of the run.
-pub type SharedTrace = Arc<Mutex<Trace>>;
+/// Something that was read of a process, or why it could not be.
+type Read<T> = std::result::Result<T, String>;
 
-/// A note, or why it could not be taken.
-type Note<T> = std::result::Result<T, String>;
-
-/// The thread that takes the notes.
+/// The thread that serves the watched calls.
 pub(crate) struct Watcher {
-    thread: JoinHandle<Trace>,
+    thread: JoinHandle<()>,
     /// Closing it ends the thread: kernels before 5.9 do not tell that nobody is left who could notify.
     stop: OwnedFd,
 }
 
 impl Watcher {
     /// Serves `listener` until nobody is left who could notify.
-    pub(crate) fn start(listener: OwnedFd, watch: Watch, trace: SharedTrace) -> Result<Self> {
+    pub(crate) fn start(
+        listener: OwnedFd,
+        watch: Watch,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self> {
         let (stopped, stop) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe")?;
-        let mut notes = Notes {
-            watch,
-            trace,
-            ..Notes::default()
-        };
+        let mut notes = Notes { watch, observer };
         let serve = move || {
             sys::wake_listener_fast(listener.as_fd());
             while let Some(notification) = next(&listener, &stopped) {
                 notes.take(&notification);
                 sys::let_go_on(listener.as_fd(), &notification);
             }
-            std::mem::take(&mut *notes.trace())
         };
         Ok(Watcher {
             thread: std::thread::spawn(serve),
@@ -136,13 +178,10 @@ impl Watcher {
         })
     }
 
-    /// Ends it, when nobody runs any more.
-    pub(crate) fn finish(self) -> Trace {
+    /// Ends it, when nobody runs any more. Whether the observer was told all the time.
+    pub(crate) fn finish(self) -> bool {
         drop(self.stop);
-        self.thread.join().unwrap_or_else(|_| Trace {
-            incomplete: Some("the thread that took notes panicked".to_owned()),
-            ..Trace::default()
-        })
+        self.thread.join().is_ok()
     }
 }
 
@@ -168,20 +207,9 @@ fn next(listener: &OwnedFd, stopped: &OwnedFd) -> Option<Notification> {
     }
 }
 
-#[derive(Default)]
 struct Notes {
     watch: Watch,
-    trace: SharedTrace,
-    /// What processes run of which it is known what they search for.
-    known: HashMap<u32, Known>,
-}
-
-/// A program of which it is known what it searches for.
-enum Known {
-    /// find(1).
-    Find(Vec<Search>),
-    /// A script, by its path.
-    Script(String),
+    observer: Box<dyn Observer>,
 }
 
 impl Notes {
@@ -191,83 +219,23 @@ impl Notes {
                 "system call {} of architecture {:#x}",
                 notification.number, notification.arch
             );
-            self.incomplete(name);
+            self.observer.incomplete(name);
             return;
         };
-        let mut access = Access {
-            content: matches!(call, PathCall::Open { .. } | PathCall::Execute { .. }),
-            names: matches!(call, PathCall::List),
-            executed: matches!(call, PathCall::Execute { .. }),
-            linked: false,
-        };
         match self.path(notification, call) {
-            Ok(Some(path)) => {
-                if access.executed {
-                    self.executes(notification, call, &path);
-                } else if self.is_search(notification, call, &path) {
-                    return;
-                }
-                // Every program opens it, but for a few of its lines only.
-                if path == LINKER_CACHE && access.content && is_linker(notification) {
-                    (access.content, access.linked) = (false, true);
-                }
-                self.note(path, access);
-            }
+            Ok(Some(path)) => self.observer.accessed(&PathAccess {
+                path: &path,
+                kind: kind_of(call),
+                of: notification,
+                call,
+            }),
             Ok(None) => {}
-            Err(why) => self.incomplete(why),
+            Err(why) => self.observer.incomplete(why),
         }
-    }
-
-    /// Remembers what a process becomes.
-    fn executes(&mut self, of: &Notification, call: PathCall, path: &str) {
-        self.known.remove(&of.process);
-        if self.watch.globs.iter().any(|glob| glob.script == path) {
-            let script = Known::Script(path.to_owned());
-            self.known.insert(of.process, script);
-        } else if path.ends_with("/find")
-            && let Some(searches) = searches_of(of, call)
-        {
-            self.known.insert(of.process, Known::Find(searches));
-        }
-    }
-
-    /// Whether a look belongs to a search, which is noted instead.
-    fn is_search(&mut self, of: &Notification, call: PathCall, path: &str) -> bool {
-        let noted = match self.known.get(&of.process) {
-            None => return false,
-            Some(Known::Script(script)) => {
-                let globs = self.watch.globs.iter();
-                let mut globs =
-                    globs.filter(|glob| glob.script == *script && call == PathCall::List);
-                let glob = globs.find(|glob| glob.search.directory == path);
-                let glob = glob.filter(|_| runs_script(of.process, script));
-                glob.map(|glob| vec![glob.search.clone()])
-            }
-            // What it does to walk. What it needs to run at all it opens by whole paths.
-            Some(Known::Find(searches)) => {
-                let walks = call == PathCall::List || below_descriptor(of, call);
-                (walks && is_find(of.process) && within(path, searches)).then(|| searches.clone())
-            }
-        };
-        let is_search = noted.is_some();
-        self.trace().searches.extend(noted.into_iter().flatten());
-        is_search
-    }
-
-    fn trace(&self) -> MutexGuard<'_, Trace> {
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn incomplete(&mut self, why: String) {
-        self.trace().incomplete.get_or_insert(why);
-    }
-
-    fn note(&mut self, path: String, access: Access) {
-        self.trace().paths.entry(path).or_default().add(access);
     }
 
     /// The path that a call is about; `None` if it is none of the root's.
-    fn path(&self, of: &Notification, call: PathCall) -> Note<Option<String>> {
+    fn path(&self, of: &Notification, call: PathCall) -> Read<Option<String>> {
         let (directory, argument) = match call {
             PathCall::List => (Some(of.arguments[0]), None),
             PathCall::Open { at, path }
@@ -327,23 +295,25 @@ impl Notes {
         if !path.starts_with('/') {
             return None;
         }
-        let unclear = self.is_ignored(&path) || path.split('/').any(|part| part == "..");
+        let unclear = self.watch.ignores(&path) || path.split('/').any(|part| part == "..");
         if !unclear {
             return Some(path);
         }
         match resolved(process, &path) {
-            Some(real) if self.is_ignored(&real) => None,
+            Some(real) if self.watch.ignores(&real) => None,
             Some(real) => Some(real),
-            None if self.is_ignored(&path) => None,
+            None if self.watch.ignores(&path) => None,
             None => Some(path),
         }
     }
+}
 
-    fn is_ignored(&self, path: &str) -> bool {
-        self.watch
-            .ignored
-            .iter()
-            .any(|prefix| is_below(path, prefix))
+fn kind_of(call: PathCall) -> AccessKind {
+    match call {
+        PathCall::Status { .. } => AccessKind::Status,
+        PathCall::Open { .. } => AccessKind::Open,
+        PathCall::Execute { .. } => AccessKind::Execute,
+        PathCall::List => AccessKind::List,
     }
 }
 
@@ -351,69 +321,6 @@ impl Notes {
 fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || directory == "/")
-}
-
-fn within(path: &str, searches: &[Search]) -> bool {
-    let mut directories = searches.iter().map(|search| search.directory.as_str());
-    directories.any(|directory| is_below(path, directory))
-}
-
-/// Whether a call names its path from an open directory on.
-fn below_descriptor(of: &Notification, call: PathCall) -> bool {
-    let (PathCall::Open { at: Some(at), .. } | PathCall::Status { at: Some(at), .. }) = call else {
-        return false;
-    };
-    of.arguments[usize::from(at)] as i32 != libc::AT_FDCWD
-}
-
-/// Whether the program that a process meant to run is the one that runs: executing it may have failed.
-fn is_find(process: u32) -> bool {
-    let program = link(&PathBuf::from(format!("/proc/{process}/exe")));
-    program.is_ok_and(|program| program.ends_with("/find"))
-}
-
-/// The same of a script: its interpreter has it as the first argument (execve(2)).
-fn runs_script(process: u32, script: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{process}/cmdline"));
-    line.is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(script.as_bytes()))
-}
-
-/// What the command line of find(1) that a process is about to run searches for.
-fn searches_of(of: &Notification, call: PathCall) -> Option<Vec<Search>> {
-    let PathCall::Execute { path, .. } = call else {
-        return None;
-    };
-    let list = of.arguments[usize::from(path) + 1];
-    let mut arguments = Vec::new();
-    loop {
-        let address = list + 8 * arguments.len() as u64;
-        let argument = sys::read_pointer(of.process, address).ok()?;
-        if argument == 0 {
-            break;
-        }
-        let text = sys::read_path(of.process, argument, PATH_MAX).ok()?;
-        arguments.push(String::from_utf8(text).ok()?);
-        if arguments.len() as u64 > ARGUMENTS {
-            return None;
-        }
-    }
-    let at = link(&PathBuf::from(format!("/proc/{}/cwd", of.process))).ok()?;
-    search::of_find(&arguments, &at)
-}
-
-/// Whether a call was made by the code of the dynamic linker. In doubt it was not.
-fn is_linker(of: &Notification) -> bool {
-    let Ok(maps) = std::fs::read_to_string(format!("/proc/{}/maps", of.process)) else {
-        return false;
-    };
-    let here = maps
-        .lines()
-        .filter_map(mapping)
-        .find(|(start, end, _)| (*start..*end).contains(&of.instruction));
-    here.is_some_and(|(_, _, file)| {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        name.starts_with("ld-linux") || name.starts_with("ld-2.")
-    })
 }
 
 /// Start, end and file of a line of `/proc/PID/maps` (proc_pid_maps(5)).
@@ -424,7 +331,7 @@ fn mapping(line: &str) -> Option<(u64, u64, &str)> {
     Some((address(start)?, address(end)?, rest.split_once('/')?.1))
 }
 
-fn link(path: &Path) -> Note<String> {
+fn link(path: &Path) -> Read<String> {
     let target =
         std::fs::read_link(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
     target
@@ -498,14 +405,11 @@ mod tests {
 
     #[test]
     fn ignored_directories_end_at_a_slash() {
-        let notes = Notes {
-            watch: Watch {
-                ignored: vec!["/run".to_owned()],
-                ..Watch::default()
-            },
-            ..Notes::default()
+        let watch = Watch {
+            ignored: vec!["/run".to_owned()],
+            ..Watch::default()
         };
-        assert!(notes.is_ignored("/run") && notes.is_ignored("/run/x"));
-        assert!(!notes.is_ignored("/runs"));
+        assert!(watch.ignores("/run") && watch.ignores("/run/x"));
+        assert!(!watch.ignores("/runs"));
     }
 }

@@ -12,7 +12,7 @@ const KNOWN: &[(&str, usize)] = &[
     ("kickstart", 1),
     ("packages", 1),
     ("rootfs", 1),
-    ("sandbox", 2),
+    ("sandbox", 1),
     ("vm", 5),
 ];
 

@@ -11,9 +11,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_plan::{Compression, Hasher};
 use kiln_rootfs::finish::Finish;
-use kiln_rootfs::trace::{Query, queries, states};
+use kiln_rootfs::trace::{Query, SharedTrace, queries, states};
 use kiln_rootfs::{Place, Quiet, Reporter, Staging};
-use kiln_sandbox::{CancelToken, Root, SharedTrace};
+use kiln_sandbox::{CancelToken, Root};
 
 use crate::Failure;
 use crate::initramfs::generate::{Generator, Over, Terms, say_wrong};
@@ -142,7 +142,7 @@ impl Ahead {
         }
         let (kernel, initrd) = (spare()?, spare()?);
         let files = BootFiles { kernel, initrd };
-        generator.generate(&over, &files, &Quiet, &self.cancel, Some(trace))?;
+        generator.generate(&over, &files, &Quiet, &self.cancel, &trace)?;
         Ok(true)
     }
 

@@ -18,9 +18,9 @@ use std::time::SystemTime;
 
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
-use kiln_rootfs::trace::{Observation, Query, queries, states};
+use kiln_rootfs::trace::{Observation, Query, SharedTrace, queries, states};
 use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
-use kiln_sandbox::{CancelToken, Limits, Root, Sandbox, SharedTrace};
+use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -315,7 +315,7 @@ impl<'a> Generator<'a> {
     ) -> Result<String, Failure> {
         // A damaged file of a layer must not get into the initramfs either. Comparing takes a fraction of the time.
         self.guard.beside(root, cancel, || {
-            self.generate(over, boot, step, cancel, None)
+            self.generate(over, boot, step, cancel, &SharedTrace::default())
         })
     }
 
@@ -326,7 +326,7 @@ impl<'a> Generator<'a> {
         boot: &BootFiles,
         reporter: &dyn Reporter,
         cancel: &CancelToken,
-        trace: Option<SharedTrace>,
+        trace: &SharedTrace,
     ) -> Result<String, Failure> {
         let results = self.results(over.terms);
         let staging = self.store.stage()?;

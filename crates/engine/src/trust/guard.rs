@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
-use kiln_rootfs::trace::{LOADERS, interpreters};
+use kiln_rootfs::trace::{Access, LOADERS, Trace, interpreters};
 use kiln_rootfs::{Extras, Layer, Place, Quiet, Store, Tracer};
-use kiln_sandbox::{Access, Call, CancelToken, Error, ErrorKind, Function, Root, Sandbox, Trace};
+use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Function, Root, Sandbox};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

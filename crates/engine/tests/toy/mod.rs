@@ -20,8 +20,9 @@ use kiln_plan::{Hasher, Id, Plan, Request, Target};
 use kiln_rootfs::family::{Boot, Facts, Family, Install, Installer, Job, Medium, Metadata, World};
 use kiln_rootfs::finish::{Finish, Finished, Installed, Kernels, Sources};
 use kiln_rootfs::initramfs::{INITRD, Initramfs, keep_boot};
+use kiln_rootfs::trace::{SharedTrace, Tracing, taken};
 use kiln_rootfs::{Error, Extras, Place, Requests, SYSTEM, Wanted};
-use kiln_sandbox::{Mount, SharedTrace, Watch};
+use kiln_sandbox::{Mount, Watch};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -340,23 +341,25 @@ impl Family for Toy {
         &self,
         place: &Place<'_>,
         _: Option<u32>,
-        trace: Option<SharedTrace>,
+        trace: &SharedTrace,
     ) -> Result<Initramfs> {
         let ignored = ["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"].map(str::to_owned);
         let extras = Extras {
-            watch: Some(Watch {
-                ignored: ignored.to_vec(),
+            tracing: Some(Tracing {
+                watch: Watch {
+                    ignored: ignored.to_vec(),
+                    changes: false,
+                },
                 globs: Vec::new(),
-                changes: false,
+                trace: SharedTrace::clone(trace),
             }),
-            shared_trace: trace,
             ..Extras::default()
         };
         // An archive would hold times and numbers of inodes.
         let make = "mkdir -p /var/tmp; cat /lib/modules/* > \"$1\"";
-        let trace = sh(place, make, &[INITRD], extras)?.trace;
+        let outcome = sh(place, make, &[INITRD], extras)?;
         keep_boot(place, "/boot/kernel")?;
-        let trace = trace.filter(|trace| trace.incomplete.is_none());
+        let trace = taken(trace, &outcome).filter(|trace| trace.incomplete.is_none());
         Ok(Initramfs {
             version: "1".to_owned(),
             trace,

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use kiln_packages::debian::{outside, refresh};
 use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Id, Plan, Target};
-use kiln_sandbox::SharedTrace;
 
 use super::deb::{Deb, built, debs, newest, read_debs};
 use super::finish::{RAM_MEDIUM, finish};
@@ -20,6 +19,7 @@ use crate::family::{Boot, Facts, Family, Installer, Job, Medium, Metadata, World
 use crate::finish::{Finish, Finished, Sources};
 use crate::initramfs::Initramfs;
 use crate::run::Place;
+use crate::trace::SharedTrace;
 
 /// Debian: apt, dpkg, initramfs-tools and live-boot.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,7 +136,7 @@ impl Family for Debian {
         &self,
         place: &Place<'_>,
         level: Option<u32>,
-        trace: Option<SharedTrace>,
+        trace: &SharedTrace,
     ) -> Result<Initramfs> {
         initramfs(place, level, trace)
     }

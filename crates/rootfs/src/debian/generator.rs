@@ -10,13 +10,14 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_sandbox::{Affixes, Call, Glob, Mount, Search};
+use kiln_sandbox::{Call, Mount};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
+use crate::trace::{Affixes, Glob, Search};
 
 pub(crate) const KNOWN: &str = "debian.known-generator";
 

@@ -1,11 +1,12 @@
 //! The initramfs: generated once, from the finished root, and never into it.
 
-use kiln_sandbox::{SharedTrace, Trace, Watch};
+use kiln_sandbox::Watch;
 
 use super::kernels::CHOICE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::initramfs::{INITRD, Initramfs, keep_boot};
 use crate::run::{Extras, Place};
+use crate::trace::{SharedTrace, Trace, Tracing, taken};
 
 /// Available memory from which on the generator's files are kept there: several times what they take.
 const SCRATCH: u64 = 2 << 30;
@@ -17,7 +18,7 @@ const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 pub(super) fn initramfs(
     place: &Place<'_>,
     level: Option<u32>,
-    trace: Option<SharedTrace>,
+    trace: &SharedTrace,
 ) -> Result<Initramfs> {
     let version = kernel_version(place)?;
     let argv = ["mkinitramfs", "-o", INITRD, &version];
@@ -25,12 +26,14 @@ pub(super) fn initramfs(
     let extras = Extras {
         mounts: generator.mounts,
         env: environment(level),
-        watch: Some(Watch {
-            ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
+        tracing: Some(Tracing {
+            watch: Watch {
+                ignored: PRIVATE.iter().map(|&path| path.to_owned()).collect(),
+                changes: false,
+            },
             globs: generator.globs,
-            changes: false,
+            trace: SharedTrace::clone(trace),
         }),
-        shared_trace: trace,
         ..Extras::default()
     };
     let outcome = place.exec(&argv, extras).map_err(|mut error| {
@@ -39,7 +42,7 @@ pub(super) fn initramfs(
     })?;
     let kernel = format!("/boot/vmlinuz-{version}");
     keep_boot(place, &kernel)?;
-    let trace = outcome.trace.filter(|trace| trace.incomplete.is_none());
+    let trace = taken(trace, &outcome).filter(|trace| trace.incomplete.is_none());
     Ok(Initramfs {
         version,
         trace: trace.map(|trace| with_kernel(trace, kernel)),

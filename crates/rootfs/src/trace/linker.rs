@@ -15,6 +15,9 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
+/// Where the dynamic linker finds which file a library's name means (ld.so(8)).
+pub(super) const CACHE: &str = "/etc/ld.so.cache";
+
 const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 const HEAD: usize = 48;
 const LINE: usize = 24;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Access, Call, ErrorKind, LINKER_CACHE, Search, Trace};
+use kiln_sandbox::{Call, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,7 +28,9 @@ use sha2::{Digest, Sha256};
 use crate::calls::payload;
 use crate::error::{Error, Result};
 use crate::run::{Extras, Place};
+use crate::trace::access::{Access, Trace};
 use crate::trace::linker;
+use crate::trace::search::Search;
 
 pub(crate) const STATES: &str = "rootfs.states";
 
@@ -92,7 +94,7 @@ pub fn queries(trace: Trace) -> BTreeSet<Query> {
     let library = |path: &String| linker::library(path).map(Query::Library);
     let libraries: BTreeSet<Query> = paths
         .keys()
-        .filter(|path| linked && *path != LINKER_CACHE)
+        .filter(|path| linked && *path != linker::CACHE)
         .filter_map(library)
         .collect();
     let searches = trace.searches.into_iter().map(Query::Search);
@@ -203,7 +205,7 @@ fn interpreter(path: &Path) -> Option<String> {
 fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
     let next = AtomicUsize::new(0);
     let states: Vec<OnceLock<String>> = queries.iter().map(|_| OnceLock::new()).collect();
-    let cache = fs::read(LINKER_CACHE);
+    let cache = fs::read(linker::CACHE);
     let work = || {
         while let Some((query, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -437,7 +439,7 @@ mod tests {
         let trace = |cache: Access| {
             let paths = ["/lib/libc.so.6", "/opt/plugin.so", "/etc/passwd"];
             let read = paths.map(|path| (path.to_owned(), READ));
-            let all = read.into_iter().chain([(LINKER_CACHE.to_owned(), cache)]);
+            let all = read.into_iter().chain([(linker::CACHE.to_owned(), cache)]);
             queries(Trace {
                 paths: all.collect(),
                 ..Trace::default()
@@ -454,7 +456,7 @@ mod tests {
             linked: true,
             ..READ
         };
-        let cache = Query::Path(LINKER_CACHE.to_owned(), both);
+        let cache = Query::Path(linker::CACHE.to_owned(), both);
         assert!(trace(both).contains(&cache));
         assert_ne!(both, LINKED);
     }
@@ -467,7 +469,7 @@ mod tests {
             let search = Search {
                 directory: dir.path().to_string_lossy().into_owned(),
                 depth,
-                names: vec![kiln_sandbox::Affixes::of("lib*.so.1")],
+                names: vec![crate::trace::Affixes::of("lib*.so.1")],
             };
             state_of(&Query::Search(search), 0, &Ok(Vec::new()))
         };

@@ -187,7 +187,7 @@ fn limit(limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// Has the body's looks noted from here on, if that was asked for. It runs all the same where the kernel refuses.
+/// Has the body's accesses told from here on, if that was asked for. It runs all the same where the kernel refuses.
 fn watched(request: &Request, call: &OwnedFd) -> Result<()> {
     let Some(watch) = &request.watch else {
         return Ok(());
@@ -237,7 +237,7 @@ fn exec(argv: &[String], request: &Request, call: &OwnedFd) -> Error {
         return error;
     }
     for mount in &request.mounts {
-        // What the init has read of it belongs to what the program has looked at.
+        // What the init has read of it belongs to what the program accesses.
         if let Mount::Head { target, .. } = mount {
             drop(std::fs::File::open(target));
         }

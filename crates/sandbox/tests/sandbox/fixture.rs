@@ -34,6 +34,7 @@ pub(crate) struct With<'a> {
     pub fds: Vec<OwnedFd>,
     pub cancel: Option<&'a CancelToken>,
     pub terminal: Option<BorrowedFd<'a>>,
+    pub observer: Option<Box<dyn kiln_sandbox::Observer>>,
 }
 
 impl Seen {
@@ -170,6 +171,7 @@ impl Fixture {
         io.fds = with.fds;
         io.cancel = with.cancel;
         io.terminal = with.terminal;
+        io.observer = with.observer;
         let outcome = self.sandbox.run(request, io)?;
         Ok(Seen {
             outcome,

@@ -1,8 +1,64 @@
-//! Programs whose accesses to the root are noted.
+//! Programs whose accesses to the root are told to an observer.
+
+use std::sync::{Arc, Mutex};
+
+use kiln_sandbox::{AccessKind, Observer, PathAccess, Request};
 
 use super::prelude::*;
+use crate::fixture::Seen;
 
-pub(super) fn looks(f: &Fixture) -> Outcome {
+/// What an observer was told.
+#[derive(Debug, Default)]
+struct Told {
+    accesses: Vec<(String, AccessKind)>,
+    command_lines: Vec<Vec<String>>,
+    /// Whose code opened the dynamic linker's cache.
+    openers: Vec<String>,
+    incomplete: Option<String>,
+}
+
+impl Told {
+    fn has(&self, path: &str, kind: AccessKind) -> bool {
+        let mut accesses = self.accesses.iter();
+        accesses.any(|(told, of)| told == path && *of == kind)
+    }
+
+    fn is_told(&self, path: &str) -> bool {
+        self.accesses.iter().any(|(told, _)| told == path)
+    }
+}
+
+struct Writer(Arc<Mutex<Told>>);
+
+impl Observer for Writer {
+    fn accessed(&mut self, access: &PathAccess<'_>) {
+        let mut told = self.0.lock().expect("a lock");
+        told.accesses.push((access.path.to_owned(), access.kind));
+        told.command_lines.extend(access.command_line(8));
+        if access.path == "/etc/ld.so.cache" && access.kind == AccessKind::Open {
+            told.openers.extend(access.caller());
+        }
+    }
+
+    fn incomplete(&mut self, why: String) {
+        self.0.lock().expect("a lock").incomplete = Some(why);
+    }
+}
+
+fn observed(f: &Fixture, request: &Request) -> Result<(Seen, Told), Failed> {
+    let told = Arc::new(Mutex::new(Told::default()));
+    let with = With {
+        observer: Some(Box::new(Writer(Arc::clone(&told)))),
+        ..With::default()
+    };
+    let seen = f.run_with(request, with)?;
+    check(seen.outcome.watched, || "nothing was watched".into())?;
+    let told = std::mem::take(&mut *told.lock().expect("a lock"));
+    equal(&told.incomplete, &None)?;
+    Ok((seen, told))
+}
+
+pub(super) fn accesses(f: &Fixture) -> Outcome {
     let base = f.path("base");
     for name in ["a", "rel", "secret", "old", "ld.so.cache"] {
         fs::write(base.join("etc").join(name), name)?;
@@ -17,36 +73,46 @@ pub(super) fn looks(f: &Fixture) -> Outcome {
         ignored: ["/dev", "/proc", "/tmp"].map(str::to_owned).to_vec(),
         ..Watch::default()
     });
-    let seen = f.run(&request)?;
+    let (seen, told) = observed(f, &request)?;
     equal(seen.outcome.status, Status::Exited(0))?;
-    let trace = seen.outcome.trace.ok_or("nothing was noted")?;
-    equal(&trace.incomplete, &None)?;
-    let look = |path: &str| {
-        let found = trace.paths.get(path);
-        found.ok_or_else(|| Failed::from(format!("{path} is not in {:#?}", trace.paths)))
-    };
     for path in ["/etc/a", "/etc/rel", "/etc/secret", "/etc/old"] {
-        check(look(path)?.content, || format!("{path} was read"))?;
+        check(told.has(path, AccessKind::Open), || {
+            format!("{path} was read: {told:#?}")
+        })?;
     }
     for path in ["/etc/missing", "/etc/l"] {
-        check(!look(path)?.content, || format!("{path} was not read"))?;
+        check(told.is_told(path), || format!("{path} was asked for"))?;
+        check(!told.has(path, AccessKind::Open), || {
+            format!("{path} was not read")
+        })?;
     }
     // Not the dynamic linker: `cat` reads all of it.
-    check(look("/etc/ld.so.cache")?.content, || {
-        "the linker's cache was read".into()
+    let linker = |file: &String| file.contains("/ld-linux");
+    check(!told.openers.iter().all(linker), || {
+        format!("{:?}", told.openers)
     })?;
-    check(look("/bin")?.names, || "/bin was listed".into())?;
-    check(!look("/etc")?.names, || "/etc was not listed".into())?;
-    check(look("/bin/sh")?.executed, || "/bin/sh was executed".into())?;
-    let outside = |path: &&String| {
+    check(told.has("/bin", AccessKind::List), || {
+        "/bin was listed".into()
+    })?;
+    check(!told.has("/etc", AccessKind::List), || {
+        "/etc was not listed".into()
+    })?;
+    check(told.has("/bin/sh", AccessKind::Execute), || {
+        "/bin/sh was executed".into()
+    })?;
+    let is_script = |line: &Vec<String>| line.starts_with(&["sh".to_owned(), "-c".to_owned()]);
+    check(told.command_lines.iter().any(is_script), || {
+        format!("{:?}", told.command_lines)
+    })?;
+    let outside = |(path, _): &&(String, AccessKind)| {
         ["/tmp/", "/dev/", "/proc/"]
             .iter()
             .any(|p| path.starts_with(p))
     };
-    equal(trace.paths.keys().find(outside), None)
+    equal(told.accesses.iter().find(outside), None)
 }
 
-/// An overlay copies a file when its attributes change; that counts as reading where it is asked for.
+/// An overlay copies a file when its attributes change; that counts as opening it where it is asked for.
 pub(super) fn changes(f: &Fixture) -> Outcome {
     let base = f.path("base");
     for name in ["mode", "owner", "time", "left"] {
@@ -55,24 +121,26 @@ pub(super) fn changes(f: &Fixture) -> Outcome {
     f.give_to_root_inside(&base.join("etc"))?;
     let script = "chmod 600 /etc/mode; chown 0:0 /etc/owner; touch /etc/time; [ -e /etc/left ]";
     let mut request = f.script(script);
-    let mut content = |changes: bool| -> Result<Vec<String>, Failed> {
+    let mut told = |changes: bool| -> Result<Told, Failed> {
         request.watch = Some(Watch {
             changes,
             ..Watch::default()
         });
-        let trace = f.run(&request)?.outcome.trace.ok_or("nothing was noted")?;
-        equal(&trace.incomplete, &None)?;
-        let read = trace.paths.into_iter().filter(|(_, access)| access.content);
-        Ok(read.map(|(path, _)| path).collect())
+        Ok(observed(f, &request)?.1)
     };
-    let has = |paths: &[String], name: &str| paths.iter().any(|path| path == name);
-    let all = content(true)?;
+    let all = told(true)?;
     for name in ["/etc/mode", "/etc/owner", "/etc/time"] {
-        check(has(&all, name), || format!("{name} is not in {all:?}"))?;
+        check(all.has(name, AccessKind::Open), || {
+            format!("{name} is not in {all:?}")
+        })?;
     }
-    check(!has(&all, "/etc/left"), || "/etc/left was not read".into())?;
-    let opened = content(false)?;
-    check(!has(&opened, "/etc/mode"), || format!("{opened:?}"))
+    check(!all.has("/etc/left", AccessKind::Open), || {
+        "/etc/left was not read".into()
+    })?;
+    let opened = told(false)?;
+    check(!opened.has("/etc/mode", AccessKind::Open), || {
+        format!("{opened:?}")
+    })
 }
 
 /// What a function reads itself, and what the programs read that it starts.
@@ -83,22 +151,21 @@ pub(super) fn functions(f: &Fixture) -> Outcome {
     f.give_to_root_inside(&base.join("etc"))?;
     let mut request = f.call("read", json!(["/etc/own", "cat /etc/others"]));
     request.watch = Some(Watch::default());
-    let outcome = f.run(&request)?.outcome;
-    equal(outcome.value, Some(Ok(json!("own others"))))?;
-    let trace = outcome.trace.ok_or("nothing was noted")?;
-    equal(&trace.incomplete, &None)?;
+    let (seen, told) = observed(f, &request)?;
+    equal(seen.outcome.value, Some(Ok(json!("own others"))))?;
     for path in ["/etc/own", "/etc/others"] {
-        let read = trace.paths.get(path).is_some_and(|access| access.content);
-        check(read, || format!("{path} is not in {:#?}", trace.paths))?;
+        check(told.has(path, AccessKind::Open), || {
+            format!("{path} is not in {told:#?}")
+        })?;
     }
     Ok(())
 }
 
 pub(super) fn unwatched(f: &Fixture) -> Outcome {
-    equal(f.run(&f.script("true"))?.outcome.trace, None)
+    equal(f.run(&f.script("true"))?.outcome.watched, false)
 }
 
-/// Its end is noticed, and what it notes does not keep a killed run alive.
+/// Its end is noticed, and an observer does not keep a killed run alive. Nobody needs to be told.
 pub(super) fn killed(f: &Fixture) -> Outcome {
     let mut request = f.script("while :; do cat /etc/hostname; done");
     request.watch = Some(Watch::default());

@@ -1,7 +1,9 @@
-//! Looks for names, of which only the names found count: `find DIR -name PATTERN` and a shell's `DIR/PATTERN`.
+//! Searches for names, of which only the names found count: `find DIR -name PATTERN` and a shell's `DIR/PATTERN`.
 //!
 //! A program that searches lists whole directories, and would have to run again for every file that somebody adds to one of
 //! them. Where it is known what it searches for, that is noted in place of the listings.
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,13 +58,20 @@ pub(super) fn of_find(arguments: &[String], at: &str) -> Option<Vec<Search>> {
     {
         return None;
     }
+    if !at.starts_with('/') {
+        return None;
+    }
     let (depth, names) = expression_of(expression)?;
-    let search = |root: &&str| Search {
-        directory: super::join(if root.starts_with('/') { "/" } else { at }, root),
-        depth,
-        names: names.clone(),
+    let search = |root: &&str| {
+        // Without `.` and empty parts, but links and `..` as they are.
+        let directory: PathBuf = Path::new(at).join(root).components().collect();
+        Some(Search {
+            directory: directory.into_os_string().into_string().ok()?,
+            depth,
+            names: names.clone(),
+        })
     };
-    Some(roots.iter().map(search).collect())
+    roots.iter().map(search).collect()
 }
 
 /// Depth and names of an expression whose alternatives all ask for a name, and which does nothing but print names.
