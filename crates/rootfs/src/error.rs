@@ -102,6 +102,19 @@ impl Error {
     }
 }
 
+/// An error of the sandbox itself: the machine lacks something.
+pub fn sandbox_error(error: kiln_sandbox::Error) -> Error {
+    let mut made = Error::new(ErrorKind::Environment, error.to_string());
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        made.causes.push(cause.to_string());
+        source = cause.source();
+    }
+    made.hints
+        .push("`kiln doctor` shows what this machine lacks".to_owned());
+    made
+}
+
 /// How a run ended, for people.
 pub fn describe(status: Status) -> String {
     match status {

@@ -23,7 +23,7 @@ pub mod store;
 pub mod trace;
 
 pub use calls::EXPORT_SPARSE;
-pub use error::{Error, ErrorKind, Result, describe};
+pub use error::{Error, ErrorKind, Result, describe, sandbox_error};
 pub use family::{Families, Family};
 pub use network::Reach;
 pub use registry::FUNCTIONS;

@@ -8,7 +8,7 @@ use kiln_sandbox::{
     Stream,
 };
 
-use crate::error::{Error, ErrorKind, Result, describe};
+use crate::error::{Error, ErrorKind, Result, describe, sandbox_error};
 use crate::report::{Reporter, Tail};
 use crate::store::Staging;
 use crate::trace::{self, SharedTrace, Tracer, Tracing};
@@ -371,19 +371,6 @@ fn call_failed(error: kiln_sandbox::Error, tail: Vec<String>) -> Error {
     made.causes = error.causes;
     made.hints.extend(error.hint);
     made.tail = tail;
-    made
-}
-
-/// An error of the sandbox itself: the machine lacks something.
-pub fn sandbox_error(error: kiln_sandbox::Error) -> Error {
-    let mut made = Error::new(ErrorKind::Environment, error.to_string());
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        made.causes.push(cause.to_string());
-        source = cause.source();
-    }
-    made.hints
-        .push("`kiln doctor` shows what this machine lacks".to_owned());
     made
 }
 

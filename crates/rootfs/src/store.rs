@@ -189,7 +189,7 @@ impl Store {
         for part in ["fs", "work"] {
             self.sandbox
                 .create_owned_dir(&staging.dir.join(part), 0o755)
-                .map_err(crate::run::sandbox_error)?;
+                .map_err(crate::error::sandbox_error)?;
         }
         Ok(staging)
     }
@@ -324,7 +324,7 @@ impl Store {
         }
         self.sandbox
             .remove_trees(trees)
-            .map_err(crate::run::sandbox_error)
+            .map_err(crate::error::sandbox_error)
     }
 
     /// Drops layers of an earlier boot that nobody saw reach the disk, and notes the others as durable.

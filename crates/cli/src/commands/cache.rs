@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use kiln_engine::cache::{Limits, blocks_usage, collect_blocks};
 use kiln_engine::{Failure, FailureKind};
 use kiln_packages::DownloadStore;
-use kiln_rootfs::run::sandbox_error;
+use kiln_rootfs::sandbox_error;
 use kiln_rootfs::{Layer, Store};
 use kiln_sandbox::Sandbox;
 use serde::Serialize;

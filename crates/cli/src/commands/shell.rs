@@ -9,7 +9,8 @@ use std::sync::Arc;
 use kiln_engine::{Failure, FailureKind};
 use kiln_rootfs::Store;
 use kiln_rootfs::network::{Access, Reach, resolv_conf};
-use kiln_rootfs::run::{sandbox_error, standard_env, standard_mounts};
+use kiln_rootfs::run::{standard_env, standard_mounts};
+use kiln_rootfs::sandbox_error;
 use kiln_sandbox::{
     Body, CancelToken, Io, Limits, Request, Root, Sandbox, Status, Stdin, Stream, own_network,
 };

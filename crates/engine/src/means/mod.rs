@@ -53,7 +53,7 @@ impl<'a> Session<'a> {
         steps: &'a Steps<'a>,
         cancel: &'a Cancel,
     ) -> Result<Self, Failure> {
-        let sandbox = Arc::new(Sandbox::detect().map_err(kiln_rootfs::run::sandbox_error)?);
+        let sandbox = Arc::new(Sandbox::detect().map_err(kiln_rootfs::sandbox_error)?);
         let store = Store::open(&request.cache, sandbox.clone())?;
         steps.notices(store.notices());
         let options = FetchOptions {

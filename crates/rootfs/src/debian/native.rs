@@ -7,9 +7,11 @@
 //! package does beyond the usual is noticed beforehand ([`facts`]), and the root's own dpkg unpacks that package.
 
 mod adopt;
+mod database;
 mod extract;
 mod facts;
 mod index;
+mod package;
 mod paths;
 mod place;
 mod placing;
@@ -25,8 +27,9 @@ use std::path::Path;
 use kiln_sandbox::Call;
 use serde_json::{Value, json};
 
-use adopt::{Adopt, Outcome, Said, adopt};
+use adopt::{Adopt, Outcome, adopt};
 use extract::extract;
+use package::Said;
 use pool::POOL;
 pub(crate) use pool::{FILL, fill_call};
 pub(super) use pool::{Filter, Pool, PoolItem};

@@ -14,21 +14,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kiln_packages::debian::contents::Kind;
 use kiln_sandbox::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
+use super::database::Database;
 use super::facts::{Candidate, Ties, obstacle, root_obstacle};
-use super::index::{self, Item};
-use super::paths::{Accounts, Diversions, Overrides, Owners, overrides, read_or_empty};
+use super::package::{Package, Result, Said};
+use super::paths::{Accounts, Diversions, Owners, overrides, read_or_empty};
 use super::place::{Tree, remove};
 use super::placing::{Placed, Placing};
-use super::stanza;
 use super::status::{Conffile, Known, State, Status, write_atomic};
-use super::triggers::{Directive, Triggers, directives};
+use super::triggers::Triggers;
 use crate::calls::io_error;
-
-pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// What dpkg writes for the hash of a configuration file that it has not seen before.
 const UNKNOWN: &str = "newconffile";
@@ -48,17 +45,6 @@ pub(super) struct Adopt {
     pub(super) architecture: Option<String>,
     /// What maintainer scripts find in their environment.
     pub(super) env: Vec<(String, String)>,
-}
-
-/// What is told on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Said {
-    /// A package is begun.
-    Unpacking { name: String, version: String },
-    /// A package is unpacked.
-    Unpacked { name: String },
-    /// Something that dpkg would print.
-    Line(String),
 }
 
 /// How far it went.
@@ -105,80 +91,12 @@ pub(super) fn adopt(root: &Path, request: &Adopt, say: &mut dyn FnMut(Said)) -> 
     })
 }
 
-/// A package of the pool.
-pub(super) struct Package {
-    /// Its directory there.
-    pub(super) dir: PathBuf,
-    /// As dpkg will know it.
-    pub(super) known: Known,
-    pub(super) items: Vec<Item>,
-    /// Configuration files in the package's order, and whether an upgrade is to remove them.
-    pub(super) conffiles: Vec<(OsString, bool)>,
-    directives: Option<Vec<Directive>>,
-    has_sums: bool,
-}
-
-impl Package {
-    pub(super) fn read(dir: &Path) -> Result<Package> {
-        let doing = |what: &str| format!("reading {what} of {}", dir.display());
-        let bytes = fs::read(dir.join("index")).map_err(|e| io_error(doing("the index"), &e))?;
-        let control = dir.join("control");
-        let text = |name: &str| -> Result<String> {
-            let bytes =
-                read_or_empty(&control.join(name)).map_err(|e| io_error(doing(name), &e))?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let broken = |what: &str| {
-            Error::new(
-                ErrorKind::Step,
-                format!("{} has no usable {what}", dir.display()),
-            )
-        };
-        let known = Known::new(stanza::of_control(&text("control")?))
-            .ok_or_else(|| broken("control file"))?;
-        let conffiles = text("conffiles")?;
-        let conffiles = conffiles
-            .lines()
-            .map(str::trim_end)
-            .filter(|l| !l.is_empty())
-            .map(conffile);
-        let mut items = index::read(&bytes).ok_or_else(|| broken("index"))?;
-        // dpkg makes symbolic links when all else is there.
-        items.sort_by_key(|item| matches!(item.entry.kind, Kind::Symlink(_)));
-        Ok(Package {
-            dir: dir.to_owned(),
-            known,
-            items,
-            conffiles: conffiles
-                .collect::<Option<_>>()
-                .ok_or_else(|| broken("list of configuration files"))?,
-            directives: directives(&text("triggers")?),
-            has_sums: control.join("md5sums").exists(),
-        })
-    }
-}
-
-/// `[remove-on-upgrade ]/PATH`
-fn conffile(line: &str) -> Option<(OsString, bool)> {
-    let (path, removed) = match line.strip_prefix("remove-on-upgrade ") {
-        Some(path) => (path, true),
-        None => (line, false),
-    };
-    path.starts_with('/').then(|| (path.into(), removed))
-}
-
-/// dpkg's database, and what it says about paths.
-pub(super) struct Adopter<'a> {
-    pub(super) root: &'a Path,
+/// The root's database, and what decides whether a package is for dpkg.
+struct Adopter<'a> {
+    database: Database<'a>,
     request: &'a Adopt,
     admin: PathBuf,
-    pub(super) status: Status,
     ties: Ties,
-    pub(super) owners: Owners,
-    pub(super) triggers: Triggers,
-    pub(super) diversions: Diversions,
-    pub(super) accounts: Accounts,
-    pub(super) overrides: Overrides,
     dpkg: String,
     native: String,
 }
@@ -218,16 +136,19 @@ impl<'a> Adopter<'a> {
         else {
             return Ok(Err("a stat override names somebody unknown".to_owned()));
         };
-        let mut adopter = Adopter {
+        let database = Database {
             root,
-            request,
             status,
-            ties: Ties::default(),
             owners: Owners::default(),
             triggers,
             diversions: Diversions::read(&admin.join("diversions")).map_err(read)?,
             accounts,
             overrides,
+        };
+        let mut adopter = Adopter {
+            database,
+            request,
+            ties: Ties::default(),
             admin,
             dpkg: version,
             native,
@@ -237,7 +158,7 @@ impl<'a> Adopter<'a> {
     }
 
     fn know_files(&mut self) -> io::Result<()> {
-        for (number, known) in self.status.packages.iter().enumerate() {
+        for (number, known) in self.database.status.packages.iter().enumerate() {
             if known.state <= State::ConfigFiles {
                 continue;
             }
@@ -246,25 +167,27 @@ impl<'a> Adopter<'a> {
                 .split(|&b| b == b'\n')
                 .filter(|l| !l.is_empty())
             {
-                self.owners.add(OsStr::from_bytes(path), number as u32);
+                self.database
+                    .owners
+                    .add(OsStr::from_bytes(path), number as u32);
             }
         }
         Ok(())
     }
 
     fn obstacle(&self, package: &Package) -> Option<String> {
-        let tree = Tree::new(self.root, package);
+        let tree = Tree::new(self.database.root, package);
         let (name, mut conffiles) = (&package.known.name, package.conffiles.iter());
         let shared = package.conffiles.iter();
         if let Some((path, _)) = shared
             .clone()
-            .find(|(path, _)| self.owners.of(path).len() > 1)
+            .find(|(path, _)| self.database.owners.of(path).len() > 1)
         {
             let path = Path::new(path).display();
             return Some(format!("its configuration file {path} is many packages'"));
         }
-        if let Some((path, _)) =
-            conffiles.find(|(path, _)| !tree.takes_conffile(self.diversions.target(path, name)))
+        if let Some((path, _)) = conffiles
+            .find(|(path, _)| !tree.takes_conffile(self.database.diversions.target(path, name)))
         {
             let path = Path::new(path).display();
             return Some(format!(
@@ -279,9 +202,9 @@ impl<'a> Adopter<'a> {
         };
         obstacle(
             &candidate,
-            &self.status,
+            &self.database.status,
             &self.ties,
-            &self.owners,
+            &self.database.owners,
             &self.native,
         )
     }
@@ -294,24 +217,28 @@ impl<'a> Adopter<'a> {
             fs::create_dir_all(self.admin.join("info")).map_err(write)?;
             write_atomic(&layout, b"1\n").map_err(write)?;
         }
-        self.status.write(&self.admin.join("status")).map_err(write)
+        self.database
+            .status
+            .write(&self.admin.join("status"))
+            .map_err(write)
     }
 
     fn package(&mut self, package: Package, say: &mut dyn FnMut(Said)) -> Result<()> {
         let name = package.known.name.clone();
         let failed = |what: &str, e: &io::Error| io_error(format!("unpacking {name}: {what}"), e);
-        let number = self.status.add(package.known.clone());
+        let number = self.database.status.add(package.known.clone());
         let directives = package.directives.as_deref().unwrap_or(&[]);
-        self.triggers
-            .activate(directives, &mut self.status)
+        self.database
+            .triggers
+            .activate(directives, &mut self.database.status)
             .map_err(|e| failed("setting off triggers", &e))?;
-        let known = &mut self.status.packages[number];
+        let known = &mut self.database.status.packages[number];
         (known.state, known.want) = (State::HalfInstalled, "install reinstreq".to_owned());
         let scripts = self
             .unpack_control(&package)
             .map_err(|e| failed("its control files", &e))?;
         self.preinst(&package, &scripts)?;
-        let placed = Placing::new(self, &package, number).all(say)?;
+        let placed = Placing::new(&mut self.database, &package, number).all(say)?;
         self.register(&package, number, &scripts, placed)
             .map_err(|e| failed("dpkg's database", &e))
     }
@@ -360,9 +287,10 @@ impl<'a> Adopter<'a> {
             let message = format!("the preinst script of {name} failed: {ended}");
             return Err(Error::new(ErrorKind::Step, message));
         }
-        self.diversions =
+        self.database.diversions =
             Diversions::read(&self.admin.join("diversions")).map_err(|e| doing(&e))?;
-        self.accounts = Accounts::read(&self.root.join("etc")).map_err(|e| doing(&e))?;
+        self.database.accounts =
+            Accounts::read(&self.database.root.join("etc")).map_err(|e| doing(&e))?;
         Ok(())
     }
 
@@ -382,7 +310,8 @@ impl<'a> Adopter<'a> {
             lines.push(b'\n');
         }
         write_atomic(&info("list"), &lines)?;
-        self.triggers
+        self.database
+            .triggers
             .add_interests(&label, package.directives.as_deref().unwrap_or(&[]))?;
         for entry in fs::read_dir(scripts)? {
             let entry = entry?;
@@ -414,12 +343,12 @@ impl<'a> Adopter<'a> {
             rest: flags(path, *removed),
         });
         let conffiles = conffiles.collect();
-        let known = &mut self.status.packages[number];
+        let known = &mut self.database.status.packages[number];
         known.conffiles = conffiles;
         (known.state, known.want) = (State::Unpacked, "install ok".to_owned());
         self.ties.add(number, &package.known);
         for path in &placed.listed {
-            self.owners.add(path, number as u32);
+            self.database.owners.add(path, number as u32);
         }
         Ok(())
     }
@@ -427,8 +356,10 @@ impl<'a> Adopter<'a> {
     /// What another package knows of configuration files that now come with this one.
     fn known_hashes(&self, package: &Package) -> HashMap<OsString, String> {
         let hash = |path: &OsString| {
-            let owner = *self.owners.of(path).first()?;
-            let mut conffiles = self.status.packages[owner as usize].conffiles.iter();
+            let owner = *self.database.owners.of(path).first()?;
+            let mut conffiles = self.database.status.packages[owner as usize]
+                .conffiles
+                .iter();
             let known = conffiles.find(|c| OsStr::new(&c.path) == path)?;
             Some(known.rest.split(' ').next()?.to_owned())
         };
@@ -444,7 +375,7 @@ impl<'a> Adopter<'a> {
         for (path, other, conffile) in &placed.taken {
             changed.entry(*other).or_default().insert(path);
             if *conffile {
-                let known = &mut self.status.packages[*other as usize];
+                let known = &mut self.database.status.packages[*other as usize];
                 let same = |c: &&mut Conffile| {
                     OsStr::new(&c.path) == path && !c.rest.contains(" obsolete")
                 };
@@ -454,7 +385,7 @@ impl<'a> Adopter<'a> {
             }
         }
         for (other, paths) in changed {
-            let known = &self.status.packages[other as usize];
+            let known = &self.database.status.packages[other as usize];
             let file = self
                 .admin
                 .join("info")
@@ -465,7 +396,7 @@ impl<'a> Adopter<'a> {
             write_atomic(&file, &kept.collect::<Vec<_>>().concat())?;
             paths
                 .into_iter()
-                .for_each(|path| self.owners.remove(path, other));
+                .for_each(|path| self.database.owners.remove(path, other));
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::contents::Kind;
 
-use super::adopt::{Package, Result, Said};
 use super::index::Item;
+use super::package::{Package, Result, Said};
 use super::place::Tree;
 use crate::calls::io_error;
 

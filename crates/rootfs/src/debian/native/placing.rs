@@ -11,8 +11,9 @@ use kiln_packages::debian::contents::Kind;
 use kiln_packages::debian::relation;
 use kiln_sandbox::{Error, ErrorKind};
 
-use super::adopt::{Adopter, Package, Result, Said};
+use super::database::Database;
 use super::index::Item;
+use super::package::{Package, Result, Said};
 use super::place::{Dress, NEW, Tree, is_plain, remove};
 use super::status::{Conffile, Known};
 use crate::calls::io_error;
@@ -32,7 +33,7 @@ pub(super) struct Placed {
 
 /// The entries of one package on their way into the root.
 pub(super) struct Placing<'a, 'b> {
-    adopter: &'a mut Adopter<'b>,
+    database: &'a mut Database<'b>,
     package: &'a Package,
     number: usize,
     tree: Tree<'a>,
@@ -45,12 +46,12 @@ pub(super) struct Placing<'a, 'b> {
 }
 
 impl<'a, 'b> Placing<'a, 'b> {
-    pub(super) fn new(adopter: &'a mut Adopter<'b>, package: &'a Package, number: usize) -> Self {
-        let tree = Tree::new(adopter.root, package);
+    pub(super) fn new(database: &'a mut Database<'b>, package: &'a Package, number: usize) -> Self {
+        let tree = Tree::new(database.root, package);
         let conffiles = package.conffiles.iter().filter(|(_, removed)| !removed);
         Placing {
             conffiles: conffiles.map(|(path, _)| path.as_os_str()).collect(),
-            adopter,
+            database,
             package,
             number,
             tree,
@@ -76,10 +77,10 @@ impl<'a, 'b> Placing<'a, 'b> {
             io_error(format!("unpacking {shown} of {name}"), &e)
         };
         self.check(path)?;
-        let target = self.adopter.diversions.target(path, name).to_owned();
-        self.adopter
+        let target = self.database.diversions.target(path, name).to_owned();
+        self.database
             .triggers
-            .path_unpacked(&target, self.number, &mut self.adopter.status);
+            .path_unpacked(&target, self.number, &mut self.database.status);
         let conffile = self.conffiles.contains(path);
         // Where a link is in the place of a configuration file, dpkg does not follow it until it configures.
         let there = self.tree.look(&target).map_err(failed)?;
@@ -108,7 +109,7 @@ impl<'a, 'b> Placing<'a, 'b> {
     fn check(&self, path: &OsStr) -> Result<()> {
         let shown = Path::new(path).display();
         let name = &self.package.known.name;
-        if let Some(source) = self.adopter.diversions.source(path) {
+        if let Some(source) = self.database.diversions.source(path) {
             let message = format!(
                 "unpacking {name}: {shown} is where {} was diverted to",
                 Path::new(source).display()
@@ -135,9 +136,9 @@ impl<'a, 'b> Placing<'a, 'b> {
     ) -> Result<bool> {
         let path = item.entry.path.as_os_str();
         let mut keep = false;
-        for other in self.adopter.owners.of(path).to_vec() {
-            let known = &self.adopter.status.packages[other as usize];
-            let diverted = self.adopter.diversions.by(path).flatten();
+        for other in self.database.owners.of(path).to_vec() {
+            let known = &self.database.status.packages[other as usize];
+            let diverted = self.database.diversions.by(path).flatten();
             if diverted.is_some_and(|by| by == known.name || by == self.package.known.name) {
                 continue;
             }
@@ -168,7 +169,7 @@ impl<'a, 'b> Placing<'a, 'b> {
         there: Option<&fs::Metadata>,
         say: &mut dyn FnMut(Said),
     ) -> Result<bool> {
-        let known = &self.adopter.status.packages[other as usize];
+        let known = &self.database.status.packages[other as usize];
         let (name, version) = (&known.name, &known.version);
         if does_replace(&self.package.known, known) {
             say(Said::Line(format!(
@@ -211,7 +212,7 @@ impl<'a, 'b> Placing<'a, 'b> {
             Kind::HardLink(target) => {
                 let target = target.as_os_str();
                 let mut place = self
-                    .adopter
+                    .database
                     .diversions
                     .target(target, &self.package.known.name)
                     .to_owned();
@@ -232,11 +233,11 @@ impl<'a, 'b> Placing<'a, 'b> {
     }
 
     fn dress(&self, item: &Item) -> Dress {
-        match self.adopter.overrides.get(item.entry.path.as_os_str()) {
+        match self.database.overrides.get(item.entry.path.as_os_str()) {
             Some(wanted) => *wanted,
             None => {
                 let (user, group) = self
-                    .adopter
+                    .database
                     .accounts
                     .owner(&item.entry.names, item.entry.owner);
                 (user, group, item.entry.mode)
@@ -265,12 +266,12 @@ impl<'a, 'b> Placing<'a, 'b> {
 
     /// Notes what other packages lose to this one.
     fn take(&mut self, path: &OsStr, conffile: bool) {
-        let diverted = self.adopter.diversions.by(path).flatten();
+        let diverted = self.database.diversions.by(path).flatten();
         if diverted == Some(self.package.known.name.as_str()) {
             return;
         }
-        for &other in self.adopter.owners.of(path) {
-            let known = &self.adopter.status.packages[other as usize];
+        for &other in self.database.owners.of(path) {
+            let known = &self.database.status.packages[other as usize];
             if diverted != Some(known.name.as_str()) {
                 self.placed.taken.push((path.to_owned(), other, conffile));
             }

@@ -11,8 +11,9 @@ use kiln_testkit::package::Entry;
 use tar::EntryType;
 use tempfile::TempDir;
 
-use super::adopt::{Adopt, Outcome, Said, adopt};
+use super::adopt::{Adopt, Outcome, adopt};
 use super::extract::extract;
+use super::package::Said;
 use super::pool::{Filter, PoolItem, unpack};
 
 const FORCED: [&str; 7] = [
