@@ -1,6 +1,7 @@
 //! Debian roots: what differs by family lies below this module.
 
 mod apt;
+mod daemons;
 mod deb;
 mod family;
 mod finish;
@@ -22,6 +23,7 @@ mod sources;
 mod tools;
 mod unpack;
 
+pub(crate) use daemons::{KEEP_DAEMONS_OUT, keep_daemons_out_call};
 pub use family::Debian;
 pub(crate) use finish::{FINISH, finish_call};
 pub(crate) use generator::{KNOWN as KNOWN_GENERATOR, known_call as known_generator_call};

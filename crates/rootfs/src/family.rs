@@ -131,6 +131,16 @@ pub trait Family: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Runs scripts in the root, and sees to it that packages which they install start no daemon.
+    ///
+    /// # Errors
+    /// Those of `scripts`, or what keeps daemons out cannot be made or removed.
+    fn without_daemons(
+        &self,
+        place: &Place<'_>,
+        scripts: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()>;
+
     /// Makes the last changes to a root, and reads what it has in the end. `packages` are the layers below that packages made, the
     /// top one first.
     ///

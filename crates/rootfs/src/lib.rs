@@ -10,7 +10,7 @@ pub mod files;
 pub mod finish;
 pub mod initramfs;
 pub mod network;
-pub mod offline;
+mod offline;
 pub mod private;
 mod registry;
 mod report;

@@ -1,20 +1,10 @@
 //! What makes a root that is being made look to programs as a chroot does: nothing runs, nothing is started.
 //!
 //! The sandbox itself shows what chroot detection looks for (`/proc/1/root`, no `/run/systemd/system`), and `SYSTEMD_OFFLINE` is in
-//! every environment. What is left are programs that want a running system all the same, and daemons that packages start.
+//! every environment. What is left are programs of systemd that want a running system all the same; daemons that packages start are
+//! their family's part.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
-use kiln_sandbox::{Call, Error, Mount};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-use serde_json::{Value, json};
-
-use crate::calls::{io_error, payload};
-use crate::error::Result;
-use crate::run::{Extras, Place};
+use kiln_sandbox::Mount;
 
 /// Stands in for a program that needs a running system, under its name.
 const STAND_IN: &str = include_str!("offline.sh");
@@ -28,18 +18,9 @@ const PROGRAMS: [&str; 5] = [
 ];
 /// First in the `PATH` of scripts, and no package's.
 const LOCAL: &str = "/usr/local/sbin";
-/// First in the `PATH` of maintainer scripts. Kickstart scripts do not get it there: some write their `PATH` into a file.
-const OWN: &str = "/run/kiln/bin";
 
-/// What `invoke-rc.d` and `deb-systemd-invoke` ask before they start a daemon; 101: forbidden by policy.
-const POLICY: &str = "/usr/sbin/policy-rc.d";
-const NO_DAEMONS: &str = "#!/bin/sh\nexit 101\n";
-/// Who asks.
-const ASKS: &str = "/usr/sbin/invoke-rc.d";
-
-pub(crate) const KEEP_DAEMONS_OUT: &str = "rootfs.keep-daemons-out";
-
-fn stand_in(directory: &str, program: &str) -> Mount {
+/// A program that says that no system runs, in place of the real one.
+pub(crate) fn stand_in(directory: &str, program: &str) -> Mount {
     Mount::File {
         target: format!("{directory}/{program}"),
         content: STAND_IN.as_bytes().to_vec(),
@@ -50,87 +31,4 @@ fn stand_in(directory: &str, program: &str) -> Mount {
 /// For kickstart scripts in the root.
 pub(crate) fn stand_ins() -> Vec<Mount> {
     PROGRAMS.map(|program| stand_in(LOCAL, program)).to_vec()
-}
-
-/// For maintainer scripts, together with [`path`].
-pub(crate) fn for_packages() -> [Mount; 2] {
-    let policy = Mount::File {
-        target: POLICY.to_owned(),
-        content: NO_DAEMONS.as_bytes().to_vec(),
-        mode: 0o755,
-    };
-    [policy, stand_in(OWN, "systemctl")]
-}
-
-/// The `PATH` of maintainer scripts.
-pub(crate) fn path(standard: &str) -> String {
-    format!("{OWN}:{standard}")
-}
-
-/// Runs scripts, and sees to it that packages which they install start no daemon. The policy is a plain file: scripts of the field
-/// write and remove it themselves, which a mount would refuse. One that the root has by itself is left alone.
-///
-/// # Errors
-/// Those of `scripts`, or the file cannot be written or removed.
-pub fn without_daemons(place: &Place<'_>, scripts: impl FnOnce() -> Result<()>) -> Result<()> {
-    let call = |keep_out: bool| {
-        place
-            .call(
-                KEEP_DAEMONS_OUT,
-                json!(keep_out),
-                Extras::default(),
-                &mut |_| {},
-            )
-            .map(|(made, _)| made == json!(true))
-    };
-    let made = call(true)?;
-    scripts()?;
-    if made {
-        call(false)?;
-    }
-    Ok(())
-}
-
-/// Makes or removes the policy; answers whether it did.
-pub(crate) fn keep_daemons_out_call(call: Call) -> std::result::Result<Value, Error> {
-    let keep_out: bool = payload(&call)?;
-    let policy = Path::new(POLICY);
-    let change = || -> io::Result<bool> {
-        match (keep_out, policy.symlink_metadata()) {
-            (true, Err(_)) if Path::new(ASKS).exists() => {
-                fs::write(policy, NO_DAEMONS)?;
-                fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
-                Ok(true)
-            }
-            // A script may have made one of its own, which stays.
-            (false, Ok(_)) if fs::read(policy).is_ok_and(|c| c == NO_DAEMONS.as_bytes()) => {
-                fs::remove_file(policy)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    };
-    let changed = keeping_time("/usr/sbin", change);
-    let changed = changed.map_err(|e| io_error(format!("changing {POLICY}"), &e))?;
-    Ok(json!(changed))
-}
-
-/// A change in a directory that its modification time does not show.
-fn keeping_time(directory: &str, change: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
-    let before = rustix::fs::stat(directory).ok();
-    let changed = change()?;
-    if let Some(before) = before.filter(|_| changed) {
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: rustix::fs::UTIME_OMIT,
-            },
-            last_modification: Timespec {
-                tv_sec: before.st_mtime,
-                tv_nsec: before.st_mtime_nsec as _,
-            },
-        };
-        rustix::fs::utimensat(CWD, directory, &times, AtFlags::empty())?;
-    }
-    Ok(changed)
 }

@@ -22,10 +22,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
         crate::initramfs::KEEP_BOOT,
         crate::initramfs::keep_boot_call,
     ),
-    (
-        crate::offline::KEEP_DAEMONS_OUT,
-        crate::offline::keep_daemons_out_call,
-    ),
+    (debian::KEEP_DAEMONS_OUT, debian::keep_daemons_out_call),
     (debian::SKELETON, debian::skeleton_call),
     (debian::UNPACK, debian::unpack_call),
     (debian::FILL, debian::fill_call),

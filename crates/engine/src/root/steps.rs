@@ -9,7 +9,7 @@ use kiln_rootfs::family::{Facts, Install, InstallOptions, Installer, Job, Slice}
 use kiln_rootfs::finish::{Finish, Sources};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::Layer;
-use kiln_rootfs::{SYSTEM, changes, offline};
+use kiln_rootfs::{SYSTEM, changes};
 use serde_json::{Value, json};
 
 use crate::define::files::{LayerFiles, Project};
@@ -418,12 +418,12 @@ impl Roots<'_> {
                     .map(Path::to_owned),
                 ..script_context(session)
             };
-            let run = || {
+            let mut run = || {
                 list.iter()
                     .try_for_each(|script| scripts::run(place, script, &context))
             };
             match list.iter().any(|script| script.item.chroot) {
-                true => offline::without_daemons(place, run)?,
+                true => session.family.without_daemons(place, &mut run)?,
                 false => run()?,
             }
             Ok(Value::Null)

@@ -308,6 +308,14 @@ impl Family for Toy {
         &[("TOY", "yes")]
     }
 
+    fn without_daemons(
+        &self,
+        _: &Place<'_>,
+        scripts: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        scripts()
+    }
+
     fn finish(
         &self,
         place: &Place<'_>,

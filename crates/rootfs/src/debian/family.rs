@@ -7,6 +7,7 @@ use kiln_packages::debian::{outside, refresh};
 use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Id, Plan, Target};
 
+use super::daemons;
 use super::deb::{Deb, built, debs, newest, read_debs};
 use super::finish::{RAM_MEDIUM, finish};
 use super::indices::Indices;
@@ -117,6 +118,14 @@ impl Family for Debian {
 
     fn script_environment(&self) -> &'static [(&'static str, &'static str)] {
         &[("DEBIAN_FRONTEND", "noninteractive")]
+    }
+
+    fn without_daemons(
+        &self,
+        place: &Place<'_>,
+        scripts: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        daemons::without_daemons(place, scripts)
     }
 
     fn finish(

@@ -10,13 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use kiln_sandbox::{Mount, Stream};
 use serde_json::json;
 
+use super::daemons;
 use super::deb::{DEBS, Deb};
 use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
 use crate::calls::WRITE_FILE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::family::InstallOptions;
-use crate::offline;
 use crate::report::Reporter;
 use crate::run::{Extras, PATH, Place, standard_env};
 
@@ -279,13 +279,13 @@ pub(crate) fn package_mounts<'a>(
     };
     std::iter::once(bind)
         .chain(debs.map(link))
-        .chain(offline::for_packages())
+        .chain(daemons::for_packages())
         .collect()
 }
 
 /// What maintainer scripts find in their environment: no questions, no running system, and no initramfs (it is made once, at the end).
 pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
-    let path = offline::path(PATH);
+    let path = daemons::path(PATH);
     [
         ("PATH", path.as_str()),
         ("DEBIAN_FRONTEND", "noninteractive"),
