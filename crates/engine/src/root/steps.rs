@@ -9,7 +9,7 @@ use kiln_rootfs::family::{Facts, Install, InstallOptions, Installer, Job, Slice}
 use kiln_rootfs::finish::{Finish, Sources};
 use kiln_rootfs::scripts::{self, ScriptContext};
 use kiln_rootfs::store::Layer;
-use kiln_rootfs::{SYSTEM, changes};
+use kiln_rootfs::{Place, SYSTEM, changes};
 use serde_json::{Value, json};
 
 use crate::define::files::{LayerFiles, Project};
@@ -292,22 +292,11 @@ impl Roots<'_> {
         let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
             inputs.command(&change.command, &change.actions)
         });
-        let id = inputs.id();
         let title = format!("executing {} command{}", list.len(), plural(list.len()));
-        let work = Work {
-            inputs,
-            title,
-            layer: &layer.name,
-            unit: Unit::Files,
-            facts: None,
-            against: self.traced,
-        };
-        let made = self.layers.layer(&work, stack, |place, _, _| {
+        self.grow(stack, &self.short(inputs, title, &layer.name), |place| {
             changes::execute(place, list)?;
             Ok(Value::Null)
-        })?;
-        stack.grow(made, id, None);
-        Ok(())
+        })
     }
 
     /// Copies the project's files: root's, or those of others.
@@ -331,23 +320,13 @@ impl Roots<'_> {
             .iter()
             .zip(&list)
             .fold(inputs, |inputs, (to, file)| inputs.file(to, file.id()));
-        let id = inputs.id();
-        let work = Work {
-            inputs,
-            title: format!("copying {} of the project's files", list.len()),
-            layer: &layer.name,
-            unit: Unit::Files,
-            facts: None,
-            against: self.traced,
-        };
-        let made = self.layers.layer(&work, stack, |place, _, _| {
+        let title = format!("copying {} of the project's files", list.len());
+        self.grow(stack, &self.short(inputs, title, &layer.name), |place| {
             if let Some(source) = files.copy(&self.session.store, self.project.as_ref(), layer)? {
                 kiln_rootfs::files::copy(place, &list, source)?;
             }
             Ok(Value::Null)
-        })?;
-        stack.grow(made, id, None);
-        Ok(())
+        })
     }
 
     fn scripts(
@@ -389,18 +368,13 @@ impl Roots<'_> {
             true => self.traced,
             false => Against::All,
         };
-        let id = inputs.id();
         let count = list.len();
         let title = format!("running {count} {before}script{}", plural(count));
         let work = Work {
-            inputs,
-            title,
-            layer: &layer.name,
-            unit: Unit::Files,
-            facts: None,
             against,
+            ..self.short(inputs, title, &layer.name)
         };
-        let made = self.layers.layer(&work, stack, |place, _, _| {
+        self.grow(stack, &work, |place| {
             let (session, store) = (self.session, &self.session.store);
             let (tools, pre) = (&self.resolved.tools, self.resolved.pre.as_ref());
             if against == Against::All {
@@ -429,7 +403,6 @@ impl Roots<'_> {
             Ok(Value::Null)
         })?;
         stack.has_sources |= sources.is_some();
-        stack.grow(made, id, None);
         Ok(())
     }
 
@@ -447,21 +420,35 @@ impl Roots<'_> {
         if self.resolved.lock.packages.iter().any(|p| p.name == "dkms") {
             inputs = inputs.json("keys", &"without dkms's", "which keys are removed");
         }
-        let id = inputs.id();
-        let work = Work {
+        let packages = stack.of_packages();
+        let work = self.short(inputs, "finishing the root".to_owned(), "");
+        self.grow(stack, &work, |place| {
+            let finished = self.session.family.finish(place, &finish, packages)?;
+            Ok(json!(finished))
+        })
+    }
+
+    /// A step that installs no packages and is over soon.
+    fn short<'w>(&self, inputs: Inputs, title: String, layer: &'w str) -> Work<'w> {
+        Work {
             inputs,
-            title: "finishing the root".to_owned(),
-            layer: "",
+            title,
+            layer,
             unit: Unit::Files,
             facts: None,
             against: self.traced,
-        };
-        let made = self.layers.layer(&work, stack, |place, _, _| {
-            let packages = stack.of_packages();
-            let finished = self.session.family.finish(place, &finish, packages)?;
-            Ok(json!(finished))
-        })?;
-        stack.grow(made, id, None);
+        }
+    }
+
+    /// Puts the layer of such a step on a stack.
+    fn grow(
+        &self,
+        stack: &mut Stack,
+        work: &Work<'_>,
+        make: impl FnOnce(&Place<'_>) -> Result<Value, Failure>,
+    ) -> Result<(), Failure> {
+        let made = self.layers.layer(work, stack, |place, _, _| make(place))?;
+        stack.grow(made, work.inputs.id(), None);
         Ok(())
     }
 
