@@ -20,6 +20,7 @@ mod console;
 mod disk;
 mod engine;
 mod error;
+mod firmware;
 mod machine;
 mod pulse;
 mod qmp;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::request::Firmware;
+use crate::firmware::Firmware;
 
 const KVM: &str = "/dev/kvm";
 const QEMU_NAMES: [&str; 2] = ["qemu-system-x86_64", "qemu-kvm"];
