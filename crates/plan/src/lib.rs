@@ -5,17 +5,17 @@
 //! caller.
 
 pub mod configure;
+mod conventions;
 mod definition;
 mod disk;
-mod family;
 mod hash;
 mod lower;
 mod model;
 mod problem;
 
+pub use conventions::Conventions;
 pub use definition::{Definition, FilesDefinition, ProfileDefinition, RepositoryDefinition};
 pub use disk::{Disk, Partition, PartitionTable, Role, Size};
-pub use family::Family;
 pub use hash::{Hasher, Id};
 pub use lower::{Files, Found, Input, Lowered, include_path, lower, lower_text};
 pub use model::*;

@@ -20,7 +20,7 @@ use kiln_kickstart::{
 pub use files::Found;
 use repositories::URL;
 
-use crate::Family;
+use crate::Conventions;
 use crate::definition::{Definition, SystemDefinition};
 use crate::disk::Disk;
 use crate::model::*;
@@ -179,9 +179,9 @@ impl Lowering<'_> {
             None => self.inferred(definition, &layers)?,
         };
         let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
-        match target.family() {
-            Family::Debian => repositories = self.repositories(definition, &layers),
-            Family::Rpm => rpm_repositories = self.rpm_repositories(definition, &layers),
+        match target.conventions() {
+            Conventions::Debian => repositories = self.repositories(definition, &layers),
+            Conventions::Rpm => rpm_repositories = self.rpm_repositories(definition, &layers),
         }
         let (compression, formats) = self.profile(definition);
         let disk = self.disk(definition, &layers);
@@ -384,7 +384,8 @@ impl Lowering<'_> {
         let further = self.further(named.distribution);
         let further = further.map(|distribution| distribution.architecture.clone());
         let is_further = further.is_some();
-        let architecture = || further.unwrap_or_else(|| named.family.architecture().to_owned());
+        let architecture =
+            || further.unwrap_or_else(|| named.conventions.architecture().to_owned());
         let target = Target {
             distribution: named.distribution.to_owned(),
             release: named.release.to_owned(),
@@ -392,7 +393,7 @@ impl Lowering<'_> {
         };
         self.problems
             .extend(named.note.map(|note| note.at(self.name)));
-        if named.family == Family::Debian && !is_further {
+        if named.conventions == Conventions::Debian && !is_further {
             let defaults = !definition.system.no_default_repositories;
             if let Some(problem) = debian::problem(&target, defaults) {
                 self.problems.push(problem.at(self.name));
@@ -529,20 +530,20 @@ fn is_name(text: &str) -> bool {
 
 /// What every image needs beside its definition.
 fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System {
-    let mut packages = match target.family() {
-        Family::Debian => debian::system(definition, target),
-        Family::Rpm => rpm_system(definition),
+    let mut packages = match target.conventions() {
+        Conventions::Debian => debian::system(definition, target),
+        Conventions::Rpm => rpm_system(definition),
     };
     if let Some(home) = disk.home() {
         packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
-        if target.family() == Family::Debian && home.grow {
+        if target.conventions() == Conventions::Debian && home.grow {
             packages.extend(debian::grows(target, disk.table));
         }
     }
     let firmware = definition.firmware.clone();
-    let firmware = firmware.unwrap_or_else(|| match target.family() {
-        Family::Debian => vec!["firmware-linux-free".to_owned()],
-        Family::Rpm => vec!["linux-firmware".to_owned()],
+    let firmware = firmware.unwrap_or_else(|| match target.conventions() {
+        Conventions::Debian => vec!["firmware-linux-free".to_owned()],
+        Conventions::Rpm => vec!["linux-firmware".to_owned()],
     });
     packages.extend(
         firmware
@@ -552,9 +553,9 @@ fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System
     packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
     let keep = |package: &String| !definition.without.contains(package);
     let added = packages.into_iter().filter(|(p, _)| keep(p));
-    let absent = match target.family() {
-        Family::Debian => debian::absent(target),
-        Family::Rpm => Vec::new(),
+    let absent = match target.conventions() {
+        Conventions::Debian => debian::absent(target),
+        Conventions::Rpm => Vec::new(),
     };
     System {
         absent,

@@ -4,7 +4,7 @@ use kiln_kickstart::{Certificate, Command, PackageRef, Script, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::configure::{self, Change, Need, Notice};
-use crate::{Disk, Family, Hasher, Id};
+use crate::{Conventions, Disk, Hasher, Id};
 
 /// What will be built. Its JSON can be read back, to show or compare it; a build needs the definition, because secrets are left
 /// out of it ([`HIDDEN`]).
@@ -85,7 +85,7 @@ pub struct Target {
     pub architecture: String,
 }
 
-/// A distribution that a caller of [`crate::lower`] knows. Its roots follow the conventions of [`Family::Debian`].
+/// A distribution that a caller of [`crate::lower`] knows. Its roots follow the conventions of [`Conventions::Debian`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     /// What `--distribution` calls it.
@@ -98,8 +98,8 @@ pub struct Distribution {
 
 impl Target {
     /// Which packages it is made of.
-    pub fn family(&self) -> Family {
-        Family::of(&self.distribution).unwrap_or(Family::Debian)
+    pub fn conventions(&self) -> Conventions {
+        Conventions::of(&self.distribution).unwrap_or(Conventions::Debian)
     }
 }
 

@@ -3,7 +3,7 @@
 mod configure;
 
 use configure::{lowered, lowered_for};
-use kiln_plan::Family;
+use kiln_plan::Conventions;
 use kiln_plan::configure::{Action, Change, Handling, Level, Meaning, TABLE, groups};
 
 /// What the changes do, one line each.
@@ -402,7 +402,11 @@ fn an_excluded_package_that_makes_a_command_complete_is_a_warning() {
         "{said:?}"
     );
     assert_eq!(needs(&found), ["keyboard-configuration"]);
-    let found = lowered_for(Family::Rpm, "firstboot --enable\n", &["-initial-setup"]);
+    let found = lowered_for(
+        Conventions::Rpm,
+        "firstboot --enable\n",
+        &["-initial-setup"],
+    );
     assert_eq!(
         notices(&found),
         [

@@ -194,7 +194,7 @@ fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
     if !Path::new("/usr/sbin/sshd").exists() {
         return Ok(());
     }
-    let place = secrets::Place {
+    let trees = secrets::Trees {
         root: Path::new("/"),
         packages: Path::new(OF_PACKAGES),
     };
@@ -203,7 +203,7 @@ fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
         let path = entry?.path().to_string_lossy().into_owned();
         let is_key = path.ends_with("_key") || path.ends_with("_key.pub");
         if path.starts_with("/etc/ssh/ssh_host_") && is_key {
-            match place.is_of_packages(&path)? {
+            match trees.is_of_packages(&path)? {
                 true => made.push(path),
                 false => own.push(path),
             }

@@ -123,18 +123,18 @@ const LARGEST_KEY: u64 = 64 << 10;
 
 /// Removes what has to be each machine's own below `root`. `ssh` keys are [`crate::finish`]'s part.
 pub(crate) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
-    let place = Place { root, packages };
+    let trees = Trees { root, packages };
     let mut secrets = Secrets::default();
     let mut script = String::new();
     for recipe in RECIPES {
-        place.recipe(recipe, &mut secrets, &mut script)?;
+        trees.recipe(recipe, &mut secrets, &mut script)?;
     }
     for line in LINES {
-        place.line(*line, &mut secrets, &mut script)?;
+        trees.line(*line, &mut secrets, &mut script)?;
     }
-    place.search(&mut secrets)?;
+    trees.search(&mut secrets)?;
     if !script.is_empty() {
-        place.at_boot(&script)?;
+        trees.at_boot(&script)?;
     }
     for list in [
         &mut secrets.remade,
@@ -149,12 +149,12 @@ pub(crate) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
 }
 
 /// A root, and the tree of what packages made of it.
-pub(crate) struct Place<'a> {
+pub(crate) struct Trees<'a> {
     pub(super) root: &'a Path,
     pub(super) packages: &'a Path,
 }
 
-impl Place<'_> {
+impl Trees<'_> {
     fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }

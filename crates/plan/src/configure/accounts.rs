@@ -175,13 +175,13 @@ fn groups(draft: &mut Draft<'_>) -> Vec<(String, Option<u32>)> {
             );
             continue;
         }
-        let own = draft.context.family.group(name);
+        let own = draft.context.conventions.group(name);
         if own != name {
             draft.note(format!("--groups={name}: the group is called {own} here"));
         }
-        if own == draft.context.family.administrators() {
+        if own == draft.context.conventions.administrators() {
             draft.need(
-                draft.context.family.sudo_package(),
+                draft.context.conventions.sudo_package(),
                 "lets its group act as root",
             );
         }

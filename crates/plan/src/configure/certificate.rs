@@ -2,7 +2,7 @@
 
 use super::{Action, draft::Draft};
 
-/// Where an installer's users put a certificate authority; every family has its own place for the same thing.
+/// Where an installer's users put a certificate authority; every distribution has its own place for the same thing.
 const ANCHORS: [&str; 2] = [
     "/etc/pki/ca-trust/source/anchors",
     "/usr/local/share/ca-certificates",
@@ -49,7 +49,7 @@ pub(super) fn lower(draft: &mut Draft<'_>, body: &str) {
 
 /// A certificate authority. Debian takes up only files that end in `.crt`.
 fn anchor(draft: &mut Draft<'_>, filename: &str, body: &str) {
-    let (directory, program) = draft.context.family.anchors();
+    let (directory, program) = draft.context.conventions.anchors();
     let stem = ["crt", "pem", "cer"]
         .iter()
         .find_map(|ending| filename.strip_suffix(ending)?.strip_suffix('.'));

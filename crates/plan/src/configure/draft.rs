@@ -62,14 +62,14 @@ impl<'a> Draft<'a> {
         false
     }
 
-    /// The family's name of a package, if the definition says that it shall not be there.
+    /// The target's name of a package, if the definition says that it shall not be there.
     fn excluded<'p>(&self, package: &'p str) -> Option<&'p str> {
-        let name = self.context.family.package(package)?;
+        let name = self.context.conventions.package(package)?;
         self.context.excluded.contains(name).then_some(name)
     }
 
     fn ask(&mut self, package: &str, why: &str) {
-        let Some(package) = self.context.family.package(package) else {
+        let Some(package) = self.context.conventions.package(package) else {
             return;
         };
         let why = format!("{}: {why}", self.command.name);
@@ -82,13 +82,13 @@ impl<'a> Draft<'a> {
 
     /// Whether the definition asks for a package by name.
     pub(super) fn asked_for(&self, package: &str) -> bool {
-        let name = self.context.family.package(package);
+        let name = self.context.conventions.package(package);
         name.is_some_and(|name| self.context.packages.contains(name))
     }
 
     /// Whether the root follows Fedora's conventions.
     pub(super) fn is_rpm(&self) -> bool {
-        self.context.family == crate::Family::Rpm
+        self.context.conventions == crate::Conventions::Rpm
     }
 
     pub(super) fn note(&mut self, message: impl AsRef<str>) {

@@ -25,7 +25,7 @@ pub(super) fn lower(draft: &mut Draft<'_>) {
         draft.act(Action::Locales { names });
     }
     draft.act(Action::SetVariables {
-        path: draft.context.family.locale_file().to_owned(),
+        path: draft.context.conventions.locale_file().to_owned(),
         variables: vec![("LANG".to_owned(), default)],
     });
 }

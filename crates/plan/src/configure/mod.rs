@@ -7,7 +7,7 @@
 //! Within a layer the order of execution is fixed (accounts before keys, files before services), as in an
 //! installer; [`ORDER`] has it. Between layers it is the order of the layers: a higher layer has the last word.
 //!
-//! What differs between distribution families is asked of [`Family`].
+//! What differs between distributions is asked of [`Conventions`].
 
 mod accounts;
 mod action;
@@ -37,7 +37,7 @@ pub use action::{Account, Action, Secret, XkbLayout};
 pub use nearest::{did_you_mean, nearest};
 pub use table::{Entry, Handling, RPM, TABLE, entry, markdown};
 
-use crate::Family;
+use crate::Conventions;
 use draft::Draft;
 
 /// A command line with its place.
@@ -53,7 +53,7 @@ pub struct Line<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Whose conventions the root follows.
-    pub family: Family,
+    pub conventions: Conventions,
     /// Names of packages that the definition asks for, over all layers and Kiln's own additions. They decide
     /// where there are several ways (firewalld or nftables, chrony or systemd-timesyncd).
     pub packages: &'a BTreeSet<String>,

@@ -37,7 +37,7 @@ fn units(draft: &mut Draft<'_>, option: &str) -> Vec<String> {
             continue;
         }
         let bare = said.strip_suffix(".service").unwrap_or(said);
-        let own = draft.context.family.service(bare);
+        let own = draft.context.conventions.service(bare);
         if own != bare {
             draft.note(format!("{option}={said}: the service is called {own} here"));
         }

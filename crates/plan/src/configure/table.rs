@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Level, draft::Draft};
-use crate::Family;
+use crate::Conventions;
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,17 +34,17 @@ pub struct Entry {
     pub hint: &'static str,
 }
 
-/// The command's entry in a family's table.
-pub fn entry(command: &str, family: Family) -> Option<&'static Entry> {
+/// The command's entry in the table of some conventions.
+pub fn entry(command: &str, conventions: Conventions) -> Option<&'static Entry> {
     let command = if command == "partition" {
         "part"
     } else {
         command
     };
     let find = |table: &'static [Entry]| table.iter().find(|e| e.command == command);
-    match family {
-        Family::Debian => find(TABLE),
-        Family::Rpm => find(RPM).or_else(|| find(TABLE)),
+    match conventions {
+        Conventions::Debian => find(TABLE),
+        Conventions::Rpm => find(RPM).or_else(|| find(TABLE)),
     }
 }
 
@@ -94,7 +94,7 @@ fn row(entry: &Entry, family: &str) -> String {
 /// Says what becomes of a command that changes nothing in the root.
 pub(super) fn answer(draft: &mut Draft<'_>) {
     let name = draft.command.name.clone();
-    let Some(entry) = entry(&name, draft.context.family) else {
+    let Some(entry) = entry(&name, draft.context.conventions) else {
         return draft.error(
             "is not a command that Kiln knows",
             "see docs/kickstart.md for the commands",

@@ -147,7 +147,7 @@ fn source(draft: &mut Draft<'_>, host: &str, kind: Kind, nts: bool, chrony: bool
         if draft.is_rpm() {
             draft.act(read_sources());
         }
-        let service = format!("{}.service", draft.context.family.service("chrony"));
+        let service = format!("{}.service", draft.context.conventions.service("chrony"));
         return enable(draft, &service);
     }
     // timesyncd takes a pool's name as any other.

@@ -11,7 +11,7 @@ use crate::model::{Layer, Plan};
 pub(super) fn lower(plan: &mut Plan) {
     let (packages, excluded) = named(plan);
     let context = Context {
-        family: plan.target.family(),
+        conventions: plan.target.conventions(),
         packages: &packages,
         excluded: &excluded,
         salt: &plan.name,

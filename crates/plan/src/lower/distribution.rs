@@ -3,7 +3,7 @@
 use kiln_kickstart::{Version, nearest};
 
 use super::is_name;
-use crate::family::{DISTRIBUTIONS, Family};
+use crate::conventions::{Conventions, DISTRIBUTIONS};
 use crate::model::Distribution;
 use crate::problem::Problem;
 
@@ -11,7 +11,7 @@ use crate::problem::Problem;
 pub(super) struct Named<'a> {
     pub(super) distribution: &'a str,
     pub(super) release: &'a str,
-    pub(super) family: Family,
+    pub(super) conventions: Conventions,
     /// The language of the release's own installer: a file for Enterprise Linux 8 may use what later versions removed.
     pub(super) language: Version,
     /// Said where that language is not known, and the nearest is taken.
@@ -41,14 +41,14 @@ const MEANT: &[(&str, &str)] = &[
 pub(super) fn read<'a>(said: &'a str, further: &[Distribution]) -> Result<Named<'a>, Problem> {
     let (distribution, release) = said.split_once(':').unwrap_or((said, ""));
     let is_further = further.iter().any(|known| known.name == distribution);
-    let known = is_further.then_some(Family::Debian);
-    let Some(family) = known.or_else(|| Family::of(distribution)) else {
+    let known = is_further.then_some(Conventions::Debian);
+    let Some(conventions) = known.or_else(|| Conventions::of(distribution)) else {
         return Err(unknown_distribution(distribution, release));
     };
     let mut named = Named {
         distribution,
         release,
-        family,
+        conventions,
         language: Version::default(),
         note: None,
     };
@@ -57,9 +57,9 @@ pub(super) fn read<'a>(said: &'a str, further: &[Distribution]) -> Result<Named<
         return Err(problem.hint(format!("say for example {}", example(distribution))));
     }
     let well_formed = is_name(release);
-    match family {
-        Family::Debian if well_formed => return Ok(named),
-        Family::Rpm if well_formed && release == "rawhide" && distribution == "fedora" => {
+    match conventions {
+        Conventions::Debian if well_formed => return Ok(named),
+        Conventions::Rpm if well_formed && release == "rawhide" && distribution == "fedora" => {
             return Ok(named);
         }
         _ => {}
@@ -99,10 +99,10 @@ fn number_of(language: Version) -> Option<u32> {
 
 /// What the names of the versions of a distribution's language begin with; `None` where its installer reads no kickstart.
 fn prefix(distribution: &str) -> Option<&'static str> {
-    match (Family::of(distribution)?, distribution) {
-        (Family::Debian, _) => None,
-        (Family::Rpm, "fedora") => Some("F"),
-        (Family::Rpm, _) => Some("RHEL"),
+    match (Conventions::of(distribution)?, distribution) {
+        (Conventions::Debian, _) => None,
+        (Conventions::Rpm, "fedora") => Some("F"),
+        (Conventions::Rpm, _) => Some("RHEL"),
     }
 }
 

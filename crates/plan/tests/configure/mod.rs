@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 
 use kiln_kickstart::{Command, Item, NoIncludes, Options, parse};
-use kiln_plan::Family;
+use kiln_plan::Conventions;
 use kiln_plan::configure::{Context, Line, Meaning, lower};
 
 /// Lowers the commands of a kickstart text. `packages` are those that the definition asks for; one with a dash before
 /// its name is excluded.
 pub(crate) fn lowered(text: &str, packages: &[&str]) -> Meaning {
-    lowered_for(Family::Debian, text, packages)
+    lowered_for(Conventions::Debian, text, packages)
 }
 
-/// The same, for a family of distributions.
-pub(crate) fn lowered_for(family: Family, text: &str, packages: &[&str]) -> Meaning {
+/// The same, by the conventions of a distribution.
+pub(crate) fn lowered_for(conventions: Conventions, text: &str, packages: &[&str]) -> Meaning {
     let commands = commands(text);
     let lines: Vec<Line<'_>> = commands
         .iter()
@@ -26,7 +26,7 @@ pub(crate) fn lowered_for(family: Family, text: &str, packages: &[&str]) -> Mean
         .collect();
     let packages = packages.iter().map(|p| (*p).to_owned()).collect();
     let context = Context {
-        family,
+        conventions,
         packages: &packages,
         excluded: &excluded,
         salt: "test",

@@ -59,10 +59,10 @@ pub(super) fn of_layer(layer: &Layer, target: &Target) -> LayerLines {
 }
 
 fn commands<'a>(layer: &'a Layer, target: &Target) -> impl Iterator<Item = Line> + 'a {
-    let family = target.family();
+    let conventions = target.conventions();
     layer.commands.iter().map(move |command| {
         let name = &command.item.name;
-        let entry = entry(name, family);
+        let entry = entry(name, conventions);
         let mut line = Line::new(
             &command.origin,
             name,

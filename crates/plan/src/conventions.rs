@@ -1,11 +1,12 @@
-//! What differs between distribution families.
+//! What definitions have to know of how distributions name and place things; how their packages are installed is a family's part,
+//! in `kiln_rootfs`.
 
 use serde::{Deserialize, Serialize};
 
 /// Which packages a distribution is made of, and so whose conventions its roots follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Family {
+pub enum Conventions {
     /// Debian and what is made from it: `.deb`, dpkg, apt, `/etc/default`.
     Debian,
     /// Fedora, Enterprise Linux and what is made from them: `.rpm`, dnf, `/etc/sysconfig`.
@@ -13,13 +14,13 @@ pub enum Family {
 }
 
 /// Distributions by the names that `--distribution` takes.
-pub(crate) const DISTRIBUTIONS: &[(&str, Family)] = &[
-    ("debian", Family::Debian),
-    ("fedora", Family::Rpm),
-    ("almalinux", Family::Rpm),
-    ("rocky", Family::Rpm),
-    ("centos", Family::Rpm),
-    ("rhel", Family::Rpm),
+pub(crate) const DISTRIBUTIONS: &[(&str, Conventions)] = &[
+    ("debian", Conventions::Debian),
+    ("fedora", Conventions::Rpm),
+    ("almalinux", Conventions::Rpm),
+    ("rocky", Conventions::Rpm),
+    ("centos", Conventions::Rpm),
+    ("rhel", Conventions::Rpm),
 ];
 
 /// Services that Debian calls otherwise.
@@ -54,44 +55,44 @@ const RPM_PACKAGES: &[(&str, &str)] = &[
     ("wpasupplicant", "NetworkManager-wifi"),
 ];
 
-impl Family {
-    /// The family of a distribution, if Kiln knows it.
-    pub fn of(distribution: &str) -> Option<Family> {
+impl Conventions {
+    /// The conventions of a distribution, if Kiln knows it.
+    pub fn of(distribution: &str) -> Option<Conventions> {
         let mut known = DISTRIBUTIONS.iter();
         known
             .find(|(name, _)| *name == distribution)
-            .map(|(_, family)| *family)
+            .map(|(_, conventions)| *conventions)
     }
 
-    /// The family's word for the 64-bit PC.
+    /// The word for the 64-bit PC.
     pub(crate) fn architecture(self) -> &'static str {
         match self {
-            Family::Debian => "amd64",
-            Family::Rpm => "x86_64",
+            Conventions::Debian => "amd64",
+            Conventions::Rpm => "x86_64",
         }
     }
 
-    /// The distribution's word for a group of another family (`wheel` gives `sudo`).
+    /// The distribution's word for a group of other conventions (`wheel` gives `sudo`).
     pub(crate) fn group(self, name: &str) -> &str {
         match (self, name) {
-            (Family::Debian, "wheel") => "sudo",
-            (Family::Rpm, "sudo") => "wheel",
+            (Conventions::Debian, "wheel") => "sudo",
+            (Conventions::Rpm, "sudo") => "wheel",
             _ => name,
         }
     }
 
-    /// The distribution's name of a service of another family (`sshd` gives `ssh`).
+    /// The distribution's name of a service of other conventions (`sshd` gives `ssh`).
     pub(crate) fn service(self, name: &str) -> &str {
         let mut known = DEBIAN_SERVICES.iter();
         match self {
-            Family::Debian => known.find(|(rpm, _)| *rpm == name).map_or(name, |(_, d)| d),
-            Family::Rpm => known.find(|(_, d)| *d == name).map_or(name, |(rpm, _)| rpm),
+            Conventions::Debian => known.find(|(rpm, _)| *rpm == name).map_or(name, |(_, d)| d),
+            Conventions::Rpm => known.find(|(_, d)| *d == name).map_or(name, |(rpm, _)| rpm),
         }
     }
 
     /// The package that Debian calls so; `None` where nothing is needed.
     pub(crate) fn package(self, debian: &str) -> Option<&str> {
-        if self == Family::Debian {
+        if self == Conventions::Debian {
             return Some(debian);
         }
         let known = RPM_PACKAGES.iter().find(|(name, _)| *name == debian);
@@ -106,24 +107,24 @@ impl Family {
     /// The group whose members may act as root.
     pub(crate) fn administrators(self) -> &'static str {
         match self {
-            Family::Debian => "sudo",
-            Family::Rpm => "wheel",
+            Conventions::Debian => "sudo",
+            Conventions::Rpm => "wheel",
         }
     }
 
     /// Where the locale is set.
     pub(crate) fn locale_file(self) -> &'static str {
         match self {
-            Family::Debian => "/etc/default/locale",
-            Family::Rpm => "/etc/locale.conf",
+            Conventions::Debian => "/etc/default/locale",
+            Conventions::Rpm => "/etc/locale.conf",
         }
     }
 
     /// Where the machine's own certificate authorities go, and the program that takes them up.
     pub(crate) fn anchors(self) -> (&'static str, &'static str) {
         match self {
-            Family::Debian => ("/usr/local/share/ca-certificates", "update-ca-certificates"),
-            Family::Rpm => ("/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
+            Conventions::Debian => ("/usr/local/share/ca-certificates", "update-ca-certificates"),
+            Conventions::Rpm => ("/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
         }
     }
 }
