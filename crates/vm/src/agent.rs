@@ -83,8 +83,9 @@ pub(crate) fn parse(line: &str) -> Option<(Option<f64>, Report)> {
 }
 
 fn parse_report(verb: &str, fields: &str) -> Option<Report> {
-    let mut words = fields.split(' ').map(str::to_owned);
-    let mut word = || words.next().unwrap_or_default();
+    let mut words = fields.split(' ');
+    // A guest that could not find something out leaves its field empty, and the line may end before it.
+    let mut word = || words.next().map_or_else(String::new, str::to_owned);
     Some(match verb {
         "hello" => {
             let (kernel, os) = fields.split_once(' ')?;

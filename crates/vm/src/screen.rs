@@ -47,7 +47,9 @@ impl Picture {
             return Err("its channels are not 8 bits".into());
         }
         // One blank ends the header.
-        let pixels = rest.get(1..).unwrap_or_default();
+        let [_, pixels @ ..] = rest else {
+            return Err("it ends with its header".into());
+        };
         let wanted = u64::from(width) * u64::from(height);
         if wanted == 0 || wanted > PIXEL_LIMIT || pixels.len() as u64 != wanted * 3 {
             return Err(format!(
@@ -120,25 +122,22 @@ impl Picture {
 
 fn ppm_number(rest: &mut &[u8]) -> Result<u32, String> {
     loop {
-        match rest.first() {
-            Some(b'#') => {
-                *rest = rest
-                    .iter()
-                    .position(|b| *b == b'\n')
-                    .and_then(|at| rest.get(at..))
-                    .unwrap_or_default()
+        match rest {
+            [b'#', ..] => {
+                let end = rest.iter().position(|b| *b == b'\n');
+                *rest = &rest[end.ok_or("it ends in a comment of its header")?..];
             }
-            Some(byte) if byte.is_ascii_whitespace() => *rest = rest.get(1..).unwrap_or_default(),
+            [byte, after @ ..] if byte.is_ascii_whitespace() => *rest = after,
             _ => break,
         }
     }
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, after) = rest.split_at(digits);
     *rest = after;
-    let number = std::str::from_utf8(number).unwrap_or_default();
+    let number = std::str::from_utf8(number).ok();
     number
-        .parse()
-        .map_err(|_| "its header holds no size".to_owned())
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| "its header holds no size".to_owned())
 }
 
 /// Colours of a desktop with a picture behind it.

@@ -13,7 +13,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("packages", 1),
     ("rootfs", 1),
     ("sandbox", 1),
-    ("vm", 5),
 ];
 
 /// Counts them in every crate.
