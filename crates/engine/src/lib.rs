@@ -43,11 +43,11 @@ pub use shared::SharedCache;
 pub use steps::{Sink, Timing};
 
 /// Functions of this crate for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, kiln_sandbox::Function)] = &[
-    image::inside::FUNCTIONS[0],
-    image::inside::FUNCTIONS[1],
-    image::inside::FUNCTIONS[2],
-    trust::known::FUNCTION,
-    trust::guard::FUNCTION,
-    shared::FUNCTIONS[0],
+pub const FUNCTIONS: &[kiln_sandbox::Function] = &[
+    kiln_sandbox::Function::of::<image::inside::WriteImage>(),
+    kiln_sandbox::Function::of::<image::inside::FindMissing>(),
+    kiln_sandbox::Function::of::<image::inside::Prepare>(),
+    kiln_sandbox::Function::of::<trust::known::Record>(),
+    kiln_sandbox::Function::of::<trust::guard::Compare>(),
+    kiln_sandbox::Function::of::<shared::Adopt>(),
 ];

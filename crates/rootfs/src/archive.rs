@@ -21,42 +21,27 @@ mod write;
 use std::io;
 use std::path::Path;
 
-use kiln_sandbox::{Call, Error};
+use kiln_sandbox::{Call, Error, Say, Silence, handed};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::calls::{io_error, payload};
+use crate::calls::io_error;
 use crate::error::Result;
 use crate::run::{Extras, Place};
 
 pub use read::unpack;
 pub use write::pack;
 
-/// Functions for [`crate::FUNCTIONS`].
-pub(crate) const PACK: &str = "rootfs.pack-layer";
-pub(crate) const UNPACK: &str = "rootfs.unpack-layer";
-
 /// Layers are packed while the build goes on, and read more often than written: fast, and about as small as gzip.
 const LEVEL: i32 = 3;
 const BLOCK: usize = 512;
-
-#[derive(Serialize, Deserialize)]
-struct Pack {
-    threads: u32,
-}
 
 /// Writes the layer that is the place's root to a descriptor, compressed.
 ///
 /// # Errors
 /// Something cannot be read, or the other side of the descriptor is gone.
 pub fn pack_layer(place: &Place<'_>, to: std::os::fd::OwnedFd, threads: u32) -> Result<()> {
-    let extras = Extras {
-        fds: vec![to],
-        bare: true,
-        ..Extras::default()
-    };
-    place.call(PACK, json!(Pack { threads }), extras, &mut |_| {})?;
-    Ok(())
+    let archive = Archive { archive: to };
+    place.call(&Pack { threads }, archive, Extras::bare())
 }
 
 /// Fills the empty directory that is the place's root from a compressed archive.
@@ -64,44 +49,57 @@ pub fn pack_layer(place: &Place<'_>, to: std::os::fd::OwnedFd, threads: u32) -> 
 /// # Errors
 /// The archive is damaged or hostile, or something cannot be made here.
 pub fn unpack_layer(place: &Place<'_>, from: std::os::fd::OwnedFd) -> Result<()> {
-    let extras = Extras {
-        fds: vec![from],
-        bare: true,
-        ..Extras::default()
-    };
-    place.call(UNPACK, Value::Null, extras, &mut |_| {})?;
-    Ok(())
+    place.call(&Unpack {}, Archive { archive: from }, Extras::bare())
 }
 
-pub(crate) fn pack_call(mut call: Call) -> Result<Value, Error> {
-    let Pack { threads } = payload(&call)?;
-    let to = call.fds.pop().ok_or_else(missing)?;
-    let run = || -> io::Result<()> {
-        let mut encoder = zstd::Encoder::new(std::fs::File::from(to), LEVEL)?;
-        encoder.multithread(threads)?;
-        encoder.include_checksum(true)?;
-        pack(Path::new("/"), &mut encoder)?;
-        encoder.finish().map(drop)
-    };
-    run().map_err(|e| io_error("packing a layer", &e))?;
-    Ok(Value::Null)
+handed! {
+    /// The other side of an archiver.
+    pub(crate) struct Archive {
+        archive: std::os::fd::OwnedFd,
+    }
 }
 
-pub(crate) fn unpack_call(mut call: Call) -> Result<Value, Error> {
-    let from = call.fds.pop().ok_or_else(missing)?;
-    let run = || -> io::Result<()> {
-        let mut decoder = zstd::Decoder::new(std::fs::File::from(from))?;
-        unpack(Path::new("/"), &mut decoder)
-    };
-    run().map_err(|e| io_error("unpacking a layer", &e))?;
-    Ok(Value::Null)
+/// Writes the root to an archive.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Pack {
+    threads: u32,
 }
 
-fn missing() -> Error {
-    Error::new(
-        kiln_sandbox::ErrorKind::Internal,
-        "an archiver got no descriptor",
-    )
+impl Call for Pack {
+    const NAME: &'static str = "rootfs.pack-layer";
+    type Handed = Archive;
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, to: Archive, _: &Say<Silence>) -> Result<(), Error> {
+        let run = || -> io::Result<()> {
+            let mut encoder = zstd::Encoder::new(std::fs::File::from(to.archive), LEVEL)?;
+            encoder.multithread(self.threads)?;
+            encoder.include_checksum(true)?;
+            pack(Path::new("/"), &mut encoder)?;
+            encoder.finish().map(drop)
+        };
+        run().map_err(|e| io_error("packing a layer", &e))
+    }
+}
+
+/// Fills the root from an archive.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Unpack {}
+
+impl Call for Unpack {
+    const NAME: &'static str = "rootfs.unpack-layer";
+    type Handed = Archive;
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, from: Archive, _: &Say<Silence>) -> Result<(), Error> {
+        let run = || -> io::Result<()> {
+            let mut decoder = zstd::Decoder::new(std::fs::File::from(from.archive))?;
+            unpack(Path::new("/"), &mut decoder)
+        };
+        run().map_err(|e| io_error("unpacking a layer", &e))
+    }
 }
 
 /// Adds to an error what was being done; the kind stays, a full disk is told by it.

@@ -7,25 +7,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kiln_sandbox::{Call, Error, ErrorKind};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
-
-pub(crate) const WRITE_FILE: &str = "rootfs.write-file";
-pub(crate) const EXPORT: &str = "rootfs.export";
-/// Copies a file of the root to a descriptor, holes staying holes; the payload is a list of one path.
-pub const EXPORT_SPARSE: &str = "rootfs.export-sparse";
-
-/// The payload of a call as its type.
-pub(crate) fn payload<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    serde_json::from_value(call.payload.clone()).map_err(|e| {
-        Error::new(
-            ErrorKind::Internal,
-            "a call inside the root got a payload of the wrong shape",
-        )
-        .because(e)
-    })
-}
+use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence, handed};
+use serde::{Deserialize, Serialize};
 
 /// The text of a file that need not be there: a missing one is empty. Bytes that are no text are replaced.
 pub(crate) fn text_if_there(path: impl AsRef<Path>) -> io::Result<String> {
@@ -41,6 +24,7 @@ pub(crate) fn io_error(doing: impl Into<String>, error: &io::Error) -> Error {
     Error::new(ErrorKind::Step, doing).because(error)
 }
 
+/// Writes a file of the root, and makes the directories above it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WriteFile {
     pub(crate) path: String,
@@ -48,42 +32,50 @@ pub(crate) struct WriteFile {
     pub(crate) mode: u32,
 }
 
-pub(crate) fn write_file(call: Call) -> Result<Value, Error> {
-    let WriteFile {
-        path,
-        content,
-        mode,
-    } = payload(&call)?;
-    let path = Path::new(&path);
-    let write = || -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(path, content)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-    };
-    write().map_err(|e| io_error(format!("writing {}", path.display()), &e))?;
-    Ok(Value::Null)
+impl Call for WriteFile {
+    const NAME: &'static str = "rootfs.write-file";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
+        let path = Path::new(&self.path);
+        let write = || -> io::Result<()> {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, self.content)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(self.mode))
+        };
+        write().map_err(|e| io_error(format!("writing {}", path.display()), &e))
+    }
 }
 
-/// Copies files of the root to the descriptors handed over, in the same order; answers with their sizes.
-pub(crate) fn export(mut call: Call) -> Result<Value, Error> {
-    let paths: Vec<String> = payload(&call)?;
-    let mut sizes = Vec::new();
-    for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
-        let copy = || -> io::Result<u64> { io::copy(&mut File::open(path)?, &mut File::from(fd)) };
-        sizes.push(copy().map_err(|e| io_error(format!("reading {path} of the root"), &e))?);
-    }
-    Ok(sizes.into())
+/// Copies a file of the root to a descriptor, holes staying holes.
+#[derive(Serialize, Deserialize)]
+pub struct ExportSparse {
+    /// In the root.
+    pub path: String,
 }
 
-pub(crate) fn export_sparse(mut call: Call) -> Result<Value, Error> {
-    let paths: Vec<String> = payload(&call)?;
-    for (path, fd) in paths.iter().zip(std::mem::take(&mut call.fds)) {
-        let copy = || copy_data(&File::open(path)?, &File::from(fd));
-        copy().map_err(|e| io_error(format!("reading {path} of the root"), &e))?;
+handed! {
+    /// Where a copy goes.
+    pub struct Copied {
+        /// An empty file.
+        to: File,
     }
-    Ok(Value::Null)
+}
+
+impl Call for ExportSparse {
+    const NAME: &'static str = "rootfs.export-sparse";
+    type Handed = Copied;
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, copied: Copied, _: &Say<Silence>) -> Result<(), Error> {
+        let copy = || copy_data(&File::open(&self.path)?, &copied.to);
+        copy().map_err(|e| io_error(format!("reading {} of the root", self.path), &e))
+    }
 }
 
 /// Copies what is not a hole, piece by piece (lseek(2) `SEEK_DATA`, `SEEK_HOLE`).

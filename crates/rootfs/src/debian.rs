@@ -23,11 +23,11 @@ mod sources;
 mod tools;
 mod unpack;
 
-pub(crate) use daemons::{KEEP_DAEMONS_OUT, keep_daemons_out_call};
+pub(crate) use daemons::Daemons;
 pub use family::Debian;
-pub(crate) use finish::{FINISH, finish_call};
-pub(crate) use generator::{KNOWN as KNOWN_GENERATOR, known_call as known_generator_call};
+pub(crate) use finish::FinishDebian;
+pub(crate) use generator::LookAtGenerator;
 pub use indices::Indices;
-pub(crate) use native::{ADOPT, EXTRACT, FILL, adopt_call, extract_call, fill_call};
-pub(crate) use sources::{SOURCES, sources_call};
-pub(crate) use unpack::{CLEAR, SKELETON, UNPACK, clear_call, skeleton_call, unpack_call};
+pub(crate) use native::{Adopt, Extract, Fill};
+pub(crate) use sources::WriteSources;
+pub(crate) use unpack::{Clear, Skeleton, Unpack};

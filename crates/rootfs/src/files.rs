@@ -6,14 +6,12 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use kiln_plan::{ProjectFile, What};
-use kiln_sandbox::{Call, Error, ErrorKind, Mount};
-use serde_json::{Value, json};
+use kiln_sandbox::{Call, Error, ErrorKind, Mount, Say, Silence};
+use serde::{Deserialize, Serialize};
 
-use crate::calls::{io_error, payload, text_if_there};
+use crate::calls::{io_error, text_if_there};
 use crate::error::Result;
 use crate::run::{Extras, Place};
-
-pub(crate) const COPY: &str = "rootfs.copy-files";
 
 /// Where the project's files are while a step runs: each at its path in the project, read-only.
 pub const FILES: &str = "/run/kiln/files";
@@ -36,23 +34,34 @@ pub fn copy(place: &Place<'_>, files: &[&ProjectFile], source: &Path) -> Result<
         mounts: vec![mount(source)],
         ..Extras::default()
     };
-    place
-        .call(COPY, json!(files), extras, &mut |_| {})
-        .map(|_| ())
+    let files = files.iter().map(|&file| file.clone()).collect();
+    place.call(&Copy { files }, (), extras)
 }
 
-pub(crate) fn copy_call(call: Call) -> Result<Value, Error> {
-    let files: Vec<ProjectFile> = payload(&call)?;
-    for file in &files {
-        let Some(to) = &file.to else { continue };
-        let owner = (
-            id_of("/etc/passwd", &file.owner.0, file)?,
-            id_of("/etc/group", &file.owner.1, file)?,
-        );
-        copy_one(file, Path::new(to), owner)
-            .map_err(|e| io_error(format!("copying {} to {to}", file.from), &e))?;
+/// Copies files from [`FILES`] to their places.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Copy {
+    files: Vec<ProjectFile>,
+}
+
+impl Call for Copy {
+    const NAME: &'static str = "rootfs.copy-files";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
+        for file in &self.files {
+            let Some(to) = &file.to else { continue };
+            let owner = (
+                id_of("/etc/passwd", &file.owner.0, file)?,
+                id_of("/etc/group", &file.owner.1, file)?,
+            );
+            copy_one(file, Path::new(to), owner)
+                .map_err(|e| io_error(format!("copying {} to {to}", file.from), &e))?;
+        }
+        Ok(())
     }
-    Ok(Value::Null)
 }
 
 /// The number of a user or group: their files have it in the same field.

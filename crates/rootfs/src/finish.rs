@@ -5,17 +5,13 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Call, Mount, Root};
-use serde::de::DeserializeOwned;
+use kiln_sandbox::{Call, Mount, Root, Say, Silence};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::calls::{io_error, payload};
-use crate::error::{Error, ErrorKind, Result};
+use crate::calls::io_error;
+use crate::error::Result;
 use crate::run::{Extras, Place};
 use crate::secrets::{self, Secrets};
-
-pub(crate) const FINISH: &str = "rootfs.finish";
 
 /// What the last step is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,16 +109,15 @@ const OF_PACKAGES: &str = "/run/kiln/packages";
 /// # Errors
 /// The root cannot be changed.
 pub fn finish(place: &Place<'_>, finish: &Finish, packages: Vec<PathBuf>) -> Result<Secrets> {
-    answer(place, FINISH, finish, packages)
+    call(place, &FinishRoot(finish.clone()), packages)
 }
 
 /// Calls a function that makes the last changes.
-pub(crate) fn answer<T: DeserializeOwned>(
+pub(crate) fn call<C: Call<Handed = (), Message = Silence>>(
     place: &Place<'_>,
-    function: &str,
-    finish: &Finish,
+    finish: &C,
     packages: Vec<PathBuf>,
-) -> Result<T> {
+) -> Result<C::Answer> {
     let extras = Extras {
         mounts: vec![Mount::Tree {
             target: OF_PACKAGES.to_owned(),
@@ -130,15 +125,22 @@ pub(crate) fn answer<T: DeserializeOwned>(
         }],
         ..Extras::default()
     };
-    let (value, _) = place.call(function, json!(finish), extras, &mut |_| {})?;
-    serde_json::from_value(value).map_err(|e| {
-        Error::new(ErrorKind::Internal, "the last step gave an unknown answer").cause(e.to_string())
-    })
+    place.call(finish, (), extras)
 }
 
-pub(crate) fn finish_call(call: Call) -> Result<Value, kiln_sandbox::Error> {
-    let finish: Finish = payload(&call)?;
-    Ok(json!(common(&finish)?))
+/// Makes the changes that every root needs.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FinishRoot(Finish);
+
+impl Call for FinishRoot {
+    const NAME: &'static str = "rootfs.finish";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = Secrets;
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<Secrets, kiln_sandbox::Error> {
+        common(&self.0)
+    }
 }
 
 /// The changes that every root needs, inside of it.

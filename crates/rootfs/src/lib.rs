@@ -22,7 +22,7 @@ pub mod selinux;
 pub mod store;
 pub mod trace;
 
-pub use calls::EXPORT_SPARSE;
+pub use calls::{Copied, ExportSparse};
 pub use error::{Error, ErrorKind, Result, describe, sandbox_error};
 pub use family::{Families, Family};
 pub use network::Reach;

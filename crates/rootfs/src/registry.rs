@@ -8,30 +8,27 @@ use crate::family::Families;
 use crate::{calls, debian};
 
 /// All functions, for [`kiln_sandbox::entry`].
-pub const FUNCTIONS: &[(&str, Function)] = &[
-    (calls::WRITE_FILE, calls::write_file),
-    (calls::EXPORT, calls::export),
-    (calls::EXPORT_SPARSE, calls::export_sparse),
-    (crate::files::COPY, crate::files::copy_call),
-    (crate::archive::PACK, crate::archive::pack_call),
-    (crate::archive::UNPACK, crate::archive::unpack_call),
-    (crate::trace::STATES, crate::trace::states_call),
-    (crate::changes::APPLY, crate::changes::apply_call),
-    (crate::finish::FINISH, crate::finish::finish_call),
-    (
-        crate::initramfs::KEEP_BOOT,
-        crate::initramfs::keep_boot_call,
-    ),
-    (debian::KEEP_DAEMONS_OUT, debian::keep_daemons_out_call),
-    (debian::SKELETON, debian::skeleton_call),
-    (debian::UNPACK, debian::unpack_call),
-    (debian::FILL, debian::fill_call),
-    (debian::EXTRACT, debian::extract_call),
-    (debian::ADOPT, debian::adopt_call),
-    (debian::CLEAR, debian::clear_call),
-    (debian::FINISH, debian::finish_call),
-    (debian::SOURCES, debian::sources_call),
-    (debian::KNOWN_GENERATOR, debian::known_generator_call),
+pub const FUNCTIONS: &[Function] = &[
+    Function::of::<calls::WriteFile>(),
+    Function::of::<calls::ExportSparse>(),
+    Function::of::<crate::files::Copy>(),
+    Function::of::<crate::archive::Pack>(),
+    Function::of::<crate::archive::Unpack>(),
+    Function::of::<crate::trace::Ask>(),
+    Function::of::<crate::changes::Apply>(),
+    Function::of::<crate::finish::FinishRoot>(),
+    Function::of::<crate::initramfs::KeepBoot>(),
+    Function::of::<crate::initramfs::ExportBoot>(),
+    Function::of::<debian::Daemons>(),
+    Function::of::<debian::Skeleton>(),
+    Function::of::<debian::Unpack>(),
+    Function::of::<debian::Fill>(),
+    Function::of::<debian::Extract>(),
+    Function::of::<debian::Adopt>(),
+    Function::of::<debian::Clear>(),
+    Function::of::<debian::FinishDebian>(),
+    Function::of::<debian::WriteSources>(),
+    Function::of::<debian::LookAtGenerator>(),
 ];
 
 impl Default for Families {

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_sandbox::{
-    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Status, Stdin,
-    Stream,
+    Body, CancelToken, Io, Limits, Mount, Network, Outcome, Request, Root, Sandbox, Silence,
+    Status, Stdin, Stream,
 };
 
 use crate::error::{Error, ErrorKind, Result, describe, sandbox_error};
@@ -39,7 +39,7 @@ pub struct Extras {
     pub mounts: Vec<Mount>,
     /// Added to the environment.
     pub env: Vec<(String, String)>,
-    /// Handed over as descriptors 10, 11, …
+    /// Handed over to a program as descriptors 10, 11, …
     pub fds: Vec<OwnedFd>,
     /// Standard input.
     pub stdin: Vec<u8>,
@@ -53,6 +53,16 @@ pub struct Extras {
     pub any_status: bool,
     /// How the run is traced; `None`: as all that run in its place.
     pub tracing: Option<Tracing>,
+}
+
+impl Extras {
+    /// Of a run without the standard furniture.
+    pub fn bare() -> Self {
+        Extras {
+            bare: true,
+            ..Extras::default()
+        }
+    }
 }
 
 impl<'a> Place<'a> {
@@ -137,34 +147,50 @@ impl<'a> Place<'a> {
             .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Calls one of Kiln's own functions in the root. `message` receives what it tells on the way.
+    /// Calls one of Kiln's own functions in the root.
     ///
     /// # Errors
     /// The sandbox cannot be made, or the function failed.
-    pub fn call(
+    pub fn call<C: kiln_sandbox::Call<Message = Silence>>(
         &self,
-        function: &str,
-        payload: serde_json::Value,
+        call: &C,
+        handed: C::Handed,
         extras: Extras,
-        message: &mut dyn FnMut(serde_json::Value),
-    ) -> Result<(serde_json::Value, Outcome)> {
+    ) -> Result<C::Answer> {
+        let (answer, _) = self.call_and_hear(call, handed, extras, &mut |never| match never {})?;
+        Ok(answer)
+    }
+
+    /// As [`Place::call`]; `message` hears what the function says on the way.
+    ///
+    /// # Errors
+    /// As [`Place::call`], or it says something unknown.
+    pub fn call_and_hear<C: kiln_sandbox::Call>(
+        &self,
+        call: &C,
+        handed: C::Handed,
+        mut extras: Extras,
+        message: &mut dyn FnMut(C::Message),
+    ) -> Result<(C::Answer, Outcome)> {
         let tail = Tail::new(self.reporter);
-        let mut outcome = self.run(
-            Body::Call {
-                function: function.to_owned(),
-                payload,
-            },
-            extras,
-            &tail,
-            message,
-        )?;
-        match outcome.value.take() {
-            Some(Ok(value)) => Ok((value, outcome)),
+        let (body, fds) = Body::call(call, handed).map_err(|e| call_failed(e, Vec::new()))?;
+        extras.fds = fds;
+        let mut unknown = None;
+        let mut hear = |value| match kiln_sandbox::message::<C>(value) {
+            Ok(said) => message(said),
+            Err(error) => unknown = Some(error),
+        };
+        let mut outcome = self.run(body, extras, &tail, &mut hear)?;
+        if let Some(error) = unknown {
+            return Err(call_failed(error, tail.take()));
+        }
+        match outcome.answer::<C>() {
+            Some(Ok(answer)) => Ok((answer, outcome)),
             Some(Err(error)) => Err(call_failed(error, tail.take())),
             None => {
                 let mut error = Error::new(
                     ErrorKind::Internal,
-                    format!("Kiln's own step `{function}` ended without a result"),
+                    format!("Kiln's own step `{}` ended without a result", C::NAME),
                 );
                 error.status = Some(describe(outcome.status));
                 error.tail = tail.take();

@@ -6,9 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kiln_kickstart::Script;
 use kiln_plan::Located;
 use kiln_sandbox::{Mount, Root, Status};
-use serde_json::json;
 
-use crate::calls::WRITE_FILE;
+use crate::calls::WriteFile;
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::network::Access;
 use crate::offline;
@@ -239,15 +238,18 @@ fn write_log(
     content: String,
     mounts: Vec<Mount>,
 ) -> Result<()> {
-    let file = json!({ "path": path, "content": content, "mode": 0o600 });
+    let file = WriteFile {
+        path: path.to_owned(),
+        content,
+        mode: 0o600,
+    };
     // Where the script saw it: `/tmp` may be shared with other scripts.
     let extras = Extras {
         mounts,
         ..Extras::default()
     };
     place
-        .call(WRITE_FILE, file, extras, &mut |_| {})
-        .map(|_| ())
+        .call(&file, (), extras)
         .map_err(|e| e.at(script.origin.clone()))
 }
 

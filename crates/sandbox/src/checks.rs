@@ -10,9 +10,10 @@ use rustix::process::Resource;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::call::Call;
 use crate::ids;
 use crate::network::own_network;
-use crate::probe::{NOTHING, PROBE};
+use crate::probe::{Nothing, Probe};
 use crate::run::{Io, Sandbox};
 use crate::{Body, Error, Limits, Network, Request, Root, Stream};
 
@@ -271,18 +272,21 @@ fn try_overlay(sandbox: &Sandbox, dir: &Path) -> Result<(), Error> {
         upper: dir.join("upper"),
         work: dir.join("work"),
     };
-    try_call(sandbox, root, Network::None, PROBE)
+    try_call(sandbox, root, Network::None, &Probe)
 }
 
 /// Calls a function of this crate in a sandbox.
-fn try_call(sandbox: &Sandbox, root: Root, network: Network, function: &str) -> Result<(), Error> {
+fn try_call<C: Call<Handed = ()>>(
+    sandbox: &Sandbox,
+    root: Root,
+    network: Network,
+    call: &C,
+) -> Result<(), Error> {
+    let (body, _) = Body::call(call, ())?;
     let request = Request {
         root,
         mounts: Vec::new(),
-        body: Body::Call {
-            function: function.to_owned(),
-            payload: Value::Null,
-        },
+        body,
         env: Vec::new(),
         cwd: "/".to_owned(),
         network,
@@ -316,7 +320,7 @@ fn script_network(program: Option<&Path>) -> Check {
             sandbox = sandbox.with_program(program.to_owned());
         }
         let network = Network::Own { doors: Vec::new() };
-        try_call(&sandbox, Root::Empty, network, NOTHING)
+        try_call(&sandbox, Root::Empty, network, &Nothing)
     });
     match tried {
         Ok(()) => fine(NAME, "scripts get a network of their own"),

@@ -38,7 +38,7 @@ mod trees;
 mod watch;
 mod wire;
 
-pub use call::{Call, Emitter, Function};
+pub use call::{Call, Descriptors, Field, Function, Handed, Say, Silence, message};
 pub use cancel::CancelToken;
 pub use checks::{Check, Needs, Verdict, checks};
 pub use child::entry;

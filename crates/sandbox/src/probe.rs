@@ -2,18 +2,43 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use crate::call::Call;
-use crate::error::{Error, ErrorKind};
+use crate::call::{Call, Say, Silence};
+use crate::error::{Error, ErrorKind, Result};
 
-/// The name of the built-in function that tries an overlay.
-pub(crate) const PROBE: &str = "kiln-sandbox/probe";
-/// The name of a function that does nothing: to try whether a sandbox can be made.
-pub(crate) const NOTHING: &str = "kiln-sandbox/nothing";
+/// Tries an overlay of a layer that holds `/dir/file`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Probe;
 
-/// Runs inside an overlay of a layer that holds `/dir/file`: does what installing packages does to a root.
-pub(crate) fn probe(_: Call) -> Result<Value, Error> {
+/// Does nothing: to try whether a sandbox can be made.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Nothing;
+
+impl Call for Nothing {
+    const NAME: &'static str = "kiln-sandbox/nothing";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Call for Probe {
+    const NAME: &'static str = "kiln-sandbox/probe";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<()> {
+        probe()
+    }
+}
+
+/// Does what installing packages does to a root.
+fn probe() -> Result<()> {
     let failed = |what: &'static str| {
         move |error: std::io::Error| Error::new(ErrorKind::Environment, what).because(error)
     };
@@ -27,7 +52,7 @@ pub(crate) fn probe(_: Call) -> Result<Value, Error> {
         .map_err(failed("listing a directory"))?
         .count();
     if names == 1 {
-        return Ok(Value::Null);
+        return Ok(());
     }
     Err(Error::new(
         ErrorKind::Environment,

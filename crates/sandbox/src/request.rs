@@ -62,6 +62,18 @@ impl Request {
                 | Mount::Symlink { target, .. } => absolute("mount point", target)?,
             }
         }
+        if let Body::Call {
+            function,
+            descriptors,
+            ..
+        } = &self.body
+            && descriptors.len() != handed
+        {
+            return Err(Error::internal(format!(
+                "{handed} descriptors for `{function}` have {} names",
+                descriptors.len()
+            )));
+        }
         if handed > MAX_HANDED {
             return Err(Error::internal(format!(
                 "{} descriptors are too many to hand over",
@@ -188,6 +200,8 @@ pub enum Body {
         function: String,
         /// Its argument.
         payload: serde_json::Value,
+        /// Names of the descriptors that were handed over.
+        descriptors: Vec<String>,
     },
 }
 

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::call::{Call, wrong};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::network::{self, Relay};
 use crate::outer::Outer;
@@ -67,9 +68,9 @@ pub struct Io<'a> {
     /// Takes lines, without their line end, as they come. Invalid UTF-8 is replaced, lines over 16 KiB are cut, and of
     /// a line that rewrites itself with carriage returns the last state counts.
     pub output: &'a mut dyn FnMut(Stream, &str),
-    /// Takes the messages of [`crate::Call::emit`].
+    /// Takes the messages of [`crate::Say::say`]; [`crate::message()`] reads them.
     pub message: &'a mut dyn FnMut(Value),
-    /// Descriptors to hand over, 200 at most: a program finds them at 10, 11, …, a function in [`crate::Call::fds`].
+    /// Descriptors to hand over, 200 at most: a program finds them at 10, 11, …, a function by the names in [`crate::Body::Call`].
     pub fds: Vec<OwnedFd>,
     /// Ends the run early.
     pub cancel: Option<&'a CancelToken>,
@@ -114,6 +115,18 @@ pub struct Outcome {
     pub dropped_output_bytes: u64,
     /// Whether the observer was told what the run accessed, from its beginning to its end.
     pub watched: bool,
+}
+
+impl Outcome {
+    /// What the function answered, taken out; `None` if it was ended before.
+    pub fn answer<C: Call>(&mut self) -> Option<Result<C::Answer>> {
+        let value = self.value.take()?;
+        let read = |value| {
+            serde_json::from_value(value)
+                .map_err(|error| wrong::<C>("gave an unknown answer").because(error))
+        };
+        Some(value.and_then(read))
+    }
 }
 
 impl Sandbox {
@@ -171,18 +184,18 @@ impl Sandbox {
         self.execute(Job::Run(Box::new(request)), &limits, watch, io)
     }
 
-    /// Runs a relay, which has `tun`, until it is cancelled or the interface is gone.
+    /// Runs a relay, which is handed its interface, until it is cancelled or that is gone.
     fn serve(
         &self,
         request: &Request,
-        tun: OwnedFd,
+        fds: Vec<OwnedFd>,
         cancel: &CancelToken,
         say: &dyn Fn(&str),
     ) -> Result<()> {
         let mut output = |_: Stream, line: &str| say(line);
         let mut message = |message: Value| say(message.as_str().unwrap_or("(no text)"));
         let mut io = Io::new(&mut output, &mut message);
-        io.fds = vec![tun];
+        io.fds = fds;
         io.cancel = Some(cancel);
         match self.run(request, io)?.value {
             Some(Err(error)) => Err(error),
@@ -570,10 +583,10 @@ impl<'a> Run<'a> {
         let tun = self.control.fd().doing("receiving a network interface")?;
         let (log, log_relay) = pipe()?;
         self.readers.push(Reader::new(Stream::Stderr, log)?);
-        let request = network::relay_request(&self.doors)?;
+        let (request, fds) = network::relay_request(&self.doors, tun)?;
         let sandbox = self.sandbox.clone();
         self.relay = Some(Relay::start(log_relay, move |cancel, say| {
-            sandbox.serve(&request, tun, cancel, say)
+            sandbox.serve(&request, fds, cancel, say)
         })?);
         Ok(())
     }

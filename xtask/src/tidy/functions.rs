@@ -9,7 +9,6 @@ const LIMIT: usize = 70;
 const LONG: &[(&str, &str, &str)] = &[
     ("crates/engine", "no_text_of_an_event_is_left_out", TABLE),
     ("crates/engine", "scripts", STEPS),
-    ("crates/engine", "write", STEPS),
     ("crates/cli", "take", ARMS),
     (
         "crates/cli",

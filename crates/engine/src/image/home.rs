@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use kiln_plan::Partition;
-use kiln_rootfs::{Extras, Place};
+use kiln_rootfs::{Copied, ExportSparse, Extras, Place};
 
 use crate::ids::home_uuid;
 use crate::io::{descriptor, write_failure};
@@ -62,16 +62,11 @@ pub(super) fn file_system(
             let made = output.create("home.img")?;
             made.set_len(size)
                 .map_err(|e| write_failure(Path::new("home.img"), &e))?;
-            let extras = Extras {
-                fds: vec![descriptor(&made)?],
-                ..Extras::default()
+            let export = ExportSparse {
+                path: INSIDE.to_owned(),
             };
-            place.call(
-                kiln_rootfs::EXPORT_SPARSE,
-                serde_json::json!([INSIDE]),
-                extras,
-                &mut |_| {},
-            )?;
+            let to = descriptor(&made)?.into();
+            place.call(&export, Copied { to }, Extras::default())?;
             step.summarise(format!("{} MiB, ext4", size >> 20));
             Ok(made)
         })

@@ -12,33 +12,19 @@ use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
 use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
 use kiln_plan::Codec as PlanCodec;
 use kiln_rootfs::selinux::{FileType, Labels};
-use kiln_sandbox::{Call, Error, ErrorKind, Function};
+use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence, handed};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::shared::put_keys;
 use crate::trust::known;
 use crate::values::{Lost, Squashed};
 
-pub(super) const WRITE: &str = "build.squashfs";
-/// Says which blocks would have to be compressed.
-pub(super) const MISSING: &str = "build.missing-blocks";
-
-/// Compresses blocks ahead of the image.
-pub(super) const PREPARE: &str = "build.prepare-blocks";
-
-/// For [`kiln_sandbox::entry`].
-pub(crate) const FUNCTIONS: [(&str, Function); 3] = [
-    (WRITE, write_call),
-    (MISSING, missing_call),
-    (PREPARE, prepare_call),
-];
-
 /// What is left out of every image: the contents of places where the running system mounts something.
 const EXCLUDED: &[&str] = &["/dev/*", "/proc/*", "/sys/*", "/run/*", "/tmp/*"];
 
-#[derive(Serialize, Deserialize)]
+/// How a SquashFS is written.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Write {
     pub(super) offset: u64,
     pub(super) codec: PlanCodec,
@@ -48,15 +34,59 @@ pub(super) struct Write {
     pub(super) epoch: i64,
     /// Initramfs images of the root, which lie on the boot partition and are left out here.
     pub(super) excluded: Vec<String>,
-    /// How many of the files after the image are layers' manifests, the top one first.
-    pub(super) manifests: usize,
-    /// Whether the block store is the last of the files.
-    pub(super) blocks: bool,
+}
+
+/// Writes the image.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WriteImage(pub(super) Write);
+
+/// Says which blocks would have to be compressed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindMissing(pub(super) Write);
+
+/// Compresses blocks ahead of the image.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Prepare(pub(super) Write);
+
+handed! {
+    pub(crate) struct ForImage {
+        disk: File,
+        /// Layers' manifests, the top one first.
+        manifests: Vec<OwnedFd>,
+        /// The block store.
+        blocks: Option<OwnedFd>,
+    }
+}
+
+handed! {
+    pub(crate) struct ForMissing {
+        /// Receives the blocks' keys.
+        keys: File,
+        manifests: Vec<OwnedFd>,
+        blocks: Option<OwnedFd>,
+    }
+}
+
+handed! {
+    pub(crate) struct ForBlocks {
+        /// A pipe: it is time to stop once its other end is closed.
+        stop: OwnedFd,
+        manifests: Vec<OwnedFd>,
+        blocks: Option<OwnedFd>,
+    }
+}
+
+/// What is said on the way.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Said {
+    Line(String),
+    /// How much of how much is done.
+    Progress(u64, u64),
 }
 
 /// What the child answers.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The image is there.
     Written {
         squashed: Squashed,
@@ -94,30 +124,42 @@ fn lost(tree: &Tree) -> Vec<Lost> {
     named.collect()
 }
 
-fn missing_call(mut call: Call) -> Result<Value, Error> {
-    let (request, answer, layers, blocks) = unpack(&mut call)?;
-    let tree = tree(&layers, &request)?;
-    let packs = open_packs(blocks)?;
-    let keys = squashfs::missing(&tree, &options(&request, packs.as_ref())).map_err(failed)?;
-    put_keys(&keys, File::from(answer))
-        .map_err(|e| Error::new(ErrorKind::Step, "saying which blocks are missing").because(e))?;
-    Ok(Value::Null)
+impl Call for FindMissing {
+    const NAME: &'static str = "build.missing-blocks";
+    type Handed = ForMissing;
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, given: ForMissing, _: &Say<Silence>) -> Result<(), Error> {
+        let tree = tree(&known::load(given.manifests)?, &self.0)?;
+        let packs = open_packs(given.blocks)?;
+        let keys = squashfs::missing(&tree, &options(&self.0, packs.as_ref())).map_err(failed)?;
+        put_keys(&keys, given.keys)
+            .map_err(|e| Error::new(ErrorKind::Step, "saying which blocks are missing").because(e))
+    }
 }
 
-fn prepare_call(mut call: Call) -> Result<Value, Error> {
-    // What is left of the processors by the steps that the build waits for.
-    let _ = rustix::process::nice(19);
-    let (request, stop, layers, blocks) = unpack(&mut call)?;
-    let roots = [PathBuf::from("/")];
-    let stacked = Tree::stack(&layers, &roots, &scan_options(&request)?).map_err(failed)?;
-    // A layer that its manifest does not describe is left to the image.
-    let (Some(tree), Some(packs)) = (stacked, open_packs(blocks)?) else {
-        return Ok(json!(0));
-    };
-    let go_on = || !is_closed(&stop);
-    let done = squashfs::prepare(&tree, &options(&request, Some(&packs)), &go_on).map_err(failed);
-    packs.finish();
-    Ok(json!(done?))
+impl Call for Prepare {
+    const NAME: &'static str = "build.prepare-blocks";
+    type Handed = ForBlocks;
+    type Message = Silence;
+    type Answer = u64;
+
+    fn run(self, given: ForBlocks, _: &Say<Silence>) -> Result<u64, Error> {
+        // What is left of the processors by the steps that the build waits for.
+        let _ = rustix::process::nice(19);
+        let layers = known::load(given.manifests)?;
+        let roots = [PathBuf::from("/")];
+        let stacked = Tree::stack(&layers, &roots, &scan_options(&self.0)?).map_err(failed)?;
+        // A layer that its manifest does not describe is left to the image.
+        let (Some(tree), Some(packs)) = (stacked, open_packs(given.blocks)?) else {
+            return Ok(0);
+        };
+        let go_on = || !is_closed(&given.stop);
+        let done = squashfs::prepare(&tree, &options(&self.0, Some(&packs)), &go_on);
+        packs.finish();
+        done.map_err(failed)
+    }
 }
 
 /// The codec of the SquashFS crate. One that this program does not know never gets here: its name is no request.
@@ -128,30 +170,6 @@ pub(super) fn codec(codec: PlanCodec) -> Codec {
         PlanCodec::Xz => Codec::Xz,
         PlanCodec::Lz4 => Codec::Lz4,
     }
-}
-
-type Unpacked = (Write, OwnedFd, Vec<Manifest>, Option<OwnedFd>);
-
-/// The request, the file that receives the result, the layers' manifests and the block store.
-fn unpack(call: &mut Call) -> Result<Unpacked, Error> {
-    let request: Write = serde_json::from_value(call.payload.clone()).map_err(|e| {
-        Error::new(
-            ErrorKind::Internal,
-            "the SquashFS writer got a payload of the wrong shape",
-        )
-        .because(e)
-    })?;
-    let mut handed = std::mem::take(&mut call.fds);
-    let blocks = request.blocks.then(|| handed.pop()).flatten();
-    let mut handed = handed.into_iter();
-    let result = handed.next().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Internal,
-            "the SquashFS writer got no file to write to",
-        )
-    })?;
-    let layers = known::load(handed.take(request.manifests).collect())?;
-    Ok((request, result, layers, blocks))
 }
 
 fn open_packs(blocks: Option<OwnedFd>) -> Result<Option<Arc<PackStore>>, Error> {
@@ -171,37 +189,42 @@ fn options(request: &Write, packs: Option<&Arc<PackStore>>) -> Options {
     }
 }
 
-fn write_call(mut call: Call) -> Result<Value, Error> {
-    // The initramfs, made at the same time by one process after the other, decides when both are done.
-    let _ = rustix::process::nice(10);
-    let (request, disk, layers, blocks) = unpack(&mut call)?;
-    let mut tree = tree(&layers, &request)?;
-    label(&mut tree, &call)?;
-    let (result, outcome) = write_tree(&call, &request, &tree, disk, blocks)?;
-    match result {
-        Ok(summary) => Ok(json!(Answer::written(&summary, outcome, lost(&tree)))),
-        Err(error) => match error.damaged_path() {
-            Some(path) => Ok(json!(Answer::Damaged {
-                message: format!("/{error}"),
-                layer: provider(&layers, path),
-            })),
-            None => Err(failed(error)),
-        },
+impl Call for WriteImage {
+    const NAME: &'static str = "build.squashfs";
+    type Handed = ForImage;
+    type Message = Said;
+    type Answer = Answer;
+
+    fn run(self, given: ForImage, say: &Say<Said>) -> Result<Answer, Error> {
+        // The initramfs, made at the same time by one process after the other, decides when both are done.
+        let _ = rustix::process::nice(10);
+        let layers = known::load(given.manifests)?;
+        let mut tree = tree(&layers, &self.0)?;
+        label(&mut tree, say)?;
+        let (result, outcome) = write_tree(say, &self.0, &tree, given.disk, given.blocks)?;
+        match result {
+            Ok(summary) => Ok(Answer::written(&summary, outcome, lost(&tree))),
+            Err(error) => match error.damaged_path() {
+                Some(path) => Ok(Answer::Damaged {
+                    message: format!("/{error}"),
+                    layer: provider(&layers, path),
+                }),
+                None => Err(failed(error)),
+            },
+        }
     }
 }
 
 fn write_tree(
-    call: &Call,
+    say: &Say<Said>,
     request: &Write,
     tree: &Tree,
-    disk: OwnedFd,
+    mut disk: File,
     blocks: Option<OwnedFd>,
 ) -> Result<(kiln_image::Result<Summary>, Outcome), Error> {
     let packs = open_packs(blocks)?;
     let options = options(request, packs.as_ref());
-    let emitter = call.emitter.clone();
-    let progress = |done: u64, total: u64| emitter.emit(json!([done, total]));
-    let mut disk = File::from(disk);
+    let progress = |done: u64, total: u64| say.say(Said::Progress(done, total));
     disk.seek(SeekFrom::Start(request.offset)).map_err(|e| {
         Error::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
     })?;
@@ -258,7 +281,7 @@ fn scan_options(request: &Write) -> Result<ScanOptions, Error> {
 
 /// Gives every file the label of the root's own SELinux policy, where it has one. The tree has the labels alone: the host
 /// would not let an unprivileged build set them.
-fn label(tree: &mut Tree, call: &Call) -> Result<(), Error> {
+fn label(tree: &mut Tree, say: &Say<Said>) -> Result<(), Error> {
     let labels = Labels::of_root(Path::new("/"))
         .map_err(|e| Error::new(ErrorKind::Step, "reading the root's SELinux policy").because(e))?;
     let Some(labels) = labels else {
@@ -275,11 +298,12 @@ fn label(tree: &mut Tree, call: &Call) -> Result<(), Error> {
         }
     }
     for pattern in labels.unreadable() {
-        call.emit(json!(format!(
+        say.say(Said::Line(format!(
             "the SELinux policy's line for {pattern} cannot be read, and is left out"
         )));
     }
-    call.emit(json!(format!("{} files have SELinux labels", found.len())));
+    let count = found.len();
+    say.say(Said::Line(format!("{count} files have SELinux labels")));
     for (id, attribute) in found {
         let meta = &mut tree.inode_mut(id).meta;
         let kept = meta.xattrs.iter().cloned();
@@ -335,9 +359,9 @@ mod tests {
     #[test]
     fn a_codec_that_nobody_knows_is_an_error() {
         let request = |codec: &str| {
-            serde_json::from_value::<Write>(json!({
+            serde_json::from_value::<WriteImage>(serde_json::json!({
                 "offset": 0, "codec": codec, "level": 3, "block_size": 131_072, "threads": 1, "epoch": 0,
-                "manifests": 0, "blocks": false, "excluded": [],
+                "excluded": [],
             }))
         };
         for (name, known) in [
@@ -345,7 +369,7 @@ mod tests {
             ("zstd", Codec::Zstd),
             ("xz", Codec::Xz),
         ] {
-            assert_eq!(codec(request(name).expect(name).codec), known);
+            assert_eq!(codec(request(name).expect(name).0.codec), known);
         }
         for name in ["zstandard", "lzma", ""] {
             let error = request(name).err().expect("refused").to_string();

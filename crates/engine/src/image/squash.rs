@@ -12,11 +12,13 @@ use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::Stream;
 use serde_json::{Value, json};
 
-use crate::image::inside::{Answer, MISSING, PREPARE, WRITE, Write, codec};
+use crate::image::inside::{
+    Answer, FindMissing, ForBlocks, ForImage, ForMissing, Prepare, Said, Write, WriteImage, codec,
+};
 use crate::io::write_failure;
 use crate::shared::{Shared, keys};
 use crate::steps::Steps;
-use crate::trust::known::{self, Known};
+use crate::trust::known::{self, Known, Opened};
 use crate::values::Squashed;
 use crate::{Failure, FailureKind};
 
@@ -50,7 +52,7 @@ pub(crate) fn write(
     compression: &Compression,
     threads: usize,
 ) -> Result<Written, Failure> {
-    let (known, handed) = Known::gather(
+    let (known, opened) = Known::gather(
         place,
         sources.store,
         sources.layers,
@@ -60,40 +62,23 @@ pub(crate) fn write(
     warn_about(place.reporter, known.trouble.as_deref());
     let mut write = request(compression, offset, place.epoch, threads);
     write.excluded = sources.excluded.iter().map(|&p| p.to_owned()).collect();
-    write.manifests = known.manifests;
-    write.blocks = known.has_blocks();
-    let shared = Blocks::new(sources, &write);
-    if let (Some(shared), Some(store)) = (&shared, handed.last().filter(|_| write.blocks)) {
-        shared.pull(place, &write, &handed, store);
+    let shared = Blocks::new(sources, &write, &opened);
+    if let (Some(shared), Some(store)) = (&shared, &opened.blocks) {
+        shared.pull(place, &FindMissing(write.clone()), &opened, store);
     }
-    let fd: OwnedFd = disk
-        .try_clone()
-        .map_err(|e| write_failure(Path::new("disk.raw"), &e))?
-        .into();
-    let mut message = |value: Value| {
-        if let Some(line) = value.as_str() {
-            place.reporter.line(Stream::Stdout, line);
-        }
-        if let Some([done, total]) = value.as_array().map(Vec::as_slice) {
-            place
-                .reporter
-                .progress(done.as_u64().unwrap_or(0), total.as_u64(), None);
-        }
+    let disk = disk.try_clone();
+    let handed = ForImage {
+        disk: disk.map_err(|e| write_failure(Path::new("disk.raw"), &e))?,
+        manifests: opened.manifests,
+        blocks: opened.blocks,
     };
-    let extras = Extras {
-        fds: std::iter::once(fd).chain(handed).collect(),
-        // The root's own /proc and /sys go into the image, not the owners and modes of what is mounted there.
-        bare: true,
-        ..Extras::default()
+    let mut hear = |said| match said {
+        Said::Line(line) => place.reporter.line(Stream::Stdout, &line),
+        Said::Progress(done, total) => place.reporter.progress(done, Some(total), None),
     };
-    let (value, outcome) = place.call(WRITE, json!(write), extras, &mut message)?;
-    let answer = serde_json::from_value(value).map_err(|e| {
-        Failure::new(
-            FailureKind::Internal,
-            "the SquashFS writer gave an unknown answer",
-        )
-        .cause(e.to_string())
-    })?;
+    // The root's own /proc and /sys go into the image, not the owners and modes of what is mounted there.
+    let extras = Extras::bare();
+    let (answer, outcome) = place.call_and_hear(&WriteImage(write), handed, extras, &mut hear)?;
     match answer {
         Answer::Written {
             squashed,
@@ -136,8 +121,6 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         threads,
         epoch,
         excluded: Vec::new(),
-        manifests: 0,
-        blocks: false,
     }
 }
 
@@ -153,10 +136,10 @@ struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    fn new(sources: &Sources<'a>, write: &Write) -> Option<Self> {
+    fn new(sources: &Sources<'a>, write: &Write, opened: &Opened) -> Option<Self> {
         let (shared, steps) = sources.shared?;
         // Without digests of all files a block's name costs as much as the block.
-        (write.blocks && write.manifests > 0).then(|| Blocks {
+        (opened.blocks.is_some() && !opened.manifests.is_empty()).then(|| Blocks {
             shared,
             steps,
             directory: sources.store.root().join(known::BLOCKS),
@@ -166,8 +149,8 @@ impl<'a> Blocks<'a> {
     }
 
     /// What cannot be had is compressed here.
-    fn pull(&self, place: &Place<'_>, write: &Write, handed: &[OwnedFd], store: &OwnedFd) {
-        let Ok(missing) = missing(place, write, handed) else {
+    fn pull(&self, place: &Place<'_>, write: &FindMissing, opened: &Opened, store: &OwnedFd) {
+        let Ok(missing) = missing(place, write, opened) else {
             return;
         };
         let (encoder, layers) = (&self.encoder, &self.layers);
@@ -190,22 +173,19 @@ impl<'a> Blocks<'a> {
 /// Blocks of the image that the store does not have.
 fn missing(
     place: &Place<'_>,
-    write: &Write,
-    handed: &[OwnedFd],
+    write: &FindMissing,
+    opened: &Opened,
 ) -> Result<HashSet<BlockKey>, Failure> {
     let failed = |e: std::io::Error| write_failure(Path::new("disk.raw"), &e);
     let memory = rustix::fs::memfd_create("kiln-keys", rustix::fs::MemfdFlags::CLOEXEC);
     let answer = File::from(memory.map_err(|e| failed(e.into()))?);
-    let mut fds = vec![OwnedFd::from(answer.try_clone().map_err(failed)?)];
-    for fd in handed {
-        fds.push(fd.try_clone().map_err(failed)?);
-    }
-    let extras = Extras {
-        fds,
-        bare: true,
-        ..Extras::default()
+    let Opened { manifests, blocks } = opened.try_clone().map_err(failed)?;
+    let handed = ForMissing {
+        keys: answer.try_clone().map_err(failed)?,
+        manifests,
+        blocks,
     };
-    place.call(MISSING, json!(write), extras, &mut |_| {})?;
+    place.call(write, handed, Extras::bare())?;
     let mut bytes = Vec::new();
     (&answer).rewind().map_err(failed)?;
     (&answer).read_to_end(&mut bytes).map_err(failed)?;
@@ -221,16 +201,13 @@ pub(crate) fn prepare(
     stop: OwnedFd,
     compression: &Compression,
 ) -> Result<u64, Failure> {
-    let mut write = request(compression, 0, 0, 1);
-    write.manifests = 1;
-    write.blocks = true;
-    let extras = Extras {
-        fds: vec![stop, manifest.into(), blocks],
-        bare: true,
-        ..Extras::default()
+    let prepare = Prepare(request(compression, 0, 0, 1));
+    let handed = ForBlocks {
+        stop,
+        manifests: vec![manifest.into()],
+        blocks: Some(blocks),
     };
-    let (value, _) = place.call(PREPARE, json!(write), extras, &mut |_| {})?;
-    Ok(value.as_u64().unwrap_or(0))
+    Ok(place.call(&prepare, handed, Extras::bare())?)
 }
 
 fn warn_about(reporter: &dyn Reporter, trouble: Option<&str>) {

@@ -15,18 +15,15 @@ use kiln_image::blocks;
 use kiln_image::squashfs::BlockKey;
 use kiln_plan::{Hasher, Id};
 use kiln_rootfs::{Extras, Place};
-use kiln_sandbox::{Call, Error, ErrorKind, Function};
+use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence, handed};
 use kiln_share::{Chunk, Record, Share};
 use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Shared;
 use crate::steps::Steps;
 
-/// The function that takes blocks into the store.
-const ADOPT: &str = "build.adopt-blocks";
-/// For [`kiln_sandbox::entry`].
-pub(crate) const FUNCTIONS: &[(&str, Function)] = &[(ADOPT, adopt_call)];
 const KIND: &str = "blocks";
 /// Blocks that are compressed sooner than asked for.
 const WORTH_ASKING: usize = 64;
@@ -174,28 +171,36 @@ fn needed<'c, 'p>(
 }
 
 fn adopt(place: &Place<'_>, store: &OwnedFd, pack: File) -> kiln_rootfs::Result<u64> {
-    let copy = store
+    let store = store
         .try_clone()
         .map_err(|error| kiln_rootfs::Error::io("keeping blocks", &error))?;
-    let extras = Extras {
-        fds: vec![copy, pack.into()],
-        bare: true,
-        ..Extras::default()
-    };
-    let (count, _) = place.call(ADOPT, Value::Null, extras, &mut |_| {})?;
-    Ok(count.as_u64().unwrap_or(0))
+    place.call(&Adopt {}, Blocks { store, pack }, Extras::bare())
 }
 
-/// In the child, because the store belongs to the namespace's root.
-fn adopt_call(mut call: Call) -> Result<Value, Error> {
-    let (Some(pack), Some(store)) = (call.fds.pop(), call.fds.pop()) else {
-        let message = "the keeper of blocks got no files";
-        return Err(Error::new(ErrorKind::Internal, message));
-    };
-    let count = blocks::adopt(store, &File::from(pack)).map_err(|error| {
-        Error::new(ErrorKind::Step, "keeping blocks of the shared cache").because(error)
-    })?;
-    Ok(json!(count))
+handed! {
+    /// Where blocks are, and where they go.
+    pub(crate) struct Blocks {
+        store: OwnedFd,
+        pack: File,
+    }
+}
+
+/// Takes blocks into the store, which belongs to the namespace's root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Adopt {}
+
+impl Call for Adopt {
+    const NAME: &'static str = "build.adopt-blocks";
+    type Handed = Blocks;
+    type Message = Silence;
+    type Answer = u64;
+
+    fn run(self, blocks: Blocks, _: &Say<Silence>) -> Result<u64, Error> {
+        let adopted = blocks::adopt(blocks.store, &blocks.pack);
+        adopted.map_err(|error| {
+            Error::new(ErrorKind::Step, "keeping blocks of the shared cache").because(error)
+        })
+    }
 }
 
 impl Packs {

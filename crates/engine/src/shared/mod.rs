@@ -26,7 +26,7 @@ use crate::steps::{Steps, locked};
 use crate::values::{FACTS, INPUTS, TRACE};
 use crate::{Failure, FailureKind};
 
-pub(crate) use blocks::{FUNCTIONS, keys, put_keys};
+pub(crate) use blocks::{Adopt, keys, put_keys};
 use push::Pusher;
 
 /// The archive of a layer's directory in its record.

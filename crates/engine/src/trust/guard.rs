@@ -17,19 +17,13 @@ use kiln_image::tree::{Expected, Manifest, Overlay, first_other};
 use kiln_plan::Id;
 use kiln_rootfs::trace::{Access, LOADERS, Trace, interpreters};
 use kiln_rootfs::{Extras, Layer, Place, Quiet, Store, Tracer};
-use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Function, Root, Sandbox};
+use kiln_sandbox::{Call, CancelToken, Error, ErrorKind, Root, Sandbox, Say, Silence, handed};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::trust::known;
 use crate::values::Stack;
 use crate::{Failure, FailureKind};
-
-/// The function that compares.
-const COMPARE: &str = "build.compare";
-/// For [`kiln_sandbox::entry`].
-pub(crate) const FUNCTION: (&str, Function) = (COMPARE, compare_call);
 
 /// What a build knows of the layers it stands on.
 pub(crate) struct Guard {
@@ -51,7 +45,7 @@ struct Question {
 
 /// What came out.
 #[derive(Serialize, Deserialize)]
-struct Answer {
+pub(crate) struct Answer {
     /// The first that is not as expected, by its place in the list.
     other: Option<usize>,
     /// What ran what was executed.
@@ -337,20 +331,11 @@ impl Guard {
         let mut file = File::from(memory.map_err(|error| unsaid(error.into()))?);
         let text = serde_json::to_vec(question).map_err(|error| unsaid(error.into()))?;
         file.write_all(&text).map_err(unsaid)?;
-        let extras = Extras {
-            fds: vec![file.into()],
-            bare: true,
-            ..Extras::default()
+        let compare = Compare {
+            threads: self.threads,
         };
         let place = self.place(stack, cancel);
-        let (value, _) = place.call(COMPARE, json!(self.threads), extras, &mut |_| {})?;
-        serde_json::from_value(value).map_err(|error| {
-            Failure::new(
-                FailureKind::Internal,
-                "the comparison gave an unknown answer",
-            )
-            .cause(error.to_string())
-        })
+        Ok(place.call(&compare, Asked { question: file }, Extras::bare())?)
     }
 }
 
@@ -364,31 +349,44 @@ fn read(trace: &Trace) -> BTreeMap<String, bool> {
         .collect()
 }
 
-/// In the child, whose root is the stack.
-fn compare_call(mut call: Call) -> Result<Value, Error> {
-    let wrong = || {
-        Error::new(
-            ErrorKind::Internal,
-            "the comparison got an unknown question",
-        )
-    };
-    let doing = || Error::new(ErrorKind::Step, "comparing what a step has read");
-    let threads = call.payload.as_u64().ok_or_else(wrong)?;
-    let mut file = File::from(call.fds.pop().ok_or_else(wrong)?);
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(0))
-        .and_then(|_| file.read_to_end(&mut text))
-        .map_err(|error| doing().because(error))?;
-    let question: Question = serde_json::from_slice(&text).map_err(|e| wrong().because(e))?;
-    let threads = usize::try_from(threads).unwrap_or(1);
-    let other = first_other(Path::new("/"), &question.expected, threads)
-        .map_err(|error| doing().because(error))?;
-    let place = |one: &Expected| question.expected.iter().position(|e| e == one);
-    let answer = Answer {
-        other: other.and_then(place),
-        interpreters: interpreters(question.executed),
-    };
-    Ok(json!(answer))
+handed! {
+    /// A [`Question`], which is too long for a request.
+    pub(crate) struct Asked {
+        question: File,
+    }
+}
+
+/// Compares files of the stack that is the root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Compare {
+    threads: usize,
+}
+
+impl Call for Compare {
+    const NAME: &'static str = "build.compare";
+    type Handed = Asked;
+    type Message = Silence;
+    type Answer = Answer;
+
+    fn run(self, asked: Asked, _: &Say<Silence>) -> Result<Answer, Error> {
+        let doing = || Error::new(ErrorKind::Step, "comparing what a step has read");
+        let mut file = asked.question;
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut text))
+            .map_err(|error| doing().because(error))?;
+        let question: Question = serde_json::from_slice(&text).map_err(|error| {
+            let message = "the comparison got an unknown question";
+            Error::new(ErrorKind::Internal, message).because(error)
+        })?;
+        let other = first_other(Path::new("/"), &question.expected, self.threads)
+            .map_err(|error| doing().because(error))?;
+        let place = |one: &Expected| question.expected.iter().position(|e| e == one);
+        Ok(Answer {
+            other: other.and_then(place),
+            interpreters: interpreters(question.executed),
+        })
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

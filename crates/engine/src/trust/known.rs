@@ -13,17 +13,13 @@ use std::path::{Path, PathBuf};
 use kiln_image::blocks;
 use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
-use kiln_sandbox::{Call, Error, ErrorKind, Function, Root};
+use kiln_sandbox::{Call, Error, ErrorKind, Root, Say, Silence, handed};
 use rustix::fs::MemfdFlags;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::io::{unique, write_whole};
 use crate::{Failure, FailureKind};
 
-/// The function that records a layer.
-const RECORD: &str = "build.record";
-/// For [`kiln_sandbox::entry`].
-pub(crate) const FUNCTION: (&str, Function) = (RECORD, record_call);
 /// Layers whose files can be handed over; the sandbox takes 200, and a few are for other things.
 const MOST: usize = 190;
 /// The block store's directory in the cache.
@@ -36,11 +32,27 @@ pub(crate) struct Known<'a> {
     store: &'a Store,
     /// The top one first.
     layers: Vec<&'a Layer>,
-    /// How many manifests were handed over: all or none.
-    pub(crate) manifests: usize,
     blocks: Option<OwnedFd>,
     /// Why there is no block store.
     pub(crate) trouble: Option<String>,
+}
+
+/// What of it the sandbox gets.
+pub(crate) struct Opened {
+    /// Layers' manifests, the top one first: all or none.
+    pub(crate) manifests: Vec<OwnedFd>,
+    /// The block store.
+    pub(crate) blocks: Option<OwnedFd>,
+}
+
+impl Opened {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let manifests = self.manifests.iter().map(OwnedFd::try_clone);
+        Ok(Opened {
+            manifests: manifests.collect::<io::Result<_>>()?,
+            blocks: self.blocks.as_ref().map(OwnedFd::try_clone).transpose()?,
+        })
+    }
 }
 
 impl<'a> Known<'a> {
@@ -51,34 +63,31 @@ impl<'a> Known<'a> {
         layers: &'a [Layer],
         block_size: u32,
         threads: usize,
-    ) -> Result<(Self, Vec<OwnedFd>), Failure> {
+    ) -> Result<(Self, Opened), Failure> {
         let mut known = Known {
             store,
             layers: layers.iter().rev().collect(),
-            manifests: 0,
             blocks: None,
             trouble: None,
         };
-        let mut fds = Vec::new();
+        let mut opened = Opened {
+            manifests: Vec::new(),
+            blocks: None,
+        };
         if layers.len() <= MOST {
             for layer in &known.layers {
-                fds.push(ensure_recorded(place, layer, block_size, threads)?.into());
+                let manifest = ensure_recorded(place, layer, block_size, threads)?;
+                opened.manifests.push(manifest.into());
             }
         }
-        known.manifests = fds.len();
         match open_blocks(store) {
             Ok((directory, copy)) => {
-                fds.push(copy);
+                opened.blocks = Some(copy);
                 known.blocks = Some(directory);
             }
             Err(error) => known.trouble = Some(error.to_string()),
         }
-        Ok((known, fds))
-    }
-
-    /// Whether a block store was handed over.
-    pub(crate) fn has_blocks(&self) -> bool {
-        self.blocks.is_some()
+        Ok((known, opened))
     }
 
     /// Puts small packs together when there are many.
@@ -208,45 +217,48 @@ fn look(
         },
         ..place.with_reporter(place.reporter)
     };
-    let extras = Extras {
-        fds: vec![file.try_clone().map_err(failed)?.into()],
-        bare: true,
-        ..Extras::default()
+    let recorded = Recorded {
+        manifest: file.try_clone().map_err(failed)?,
     };
-    let payload = json!({ "block_size": block_size, "threads": threads });
-    inside.call(RECORD, payload, extras, &mut |_| {})?;
+    let record = Record {
+        block_size,
+        threads,
+    };
+    inside.call(&record, recorded, Extras::bare())?;
     Ok(file)
 }
 
-/// In the child: the manifest of the layer that is the root.
-fn record_call(mut call: Call) -> Result<Value, Error> {
-    let number = |name: &str| {
-        call.payload[name]
-            .as_u64()
-            .and_then(|n| u32::try_from(n).ok())
-    };
-    let (Some(block_size), Some(threads)) = (number("block_size"), number("threads")) else {
-        return Err(wrong_call());
-    };
-    let out = call.fds.pop().ok_or_else(wrong_call)?;
-    let doing = || Error::new(ErrorKind::Step, "recording what a layer holds");
-    if threads == 1 {
-        // Beside the next layer, which goes first.
-        let _ = rustix::process::nice(10);
+handed! {
+    /// What is made of a layer.
+    pub(crate) struct Recorded {
+        manifest: File,
     }
-    let manifest = Manifest::record(Path::new("/"), block_size, threads as usize)
-        .map_err(|error| doing().because(error))?;
-    File::from(out)
-        .write_all(&manifest.encode())
-        .map_err(|error| doing().because(error))?;
-    Ok(Value::Null)
 }
 
-fn wrong_call() -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        "the recorder of layers got a payload of the wrong shape",
-    )
+/// Makes the manifest of the layer that is the root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Record {
+    block_size: u32,
+    threads: usize,
+}
+
+impl Call for Record {
+    const NAME: &'static str = "build.record";
+    type Handed = Recorded;
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, mut recorded: Recorded, _: &Say<Silence>) -> Result<(), Error> {
+        let doing = || Error::new(ErrorKind::Step, "recording what a layer holds");
+        if self.threads == 1 {
+            // Beside the next layer, which goes first.
+            let _ = rustix::process::nice(10);
+        }
+        let manifest = Manifest::record(Path::new("/"), self.block_size, self.threads)
+            .map_err(|error| doing().because(error))?;
+        let written = recorded.manifest.write_all(&manifest.encode());
+        written.map_err(|error| doing().because(error))
+    }
 }
 
 fn put(layer: &Layer, block_size: u32, manifest: &[u8]) -> io::Result<()> {

@@ -1,21 +1,27 @@
 //! Kickstart commands of a layer, executed in its root.
 
-use kiln_sandbox::Call;
+use kiln_sandbox::{Call, Say};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{Error as ApplyError, ErrorKind as ApplyKind, Settings, apply};
-use crate::calls::payload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
 use kiln_plan::configure::Change;
 
-pub(crate) const APPLY: &str = "rootfs.apply";
-
+/// Executes changes until one fails.
 #[derive(Serialize, Deserialize)]
-struct Apply {
+pub(crate) struct Apply {
     changes: Vec<Change>,
     settings: Settings,
+}
+
+/// What is said on the way.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// How many changes are made.
+    Done(u64),
+    /// What a program printed.
+    Line(String),
 }
 
 /// Executes changes in order.
@@ -27,41 +33,35 @@ pub fn execute(place: &Place<'_>, changes: &[Change]) -> Result<()> {
         epoch: Some(place.epoch),
     };
     // The payload goes through a pipe, never through argv: passwords' hashes are in it.
-    let payload = json!(Apply {
+    let apply = Apply {
         changes: changes.to_vec(),
-        settings
-    });
-    let total = changes.len() as u64;
-    let mut message = |value: Value| match value.as_u64() {
-        Some(done) => place.reporter.progress(done, Some(total), None),
-        None => {
-            let said = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            place.reporter.line(kiln_sandbox::Stream::Stdout, &said);
-        }
+        settings,
     };
-    let (value, _) = place.call(APPLY, payload, Extras::default(), &mut message)?;
-    match serde_json::from_value::<Option<ApplyError>>(value) {
-        Ok(None) => Ok(()),
-        Ok(Some(error)) => Err(failed(error)),
-        Err(e) => Err(Error::new(
-            ErrorKind::Internal,
-            "the executor of commands gave an unknown answer",
-        )
-        .cause(e.to_string())),
-    }
+    let total = changes.len() as u64;
+    let mut hear = |said| match said {
+        Said::Done(done) => place.reporter.progress(done, Some(total), None),
+        Said::Line(line) => place.reporter.line(kiln_sandbox::Stream::Stdout, &line),
+    };
+    let (answer, _) = place.call_and_hear(&apply, (), Extras::default(), &mut hear)?;
+    answer.map_or(Ok(()), |error| Err(failed(error)))
 }
 
-pub(crate) fn apply_call(call: Call) -> Result<Value, kiln_sandbox::Error> {
-    let Apply { changes, settings } = payload(&call)?;
-    for (index, change) in changes.iter().enumerate() {
-        if let Err(error) = apply(change, &settings, &mut |line| call.emit(json!(line))) {
-            return Ok(json!(error));
+impl Call for Apply {
+    const NAME: &'static str = "rootfs.apply";
+    type Handed = ();
+    type Message = Said;
+    type Answer = Option<ApplyError>;
+
+    fn run(self, (): (), say: &Say<Said>) -> Result<Option<ApplyError>, kiln_sandbox::Error> {
+        let mut line = |line: &str| say.say(Said::Line(line.to_owned()));
+        for (done, change) in (1..).zip(&self.changes) {
+            if let Err(error) = apply(change, &self.settings, &mut line) {
+                return Ok(Some(*error));
+            }
+            say.say(Said::Done(done));
         }
-        call.emit(json!(index + 1));
+        Ok(None)
     }
-    Ok(Value::Null)
 }
 
 fn failed(error: ApplyError) -> Error {

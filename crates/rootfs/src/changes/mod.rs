@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use error::{Error, ErrorKind, ProgramFailure};
 
 use error::{Fault, Result};
+pub(crate) use execute::Apply;
 pub use execute::execute;
-pub(crate) use execute::{APPLY, apply_call};
 use kiln_plan::configure::{Action, Change};
 
 /// How changes are executed.

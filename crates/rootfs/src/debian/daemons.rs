@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kiln_sandbox::{Call, Error, Mount};
+use kiln_sandbox::{Call, Error, Mount, Say, Silence};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use crate::calls::{io_error, payload};
+use crate::calls::io_error;
 use crate::error::Result;
 use crate::offline::stand_in;
 use crate::run::{Extras, Place};
@@ -22,8 +22,6 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO_DAEMONS: &str = "#!/bin/sh\nexit 101\n";
 /// Who asks.
 const ASKS: &str = "/usr/sbin/invoke-rc.d";
-
-pub(crate) const KEEP_DAEMONS_OUT: &str = "debian.keep-daemons-out";
 
 /// For maintainer scripts, together with [`path`].
 pub(crate) fn for_packages() -> [Mount; 2] {
@@ -49,16 +47,7 @@ pub(super) fn without_daemons(
     place: &Place<'_>,
     scripts: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    let call = |keep_out: bool| {
-        place
-            .call(
-                KEEP_DAEMONS_OUT,
-                json!(keep_out),
-                Extras::default(),
-                &mut |_| {},
-            )
-            .map(|(made, _)| made == json!(true))
-    };
+    let call = |keep_out| place.call(&Daemons { keep_out }, (), Extras::default());
     let made = call(true)?;
     scripts()?;
     if made {
@@ -68,27 +57,38 @@ pub(super) fn without_daemons(
 }
 
 /// Makes or removes the policy; answers whether it did.
-pub(crate) fn keep_daemons_out_call(call: Call) -> std::result::Result<Value, Error> {
-    let keep_out: bool = payload(&call)?;
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Daemons {
+    keep_out: bool,
+}
+
+impl Call for Daemons {
+    const NAME: &'static str = "debian.keep-daemons-out";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = bool;
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<bool, Error> {
+        let change = || change_policy(self.keep_out);
+        keeping_time("/usr/sbin", change).map_err(|e| io_error(format!("changing {POLICY}"), &e))
+    }
+}
+
+fn change_policy(keep_out: bool) -> io::Result<bool> {
     let policy = Path::new(POLICY);
-    let change = || -> io::Result<bool> {
-        match (keep_out, policy.symlink_metadata()) {
-            (true, Err(_)) if Path::new(ASKS).exists() => {
-                fs::write(policy, NO_DAEMONS)?;
-                fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
-                Ok(true)
-            }
-            // A script may have made one of its own, which stays.
-            (false, Ok(_)) if fs::read(policy).is_ok_and(|c| c == NO_DAEMONS.as_bytes()) => {
-                fs::remove_file(policy)?;
-                Ok(true)
-            }
-            _ => Ok(false),
+    match (keep_out, policy.symlink_metadata()) {
+        (true, Err(_)) if Path::new(ASKS).exists() => {
+            fs::write(policy, NO_DAEMONS)?;
+            fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
+            Ok(true)
         }
-    };
-    let changed = keeping_time("/usr/sbin", change);
-    let changed = changed.map_err(|e| io_error(format!("changing {POLICY}"), &e))?;
-    Ok(json!(changed))
+        // A script may have made one of its own, which stays.
+        (false, Ok(_)) if fs::read(policy).is_ok_and(|c| c == NO_DAEMONS.as_bytes()) => {
+            fs::remove_file(policy)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// A change in a directory that its modification time does not show.

@@ -5,17 +5,15 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Call, Error};
-use serde_json::{Value, json};
+use kiln_sandbox::{Call, Error, Say, Silence};
+use serde::{Deserialize, Serialize};
 
 use super::kernels;
 use super::sources::{installed, write};
-use crate::calls::{io_error, payload};
+use crate::calls::io_error;
 use crate::error::Result;
-use crate::finish::{Finish, Finished, absent, answer, common, empty_all, forget};
+use crate::finish::{Finish, Finished, absent, call, common, empty_all, forget};
 use crate::run::Place;
-
-pub(crate) const FINISH: &str = "debian.finish";
 
 /// Files that record when and where packages were installed, and nothing that the image needs.
 const FORGOTTEN: &[&str] = &[
@@ -50,15 +48,29 @@ pub(super) fn finish(
     finish: &Finish,
     packages: Vec<PathBuf>,
 ) -> Result<Finished> {
-    answer(place, FINISH, finish, packages)
+    call(place, &FinishDebian(finish.clone()), packages)
 }
 
-pub(crate) fn finish_call(call: Call) -> std::result::Result<Value, Error> {
-    let finish: Finish = payload(&call)?;
+/// Makes the last changes of a Debian root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FinishDebian(Finish);
+
+impl Call for FinishDebian {
+    const NAME: &'static str = "debian.finish";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = Finished;
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Finished, Error> {
+        last_changes(&self.0)
+    }
+}
+
+fn last_changes(finish: &Finish) -> std::result::Result<Finished, Error> {
     forget(FORGOTTEN)?;
     forget(LOGS)?;
     empty_all(EMPTIED)?;
-    let secrets = common(&finish)?;
+    let secrets = common(finish)?;
     if let Some(sources) = &finish.sources {
         write(Path::new("/"), sources).map_err(|e| io_error("writing apt's sources", &e))?;
     }
@@ -73,11 +85,11 @@ pub(crate) fn finish_call(call: Call) -> std::result::Result<Value, Error> {
     let kernels = kernels::choose(Path::new("/"), finish.kernel.as_deref())?;
     let packages =
         installed(Path::new("/")).map_err(|e| io_error("reading dpkg's database", &e))?;
-    Ok(json!(Finished {
+    Ok(Finished {
         packages,
         secrets,
-        kernels
-    }))
+        kernels,
+    })
 }
 
 /// What the console's cached setup is made from.

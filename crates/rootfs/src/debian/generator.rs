@@ -10,16 +10,13 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_sandbox::{Call, Mount};
+use kiln_sandbox::{Call, Mount, Say, Silence};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::run::{Extras, Place};
 use crate::trace::{Affixes, Glob, Search};
-
-pub(crate) const KNOWN: &str = "debian.known-generator";
 
 /// A script that was read.
 struct Script {
@@ -117,7 +114,7 @@ pub(super) struct Generator {
 
 /// What a root says.
 #[derive(Default, Serialize, Deserialize)]
-struct Known {
+pub(crate) struct Known {
     /// Paths of scripts that are known.
     scripts: Vec<String>,
     /// The functions that hooks share, if they are known.
@@ -126,15 +123,7 @@ struct Known {
 
 /// Looks at a root's generator.
 pub(super) fn generator(place: &Place<'_>) -> Result<Generator> {
-    let extras = Extras {
-        bare: true,
-        ..Extras::default()
-    };
-    let (known, _) = place.call(KNOWN, Value::Null, extras, &mut |_| {})?;
-    let known: Known = serde_json::from_value(known).map_err(|e| {
-        let message = "what is known of the initramfs generator is unreadable";
-        Error::new(ErrorKind::Internal, message).cause(e.to_string())
-    })?;
+    let known = place.call(&LookAtGenerator {}, (), Extras::bare())?;
     let scripts = SCRIPTS
         .iter()
         .filter(|script| known.scripts.iter().any(|path| path == script.path));
@@ -178,16 +167,27 @@ impl Script {
     }
 }
 
-pub(crate) fn known_call(_: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
-    let root = Path::new("/");
-    let scripts = SCRIPTS.iter().filter(|script| script.is_known(root));
-    let functions = is_one_of(root, HOOK_FUNCTIONS.path, HOOK_FUNCTIONS.versions)
-        .then(|| fs::read_to_string(below(root, HOOK_FUNCTIONS.path)).ok())
-        .flatten();
-    Ok(json!(Known {
-        scripts: scripts.map(|script| script.path.to_owned()).collect(),
-        functions,
-    }))
+/// Says what is known of a root's generator.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LookAtGenerator {}
+
+impl Call for LookAtGenerator {
+    const NAME: &'static str = "debian.known-generator";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = Known;
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Known, kiln_sandbox::Error> {
+        let root = Path::new("/");
+        let scripts = SCRIPTS.iter().filter(|script| script.is_known(root));
+        let functions = is_one_of(root, HOOK_FUNCTIONS.path, HOOK_FUNCTIONS.versions)
+            .then(|| fs::read_to_string(below(root, HOOK_FUNCTIONS.path)).ok())
+            .flatten();
+        Ok(Known {
+            scripts: scripts.map(|script| script.path.to_owned()).collect(),
+            functions,
+        })
+    }
 }
 
 fn below(root: &Path, path: &str) -> std::path::PathBuf {

@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{Mount, Stream};
-use serde_json::json;
 
 use super::daemons;
 use super::deb::{DEBS, Deb};
 use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
-use crate::calls::WRITE_FILE;
+use crate::calls::WriteFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::family::InstallOptions;
 use crate::report::Reporter;
@@ -475,10 +474,12 @@ pub(super) fn mark_auto(place: &Place<'_>, debs: &[Deb]) -> Result<()> {
         )
     };
     let content: String = debs.iter().filter(|d| d.auto).map(stanza).collect();
-    let file = json!({ "path": "/var/lib/apt/extended_states", "content": content, "mode": 0o644 });
-    place
-        .call(WRITE_FILE, file, Extras::default(), &mut |_| {})
-        .map(|_| ())
+    let file = WriteFile {
+        path: "/var/lib/apt/extended_states".to_owned(),
+        content,
+        mode: 0o644,
+    };
+    place.call(&file, (), Extras::default())
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {

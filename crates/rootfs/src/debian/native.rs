@@ -24,35 +24,46 @@ mod triggers;
 
 use std::path::Path;
 
-use kiln_sandbox::Call;
-use serde_json::{Value, json};
+use kiln_sandbox::{Call, Say};
+use serde::{Deserialize, Serialize};
 
-use adopt::{Adopt, Outcome, adopt};
+pub(crate) use adopt::Adopt;
+use adopt::{Outcome, adopt};
 use extract::extract;
 use package::Said;
+pub(crate) use pool::Fill;
 use pool::POOL;
-pub(crate) use pool::{FILL, fill_call};
 pub(super) use pool::{Filter, Pool, PoolItem};
 
-use crate::calls::payload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};
 
-pub(crate) const ADOPT: &str = "debian.adopt";
-pub(crate) const EXTRACT: &str = "debian.extract";
+impl Call for Adopt {
+    const NAME: &'static str = "debian.adopt";
+    type Handed = ();
+    type Message = Said;
+    type Answer = Outcome;
 
-pub(crate) fn adopt_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
-    let request: Adopt = payload(&call)?;
-    let outcome = adopt(Path::new("/"), &request, &mut |said| call.emit(json!(said)))?;
-    Ok(json!(outcome))
+    fn run(self, (): (), say: &Say<Said>) -> std::result::Result<Outcome, kiln_sandbox::Error> {
+        adopt(Path::new("/"), &self, &mut |said| say.say(said))
+    }
 }
 
-pub(crate) fn extract_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
-    let keys: Vec<String> = payload(&call)?;
-    extract(Path::new("/"), POOL, &keys, &mut |said| {
-        call.emit(json!(said))
-    })?;
-    Ok(Value::Null)
+/// Puts packages of the pool into an empty root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Extract {
+    keys: Vec<String>,
+}
+
+impl Call for Extract {
+    const NAME: &'static str = "debian.extract";
+    type Handed = ();
+    type Message = Said;
+    type Answer = ();
+
+    fn run(self, (): (), say: &Say<Said>) -> std::result::Result<(), kiln_sandbox::Error> {
+        extract(Path::new("/"), POOL, &self.keys, &mut |said| say.say(said))
+    }
 }
 
 /// How a run of [`Batch::adopt`] ended.
@@ -94,18 +105,9 @@ impl Batch<'_> {
             env: self.env.clone(),
         };
         let mut current = None;
-        let called = {
-            let mut message = |value: Value| follow(place, value, &mut current, unpacked);
-            place.call(ADOPT, json!(request), extras, &mut message)
-        };
-        let (value, _) = called.map_err(|error| named(error, current))?;
-        let outcome: Outcome = serde_json::from_value(value).map_err(|e| {
-            Error::new(
-                ErrorKind::Internal,
-                "unpacking packages gave no usable answer",
-            )
-            .cause(e.to_string())
-        })?;
+        let mut hear = |said| follow(place, said, &mut current, unpacked);
+        let called = place.call_and_hear(&request, (), extras, &mut hear);
+        let (outcome, _) = called.map_err(|error| named(error, current))?;
         Ok(Adopted {
             done: outcome.done,
             stopped: outcome.stopped,
@@ -117,34 +119,32 @@ impl Batch<'_> {
 /// Puts the files of the essential packages into an empty root.
 pub(super) fn extract_all(place: &Place<'_>, keys: &[String], extras: Extras) -> Result<()> {
     let mut current = None;
-    let called = {
-        let mut message = |value: Value| {
-            if let Ok(Said::Unpacking { name, .. }) = serde_json::from_value(value) {
-                place.reporter.progress(0, None, Some(&name));
-                current = Some(name);
-            }
-        };
-        place.call(EXTRACT, json!(keys), extras, &mut message)
+    let mut hear = |said| {
+        if let Said::Unpacking { name, .. } = said {
+            place.reporter.progress(0, None, Some(&name));
+            current = Some(name);
+        }
     };
+    let keys = keys.to_vec();
+    let called = place.call_and_hear(&Extract { keys }, (), extras, &mut hear);
     called.map(|_| ()).map_err(|error| named(error, current))
 }
 
 /// Shows what is told on the way as dpkg would.
 fn follow(
     place: &Place<'_>,
-    value: Value,
+    said: Said,
     current: &mut Option<String>,
     unpacked: &mut dyn FnMut(&str),
 ) {
     let line = |text: String| place.reporter.line(kiln_sandbox::Stream::Stdout, &text);
-    match serde_json::from_value(value) {
-        Ok(Said::Unpacking { name, version }) => {
+    match said {
+        Said::Unpacking { name, version } => {
             line(format!("Unpacking {name} ({version}) ..."));
             *current = Some(name);
         }
-        Ok(Said::Unpacked { name }) => unpacked(&name),
-        Ok(Said::Line(text)) => line(text),
-        Err(_) => {}
+        Said::Unpacked { name } => unpacked(&name),
+        Said::Line(text) => line(text),
     }
 }
 

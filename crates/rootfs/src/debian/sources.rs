@@ -5,30 +5,35 @@ use std::io;
 use std::path::Path;
 
 use kiln_packages::debian::control::{field, stanzas};
-use kiln_sandbox::{Call, Error};
-use serde_json::{Value, json};
+use kiln_sandbox::{Call, Error, Say, Silence};
+use serde::{Deserialize, Serialize};
 
-use crate::calls::{io_error, payload};
+use crate::calls::io_error;
 use crate::error::Result;
 use crate::finish::{Installed, Sources};
 use crate::run::{Extras, Place};
-
-pub(crate) const SOURCES: &str = "debian.sources";
 
 /// Writes apt's sources; a root without apt stays as it is.
 ///
 /// # Errors
 /// The root cannot be changed.
 pub(super) fn write_sources(place: &Place<'_>, sources: &Sources) -> Result<()> {
-    place
-        .call(SOURCES, json!(sources), Extras::default(), &mut |_| {})
-        .map(|_| ())
+    place.call(&WriteSources(sources.clone()), (), Extras::default())
 }
 
-pub(crate) fn sources_call(call: Call) -> std::result::Result<Value, Error> {
-    let sources: Sources = payload(&call)?;
-    write(Path::new("/"), &sources).map_err(|e| io_error("writing apt's sources", &e))?;
-    Ok(Value::Null)
+/// Writes apt's sources.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WriteSources(Sources);
+
+impl Call for WriteSources {
+    const NAME: &'static str = "debian.sources";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<(), Error> {
+        write(Path::new("/"), &self.0).map_err(|e| io_error("writing apt's sources", &e))
+    }
 }
 
 /// A source that is there already, from a package or a file of the definition, stays.

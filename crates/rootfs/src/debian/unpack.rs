@@ -4,24 +4,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::unpack::{Owners, create_merged_usr, unpack_all};
-use kiln_sandbox::{Call, Error, ErrorKind};
+use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::deb::Deb;
 use super::install::{filtered, package_mounts};
 use super::native::extract_all;
-use crate::calls::{io_error, payload};
+use crate::calls::io_error;
 use crate::error::Result;
 use crate::family::InstallOptions;
 use crate::run::{Extras, Place};
 
-pub(crate) const UNPACK: &str = "debian.unpack";
-pub(crate) const SKELETON: &str = "debian.skeleton";
-pub(crate) const CLEAR: &str = "debian.clear";
-
+/// Unpacks package files into the root.
 #[derive(Serialize, Deserialize)]
-struct Unpack {
+pub(crate) struct Unpack {
     /// Paths inside the root.
     files: Vec<PathBuf>,
     architecture: String,
@@ -39,33 +35,21 @@ pub(super) fn unpack(
     architecture: &str,
     threads: usize,
 ) -> Result<()> {
-    place.call(
-        SKELETON,
-        Value::Null,
-        Extras {
-            bare: true,
-            ..Extras::default()
-        },
-        &mut |_| {},
-    )?;
-    let files = debs.iter().map(|d| d.inside().into()).collect();
-    let payload = json!(Unpack {
-        files,
+    let skeleton = Skeleton { merged: None };
+    place.call(&skeleton, (), Extras::bare())?;
+    let unpack = Unpack {
+        files: debs.iter().map(|d| d.inside().into()).collect(),
         architecture: architecture.to_owned(),
-        threads
-    });
+        threads,
+    };
     let extras = Extras {
         mounts: package_mounts(downloads, debs.iter()),
         ..Extras::default()
     };
     let total = debs.len() as u64;
-    let mut message = |value: Value| {
-        place
-            .reporter
-            .progress(value.as_u64().unwrap_or(0), Some(total), None)
-    };
+    let mut hear = |done| place.reporter.progress(done, Some(total), None);
     place
-        .call(UNPACK, payload, extras, &mut message)
+        .call_and_hear(&unpack, (), extras, &mut hear)
         .map(|_| ())
 }
 
@@ -75,11 +59,8 @@ pub(super) fn unpack(
 /// # Errors
 /// The root cannot be written.
 pub(super) fn extract(place: &Place<'_>, debs: &[Deb], architecture: &str) -> Result<()> {
-    let bare = Extras {
-        bare: true,
-        ..Extras::default()
-    };
-    place.call(SKELETON, json!(architecture), bare, &mut |_| {})?;
+    let merged = Some(architecture.to_owned());
+    place.call(&Skeleton { merged }, (), Extras::bare())?;
     let keys: Vec<String> = debs.iter().map(Deb::key).collect();
     extract_all(place, &keys, Extras::default())
 }
@@ -94,17 +75,28 @@ pub(super) fn clear_filtered(place: &Place<'_>, options: &InstallOptions) -> Res
     if directories.is_empty() {
         return Ok(());
     }
-    place
-        .call(CLEAR, json!(directories), Extras::default(), &mut |_| {})
-        .map(|_| ())
+    let directories = directories.into_iter().map(PathBuf::from).collect();
+    place.call(&Clear { directories }, (), Extras::default())
 }
 
-pub(crate) fn clear_call(call: Call) -> Result<Value, Error> {
-    let directories: Vec<PathBuf> = payload(&call)?;
-    for directory in &directories {
-        clear(directory).map_err(|e| io_error(format!("clearing {}", directory.display()), &e))?;
+/// Empties directories.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Clear {
+    directories: Vec<PathBuf>,
+}
+
+impl Call for Clear {
+    const NAME: &'static str = "debian.clear";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
+        let clear = |directory: &PathBuf| {
+            clear(directory).map_err(|e| io_error(format!("clearing {}", directory.display()), &e))
+        };
+        self.directories.iter().try_for_each(clear)
     }
-    Ok(Value::Null)
 }
 
 /// Removes what is in a directory.
@@ -124,21 +116,30 @@ fn clear(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn unpack_call(call: Call) -> Result<Value, Error> {
-    let Unpack {
-        files,
-        architecture,
-        threads,
-    } = payload(&call)?;
-    let root = Path::new("/");
-    merged_usr(&architecture)?;
-    let mut count = 0;
-    unpack_all(&files, root, Owners::FromArchive, threads, &mut |_| {
-        count += 1;
-        call.emit(json!(count));
-    })
-    .map_err(|e| Error::new(ErrorKind::Step, "unpacking packages").because(e))?;
-    Ok(Value::Null)
+impl Call for Unpack {
+    const NAME: &'static str = "debian.unpack";
+    type Handed = ();
+    type Message = u64;
+    type Answer = ();
+
+    fn run(self, (): (), say: &Say<u64>) -> Result<(), Error> {
+        let root = Path::new("/");
+        merged_usr(&self.architecture)?;
+        let mut count = 0;
+        let mut done = |_: &_| {
+            count += 1;
+            say.say(count);
+        };
+        unpack_all(
+            &self.files,
+            root,
+            Owners::FromArchive,
+            self.threads,
+            &mut done,
+        )
+        .map(drop)
+        .map_err(|e| Error::new(ErrorKind::Step, "unpacking packages").because(e))
+    }
 }
 
 fn merged_usr(architecture: &str) -> Result<(), Error> {
@@ -148,26 +149,36 @@ fn merged_usr(architecture: &str) -> Result<(), Error> {
 
 /// The places where runs mount something have to be there before the first run that does: what a run makes for its
 /// mounts goes away with it. Owners and modes are those of Debian's base-files.
-pub(crate) fn skeleton_call(call: Call) -> Result<Value, Error> {
-    if let Some(architecture) = call.payload.as_str() {
-        merged_usr(architecture)?;
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Skeleton {
+    /// The architecture, if the links of a merged /usr are to be made too.
+    merged: Option<String>,
+}
+
+impl Call for Skeleton {
+    const NAME: &'static str = "debian.skeleton";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
+        if let Some(architecture) = &self.merged {
+            merged_usr(architecture)?;
+        }
+        let make = |(path, mode): &(&str, u32)| -> std::io::Result<()> {
+            std::fs::create_dir_all(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
+        };
+        let places = [
+            ("/dev", 0o755),
+            ("/proc", 0o755),
+            ("/run", 0o755),
+            ("/sys", 0o755),
+            ("/tmp", 0o1777),
+        ];
+        let made = places.iter().try_for_each(make);
+        made.map_err(|e| io_error("making the mount points of a root", &e))
     }
-    let make = |(path, mode): &(&str, u32)| -> std::io::Result<()> {
-        std::fs::create_dir_all(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
-    };
-    let places = [
-        ("/dev", 0o755),
-        ("/proc", 0o755),
-        ("/run", 0o755),
-        ("/sys", 0o755),
-        ("/tmp", 0o1777),
-    ];
-    places
-        .iter()
-        .try_for_each(make)
-        .map_err(|e| io_error("making the mount points of a root", &e))?;
-    Ok(Value::Null)
 }
 
 #[cfg(test)]

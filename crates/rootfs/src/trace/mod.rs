@@ -17,7 +17,7 @@ mod tracer;
 pub use access::{Access, SharedTrace, Trace};
 pub use recorder::{Glob, Tracing, taken};
 pub use search::{Affixes, Search};
+pub(crate) use states::Ask;
 pub use states::{LOADERS, Observation, Query, interpreters, queries, states};
-pub(crate) use states::{STATES, states_call};
 pub use tracer::Tracer;
 pub(crate) use tracer::of_layers;

@@ -20,19 +20,15 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_sandbox::{Call, ErrorKind};
+use kiln_sandbox::{Call, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::calls::payload;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::run::{Extras, Place};
 use crate::trace::access::{Access, Trace};
 use crate::trace::linker;
 use crate::trace::search::Search;
-
-pub(crate) const STATES: &str = "rootfs.states";
 
 /// What the kernel itself opens to run a program (`PT_INTERP` of the System V ABI), on all of Debian's architectures of PCs and
 /// their 64-bit ARM kin. No system call names it.
@@ -81,8 +77,9 @@ pub struct Observation {
     pub state: String,
 }
 
+/// Asks a root for the answers.
 #[derive(Serialize, Deserialize)]
-struct Request {
+pub(crate) struct Ask {
     queries: BTreeSet<Query>,
     epoch: i64,
 }
@@ -111,45 +108,41 @@ pub fn queries(trace: Trace) -> BTreeSet<Query> {
 /// # Errors
 /// The sandbox cannot be made.
 pub fn states(place: &Place<'_>, queries: &BTreeSet<Query>) -> Result<Vec<Observation>> {
-    let extras = Extras {
-        bare: true,
-        ..Extras::default()
-    };
-    let request = Request {
+    let ask = Ask {
         queries: queries.clone(),
         epoch: place.epoch,
     };
-    let (value, _) = place.call(STATES, serde_json::json!(request), extras, &mut |_| {})?;
-    serde_json::from_value(value).map_err(|e| {
-        Error::new(
-            crate::ErrorKind::Internal,
-            "the states of a root are unreadable",
-        )
-        .cause(e.to_string())
-    })
+    place.call(&ask, (), Extras::bare())
 }
 
-pub(crate) fn states_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
-    let Request { mut queries, epoch } = payload(&call)?;
-    if queries.iter().any(|query| executed(query).is_some()) {
-        let read = Access {
-            content: true,
-            ..Access::default()
-        };
-        let loaders = LOADERS.iter().map(|&path| path.to_owned());
-        queries.extend(loaders.map(|path| Query::Path(path, read)));
+impl Call for Ask {
+    const NAME: &'static str = "rootfs.states";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = Vec<Observation>;
+
+    fn run(
+        self,
+        (): (),
+        _: &Say<Silence>,
+    ) -> std::result::Result<Vec<Observation>, kiln_sandbox::Error> {
+        let Ask { mut queries, epoch } = self;
+        if queries.iter().any(|query| executed(query).is_some()) {
+            let read = Access {
+                content: true,
+                ..Access::default()
+            };
+            let loaders = LOADERS.iter().map(|&path| path.to_owned());
+            queries.extend(loaders.map(|path| Query::Path(path, read)));
+        }
+        add_interpreters(&mut queries);
+        all(queries.into_iter().collect(), epoch).ok_or_else(|| {
+            kiln_sandbox::Error::new(
+                ErrorKind::Internal,
+                "something that was asked of a root has no answer",
+            )
+        })
     }
-    add_interpreters(&mut queries);
-    let observations = all(queries.into_iter().collect(), epoch).ok_or_else(|| {
-        kiln_sandbox::Error::new(
-            ErrorKind::Internal,
-            "something that was asked of a root has no answer",
-        )
-    })?;
-    serde_json::to_value(observations).map_err(|e| {
-        kiln_sandbox::Error::new(ErrorKind::Internal, "the states of a root cannot be told")
-            .because(e)
-    })
 }
 
 fn executed(query: &Query) -> Option<&String> {

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use rustix::process::{Resource, Rlimit};
 
 use super::capabilities::drop_capabilities;
-use crate::call::{Call, Emitter};
+use crate::call::Given;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::wire::{self, FromCall};
 use crate::{Body, Function, Limits, Mount, Request, network, probe, seccomp, sys};
@@ -28,7 +28,7 @@ const STATUS: RawFd = 4;
 /// Never returns: ends with the program's or the function's status.
 pub(super) fn run(
     request: &Request,
-    functions: &[(&str, Function)],
+    functions: &[Function],
     stdio: [OwnedFd; 3],
     terminal: Option<OwnedFd>,
     call: OwnedFd,
@@ -38,7 +38,14 @@ pub(super) fn run(
     let error = match (prepare(request, stdio, terminal, &handed), &request.body) {
         (Err(error), _) => error,
         (Ok(()), Body::Exec { argv }) => exec(argv, request, &call),
-        (Ok(()), Body::Call { function, payload }) => {
+        (
+            Ok(()),
+            Body::Call {
+                function,
+                payload,
+                descriptors,
+            },
+        ) => {
             let found = find(functions, function);
             match found.and_then(|found| watched(request, &call).map(|()| found)) {
                 Ok(function) => {
@@ -48,9 +55,9 @@ pub(super) fn run(
                     };
                     // The init waits for the end of this pipe, and a call has no exec that would close it.
                     drop(status);
-                    let handed = (0..handed.len())
-                        .map(|index| sys::adopt(FIRST_HANDED + index as RawFd))
-                        .collect();
+                    let adopt =
+                        |(number, name): (RawFd, &String)| (name.clone(), sys::adopt(number));
+                    let handed = (FIRST_HANDED..).zip(descriptors).map(adopt).collect();
                     run_call(function, payload.clone(), handed, &call)
                 }
                 Err(error) => error,
@@ -98,26 +105,13 @@ fn prepare(
     rustix::process::chdir(&*request.cwd).map_err(|error| missing_cwd(&request.cwd, error))
 }
 
-fn find(functions: &[(&str, Function)], name: &str) -> Result<Function> {
-    let registered = functions
-        .iter()
-        .find(|(registered, _)| *registered == name)
-        .map(|(_, function)| *function);
-    registered.or_else(|| builtin(name)).ok_or_else(|| {
-        Error::internal(format!(
-            "the sandbox has no function named {name}; `entry` has to register it"
-        ))
-    })
-}
-
-fn builtin(name: &str) -> Option<Function> {
-    let known: [(&str, Function); 3] = [
-        (probe::NOTHING, |_| Ok(serde_json::Value::Null)),
-        (probe::PROBE, probe::probe),
-        (network::RELAY, network::relay),
+fn find(functions: &[Function], name: &str) -> Result<Function> {
+    let builtin = [
+        Function::of::<probe::Nothing>(),
+        Function::of::<probe::Probe>(),
+        Function::of::<network::Carry>(),
     ];
-    let found = known.into_iter().find(|(known, _)| *known == name);
-    found.map(|(_, function)| function)
+    Function::find(&[functions, &builtin].concat(), name)
 }
 
 fn missing_cwd(cwd: &str, error: rustix::io::Errno) -> Error {
@@ -302,18 +296,18 @@ fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
 fn run_call(
     function: Function,
     payload: serde_json::Value,
-    handed: Vec<OwnedFd>,
+    handed: Vec<(String, OwnedFd)>,
     socket: &OwnedFd,
 ) -> ! {
     sys::reset_signals(true);
     let code = match socket.try_clone() {
         Ok(copy) => {
-            let call = Call {
+            let given = Given {
                 payload,
-                fds: handed,
-                emitter: Emitter::new(copy),
+                handed,
+                socket: copy,
             };
-            let result = std::panic::catch_unwind(AssertUnwindSafe(|| function(call)));
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| function.run(given)));
             let result = result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
             let code = i32::from(result.is_err());
             match wire::send(socket.as_fd(), &FromCall::Result(result), &[]) {

@@ -23,7 +23,7 @@ pub(super) fn main(
     request: &Request,
     sources: Sources,
     terminal: Option<(u16, u16)>,
-    functions: &[(&str, Function)],
+    functions: &[Function],
 ) -> i32 {
     let result = die_with_parent(given.lifeline.as_fd())
         .and_then(|()| mounts::enter(request, sources))
@@ -57,7 +57,7 @@ fn supervise(
     request: &Request,
     entered: &Entered,
     terminal: Option<(u16, u16)>,
-    functions: &[(&str, Function)],
+    functions: &[Function],
 ) -> Result<(i32, bool)> {
     prepare(request)?;
     let signals = sys::child_signals().doing("watching for ended processes")?;

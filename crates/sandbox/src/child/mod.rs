@@ -48,7 +48,7 @@ struct Given {
 
 /// Has to be the first thing in `main`: if this process was started as the sandbox child, it runs the sandbox and
 /// never returns. `functions` are what [`crate::Body::Call`] can name.
-pub fn entry(functions: &[(&str, Function)]) {
+pub fn entry(functions: &[Function]) {
     if std::env::args_os().next().is_some_and(|name| name == MARK) {
         let code = match sys::take_stdin() {
             Ok(control) => outer(control, functions),
@@ -58,7 +58,7 @@ pub fn entry(functions: &[(&str, Function)]) {
     }
 }
 
-fn outer(control: OwnedFd, functions: &[(&str, Function)]) -> i32 {
+fn outer(control: OwnedFd, functions: &[Function]) -> i32 {
     let Ok(spare) = control.try_clone() else {
         return 127;
     };
@@ -73,7 +73,7 @@ fn outer(control: OwnedFd, functions: &[(&str, Function)]) -> i32 {
     }
 }
 
-fn set_up(receiver: &mut Receiver, functions: &[(&str, Function)]) -> Result<()> {
+fn set_up(receiver: &mut Receiver, functions: &[Function]) -> Result<()> {
     let start: Start = receiver
         .receive()
         .doing("reading the request of a sandbox")?
@@ -137,7 +137,7 @@ fn run(
     given: Given,
     request: &Request,
     terminal: Option<(u16, u16)>,
-    functions: &[(&str, Function)],
+    functions: &[Function],
 ) -> Result<()> {
     // With the host's own rights, sources in directories that only root may enter can be opened; they are then
     // detached trees, which the new namespace may mount. Without them the caller's rights have to do.
@@ -237,7 +237,7 @@ fn fork_init(
     request: &Request,
     sources: Sources,
     terminal: Option<(u16, u16)>,
-    functions: &[(&str, Function)],
+    functions: &[Function],
 ) -> Result<()> {
     match sys::fork().doing("starting the init of a sandbox")? {
         Fork::Child => {

@@ -23,21 +23,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use smoltcp::iface::{Config, Interface as Stack, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::{Body, Call, CancelToken, Door, Limits, Network, Request, Root, sys};
+use crate::{Body, Call, CancelToken, Door, Limits, Network, Request, Root, Say, handed, sys};
 use netlink::Netlink;
 use packet::{Interface, Packet, look};
 use policy::Gate;
 use tcp::Tcp;
 use udp::Udp;
-
-/// The relay's function, known to every sandbox child.
-pub(crate) const RELAY: &str = "kiln-sandbox/relay";
 
 /// The device that makes interfaces.
 const DEVICE: &str = "/dev/net/tun";
@@ -154,14 +151,12 @@ impl Drop for Relay {
 }
 
 /// What a relay runs in: nothing but its interface, which it is handed, and the host's network.
-pub(crate) fn relay_request(doors: &[Door]) -> Result<Request> {
-    Ok(Request {
+pub(crate) fn relay_request(doors: &[Door], interface: OwnedFd) -> Result<(Request, Vec<OwnedFd>)> {
+    let (body, fds) = Body::call(&Carry(doors.to_vec()), Ends { interface })?;
+    let request = Request {
         root: Root::Empty,
         mounts: Vec::new(),
-        body: Body::Call {
-            function: RELAY.to_owned(),
-            payload: serde_json::to_value(doors).map_err(|e| Error::internal(e.to_string()))?,
-        },
+        body,
         env: Vec::new(),
         cwd: "/".to_owned(),
         network: Network::Host,
@@ -172,30 +167,46 @@ pub(crate) fn relay_request(doors: &[Door]) -> Result<Request> {
         hostname: "relay".to_owned(),
         no_new_privs: true,
         watch: None,
-    })
+    };
+    Ok((request, fds))
 }
 
 /// The relay itself: runs until it is killed or the interface is gone.
-pub(crate) fn relay(call: Call) -> Result<Value, Error> {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Carry(Vec<Door>);
+
+handed! {
+    pub(crate) struct Ends {
+        interface: OwnedFd,
+    }
+}
+
+impl Call for Carry {
+    const NAME: &'static str = "kiln-sandbox/relay";
+    type Handed = Ends;
+    type Message = String;
+    type Answer = ();
+
+    fn run(self, ends: Ends, say: &Say<String>) -> Result<()> {
+        carry(self.0, ends.interface, say.clone())
+    }
+}
+
+fn carry(doors: Vec<Door>, tun: OwnedFd, say: Say<String>) -> Result<()> {
     let failed = |what: &'static str| {
         move |error: io::Error| Error::new(ErrorKind::Environment, what).because(error)
     };
     crate::child::drop_all_capabilities()
         .map_err(io::Error::from)
         .map_err(failed("dropping the relay's capabilities"))?;
-    let doors: Vec<Door> = serde_json::from_value(call.payload)
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-    let tun = call.fds.into_iter().next();
-    let tun = tun.ok_or_else(|| Error::new(ErrorKind::Internal, "a relay got no interface"))?;
-    let emitter = call.emitter;
-    let say = Box::new(move |line| emitter.emit(Value::String(line)));
+    let say = Box::new(move |line| say.say(line));
     let state = Gate::new(doors, say).and_then(|gate| State::new(tun, gate));
     let mut state = state.map_err(failed("starting the relay of a network"))?;
     match state.serve() {
         Err(error) if error.raw_os_error() != Some(libc::EBADFD) => {
             Err(failed("relaying a network")(error))
         }
-        _ => Ok(Value::Null),
+        _ => Ok(()),
     }
 }
 

@@ -147,6 +147,16 @@ impl Fixture {
         self.request(Body::Call {
             function: function.into(),
             payload,
+            descriptors: Vec::new(),
+        })
+    }
+
+    /// A call that is handed one file.
+    pub(crate) fn call_with_file(&self, function: &str, payload: Value) -> Request {
+        self.request(Body::Call {
+            function: function.into(),
+            payload,
+            descriptors: vec!["files".into()],
         })
     }
 

@@ -30,6 +30,7 @@ pub(crate) fn victim(_: &str) -> ExitCode {
         let request = fixture.request(Body::Call {
             function: "wait".into(),
             payload: serde_json::json!(5),
+            descriptors: Vec::new(),
         });
         if fixture.run(&request).is_err() {
             return ExitCode::FAILURE;

@@ -32,7 +32,7 @@ const UNKNOWN: &str = "newconffile";
 
 /// What is to be unpacked, and how.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Adopt {
+pub(crate) struct Adopt {
     /// The pool's directory in the root.
     pub(super) pool: String,
     /// Packages of the pool, in order.
@@ -49,7 +49,7 @@ pub(super) struct Adopt {
 
 /// How far it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Packages unpacked.
     pub(super) done: usize,
     /// Why the next one was not, if there is a next one.

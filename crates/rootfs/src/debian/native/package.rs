@@ -19,7 +19,7 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// What is told on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// A package is begun.
     Unpacking { name: String, version: String },
     /// A package is unpacked.

@@ -21,14 +21,12 @@ use kiln_packages::debian::contents::{Entry, Kind};
 use kiln_packages::debian::deb::{Control, Deb as File_};
 use kiln_packages::debian::glob_matches;
 use kiln_packages::{Error as PackageError, ErrorKind as PackageErrorKind};
-use kiln_sandbox::{Call, CancelToken, ErrorKind, Mount, Root};
+use kiln_sandbox::{Call, CancelToken, ErrorKind, Mount, Root, Say};
 use md5::{Digest, Md5};
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::index::Item;
-use crate::calls::payload;
 use crate::error::{Error, Result};
 use crate::report::Reporter;
 use crate::run::{Extras, Place};
@@ -59,8 +57,9 @@ pub(crate) struct Filter {
     pub pattern: String,
 }
 
+/// Unpacks packages into the root, each into a directory of its own.
 #[derive(Serialize, Deserialize)]
-struct Fill {
+pub(crate) struct Fill {
     items: Vec<PoolItem>,
     filters: Vec<Filter>,
     threads: usize,
@@ -121,8 +120,8 @@ impl Pool {
             }],
             ..Extras::default()
         };
-        let mut message = |value: Value| done(value.as_str().unwrap_or(""));
-        let filled = place.call(FILL, json!(fill), extras, &mut message);
+        let mut hear = |key: String| done(&key);
+        let filled = place.call_and_hear(&fill, (), extras, &mut hear);
         filled.map_err(|mut error| {
             let words = error.message.strip_prefix(AT_FAULT);
             error.package = words.and_then(|w| w.split(' ').next()).map(str::to_owned);
@@ -158,15 +157,24 @@ impl Reporter for Silent {
     fn warn(&self, _: String, _: Option<String>, _: Option<String>) {}
 }
 
-pub(crate) const FILL: &str = "debian.fill-pool";
+impl Call for Fill {
+    const NAME: &'static str = "debian.fill-pool";
+    type Handed = ();
+    type Message = String;
+    type Answer = ();
 
-pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, kiln_sandbox::Error> {
+    fn run(self, (): (), say: &Say<String>) -> std::result::Result<(), kiln_sandbox::Error> {
+        fill(self, say)
+    }
+}
+
+fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::Error> {
     let Fill {
         mut items,
         filters,
         threads,
         aside,
-    } = payload(&call)?;
+    } = fill;
     if aside {
         let _ = rustix::process::nice(10);
     }
@@ -184,7 +192,7 @@ pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, kiln_sandbox::
                         return;
                     }
                     match unpack(item, Path::new("/"), &filters) {
-                        Ok(()) => call.emit(json!(item.key)),
+                        Ok(()) => say.say(item.key.clone()),
                         Err(error) => {
                             stop.store(true, Ordering::Relaxed);
                             let mut failed = failed
@@ -200,7 +208,7 @@ pub(crate) fn fill_call(call: Call) -> std::result::Result<Value, kiln_sandbox::
     let failed = failed
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    failed.map_or(Ok(Value::Null), Err)
+    failed.map_or(Ok(()), Err)
 }
 
 fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {

@@ -1,15 +1,79 @@
 //! What the cases call in the sandbox.
 
+use kiln_sandbox::{Call, Function, Say, handed};
+use serde::{Deserialize, Serialize};
+
+use super::network::{converse, reach};
 use super::prelude::*;
 
-pub(super) fn echo(call: Call) -> Result<Value, Error> {
+handed! {
+    /// What some are handed.
+    pub(super) struct Files {
+        files: Vec<OwnedFd>,
+    }
+}
+
+/// Functions as calls: what they are asked, say and answer is any JSON.
+macro_rules! calls {
+    ($($type:ident $name:literal $function:path,)+) => {
+        $(
+            #[derive(Serialize, Deserialize)]
+            struct $type(Value);
+
+            impl Call for $type {
+                const NAME: &'static str = $name;
+                type Handed = Files;
+                type Message = Value;
+                type Answer = Value;
+
+                fn run(self, handed: Files, say: &Say<Value>) -> Result<Value, Error> {
+                    $function(&Asked { payload: self.0, handed, say })
+                }
+            }
+        )+
+
+        /// Registered in the sandbox child.
+        pub(crate) const FUNCTIONS: &[Function] = &[$(Function::of::<$type>()),+];
+    };
+}
+
+/// What a function gets.
+pub(super) struct Asked<'a> {
+    pub(super) payload: Value,
+    handed: Files,
+    say: &'a Say<Value>,
+}
+
+calls! {
+    Echo "echo" echo,
+    Panic "panic" on_purpose,
+    Fail "fail" fail,
+    Flush "flush" flush,
+    Families "families" families,
+    Wait "wait" wait,
+    Threads "threads" threads,
+    ReadFiles "read" read,
+    Program "program" program,
+    OpenFiles "open-files" open_files,
+    OwnProgram "own-program" own_program,
+    Reach "reach" reach,
+    Converse "converse" converse,
+}
+
+fn on_purpose(_: &Asked<'_>) -> Result<Value, Error> {
+    panic!("on purpose")
+}
+
+fn echo(call: &Asked<'_>) -> Result<Value, Error> {
     for number in 0..3 {
-        call.emit(json!({ "number": number }));
+        call.say.say(json!({ "number": number }));
     }
     let mut texts = Vec::new();
-    for fd in call.fds {
+    for fd in &call.handed.files {
         let mut text = String::new();
-        let mut file = fs::File::from(fd);
+        let mut file = fs::File::from(fd.try_clone().map_err(|error| {
+            Error::new(ErrorKind::Internal, "copying a descriptor").because(error)
+        })?);
         let read = file
             .read_to_string(&mut text)
             .and_then(|_| file.write_all(b" and back"));
@@ -25,13 +89,13 @@ pub(super) fn echo(call: Call) -> Result<Value, Error> {
     )
 }
 
-pub(super) fn fail(_: Call) -> Result<Value, Error> {
+fn fail(_: &Asked<'_>) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::Input, "reading the list")
         .cause("line 3")
         .hint("mend it"))
 }
 
-pub(super) fn flush(_: Call) -> Result<Value, Error> {
+fn flush(_: &Asked<'_>) -> Result<Value, Error> {
     let path = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
         .map_err(|error| Error::new(ErrorKind::Internal, "opening /").because(error))?;
     let results = [
@@ -43,7 +107,7 @@ pub(super) fn flush(_: Call) -> Result<Value, Error> {
 }
 
 /// Whether sockets of these families can be made: unix, internet, and those to the hypervisor (vsock(7)).
-pub(super) fn families(_: Call) -> Result<Value, Error> {
+fn families(_: &Asked<'_>) -> Result<Value, Error> {
     use rustix::net::{AddressFamily, SocketType, socket};
     let vsock = AddressFamily::from_raw(40);
     let families = [AddressFamily::UNIX, AddressFamily::INET, vsock];
@@ -51,17 +115,17 @@ pub(super) fn families(_: Call) -> Result<Value, Error> {
     Ok(json!(made))
 }
 
-pub(super) fn wait(call: Call) -> Result<Value, Error> {
+fn wait(call: &Asked<'_>) -> Result<Value, Error> {
     std::thread::sleep(Duration::from_secs(call.payload.as_u64().unwrap_or(0)));
     Ok(Value::Null)
 }
 
-pub(super) fn threads(call: Call) -> Result<Value, Error> {
+fn threads(call: &Asked<'_>) -> Result<Value, Error> {
     let threads: Vec<_> = (0..8)
         .map(|thread| {
-            let emitter = call.emitter.clone();
+            let say = call.say.clone();
             std::thread::spawn(move || {
-                (0..50).for_each(|n| emitter.emit(json!([thread, n, "x".repeat(5000)])))
+                (0..50).for_each(|n| say.say(json!([thread, n, "x".repeat(5000)])))
             })
         })
         .collect();
@@ -70,7 +134,7 @@ pub(super) fn threads(call: Call) -> Result<Value, Error> {
 }
 
 /// Reads a file, and has a shell read another.
-pub(super) fn read(call: Call) -> Result<Value, Error> {
+fn read(call: &Asked<'_>) -> Result<Value, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "reading").because(error);
     let word = |index: usize| call.payload[index].as_str().unwrap_or_default();
     let own = fs::read_to_string(word(0)).map_err(failed)?;
@@ -81,7 +145,7 @@ pub(super) fn read(call: Call) -> Result<Value, Error> {
 }
 
 /// What a confined shell prints and says.
-pub(super) fn program(call: Call) -> Result<Value, Error> {
+fn program(call: &Asked<'_>) -> Result<Value, Error> {
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-c", call.payload.as_str().unwrap_or_default()]);
     kiln_sandbox::confine(&mut shell);
@@ -92,7 +156,7 @@ pub(super) fn program(call: Call) -> Result<Value, Error> {
 }
 
 /// What the function's own descriptors are.
-pub(super) fn open_files(_: Call) -> Result<Value, Error> {
+fn open_files(_: &Asked<'_>) -> Result<Value, Error> {
     let names = fs::read_dir("/proc/self/fd")
         .map_err(|error| Error::new(ErrorKind::Step, "listing descriptors").because(error))?;
     let targets = names.filter_map(|name| fs::read_link(name.ok()?.path()).ok());
@@ -105,7 +169,7 @@ pub(super) fn open_files(_: Call) -> Result<Value, Error> {
 }
 
 /// Which file the function runs from, how long it is, and what opening it for writing and writing to it bring.
-pub(super) fn own_program(_: Call) -> Result<Value, Error> {
+fn own_program(_: &Asked<'_>) -> Result<Value, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "looking").because(error);
     let own = fs::metadata("/proc/self/exe").map_err(failed)?;
     let written = fs::OpenOptions::new().write(true).open("/proc/self/exe");

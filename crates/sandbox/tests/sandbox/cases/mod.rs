@@ -8,7 +8,7 @@ mod running;
 mod walls;
 mod watching;
 
-use kiln_sandbox::Function;
+pub(crate) use functions::FUNCTIONS;
 
 use crate::{Case, kill};
 
@@ -22,7 +22,7 @@ mod prelude {
     pub(super) use std::time::{Duration, Instant};
 
     pub(super) use kiln_sandbox::{
-        Body, Call, CancelToken, Error, ErrorKind, Io, Mount, Needs, Network, Root, Status, Stdin,
+        Body, CancelToken, Error, ErrorKind, Io, Mount, Needs, Network, Root, Status, Stdin,
         Stream, Verdict, Watch,
     };
     pub(super) use libtest_mimic::Failed;
@@ -32,23 +32,6 @@ mod prelude {
 
     pub(super) type Outcome = Result<(), Failed>;
 }
-
-/// Registered in the sandbox child.
-pub(crate) const FUNCTIONS: &[(&str, Function)] = &[
-    ("echo", functions::echo),
-    ("panic", |_| panic!("on purpose")),
-    ("fail", functions::fail),
-    ("flush", functions::flush),
-    ("families", functions::families),
-    ("wait", functions::wait),
-    ("threads", functions::threads),
-    ("read", functions::read),
-    ("program", functions::program),
-    ("open-files", functions::open_files),
-    ("own-program", functions::own_program),
-    ("reach", network::reach),
-    ("converse", network::converse),
-];
 
 /// Cases that root and an ordinary user must both pass.
 pub(crate) const BOTH: &[(&str, Case)] = &[

@@ -8,19 +8,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_sandbox::{Door, Request};
 
+use super::functions::Asked;
 use super::prelude::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tries to connect to addresses and abstract sockets: for each an empty text or the error.
-pub(crate) fn reach(call: Call) -> Result<Value, Error> {
+pub(super) fn reach(call: &Asked<'_>) -> Result<Value, Error> {
     let try_one = |name: &str| -> std::io::Result<()> {
         match name.parse::<SocketAddr>() {
             Ok(address) => TcpStream::connect_timeout(&address, PATIENCE).map(drop),
             Err(_) => UnixStream::connect_addr(&UnixAddr::from_abstract_name(name)?).map(drop),
         }
     };
-    let names: Vec<String> = serde_json::from_value(call.payload).unwrap_or_default();
+    let names: Vec<String> = serde_json::from_value(call.payload.clone()).unwrap_or_default();
     let tried = names
         .iter()
         .map(|name| try_one(name).err().map_or(String::new(), |e| e.to_string()));
@@ -28,10 +29,10 @@ pub(crate) fn reach(call: Call) -> Result<Value, Error> {
 }
 
 /// Sends bytes by TCP to an address and says how many came back, and a datagram.
-pub(crate) fn converse(call: Call) -> Result<Value, Error> {
+pub(super) fn converse(call: &Asked<'_>) -> Result<Value, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Step, "talking").because(error);
     let wanted: (SocketAddr, SocketAddr, usize) =
-        serde_json::from_value(call.payload).unwrap_or_else(|error| panic!("{error}"));
+        serde_json::from_value(call.payload.clone()).unwrap_or_else(|error| panic!("{error}"));
     let (stream, datagrams, count) = wanted;
     let talk = || -> std::io::Result<(usize, bool, String)> {
         let mut stream = TcpStream::connect(stream)?;

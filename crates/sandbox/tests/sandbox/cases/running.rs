@@ -117,7 +117,7 @@ pub(super) fn calls(f: &Fixture) -> Outcome {
     file.rewind()?;
     let handed = OwnedFd::from(file.try_clone()?);
     let seen = f.run_with(
-        &f.call("echo", json!(["x"])),
+        &f.call_with_file("echo", json!(["x"])),
         With {
             fds: vec![handed],
             ..With::default()

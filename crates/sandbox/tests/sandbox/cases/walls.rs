@@ -166,7 +166,7 @@ fn sorted(text: &str) -> String {
 pub(super) fn kept(f: &Fixture) -> Outcome {
     let file = OwnedFd::from(fs::File::open("/dev/null")?);
     let seen = f.run_with(
-        &f.call("open-files", Value::Null),
+        &f.call_with_file("open-files", Value::Null),
         With {
             fds: vec![file],
             ..With::default()
