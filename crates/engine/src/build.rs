@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use kiln_packages::{Lock, LockedPackage, TOOLS};
-use kiln_plan::Lowered;
+use kiln_plan::{Lowered, Plan};
 use kiln_rootfs::private;
 
 use crate::again::{Damage, again};
@@ -54,7 +54,10 @@ pub fn build(
     sink: Sink<'_>,
     cancel: &Cancel,
 ) -> Result<BuildReport, Failure> {
-    let result = open(request, cancel).and_then(|opened| recorded(request, opened, sink, cancel));
+    let result = open(request, cancel).and_then(|opened| {
+        let work = |steps: &Steps<'_>| run(request, opened, steps, cancel);
+        recorded(request, Some(&request.output), sink, work)
+    });
     let result = result.map_err(Failure::neutral);
     match &result {
         Ok(report) => sink(Event::BuildFinished {
@@ -68,21 +71,21 @@ pub fn build(
     result
 }
 
-/// A build whose log is kept if it fails. What can be said without a sandbox or a network has been said before.
-fn recorded(
+/// Work whose log is kept if it fails. What can be said without a sandbox or a network has been said before.
+fn recorded<T>(
     request: &BuildRequest,
-    opened: (Source, Lowered),
+    output: Option<&Path>,
     sink: Sink<'_>,
-    cancel: &Cancel,
-) -> Result<BuildReport, Failure> {
-    let space = Space::new(&request.cache, Some(&request.output));
+    work: impl FnOnce(&Steps<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let space = Space::new(&request.cache, output);
     let (record, notices) = match Record::begin(request) {
         Ok(begun) => begun,
         Err(failure) => return Err(space.explain(failure)),
     };
     let steps = Steps::new(sink, Some(record.log()?), space);
     steps.notices(&notices);
-    run(request, opened, &steps, cancel).map_err(|failure| {
+    work(&steps).map_err(|failure| {
         let failure = steps.space.explain(failure);
         record.keep(failure.neutral(), request, &steps)
     })
@@ -108,8 +111,7 @@ fn run(
     let report = with_definition(&session, opened, |source, first| {
         let resolved = resolve(&session, source, first)?;
         let plan = &resolved.plan;
-        let packages = resolved.lock.packages.iter().filter(|p| p.layer != TOOLS);
-        check_packages(&plan.disk, packages.map(|p| p.size).sum())?;
+        fits(plan, &resolved.lock)?;
         steps.space.expect(&resolved.lock, plan.formats.len());
         started.call_once(|| {
             steps.emit(Event::BuildStarted {
@@ -209,6 +211,12 @@ impl Damage for Session<'_> {
     }
 }
 
+/// Refuses a root that the disk will have no room for.
+fn fits(plan: &Plan, lock: &Lock) -> Result<(), Failure> {
+    let packages = lock.packages.iter().filter(|p| p.layer != TOOLS);
+    check_packages(&plan.disk, packages.map(|p| p.size).sum())
+}
+
 /// Has all packages at hand, checked once.
 fn fetch(session: &Session<'_>, lock: &Lock, fetched: &Cell<bool>) -> Result<(), Failure> {
     if fetched.replace(true) {
@@ -233,10 +241,11 @@ pub fn lock(
 ) -> Result<(PathBuf, Lock), Failure> {
     let opened = open(request, cancel)?;
     let path = opened.0.lock_path();
-    let steps = Steps::new(sink, None, Space::new(&request.cache, None));
     let beside = keep_metadata.then(|| kept_beside(&path));
-    let lock = resolve_afresh(request, vendor, beside.as_deref(), opened, &steps, cancel);
-    let lock = lock.map_err(|failure| steps.space.explain(failure).neutral())?;
+    let work = |steps: &Steps<'_>| {
+        resolve_afresh(request, vendor, beside.as_deref(), opened, steps, cancel)
+    };
+    let lock = recorded(request, None, sink, work).map_err(Failure::neutral)?;
     Ok((path, lock))
 }
 
@@ -249,9 +258,13 @@ fn resolve_afresh(
     cancel: &Cancel,
 ) -> Result<Lock, Failure> {
     let session = Session::open(request, &opened.1, steps, cancel)?;
-    let (lock, world) = with_definition(&session, opened, |source, first| {
+    let (plan, lock, world) = with_definition(&session, opened, |source, first| {
         afresh(&session, source, first)
     })?;
+    // The lock is right whatever the layout is, and a build refuses it.
+    if let Err(failure) = fits(&plan, &lock) {
+        steps.warn(failure.message, None, failure.hints.first().cloned());
+    }
     if let Some(directory) = directory {
         vendor(&Resolver::of(&session), directory, &lock, &world, cancel)?;
     }
@@ -259,4 +272,95 @@ fn resolve_afresh(
         keep_metadata(directory, &world)?;
     }
     Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{FailureKind, Unit};
+
+    fn request(dir: &Path) -> BuildRequest {
+        fs::write(dir.join("lab.ks"), "lang C.UTF-8\n").expect("a definition");
+        BuildRequest {
+            base: dir.to_owned(),
+            definition: PathBuf::from("lab.ks"),
+            input: kiln_plan::Input {
+                distribution: Some("debian:bookworm".to_owned()),
+                ..kiln_plan::Input::default()
+            },
+            output: dir.join("output"),
+            cache: dir.join("cache"),
+            state: Some(dir.join("state")),
+            offline: true,
+            network: crate::Reach::default(),
+            locked: false,
+            proxies: crate::Proxies::default(),
+            epoch: None,
+            threads: 1,
+            vendor: None,
+            allow_unsigned_lock: false,
+            shared: None,
+            plain_unpacking: false,
+            families: crate::Families::default(),
+        }
+    }
+
+    fn kept(dir: &Path) -> usize {
+        dir.join("state/failed").read_dir().expect("it").count()
+    }
+
+    /// A lock has no output directory, and is recorded as a build is.
+    #[test]
+    fn work_that_fails_keeps_its_log_and_its_failure() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let request = request(dir.path());
+        let failing = |steps: &Steps<'_>| {
+            steps.warn("the mirror is slow".to_owned(), None, None);
+            steps.step("asking the mirror", None, Unit::Files, |_| {
+                Err::<(), _>(Failure::new(FailureKind::Environment, "the mirror is gone"))
+            })
+        };
+        let failure = recorded(&request, None, &|_| {}, failing).expect_err("it fails");
+        let log = failure.log.expect("a log");
+        assert!(log.starts_with(dir.path().join("state/failed")), "{log:?}");
+        let said = fs::read_to_string(&log).expect("the log");
+        for words in ["the mirror is slow", "asking the mirror"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let note = fs::read(log.with_file_name("failure.json")).expect("the failure");
+        let note: serde_json::Value = serde_json::from_slice(&note).expect("JSON");
+        assert_eq!(note["failure"]["message"], "the mirror is gone");
+        assert_eq!(note["warnings"][0], "the mirror is slow");
+        assert_eq!(kept(dir.path()), 1);
+    }
+
+    #[test]
+    fn work_that_succeeds_leaves_no_record() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let done = recorded(&request(dir.path()), None, &|_| {}, |_| Ok(7));
+        assert_eq!(done.expect("done"), 7);
+        assert_eq!(kept(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_build_that_was_cancelled_before_begins_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let request = request(dir.path());
+        let cancel = Cancel::new().expect("a token");
+        cancel.cancel();
+        let events = Mutex::new(Vec::new());
+        let sink = |event: Event| events.lock().expect("events").push(event);
+        let failure = build(&request, &sink, &cancel).expect_err("cancelled");
+        assert_eq!(failure.kind, FailureKind::Cancelled);
+        let failure = lock(&request, None, false, &sink, &cancel).expect_err("cancelled");
+        assert_eq!(failure.kind, FailureKind::Cancelled);
+        let events = events.into_inner().expect("events");
+        assert!(matches!(*events, [Event::BuildFailed { .. }]), "{events:?}");
+        for made in ["cache", "state", "output"] {
+            assert!(!dir.path().join(made).exists(), "{made}");
+        }
+    }
 }

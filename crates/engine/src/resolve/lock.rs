@@ -90,18 +90,18 @@ pub(crate) fn resolve(
     })
 }
 
-/// Makes a lock, whatever is there; returns it with the repositories that it is of.
+/// Makes a lock, whatever is there; returns the plan that it is of, and the repositories.
 pub(crate) fn afresh(
     session: &Session<'_>,
     source: Source,
     first: Lowered,
-) -> Result<(Lock, World), Failure> {
+) -> Result<(Plan, Lock, World), Failure> {
     let prepared = prepare(session, source, first, None)?;
     let (resolver, plan) = (Resolver::of(session), &prepared.plan);
     let world = resolver.world_of(plan, prepared.world)?;
     let lock = resolver.solve(plan, &world, &prepared.tools, &prepared.stack)?;
     vouch(session, plan, &lock.packages)?;
-    Ok((lock, world))
+    Ok((prepared.plan, lock, world))
 }
 
 fn stale(session: &Session<'_>, path: &Path) -> Failure {
