@@ -559,6 +559,10 @@ fn package(
             ));
         }
     }
+    version::check(of(Field::Version)).map_err(|why| {
+        let (name, version) = (of(Field::Name), of(Field::Version));
+        format!("the version {version:?} of the package {name} {why}")
+    })?;
     if ![repository.architecture.as_str(), "all"].contains(&of(Field::Architecture)) {
         return Ok(None);
     }

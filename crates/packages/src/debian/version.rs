@@ -2,7 +2,28 @@
 
 use std::cmp::Ordering;
 
-/// Compares two versions `[epoch:]upstream[-revision]` as dpkg does.
+/// Refuses an epoch that dpkg refuses.
+///
+/// # Errors
+/// What is wrong with it: the end of a sentence that begins with the version.
+pub fn check(version: &str) -> Result<(), &'static str> {
+    let Some((epoch, rest)) = version.trim().split_once(':') else {
+        return Ok(());
+    };
+    if epoch.is_empty() || !epoch.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("has an epoch that is no number");
+    }
+    if epoch.parse::<i32>().is_err() {
+        return Err("has an epoch that is too large");
+    }
+    if rest.is_empty() {
+        return Err("has nothing but an epoch");
+    }
+    Ok(())
+}
+
+/// Compares two versions `[epoch:]upstream[-revision]` as dpkg does. An epoch that [`check`] refuses is none: it counts as a part
+/// of the upstream version.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (Parts::of(a), Parts::of(b));
     a.epoch
@@ -20,10 +41,9 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn of(version: &'a str) -> Self {
         let version = version.trim();
-        let (epoch, rest) = match version.split_once(':') {
-            Some((epoch, rest)) => (epoch.parse().unwrap_or(0), rest),
-            None => (0, version),
-        };
+        let numbered = |(epoch, rest): (&str, &'a str)| Some((epoch.parse().ok()?, rest));
+        let split = version.split_once(':').and_then(numbered);
+        let (epoch, rest) = split.unwrap_or((0, version));
         let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
         Parts {
             epoch,
@@ -86,6 +106,30 @@ fn weight(byte: Option<&u8>) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn epochs_are_numbers() {
+        for good in ["1.0", "0:1", "1:2.3-4", "2147483647:1", " 1:2 "] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, words) in [
+            ("a:1", "no number"),
+            (":1", "no number"),
+            ("+1:1", "no number"),
+            ("-1:1", "no number"),
+            ("1.0:2", "no number"),
+            ("2147483648:1", "too large"),
+            ("1:", "nothing but an epoch"),
+        ] {
+            let why = check(bad).unwrap_err();
+            assert!(why.contains(words), "{bad} {why}");
+        }
+        assert_eq!(
+            compare("a:1", "0:1"),
+            Ordering::Greater,
+            "not an epoch of 0"
+        );
+    }
 
     #[test]
     fn orders_known_cases() {
