@@ -99,6 +99,10 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Open a shell in the root of a failed step
     Shell(ShellArgs),
+    /// Serve builds in Cloud Build's own language
+    Serve(ServeArgs),
+    /// Print what gcloud needs to use a server
+    GcloudEnv(GcloudEnvArgs),
     /// Check what this machine offers to builds
     Doctor(DoctorArgs),
     /// Look at or clean the caches
@@ -467,6 +471,28 @@ pub(crate) struct ShellArgs {
     /// Run this instead of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// `kiln serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8470")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Builds, logs, objects and the database [default: $XDG_STATE_HOME/kiln/server]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// `kiln gcloud-env`
+#[derive(Debug, Args)]
+pub(crate) struct GcloudEnvArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
+    pub(crate) server: String,
+    /// Write a configuration of gcloud instead of printing variables
+    #[arg(long)]
+    pub(crate) install: bool,
 }
 
 /// `kiln doctor`

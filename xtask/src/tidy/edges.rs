@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("vm", &["sandbox"]),
+    ("server", &["sandbox", "engine", "vm"]),
     (
         "cli",
         &[
@@ -41,15 +42,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "image",
             "engine",
             "vm",
+            "server",
         ],
     ),
     ("testkit", &[]),
 ];
 
-/// Crates of async runtimes: only `share` may use them, whose interface is synchronous: a library that it stands on is
-/// asynchronous.
+/// Crates of async runtimes: only `share` and `server` may use them, whose interfaces are synchronous.
 const ASYNC_RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures", "hyper", "reqwest"];
-const ASYNC: &[&str] = &["share"];
+const ASYNC: &[&str] = &["share", "server"];
 
 /// Checks the dependencies that `cargo metadata` lists.
 pub(super) fn check() -> Result<Findings> {
@@ -79,7 +80,7 @@ fn findings(metadata: &Value) -> Findings {
             }
             if !is_test && !ASYNC.contains(&short) && ASYNC_RUNTIMES.contains(&target) {
                 findings.push(format!(
-                    "{name}: must not use {target}, only share is async inside"
+                    "{name}: must not use {target}, only share and server are async inside"
                 ));
             }
         }
@@ -133,7 +134,7 @@ mod tests {
         let bad = package("kiln-vm", json!([{ "name": "tokio", "kind": null }]));
         assert_eq!(
             findings(&bad),
-            ["kiln-vm: must not use tokio, only share is async inside"]
+            ["kiln-vm: must not use tokio, only share and server are async inside"]
         );
     }
 

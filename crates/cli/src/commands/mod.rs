@@ -7,9 +7,11 @@ mod check;
 mod completions;
 mod doctor;
 mod flatten;
+mod gcloud_env;
 mod machine;
 mod man;
 mod plan;
+mod serve;
 mod shared;
 mod shell;
 mod test;
@@ -57,6 +59,8 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Boot(args) => boot::run(&args, context),
         Command::Test(args) => test::run(&args, context),
         Command::Shell(args) => shell::run(&args, context),
+        Command::Serve(args) => serve::run(&args, context),
+        Command::GcloudEnv(args) => gcloud_env::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Cache(args) => cache::run(&args, context),
         Command::Completions(args) => completions::run(&args),
