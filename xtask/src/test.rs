@@ -101,6 +101,21 @@ pub(crate) fn write_documents() -> Result<()> {
     process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
 }
 
+/// `cargo xtask record-gcloud`: the test that runs the real command line writes down its requests.
+pub(crate) fn record_gcloud() -> Result<()> {
+    let mut command = workspace::cargo();
+    let test = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--test",
+        "objects",
+        "gcloud::",
+    ];
+    let variables = [("KILN_RECORD_GCLOUD", "1"), ("KILN_REQUIRE_GCLOUD", "1")];
+    process::run(command.args(test).envs(variables))
+}
+
 fn end_to_end_command(filters: &[&str]) -> Command {
     let mut command = workspace::cargo();
     // The whole workspace, here and elsewhere, so that dependencies have the features that they were built with before.
@@ -116,6 +131,11 @@ fn end_to_end_command(filters: &[&str]) -> Command {
 /// Documentation tests, then all others; every failure is seen, not only the first binary's.
 fn tests(path: &OsString) -> Result<()> {
     let mut tally = Tally::default();
+    if !prerequisites::is_there("gcloud") {
+        println!(
+            "the real gcloud is not on this machine: its recorded requests are replayed instead"
+        );
+    }
     let documentation = [
         "test",
         "--workspace",

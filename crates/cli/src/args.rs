@@ -490,7 +490,13 @@ pub(crate) struct GcloudEnvArgs {
     /// The server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
     pub(crate) server: String,
-    /// Write a configuration of gcloud instead of printing variables
+    /// The project that builds and buckets belong to
+    #[arg(long, value_name = "NAME", default_value = "kiln-local")]
+    pub(crate) project: String,
+    /// A file with the token; without one gcloud sends no credentials
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Write the gcloud configuration `kiln` instead of printing variables
     #[arg(long)]
     pub(crate) install: bool,
 }

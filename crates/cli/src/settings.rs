@@ -18,6 +18,8 @@ const CLOUDS: &[&str] = &["AWS_", "GOOGLE_"];
 const VARIABLES: &[&str] = &[
     "CLICOLOR",
     "CLICOLOR_FORCE",
+    "CLOUDSDK_CONFIG",
+    "CURL_CA_BUNDLE",
     "DISPLAY",
     "HOME",
     "HTTPS_PROXY",
@@ -27,6 +29,7 @@ const VARIABLES: &[&str] = &[
     "NO_COLOR",
     "NO_PROXY",
     "PATH",
+    "REQUESTS_CA_BUNDLE",
     "SOURCE_DATE_EPOCH",
     "TERM",
     "WAYLAND_DISPLAY",
@@ -167,6 +170,15 @@ pub(crate) struct SharedVariables {
     pub(crate) clouds: Clouds,
 }
 
+/// What the environment says about Google's command line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GcloudVariables {
+    /// Its own directory: `CLOUDSDK_CONFIG`, or its usual place.
+    pub(crate) directory: Option<PathBuf>,
+    /// Whether `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` names certificates, which count more than its own setting.
+    pub(crate) certificates: bool,
+}
+
 /// What all commands work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -186,6 +198,8 @@ pub(crate) struct Settings {
     pub(crate) proxies: Proxies,
     /// What the environment says about a shared cache.
     pub(crate) shared: SharedVariables,
+    /// What the environment says about Google's command line.
+    pub(crate) gcloud: GcloudVariables,
     /// `PATH`: QEMU is looked for there.
     pub(crate) path: OsString,
     /// `TERM`, handed on to interactive shells.
@@ -242,6 +256,14 @@ impl Settings {
                     .map(str::to_owned),
                 key: environment.get("KILN_SHARED_CACHE_KEY").map(PathBuf::from),
                 clouds: environment.clouds.clone(),
+            },
+            gcloud: GcloudVariables {
+                directory: environment
+                    .directory("CLOUDSDK_CONFIG")
+                    .or_else(|| Some(environment.directory("HOME")?.join(".config/gcloud"))),
+                certificates: ["CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"]
+                    .iter()
+                    .any(|name| environment.get(name).is_some()),
             },
             // Without it no program is found.
             path: environment.get("PATH").unwrap_or(OsStr::new("")).to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! [`serve`] is the whole server. What it keeps stands below one data directory.
 
+pub mod gcloud;
 pub mod objects;
 mod serve;
 

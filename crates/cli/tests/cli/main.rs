@@ -3,6 +3,7 @@
 mod check;
 mod confined;
 mod failures;
+mod gcloud_env;
 mod harness;
 mod includes;
 mod live;

@@ -1,15 +1,43 @@
 //! Buckets and objects: the part of the Storage JSON API that the clients use, over a directory or a store elsewhere.
 //!
 //! How the rest of the server uses it:
-//! - `Objects::{create_bucket, put, open, list, delete}` are what builds need for sources, logs and artifacts;
-//! - `router(objects, live)` answers what comes to the server's port;
-//! - `connect(request, authority, inner)` answers `CONNECT` on that port and serves `inner` inside of the TLS that it ends.
-//!   Who may do what is looked at by a layer around the routers, outside of this module.
+//! - [`Objects`] has what builds need for sources, logs and artifacts: `create_bucket`, `put`, `get`, `open_object`, `list`, `delete`;
+//! - [`router`] answers what comes to the server's port;
+//! - [`front`] stands before all routes of that port: it answers `CONNECT` with the certificate of an [`Authority`], and serves
+//!   [`host_router`] inside. Who may do what is looked at by layers around the routers, outside of this module.
+//!
+//! A request comes in by `api.rs`; `route.rs` reads its path, `upload.rs`, `download.rs` and `copy.rs` do its work with `store.rs`,
+//! which keeps an index (`index.rs`) of contents (`blobs.rs`).
 
-use std::path::PathBuf;
+mod answer;
+mod api;
+mod authority;
+mod blobs;
+mod condition;
+mod copy;
+mod download;
+mod error;
+mod incoming;
+mod index;
+mod live;
+mod multipart;
+mod name;
+mod range;
+mod request;
+mod resource;
+mod route;
+mod session;
+mod store;
+mod tunnel;
+mod upload;
 
-/// Objects that grow: the logs of builds, which are read while they are written.
-pub trait Live: Send + Sync {
-    /// The file of an object, if it is one that grows. What is behind its last line end is not to be shown yet.
-    fn find(&self, bucket: &str, name: &str) -> Option<PathBuf>;
-}
+pub use answer::Secure;
+pub use api::{host_router, router};
+pub use authority::{Authority, AuthorityError};
+pub use condition::Conditions;
+pub use error::{ApiError, Result};
+pub use live::Live;
+pub use name::{BucketName, ObjectName};
+pub use resource::{Attributes, Bucket, Object};
+pub use store::{Limits, List, Objects, Opened};
+pub use tunnel::{CERTIFICATE, front};

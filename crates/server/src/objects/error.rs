@@ -1,0 +1,236 @@
+//! Errors as Storage words them: a status, a reason, a sentence. JSON for the JSON API, XML for plain object addresses.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+/// What a request is answered with when it cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    reason: &'static str,
+    message: String,
+}
+
+/// The result of anything here.
+pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+impl ApiError {
+    fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        ApiError {
+            status,
+            reason,
+            message,
+        }
+    }
+
+    /// Returns the HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns Storage's word for the cause, such as `notFound`.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The request makes no sense (400).
+    pub fn invalid(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    /// What was asked for is a part of Storage's API that Kiln does not have. A 4xx, because clients try a 5xx again.
+    pub fn not_built(what: impl std::fmt::Display) -> Self {
+        let message = format!("Kiln's object store does not have {what}");
+        ApiError::new(StatusCode::BAD_REQUEST, "notImplemented", message)
+    }
+
+    /// A bucket, object or upload is not there (404).
+    pub fn not_found(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::NOT_FOUND, "notFound", message)
+    }
+
+    pub(super) fn no_bucket(bucket: &str) -> Self {
+        ApiError::not_found(format!("The specified bucket does not exist: {bucket}"))
+    }
+
+    pub(super) fn no_object(bucket: &str, name: &str) -> Self {
+        ApiError::not_found(format!("No such object: {bucket}/{name}"))
+    }
+
+    /// Something of that name is there already, or stands in the way (409).
+    pub fn conflict(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    pub(super) fn method(method: &axum::http::Method, path: &str) -> Self {
+        let message = format!("{method} is not a method of {path}");
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "methodNotAllowed", message)
+    }
+
+    pub(super) fn length_required(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::LENGTH_REQUIRED, "required", message)
+    }
+
+    /// A precondition such as `ifGenerationMatch` does not hold (412).
+    pub fn precondition(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::PRECONDITION_FAILED, "conditionNotMet", message)
+    }
+
+    /// The caller has this version already (304).
+    pub(super) fn not_modified() -> Self {
+        ApiError::new(StatusCode::NOT_MODIFIED, "notModified", "")
+    }
+
+    /// More bytes than the server takes (413).
+    pub fn too_large(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "uploadTooLarge", message)
+    }
+
+    pub(super) fn too_slow(seconds: u64) -> Self {
+        let message = format!("nothing was received for {seconds} seconds");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "requestTimeout", message)
+    }
+
+    pub(super) fn too_many(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rateLimitExceeded", message)
+    }
+
+    pub(super) fn range(message: impl Into<String>) -> Self {
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        ApiError::new(status, "requestedRangeNotSatisfiable", message)
+    }
+
+    /// The client took its upload back (499, as Storage says it).
+    pub(super) fn cancelled() -> Self {
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        ApiError::new(status, "clientClosedRequest", "the upload was cancelled")
+    }
+
+    /// The server's own trouble with a file or its index; a full disk is told apart (507).
+    pub(super) fn of_io(doing: &str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+            return ApiError::full();
+        }
+        ApiError::internal(format!("{doing}: {error}"))
+    }
+
+    pub(super) fn full() -> Self {
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        let message = "there is no room left in the server's object store; nothing was stored";
+        ApiError::new(status, "insufficientStorage", message)
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "backendError", message)
+    }
+
+    /// The body of the JSON API.
+    pub fn json(&self) -> serde_json::Value {
+        let cause = json!({ "domain": "global", "reason": self.reason, "message": self.message });
+        json!({ "error": {
+            "code": self.status.as_u16(), "message": self.message, "status": self.canonical(), "errors": [cause],
+        } })
+    }
+
+    /// The word of Google's canonical codes.
+    fn canonical(&self) -> &'static str {
+        match self.status.as_u16() {
+            400 | 411 | 413 => "INVALID_ARGUMENT",
+            401 => "UNAUTHENTICATED",
+            403 => "PERMISSION_DENIED",
+            404 => "NOT_FOUND",
+            409 => "ALREADY_EXISTS",
+            412 => "FAILED_PRECONDITION",
+            416 => "OUT_OF_RANGE",
+            429 | 507 => "RESOURCE_EXHAUSTED",
+            499 => "CANCELLED",
+            408 => "DEADLINE_EXCEEDED",
+            405 => "UNIMPLEMENTED",
+            _ => "INTERNAL",
+        }
+    }
+
+    /// The answer of plain object addresses, `/{bucket}/{object}`.
+    pub(super) fn xml(&self) -> Response<Body> {
+        let code = match self.reason {
+            "notFound" => "NoSuchKey",
+            "requestedRangeNotSatisfiable" => "InvalidRange",
+            "conditionNotMet" => "PreconditionFailed",
+            "methodNotAllowed" => "MethodNotAllowed",
+            "notImplemented" => "NotImplemented",
+            "backendError" => "InternalError",
+            _ => "InvalidArgument",
+        };
+        let text = format!(
+            "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{}</Message></Error>",
+            escape(&self.message)
+        );
+        self.with(text.into_bytes(), "application/xml; charset=UTF-8")
+    }
+
+    fn with(&self, body: Vec<u8>, kind: &'static str) -> Response<Body> {
+        let is_silent = self.status == StatusCode::NOT_MODIFIED;
+        let body = if is_silent { Vec::new() } else { body };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if !is_silent {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, max-age=0"),
+        );
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        let text = self.json().to_string();
+        self.with(text.into_bytes(), "application/json; charset=UTF-8")
+    }
+}
+
+/// Text as XML's character data, without the characters that XML cannot hold.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_code_reason_and_sentence() {
+        let error = ApiError::no_object("b", "a<\u{1}>&");
+        let body = error.json();
+        assert_eq!(body["error"]["code"], 404);
+        assert_eq!(body["error"]["errors"][0]["reason"], "notFound");
+        assert_eq!(body["error"]["status"], "NOT_FOUND");
+        assert_eq!(escape("a<\u{1}>&"), "a&lt;\u{fffd}&gt;&amp;");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert_eq!(ApiError::of_io("writing", &full).status().as_u16(), 507);
+        let other = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(ApiError::of_io("writing", &other).status().as_u16(), 500);
+    }
+}

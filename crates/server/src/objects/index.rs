@@ -1,0 +1,766 @@
+//! Which objects there are: an SQLite database beside their contents.
+//!
+//! A content gets its place before the database knows the object, and is removed after the database has forgotten it. In between its
+//! place is in the table `doomed`; what stands there when the server starts is left over from one that was killed, and goes. So an
+//! object that the database knows has its content, and a content that it does not know does not stay.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::condition::Conditions;
+use super::error::{ApiError, Result};
+use super::name::{BucketName, ObjectName, place};
+use super::resource::{Attributes, Bucket, Object};
+
+/// How long an upload may be left alone, in microseconds: a week, as Storage says.
+pub(super) const UPLOAD_LIFETIME: i64 = 7 * 24 * 3600 * 1_000_000;
+
+/// The version of the tables.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE bucket (name TEXT PRIMARY KEY, project TEXT NOT NULL, created INTEGER NOT NULL) STRICT;
+CREATE TABLE object (
+    bucket TEXT NOT NULL REFERENCES bucket(name), name BLOB NOT NULL,
+    generation INTEGER NOT NULL, metageneration INTEGER NOT NULL, size INTEGER NOT NULL,
+    md5 BLOB NOT NULL, crc32c INTEGER NOT NULL, attributes TEXT NOT NULL,
+    created INTEGER NOT NULL, updated INTEGER NOT NULL,
+    PRIMARY KEY (bucket, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE doomed (place TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE generation (last INTEGER NOT NULL) STRICT;
+INSERT INTO generation VALUES (0);
+CREATE TABLE upload (
+    id TEXT PRIMARY KEY, bucket TEXT NOT NULL, name TEXT NOT NULL, request TEXT NOT NULL,
+    total INTEGER, received INTEGER NOT NULL, touched INTEGER NOT NULL, generation INTEGER) STRICT, WITHOUT ROWID;
+";
+
+/// The database; a handle that can be cloned.
+#[derive(Clone, Debug)]
+pub(super) struct Index(Arc<Mutex<Connection>>);
+
+/// A stored content that is to become an object.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+    pub(super) crc32c: u32,
+}
+
+/// What a list shows.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) objects: Vec<Object>,
+    pub(super) prefixes: Vec<String>,
+    /// The name that the next page begins with.
+    pub(super) next: Option<Vec<u8>>,
+}
+
+/// What of a bucket is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    pub(super) prefix: String,
+    pub(super) delimiter: String,
+    /// The first name, from a page before or from the client.
+    pub(super) from: Vec<u8>,
+    /// The first name that is not wanted any more.
+    pub(super) until: Option<String>,
+    /// Objects and prefixes, at most.
+    pub(super) most: usize,
+    /// Objects whose names end with the delimiter are listed beside their prefixes.
+    pub(super) trailing: bool,
+}
+
+/// A resumable upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Upload {
+    pub(super) id: String,
+    pub(super) bucket: BucketName,
+    pub(super) name: ObjectName,
+    /// Attributes and conditions, in JSON.
+    pub(super) request: String,
+    /// The size, if the client has said it.
+    pub(super) total: Option<u64>,
+    /// Bytes that are surely there.
+    pub(super) received: u64,
+    /// The object's generation, once all was there.
+    pub(super) generation: Option<i64>,
+}
+
+impl Index {
+    /// Opens the database, or makes it.
+    pub(super) fn open(path: &Path) -> Result<Index> {
+        let connection = Connection::open(path).map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+            )
+            .map_err(failed)?;
+        let version: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(failed)?;
+        match version {
+            0 => connection
+                .execute_batch(&format!(
+                    "BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;"
+                ))
+                .map_err(failed)?,
+            VERSION => {}
+            newer => {
+                let shown = path.display();
+                return Err(ApiError::internal(format!(
+                    "{shown} was written by a newer Kiln (version {newer}, this one knows {VERSION}); run that one"
+                )));
+            }
+        }
+        Ok(Index(Arc::new(Mutex::new(connection))))
+    }
+
+    /// Runs something on the database, away from the threads that serve.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Database<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let index = self.clone();
+        let done = tokio::task::spawn_blocking(move || index.run_now(work)).await;
+        done.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+    }
+
+    /// The same on this thread. All of `work` happens, or nothing.
+    pub(super) fn run_now<T>(
+        &self,
+        work: impl FnOnce(&mut Database<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.lock();
+        let mut database = Database(connection.transaction().map_err(failed)?);
+        let result = work(&mut database)?;
+        database.0.commit().map_err(failed)?;
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A transaction that panicked was rolled back.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The database inside of a transaction.
+pub(super) struct Database<'a>(Transaction<'a>);
+
+impl Database<'_> {
+    pub(super) fn add_bucket(&mut self, bucket: &Bucket) -> Result<()> {
+        let added = self.0.execute(
+            "INSERT OR IGNORE INTO bucket (name, project, created) VALUES (?1, ?2, ?3)",
+            params![bucket.name.as_str(), bucket.project, bucket.created],
+        );
+        match added.map_err(failed)? {
+            0 => Err(ApiError::conflict(format!(
+                "Your previous request to create the named bucket succeeded and you already own it: {}",
+                bucket.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn bucket(&self, name: &BucketName) -> Result<Bucket> {
+        let query = "SELECT project, created FROM bucket WHERE name = ?1";
+        let found = self.0.query_row(query, [name.as_str()], |row| {
+            Ok(Bucket {
+                name: name.clone(),
+                project: row.get(0)?,
+                created: row.get(1)?,
+            })
+        });
+        found
+            .optional()
+            .map_err(failed)?
+            .ok_or_else(|| ApiError::no_bucket(name.as_str()))
+    }
+
+    pub(super) fn buckets(
+        &self,
+        project: &str,
+        prefix: &str,
+        from: &str,
+        most: usize,
+    ) -> Result<Vec<Bucket>> {
+        let query = "SELECT name, project, created FROM bucket WHERE name >= ?1 AND name >= ?2 AND substr(name, 1, length(?1)) = ?1
+             AND (?4 = '' OR project IN ('', ?4)) ORDER BY name LIMIT ?3";
+        let mut statement = self.0.prepare(query).map_err(failed)?;
+        let rows = statement.query_map(params![prefix, from, rows(most), project], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+        });
+        let mut buckets = Vec::new();
+        for row in rows.map_err(failed)? {
+            let (name, project, created) = row.map_err(failed)?;
+            let name = BucketName::new(&name)?;
+            buckets.push(Bucket {
+                name,
+                project,
+                created,
+            });
+        }
+        Ok(buckets)
+    }
+
+    pub(super) fn remove_bucket(&mut self, name: &BucketName) -> Result<()> {
+        self.bucket(name)?;
+        let query = "SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)";
+        let used: bool = self
+            .0
+            .query_row(query, [name.as_str()], |row| row.get(0))
+            .map_err(failed)?;
+        if used {
+            return Err(ApiError::conflict(
+                "The bucket you tried to delete is not empty.",
+            ));
+        }
+        self.0
+            .execute("DELETE FROM bucket WHERE name = ?1", [name.as_str()])
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Returns a new generation, higher than all before; its content may then be put into its place.
+    pub(super) fn begin(
+        &mut self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        now: i64,
+    ) -> Result<i64> {
+        self.bucket(bucket)?;
+        let query = "UPDATE generation SET last = max(last + 1, ?1) RETURNING last";
+        let generation = self
+            .0
+            .query_row(query, [now], |row| row.get(0))
+            .map_err(failed)?;
+        self.doom(&place(bucket, name, generation))?;
+        Ok(generation)
+    }
+
+    /// Makes a content that is in its place the object of that name. Returns it, and the place of what it replaces.
+    pub(super) fn commit(
+        &mut self,
+        object: &Object,
+        conditions: &Conditions,
+    ) -> Result<Option<String>> {
+        let (bucket, name) = (&object.bucket, &object.name);
+        self.bucket(bucket)?;
+        let old = self.find(bucket, name)?;
+        conditions.check(old.as_ref())?;
+        let attributes = text(&object.attributes)?;
+        let size = i64::try_from(object.size).map_err(|_| ApiError::too_large("too many bytes"))?;
+        let query = "INSERT OR REPLACE INTO object (bucket, name, generation, metageneration, size, md5, crc32c, attributes, created, updated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let values = params![
+            bucket.as_str(),
+            name.as_str().as_bytes(),
+            object.generation,
+            object.metageneration,
+            size,
+            object.md5,
+            object.crc32c,
+            attributes,
+            object.created,
+            object.updated
+        ];
+        self.0.execute(query, values).map_err(failed)?;
+        let replaced = old.map(|old| place(bucket, name, old.generation));
+        if let Some(place) = &replaced {
+            self.doom(place)?;
+        }
+        self.spare(&place(bucket, name, object.generation))?;
+        Ok(replaced)
+    }
+
+    pub(super) fn set_attributes(&mut self, object: &Object) -> Result<()> {
+        let query = "UPDATE object SET attributes = ?3, metageneration = ?4, updated = ?5 WHERE bucket = ?1 AND name = ?2";
+        let values = params![
+            object.bucket.as_str(),
+            object.name.as_str().as_bytes(),
+            text(&object.attributes)?,
+            object.metageneration,
+            object.updated
+        ];
+        self.0.execute(query, values).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Forgets an object. Returns the place of its content.
+    pub(super) fn remove(
+        &mut self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+        conditions: &Conditions,
+    ) -> Result<String> {
+        let old = self.object(bucket, name, generation)?;
+        conditions.check(Some(&old))?;
+        self.0
+            .execute(
+                "DELETE FROM object WHERE bucket = ?1 AND name = ?2",
+                params![bucket.as_str(), name.as_str().as_bytes()],
+            )
+            .map_err(failed)?;
+        let place = place(bucket, name, old.generation);
+        self.doom(&place)?;
+        Ok(place)
+    }
+
+    /// Returns an object, of that very generation if one is said.
+    pub(super) fn object(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+    ) -> Result<Object> {
+        self.bucket(bucket)?;
+        self.find(bucket, name)?
+            .filter(|object| generation.is_none_or(|wanted| wanted == object.generation))
+            .ok_or_else(|| ApiError::no_object(bucket.as_str(), name.as_str()))
+    }
+
+    pub(super) fn find(&self, bucket: &BucketName, name: &ObjectName) -> Result<Option<Object>> {
+        let query = format!("SELECT {COLUMNS} FROM object WHERE bucket = ?1 AND name = ?2");
+        let mut statement = self.0.prepare(&query).map_err(failed)?;
+        let found = statement.query_row(
+            params![bucket.as_str(), name.as_str().as_bytes()],
+            Raw::read,
+        );
+        let raw = found.optional().map_err(failed)?;
+        raw.map(|raw| raw.object(bucket)).transpose()
+    }
+
+    pub(super) fn list(&self, bucket: &BucketName, selection: &Selection) -> Result<Page> {
+        self.bucket(bucket)?;
+        let mut page = Page::default();
+        let mut from = selection
+            .from
+            .clone()
+            .max(selection.prefix.clone().into_bytes());
+        while let Some(rows) = self.rows(bucket, selection, &from)? {
+            for object in rows {
+                let name = object.name.as_str();
+                if page.objects.len() + page.prefixes.len() >= selection.most {
+                    page.next = Some(name.as_bytes().to_vec());
+                    return Ok(page);
+                }
+                from = [name.as_bytes(), &[0]].concat();
+                let Some(prefix) = common(name, selection) else {
+                    page.objects.push(object);
+                    continue;
+                };
+                from = successor(prefix);
+                page.prefixes.push(prefix.to_owned());
+                if selection.trailing && prefix == name {
+                    page.objects.push(object);
+                }
+                // What has the same prefix is skipped by asking anew.
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The next objects, `None` if there are no more.
+    fn rows(
+        &self,
+        bucket: &BucketName,
+        selection: &Selection,
+        from: &[u8],
+    ) -> Result<Option<Vec<Object>>> {
+        let until = match (&selection.until, selection.prefix.as_str()) {
+            (None, "") => None,
+            (Some(until), "") => Some(until.clone().into_bytes()),
+            (None, prefix) => Some(successor(prefix)),
+            (Some(until), prefix) => Some(until.clone().into_bytes().min(successor(prefix))),
+        };
+        let count = if selection.delimiter.is_empty() {
+            selection.most + 1
+        } else {
+            64
+        };
+        let query = format!(
+            "SELECT {COLUMNS} FROM object WHERE bucket = ?1 AND name >= ?2 AND (?3 IS NULL OR name < ?3) ORDER BY name LIMIT ?4"
+        );
+        let mut statement = self.0.prepare(&query).map_err(failed)?;
+        let rows = statement.query_map(
+            params![bucket.as_str(), from, until, rows(count)],
+            Raw::read,
+        );
+        let mut objects = Vec::new();
+        for row in rows.map_err(failed)? {
+            objects.push(row.map_err(failed)?.object(bucket)?);
+        }
+        Ok((!objects.is_empty()).then_some(objects))
+    }
+
+    fn doom(&mut self, place: &str) -> Result<()> {
+        let query = "INSERT OR IGNORE INTO doomed (place) VALUES (?1)";
+        self.0.execute(query, [place]).map_err(failed)?;
+        Ok(())
+    }
+
+    /// A place holds an object now, or nothing any more.
+    pub(super) fn spare(&mut self, place: &str) -> Result<()> {
+        let query = "DELETE FROM doomed WHERE place = ?1";
+        self.0.execute(query, [place]).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Returns all places whose content is to go.
+    pub(super) fn doomed(&self) -> Result<Vec<String>> {
+        let mut statement = self.0.prepare("SELECT place FROM doomed").map_err(failed)?;
+        let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    pub(super) fn add_upload(&mut self, upload: &Upload, now: i64) -> Result<()> {
+        self.bucket(&upload.bucket)?;
+        let query = "INSERT INTO upload (id, bucket, name, request, total, received, touched) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)";
+        let total = upload.total.map(u64::cast_signed);
+        let values = params![
+            upload.id,
+            upload.bucket.as_str(),
+            upload.name.as_str(),
+            upload.request,
+            total,
+            now
+        ];
+        self.0.execute(query, values).map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) fn upload(&self, id: &str) -> Result<Upload> {
+        let query =
+            "SELECT bucket, name, request, total, received, generation FROM upload WHERE id = ?1";
+        let found = self.0.query_row(query, [id], |row| {
+            let (bucket, name): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((
+                bucket,
+                name,
+                row.get(2)?,
+                row.get::<_, Option<i64>>(3)?,
+                row.get::<_, i64>(4)?,
+                row.get(5)?,
+            ))
+        });
+        let gone = || {
+            ApiError::not_found(
+                "there is no such upload: it was cancelled, or is older than a week",
+            )
+        };
+        let (bucket, name, request, total, received, generation) =
+            found.optional().map_err(failed)?.ok_or_else(gone)?;
+        Ok(Upload {
+            id: id.to_owned(),
+            bucket: BucketName::new(&bucket)?,
+            name: ObjectName::new(&name)?,
+            request,
+            total: total.map(i64::cast_unsigned),
+            received: received.cast_unsigned(),
+            generation,
+        })
+    }
+
+    /// Notes how far an upload is.
+    pub(super) fn set_upload(&mut self, upload: &Upload, now: i64) -> Result<()> {
+        let query = "UPDATE upload SET total = ?2, received = ?3, touched = ?4, generation = ?5 WHERE id = ?1";
+        let total = upload.total.map(u64::cast_signed);
+        let values = params![
+            upload.id,
+            total,
+            upload.received.cast_signed(),
+            now,
+            upload.generation
+        ];
+        self.0.execute(query, values).map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) fn remove_upload(&mut self, id: &str) -> Result<()> {
+        self.0
+            .execute("DELETE FROM upload WHERE id = ?1", [id])
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Forgets uploads that nobody has touched since; returns how many are left.
+    pub(super) fn expire_uploads(&mut self, before: i64) -> Result<usize> {
+        self.0
+            .execute("DELETE FROM upload WHERE touched < ?1", [before])
+            .map_err(failed)?;
+        let query = "SELECT count(*) FROM upload WHERE generation IS NULL";
+        let count: i64 = self
+            .0
+            .query_row(query, [], |row| row.get(0))
+            .map_err(failed)?;
+        usize::try_from(count).map_err(|error| ApiError::internal(error.to_string()))
+    }
+
+    /// Returns the ids of all uploads.
+    pub(super) fn uploads(&self) -> Result<Vec<String>> {
+        let mut statement = self.0.prepare("SELECT id FROM upload").map_err(failed)?;
+        let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+}
+
+const COLUMNS: &str =
+    "name, generation, metageneration, size, md5, crc32c, attributes, created, updated";
+
+/// A row of objects as it is in the database.
+struct Raw {
+    name: Vec<u8>,
+    generation: i64,
+    metageneration: i64,
+    size: i64,
+    md5: [u8; 16],
+    crc32c: u32,
+    attributes: String,
+    created: i64,
+    updated: i64,
+}
+
+impl Raw {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Raw> {
+        Ok(Raw {
+            name: row.get(0)?,
+            generation: row.get(1)?,
+            metageneration: row.get(2)?,
+            size: row.get(3)?,
+            md5: row.get(4)?,
+            crc32c: row.get(5)?,
+            attributes: row.get(6)?,
+            created: row.get(7)?,
+            updated: row.get(8)?,
+        })
+    }
+
+    fn object(self, bucket: &BucketName) -> Result<Object> {
+        let broken =
+            |why: String| ApiError::internal(format!("the index of objects is damaged: {why}"));
+        let name = String::from_utf8(self.name).map_err(|error| broken(error.to_string()))?;
+        let attributes: Attributes =
+            serde_json::from_str(&self.attributes).map_err(|error| broken(error.to_string()))?;
+        Ok(Object {
+            bucket: bucket.clone(),
+            name: ObjectName::new(&name)?,
+            generation: self.generation,
+            metageneration: self.metageneration,
+            size: self.size.cast_unsigned(),
+            md5: self.md5,
+            crc32c: self.crc32c,
+            attributes,
+            created: self.created,
+            updated: self.updated,
+        })
+    }
+}
+
+/// A number of rows as the database counts them.
+fn rows(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The prefix that a name is shown as, up to the first delimiter behind the prefix that was asked for.
+fn common<'a>(name: &'a str, selection: &Selection) -> Option<&'a str> {
+    if selection.delimiter.is_empty() {
+        return None;
+    }
+    let rest = name.strip_prefix(selection.prefix.as_str())?;
+    let at = rest.find(selection.delimiter.as_str())?;
+    name.get(..selection.prefix.len() + at + selection.delimiter.len())
+}
+
+/// The smallest text of bytes that is behind all that begin with this one. UTF-8 has no byte 0xFF that could not be raised.
+fn successor(prefix: &str) -> Vec<u8> {
+    let mut bytes = prefix.as_bytes().to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    bytes
+}
+
+fn text(attributes: &Attributes) -> Result<String> {
+    serde_json::to_string(attributes).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn failed(error: rusqlite::Error) -> ApiError {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        return ApiError::full();
+    }
+    ApiError::internal(format!("the index of objects: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> (tempfile::TempDir, Index, BucketName) {
+        let directory = tempfile::tempdir().unwrap();
+        let index = Index::open(&directory.path().join("index.db")).unwrap();
+        let name = BucketName::new("demo").unwrap();
+        let bucket = Bucket {
+            name: name.clone(),
+            project: "p".to_owned(),
+            created: 1,
+        };
+        index
+            .run_now(|database| database.add_bucket(&bucket))
+            .unwrap();
+        (directory, index, name)
+    }
+
+    fn add(index: &Index, bucket: &BucketName, name: &str) -> Object {
+        let name = ObjectName::new(name).unwrap();
+        index
+            .run_now(|database| {
+                let generation = database.begin(bucket, &name, 5)?;
+                let object = Object {
+                    bucket: bucket.clone(),
+                    name,
+                    generation,
+                    metageneration: 1,
+                    size: 3,
+                    md5: [1; 16],
+                    crc32c: 4,
+                    attributes: Attributes::default(),
+                    created: 5,
+                    updated: 5,
+                };
+                database.commit(&object, &Conditions::default())?;
+                Ok(object)
+            })
+            .unwrap()
+    }
+
+    fn names(
+        index: &Index,
+        bucket: &BucketName,
+        selection: &Selection,
+    ) -> (Vec<String>, Vec<String>, usize) {
+        let (mut objects, mut prefixes, mut pages) = (Vec::new(), Vec::new(), 0);
+        let mut selection = selection.clone();
+        loop {
+            let page = index
+                .run_now(|database| database.list(bucket, &selection))
+                .unwrap();
+            pages += 1;
+            objects.extend(page.objects.iter().map(|object| object.name.to_string()));
+            prefixes.extend(page.prefixes);
+            match page.next {
+                Some(next) => selection.from = next,
+                None => return (objects, prefixes, pages),
+            }
+        }
+    }
+
+    #[test]
+    fn lists_have_prefixes_and_pages() {
+        let (_directory, index, bucket) = index();
+        for name in ["a", "a/1", "a/2", "a/b/3", "a0", "b/", "b/x", "c", "ü"] {
+            add(&index, &bucket, name);
+        }
+        for most in [1, 2, 3, 100] {
+            let all = Selection {
+                most,
+                ..Selection::default()
+            };
+            let (objects, _, pages) = names(&index, &bucket, &all);
+            assert_eq!(
+                objects,
+                ["a", "a/1", "a/2", "a/b/3", "a0", "b/", "b/x", "c", "ü"]
+            );
+            assert!(most < 100 || pages == 1);
+            let flat = Selection {
+                delimiter: "/".to_owned(),
+                ..all.clone()
+            };
+            let (objects, prefixes, _) = names(&index, &bucket, &flat);
+            assert_eq!(
+                (objects, prefixes),
+                (strings(&["a", "a0", "c", "ü"]), strings(&["a/", "b/"])),
+                "{most}"
+            );
+            let below = Selection {
+                prefix: "a/".to_owned(),
+                ..flat.clone()
+            };
+            let (objects, prefixes, _) = names(&index, &bucket, &below);
+            assert_eq!(
+                (objects, prefixes),
+                (strings(&["a/1", "a/2"]), strings(&["a/b/"])),
+                "{most}"
+            );
+            let between = Selection {
+                from: b"a/2".to_vec(),
+                until: Some("b/x".to_owned()),
+                ..all
+            };
+            assert_eq!(
+                names(&index, &bucket, &between).0,
+                ["a/2", "a/b/3", "a0", "b/"]
+            );
+        }
+        let trailing = Selection {
+            delimiter: "/".to_owned(),
+            most: 100,
+            trailing: true,
+            ..Selection::default()
+        };
+        assert_eq!(
+            names(&index, &bucket, &trailing).0,
+            ["a", "a0", "b/", "c", "ü"]
+        );
+    }
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn generations_rise_though_the_clock_stands() {
+        let (_directory, index, bucket) = index();
+        let (first, second) = (add(&index, &bucket, "x"), add(&index, &bucket, "x"));
+        assert!(second.generation > first.generation);
+        // What was replaced is to be removed; what is there is not.
+        let doomed = index.run_now(|database| database.doomed()).unwrap();
+        assert_eq!(doomed, [place(&bucket, &first.name, first.generation)]);
+    }
+
+    #[test]
+    fn an_index_of_a_newer_kiln_is_left_alone() {
+        let (directory, index, _) = index();
+        index
+            .lock()
+            .execute_batch("PRAGMA user_version=99")
+            .unwrap();
+        let error = Index::open(&directory.path().join("index.db")).unwrap_err();
+        assert!(error.to_string().contains("newer Kiln"), "{error}");
+    }
+
+    #[test]
+    fn a_bucket_goes_when_it_is_empty() {
+        let (_directory, index, bucket) = index();
+        let object = add(&index, &bucket, "x");
+        let status = |result: Result<()>| result.unwrap_err().status().as_u16();
+        assert_eq!(
+            status(index.run_now(|database| database.remove_bucket(&bucket))),
+            409
+        );
+        index
+            .run_now(|database| {
+                database.remove(&bucket, &object.name, None, &Conditions::default())
+            })
+            .unwrap();
+        index
+            .run_now(|database| database.remove_bucket(&bucket))
+            .unwrap();
+        assert_eq!(
+            status(index.run_now(|database| database.remove_bucket(&bucket))),
+            404
+        );
+    }
+}

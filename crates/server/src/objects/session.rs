@@ -1,0 +1,380 @@
+//! Resumable uploads: a file that grows over several requests, and what the index notes of it. They survive the server.
+//!
+//! Bytes count as received once they are on the disk and the index says so; a request that breaks off, or a server that is killed,
+//! loses at most the last [`STEP`] of them. Two requests never write at once: a later one ends an earlier one, whose client is
+//! gone more often than not.
+
+use std::collections::HashMap;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::blobs;
+use super::error::{ApiError, Result};
+use super::incoming::Incoming;
+use super::index::{UPLOAD_LIFETIME, Upload};
+use super::name::{BucketName, ObjectName};
+use super::range::Sent;
+use super::request::Request;
+use super::resource::Object;
+use super::store::{Objects, now};
+
+/// Bytes after which an upload's progress is put on the disk.
+const STEP: u64 = 16 << 20;
+
+/// How far an upload is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// So many bytes are there.
+    Received(u64),
+    /// All of it is there.
+    Done(Box<Object>),
+}
+
+/// The uploads that requests are working on.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<String, Arc<Turn>>>);
+
+/// Whose turn it is to write.
+#[derive(Debug, Default)]
+struct Turn {
+    writing: tokio::sync::Mutex<()>,
+    latest: AtomicU64,
+    over: Notify,
+}
+
+/// A request's part in an upload; its entry goes with the last.
+struct Part<'a> {
+    sessions: &'a Sessions,
+    id: &'a str,
+    turn: Arc<Turn>,
+    number: u64,
+}
+
+impl Part<'_> {
+    fn is_over(&self) -> bool {
+        self.turn.latest.load(Ordering::Acquire) != self.number
+    }
+
+    /// Waits for a client's bytes, unless another request takes over.
+    async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>> {
+        let over = self.turn.over.notified();
+        if self.is_over() {
+            return Err(taken_over());
+        }
+        tokio::select! {
+            () = over => Err(taken_over()),
+            bytes = body.next() => bytes,
+        }
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        let mut all = self
+            .sessions
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // One is in the map, one is here.
+        if Arc::strong_count(&self.turn) <= 2 {
+            all.remove(self.id);
+        }
+    }
+}
+
+fn taken_over() -> ApiError {
+    ApiError::conflict("another request has gone on with this upload")
+}
+
+impl Sessions {
+    /// Begins an upload; returns its id.
+    pub(super) async fn start(
+        &self,
+        objects: &Objects,
+        bucket: BucketName,
+        name: ObjectName,
+        request: &Request,
+        total: Option<u64>,
+    ) -> Result<String> {
+        if let Some(total) = total {
+            objects.check_size(total)?;
+        }
+        let id = random()?;
+        let request = serde_json::to_string(request)
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let upload = Upload {
+            id: id.clone(),
+            bucket,
+            name,
+            request,
+            total,
+            received: 0,
+            generation: None,
+        };
+        let most = objects.limits().uploads;
+        objects
+            .index()
+            .run(move |database| {
+                // Files of those that expire here go at the next start.
+                if database.expire_uploads(now() - UPLOAD_LIFETIME)? >= most {
+                    return Err(ApiError::too_many(format!(
+                        "{most} uploads are under way; finish or cancel some"
+                    )));
+                }
+                let (bucket, name) = (&upload.bucket, &upload.name);
+                database.bucket(bucket)?;
+                let request: Request = read(&upload.request)?;
+                request
+                    .conditions
+                    .check(database.find(bucket, name)?.as_ref())?;
+                database.add_upload(&upload, now())
+            })
+            .await?;
+        Ok(id)
+    }
+
+    /// Takes an upload back.
+    pub(super) async fn cancel(&self, objects: &Objects, id: &str) -> Result<()> {
+        let part = self.take_turn(id);
+        let _writing = part.turn.writing.lock().await;
+        let upload = find(objects, id).await?;
+        forget(objects, &upload).await
+    }
+
+    /// Takes a request's bytes, or none, and says how far the upload is.
+    pub(super) async fn receive(
+        &self,
+        objects: &Objects,
+        id: &str,
+        sent: Sent,
+        body: Incoming,
+    ) -> Result<Progress> {
+        if sent.bytes.is_none() {
+            // A question is answered at once, so that it disturbs no transfer; but the last word makes the object.
+            let upload = find(objects, id).await?;
+            let is_last = sent.total.is_some_and(|total| total == upload.received);
+            if upload.generation.is_none() && !is_last {
+                return Ok(Progress::Received(upload.received));
+            }
+        }
+        let part = self.take_turn(id);
+        let _writing = part.turn.writing.lock().await;
+        if part.is_over() {
+            return Err(taken_over());
+        }
+        let mut upload = find(objects, id).await?;
+        if let Some(generation) = upload.generation {
+            let object = objects
+                .get(&upload.bucket, &upload.name, Some(generation))
+                .await?;
+            return Ok(Progress::Done(Box::new(object)));
+        }
+        settle_total(objects, &mut upload, sent)?;
+        let result = part.transfer(objects, &mut upload, sent, body).await;
+        let done = match result {
+            Ok(()) if upload.total == Some(upload.received) => finish(objects, &upload).await,
+            Ok(()) => return Ok(Progress::Received(upload.received)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &done
+            && is_final(error)
+        {
+            forget(objects, &upload).await?;
+        }
+        done.map(|object| Progress::Done(Box::new(object)))
+    }
+
+    fn take_turn<'a>(&'a self, id: &'a str) -> Part<'a> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Arc::clone(all.entry(id.to_owned()).or_default());
+        let number = turn.latest.fetch_add(1, Ordering::AcqRel) + 1;
+        turn.over.notify_waiters();
+        Part {
+            sessions: self,
+            id,
+            turn,
+            number,
+        }
+    }
+}
+
+/// Whether an upload cannot go on after this: a full disk, wrong digests, a broken condition.
+fn is_final(error: &ApiError) -> bool {
+    error.status().as_u16() == 507
+        || matches!(error.reason(), "conditionNotMet" | "uploadTooLarge")
+        || error.to_string().starts_with("Provided ")
+}
+
+impl Part<'_> {
+    /// Appends what the request brings and is not there yet.
+    async fn transfer(
+        &self,
+        objects: &Objects,
+        upload: &mut Upload,
+        sent: Sent,
+        mut body: Incoming,
+    ) -> Result<()> {
+        let Some((first, last)) = sent.bytes else {
+            return Ok(());
+        };
+        if first > upload.received {
+            // A gap: the client learns where to go on.
+            return Ok(());
+        }
+        let mut file = Growing::open(objects.blobs().staged(&upload.id), upload.received).await?;
+        let (mut at, mut noted) = (first, upload.received);
+        let result = loop {
+            let bytes = match self.next(&mut body).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            let end = at + bytes.len() as u64;
+            if end > last.saturating_add(1) {
+                break Err(ApiError::invalid(
+                    "the body is longer than its Content-Range says",
+                ));
+            }
+            objects.check_size(end)?;
+            let known = upload.received.saturating_sub(at).min(bytes.len() as u64);
+            at = end;
+            let new = bytes.slice(usize::try_from(known).unwrap_or(bytes.len())..);
+            upload.received += new.len() as u64;
+            file.write(new).await?;
+            if upload.received - noted >= STEP {
+                noted = upload.received;
+                note(objects, upload, &mut file).await?;
+            }
+        };
+        note(objects, upload, &mut file).await?;
+        result
+    }
+}
+
+/// The size of the whole stays what it was said to be.
+fn settle_total(objects: &Objects, upload: &mut Upload, sent: Sent) -> Result<()> {
+    match (upload.total, sent.total) {
+        (Some(before), Some(now)) if before != now => Err(ApiError::invalid(format!(
+            "the upload was to have {before} bytes, and now {now}"
+        ))),
+        (_, Some(total)) => {
+            objects.check_size(total)?;
+            upload.total = Some(total);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts progress on the disk, then into the index.
+async fn note(objects: &Objects, upload: &Upload, file: &mut Growing) -> Result<()> {
+    file.sync().await?;
+    let upload = upload.clone();
+    objects
+        .index()
+        .run(move |database| database.set_upload(&upload, now()))
+        .await
+}
+
+async fn finish(objects: &Objects, upload: &Upload) -> Result<Object> {
+    let request: Request = read(&upload.request)?;
+    let staged = objects.blobs().staged(&upload.id);
+    if upload.received == 0 {
+        // Nothing was sent, so there is no file yet.
+        Growing::open(staged.clone(), 0).await?;
+    }
+    let content = blobs::digests(staged.clone()).await?;
+    if content.size != upload.received {
+        return Err(ApiError::internal(
+            "the file of an upload has not the size that was noted",
+        ));
+    }
+    let (bucket, name) = (&upload.bucket, &upload.name);
+    objects
+        .commit(bucket, name, (staged, content), &request, Some(upload))
+        .await
+}
+
+async fn find(objects: &Objects, id: &str) -> Result<Upload> {
+    let id = id.to_owned();
+    objects
+        .index()
+        .run(move |database| database.upload(&id))
+        .await
+}
+
+async fn forget(objects: &Objects, upload: &Upload) -> Result<()> {
+    let id = upload.id.clone();
+    blobs::remove(objects.blobs().staged(&id)).await;
+    objects
+        .index()
+        .run(move |database| database.remove_upload(&id))
+        .await
+}
+
+fn read(request: &str) -> Result<Request> {
+    serde_json::from_str(request)
+        .map_err(|error| ApiError::internal(format!("an upload in the index is damaged: {error}")))
+}
+
+/// An id that nobody guesses.
+fn random() -> Result<String> {
+    let mut bytes = [0_u8; 24];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|error| ApiError::of_io("reading /dev/urandom", &error))?;
+    Ok(hex::encode(bytes))
+}
+
+/// The file of an upload.
+struct Growing(Option<std::fs::File>);
+
+impl Growing {
+    /// Opens it at its end; bytes behind what is noted are not to be trusted.
+    async fn open(path: PathBuf, received: u64) -> Result<Growing> {
+        blobs::blocking(move || {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let open = || {
+                let mut file = options.open(&path)?;
+                file.set_len(received)?;
+                file.seek(SeekFrom::Start(received))?;
+                Ok(file)
+            };
+            let opened: std::io::Result<_> = open();
+            opened
+                .map(|file| Growing(Some(file)))
+                .map_err(|error| ApiError::of_io("opening the file of an upload", &error))
+        })
+        .await
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.with(move |file| file.write_all(&bytes)).await
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        self.with(|file| file.sync_data()).await
+    }
+
+    async fn with(
+        &mut self,
+        work: impl FnOnce(&mut std::fs::File) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let gone = || ApiError::internal("an upload went on after it had failed");
+        let mut file = self.0.take().ok_or_else(gone)?;
+        let file = blobs::blocking(move || {
+            work(&mut file).map_err(|error| ApiError::of_io("writing the upload", &error))?;
+            Ok(file)
+        })
+        .await?;
+        self.0 = Some(file);
+        Ok(())
+    }
+}

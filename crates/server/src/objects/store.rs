@@ -1,0 +1,525 @@
+//! Buckets and objects for the rest of the server, and for the handlers of requests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+
+use super::blobs::{Blobs, Reading, Staged};
+use super::condition::Conditions;
+use super::error::{ApiError, Result};
+use super::index::{Content, Database, Index, Page, Selection, UPLOAD_LIFETIME, Upload};
+use super::name::{BucketName, ObjectName, place};
+use super::request::Request;
+use super::resource::{Attributes, Bucket, Object};
+
+/// How much the store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of an object.
+    pub object: u64,
+    /// Resumable uploads that are under way.
+    pub uploads: usize,
+    /// How long a client may send nothing in the middle of a body.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            object: 1 << 40,
+            uploads: 1000,
+            silence: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The object store; a handle that can be cloned.
+#[derive(Clone, Debug)]
+pub struct Objects(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    index: Index,
+    blobs: Arc<Blobs>,
+    limits: Limits,
+    staged: AtomicU64,
+}
+
+/// Objects and prefixes of a bucket.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// In the order of their names.
+    pub objects: Vec<Object>,
+    /// What names have in common up to the delimiter.
+    pub prefixes: Vec<String>,
+}
+
+impl Objects {
+    /// Opens the store below a directory, which it makes if need be. Contents are in it too, or in `elsewhere`. What a killed server
+    /// has left behind is removed. Two servers must not open one directory.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or a newer Kiln wrote it.
+    pub async fn open(
+        directory: &Path,
+        elsewhere: Option<Arc<dyn ObjectStore>>,
+        limits: Limits,
+    ) -> Result<Objects> {
+        let blobs = Arc::new(Blobs::open(directory, elsewhere)?);
+        let index = Index::open(&directory.join("index.db"))?;
+        let objects = Objects(Arc::new(Inner {
+            index,
+            blobs,
+            limits,
+            staged: AtomicU64::new(0),
+        }));
+        objects.recover().await?;
+        Ok(objects)
+    }
+
+    async fn recover(&self) -> Result<()> {
+        let (uploads, doomed) = self
+            .index()
+            .run(|database| {
+                database.expire_uploads(now() - UPLOAD_LIFETIME)?;
+                Ok((database.uploads()?, database.doomed()?))
+            })
+            .await?;
+        self.blobs().clear_staging(&uploads)?;
+        for place in doomed {
+            self.discard(&place).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.0.index
+    }
+
+    pub(super) fn blobs(&self) -> &Arc<Blobs> {
+        &self.0.blobs
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// There is one of that name (409).
+    pub async fn create_bucket(&self, name: &BucketName, project: &str) -> Result<Bucket> {
+        let bucket = Bucket {
+            name: name.clone(),
+            project: project.to_owned(),
+            created: now(),
+        };
+        self.index()
+            .run(move |database| database.add_bucket(&bucket).map(|()| bucket))
+            .await
+    }
+
+    /// Returns a bucket.
+    ///
+    /// # Errors
+    /// There is none of that name (404).
+    pub async fn bucket(&self, name: &BucketName) -> Result<Bucket> {
+        let name = name.clone();
+        self.index()
+            .run(move |database| database.bucket(&name))
+            .await
+    }
+
+    /// Returns buckets in the order of their names, from one on. Without a project all are meant; those that were made without one
+    /// are everybody's.
+    pub(super) async fn buckets(
+        &self,
+        project: &str,
+        prefix: &str,
+        from: String,
+        most: usize,
+    ) -> Result<Vec<Bucket>> {
+        let (project, prefix) = (project.to_owned(), prefix.to_owned());
+        self.index()
+            .run(move |database| database.buckets(&project, &prefix, &from, most))
+            .await
+    }
+
+    /// Removes a bucket.
+    ///
+    /// # Errors
+    /// There is none (404), or it is not empty (409).
+    pub async fn delete_bucket(&self, name: &BucketName) -> Result<()> {
+        let name = name.clone();
+        self.index()
+            .run(move |database| database.remove_bucket(&name))
+            .await
+    }
+
+    /// Stores an object: all of it, or nothing.
+    ///
+    /// # Errors
+    /// There is no such bucket, a condition does not hold, it is too large, the disk is full, or the content cannot be read.
+    pub async fn put<E: std::fmt::Display>(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        mut content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
+        attributes: Attributes,
+        conditions: &Conditions,
+    ) -> Result<Object> {
+        let mut staged = self.stage().await?;
+        while let Some(bytes) = content.next().await {
+            let bytes = bytes
+                .map_err(|error| ApiError::internal(format!("reading the content: {error}")))?;
+            self.write(&mut staged, bytes).await?;
+        }
+        let request = Request {
+            attributes: attributes.check()?,
+            conditions: conditions.clone(),
+            ..Request::default()
+        };
+        self.commit_staged(bucket, name, staged, &request).await
+    }
+
+    /// Stores a file of this machine, or a few bytes, as an object.
+    ///
+    /// # Errors
+    /// As [`Objects::put`].
+    pub async fn put_bytes(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        content: impl Into<Bytes>,
+        attributes: Attributes,
+    ) -> Result<Object> {
+        let whole = futures_util::stream::iter([Ok::<_, ApiError>(content.into())]);
+        self.put(bucket, name, whole, attributes, &Conditions::default())
+            .await
+    }
+
+    /// Stores a file of this machine as an object.
+    ///
+    /// # Errors
+    /// The file cannot be read; else as [`Objects::put`].
+    pub async fn put_file(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        file: &Path,
+        attributes: Attributes,
+    ) -> Result<Object> {
+        let file = file_stream(file, 0, u64::MAX).await?;
+        self.put(bucket, name, file, attributes, &Conditions::default())
+            .await
+    }
+
+    /// Returns what is known of an object.
+    ///
+    /// # Errors
+    /// There is none (404), or it is not of that generation any more.
+    pub async fn get(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+    ) -> Result<Object> {
+        let (bucket, name) = (bucket.clone(), name.clone());
+        self.index()
+            .run(move |database| database.object(&bucket, &name, generation))
+            .await
+    }
+
+    /// Opens an object for reading. It stays readable when it is replaced or removed meanwhile.
+    ///
+    /// # Errors
+    /// There is none (404).
+    pub async fn open_object(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+    ) -> Result<Opened> {
+        // The place is taken before it is certain that the object still has it, so that nobody removes it in between.
+        loop {
+            let object = self.get(bucket, name, generation).await?;
+            let reading = self
+                .blobs()
+                .reading(&place(bucket, name, object.generation));
+            let again = self.get(bucket, name, generation).await?;
+            if again.generation == object.generation {
+                return Ok(Opened {
+                    object: again,
+                    reading,
+                    blobs: Arc::clone(self.blobs()),
+                });
+            }
+        }
+    }
+
+    /// Lists objects whose names begin with a prefix, all of them. With a delimiter, those that have it later in their names are
+    /// told by what is in front of it.
+    ///
+    /// # Errors
+    /// There is no such bucket (404).
+    pub async fn list(&self, bucket: &BucketName, prefix: &str, delimiter: &str) -> Result<List> {
+        let mut selection = Selection {
+            prefix: prefix.to_owned(),
+            delimiter: delimiter.to_owned(),
+            most: 1000,
+            ..Selection::default()
+        };
+        let mut list = List::default();
+        loop {
+            let page = self.page(bucket, &selection).await?;
+            list.objects.extend(page.objects);
+            list.prefixes.extend(page.prefixes);
+            match page.next {
+                Some(next) => selection.from = next,
+                None => return Ok(list),
+            }
+        }
+    }
+
+    pub(super) async fn page(&self, bucket: &BucketName, selection: &Selection) -> Result<Page> {
+        let (bucket, selection) = (bucket.clone(), selection.clone());
+        self.index()
+            .run(move |database| database.list(&bucket, &selection))
+            .await
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// There is none (404), or a condition does not hold (412).
+    pub async fn delete(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let (bucket, name, conditions) = (bucket.clone(), name.clone(), conditions.clone());
+        let place = self
+            .index()
+            .run(move |database| database.remove(&bucket, &name, generation, &conditions))
+            .await?;
+        self.discard_later(&place).await;
+        Ok(())
+    }
+
+    /// Changes what is said about an object.
+    pub(super) async fn patch(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        generation: Option<i64>,
+        conditions: &Conditions,
+        change: impl FnOnce(&Attributes) -> Result<Attributes> + Send + 'static,
+    ) -> Result<Object> {
+        let (bucket, name, conditions) = (bucket.clone(), name.clone(), conditions.clone());
+        self.index()
+            .run(move |database| {
+                let mut object = database.object(&bucket, &name, generation)?;
+                conditions.check(Some(&object))?;
+                object.attributes = change(&object.attributes)?;
+                object.metageneration += 1;
+                object.updated = now();
+                database.set_attributes(&object)?;
+                Ok(object)
+            })
+            .await
+    }
+
+    /// Makes room for a content that comes in pieces.
+    pub(super) async fn stage(&self) -> Result<Staged> {
+        let number = self.0.staged.fetch_add(1, Ordering::Relaxed);
+        Staged::new(self.blobs().staged(&format!("request-{number}"))).await
+    }
+
+    /// Adds to a staged content, if the object does not get too large by it.
+    pub(super) async fn write(&self, staged: &mut Staged, bytes: Bytes) -> Result<()> {
+        self.check_size(staged.size().saturating_add(bytes.len() as u64))?;
+        staged.write(bytes).await
+    }
+
+    pub(super) fn check_size(&self, size: u64) -> Result<()> {
+        let most = self.limits().object;
+        if size <= most {
+            return Ok(());
+        }
+        Err(ApiError::too_large(format!(
+            "the object is larger than the {most} bytes that this server takes"
+        )))
+    }
+
+    /// Makes a staged content an object.
+    pub(super) async fn commit_staged(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        mut staged: Staged,
+        request: &Request,
+    ) -> Result<Object> {
+        let content = staged.finish().await?;
+        let file = (staged.path(), content);
+        self.commit(bucket, name, file, request, None).await
+    }
+
+    /// Makes a file with a content an object; the file is gone then. A resumable upload is noted as done by the same stroke.
+    pub(super) async fn commit(
+        &self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        (file, content): (PathBuf, Content),
+        request: &Request,
+        upload: Option<&Upload>,
+    ) -> Result<Object> {
+        request.check(&content)?;
+        let now = now();
+        let (to, called) = (bucket.clone(), name.clone());
+        let generation = self
+            .index()
+            .run(move |database| database.begin(&to, &called, now))
+            .await?;
+        let new = place(bucket, name, generation);
+        let object = Object {
+            bucket: bucket.clone(),
+            name: name.clone(),
+            generation,
+            metageneration: 1,
+            size: content.size,
+            md5: content.md5,
+            crc32c: content.crc32c,
+            attributes: request.attributes.clone(),
+            created: now,
+            updated: now,
+        };
+        let stored = async {
+            self.blobs().publish(file, &new).await?;
+            let (object, conditions) = (object.clone(), request.conditions.clone());
+            let mut upload = upload.cloned();
+            let commit = move |database: &mut Database<'_>| {
+                let old = database.commit(&object, &conditions)?;
+                if let Some(upload) = &mut upload {
+                    upload.generation = Some(object.generation);
+                    database.set_upload(upload, now)?;
+                }
+                Ok(old)
+            };
+            self.index().run(commit).await
+        };
+        match stored.await {
+            Ok(old) => {
+                if let Some(old) = old {
+                    self.discard_later(&old).await;
+                }
+                Ok(object)
+            }
+            Err(error) => {
+                self.discard_later(&new).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a doomed content.
+    async fn discard(&self, place: &str) -> Result<()> {
+        if self.blobs().remove(place).await? {
+            let place = place.to_owned();
+            self.index()
+                .run(move |database| database.spare(&place))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The same where the answer does not depend on it: the next start tries again.
+    async fn discard_later(&self, place: &str) {
+        let _ = self.discard(place).await;
+    }
+}
+
+/// An object whose content can be read.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is known of it.
+    pub object: Object,
+    reading: Reading,
+    blobs: Arc<Blobs>,
+}
+
+impl Opened {
+    /// Returns the content, or the part of it from a byte up to another.
+    pub fn read(self, from: u64, until: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        let until = until.min(self.object.size);
+        futures_util::stream::try_unfold((self, from), move |(opened, at)| async move {
+            if at >= until {
+                return Ok(None);
+            }
+            let bytes = opened
+                .blobs
+                .slice(opened.reading.place(), at, until)
+                .await?;
+            if bytes.is_empty() {
+                return Err(ApiError::internal(
+                    "a content of the object store is shorter than it was",
+                ));
+            }
+            let next = at + bytes.len() as u64;
+            Ok(Some((bytes, (opened, next))))
+        })
+    }
+
+    /// Returns the whole content; of objects that are known to be small.
+    ///
+    /// # Errors
+    /// It is larger than `most`, or cannot be read.
+    pub async fn bytes(self, most: u64) -> Result<Bytes> {
+        if self.object.size > most {
+            return Err(ApiError::too_large(format!(
+                "{} is larger than {most} bytes",
+                self.object.name
+            )));
+        }
+        let size = self.object.size;
+        let pieces: Vec<Bytes> = self.read(0, size).boxed().try_collect().await?;
+        Ok(pieces.concat().into())
+    }
+}
+
+/// Reads a file of this machine from a byte up to another, in pieces.
+pub(super) async fn file_stream(
+    file: &Path,
+    from: u64,
+    until: u64,
+) -> Result<impl Stream<Item = Result<Bytes>> + Unpin + Send + 'static> {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let shown = file.display().to_string();
+    let failed = move |error: std::io::Error| ApiError::of_io(&format!("reading {shown}"), &error);
+    let mut opened = tokio::fs::File::open(file).await.map_err(&failed)?;
+    opened
+        .seek(std::io::SeekFrom::Start(from))
+        .await
+        .map_err(&failed)?;
+    let left = opened.take(until.saturating_sub(from));
+    let pieces = futures_util::stream::try_unfold(left, move |mut left| {
+        let failed = failed.clone();
+        async move {
+            let mut buffer = bytes::BytesMut::with_capacity(256 << 10);
+            let read = left.read_buf(&mut buffer).await.map_err(failed)?;
+            Ok((read > 0).then(|| (buffer.freeze(), left)))
+        }
+    });
+    Ok(Box::pin(pieces))
+}
+
+/// Microseconds since 1970.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
