@@ -14,6 +14,8 @@ const COMMANDS: &[&[&str]] = &[
     &["boot"],
     &["test"],
     &["shell"],
+    &["serve"],
+    &["gcloud-env"],
     &["doctor"],
     &["cache"],
     &["cache", "ls"],

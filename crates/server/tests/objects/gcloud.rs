@@ -31,6 +31,10 @@ struct Gcloud {
 
 impl Gcloud {
     fn run(&self, words: &[&str]) -> Output {
+        self.command(&[&["storage"], words].concat())
+    }
+
+    fn command(&self, words: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
         command.env_clear().envs(self.variables.iter().cloned());
         command
@@ -40,7 +44,7 @@ impl Gcloud {
         command
             .env("CLOUDSDK_STORAGE_PROCESS_COUNT", "1")
             .env("CLOUDSDK_STORAGE_THREAD_COUNT", "1");
-        command.current_dir(&self.home).arg("storage").args(words);
+        command.current_dir(&self.home).args(words);
         command.output().unwrap()
     }
 
@@ -149,6 +153,10 @@ fn session(gcloud: &Gcloud) {
         gcloud.prints(&["cat", "gs://kiln-logs/log-1.txt"]),
         "one\ntwo\n"
     );
+    let log = gcloud.command(&["builds", "log", "1", "--region=global"]);
+    let text = String::from_utf8_lossy(&log.stdout);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("---")).collect();
+    assert_eq!(lines, ["one", "two"], "{log:?}");
     let missing = gcloud.run(&["cat", "gs://kiln-test/missing"]);
     assert_eq!(missing.status.code(), Some(1));
     gcloud.prints(&["rm", "gs://kiln-test/copies/moved.bin"]);
