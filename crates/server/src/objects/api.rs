@@ -24,7 +24,6 @@ use super::live::Live;
 use super::multipart::JSON_MAX;
 use super::name::{BucketName, ObjectName};
 use super::route::{Query, Target, no_method, plain};
-use super::session::Sessions;
 use super::store::Objects;
 use super::upload::{Upload, no_encryption, parse};
 
@@ -35,7 +34,6 @@ const PAGE_MAX: i64 = 1000;
 #[derive(Clone)]
 struct Service {
     source: Source,
-    sessions: Arc<Sessions>,
 }
 
 /// The Storage JSON API: `/storage/v1/…`, `/upload/storage/v1/…`, `/resumable/upload/storage/v1/…`, `/download/storage/v1/…`.
@@ -53,7 +51,6 @@ pub fn host_router(objects: Objects, live: Arc<dyn Live>) -> Router {
 fn service(objects: Objects, live: Arc<dyn Live>) -> Service {
     Service {
         source: Source { objects, live },
-        sessions: Arc::default(),
     }
 }
 
@@ -109,7 +106,6 @@ async fn upload(State(service): State<Service>, request: Received) -> Response<B
         };
         let upload = Upload {
             objects,
-            sessions: &service.sessions,
             bucket,
             query: Query::parse(parts.uri.query()),
             parts: &parts,

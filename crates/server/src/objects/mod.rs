@@ -29,6 +29,7 @@ mod route;
 mod session;
 mod store;
 mod tunnel;
+mod turns;
 mod upload;
 
 pub use answer::Secure;

@@ -4,15 +4,11 @@
 //! loses at most the last [`STEP`] of them. Two requests never write at once: a later one ends an earlier one, whose client is
 //! gone more often than not.
 
-use std::collections::HashMap;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::blobs;
 use super::error::{ApiError, Result};
@@ -23,6 +19,7 @@ use super::range::Sent;
 use super::request::Request;
 use super::resource::Object;
 use super::store::{Objects, now};
+use super::turns::{Part, taken_over};
 
 /// Bytes after which an upload's progress is put on the disk.
 const STEP: u64 = 16 << 20;
@@ -36,172 +33,99 @@ pub(super) enum Progress {
     Done(Box<Object>),
 }
 
-/// The uploads that requests are working on.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<String, Arc<Turn>>>);
-
-/// Whose turn it is to write.
-#[derive(Debug, Default)]
-struct Turn {
-    writing: tokio::sync::Mutex<()>,
-    latest: AtomicU64,
-    over: Notify,
-}
-
-/// A request's part in an upload; its entry goes with the last.
-struct Part<'a> {
-    sessions: &'a Sessions,
-    id: &'a str,
-    turn: Arc<Turn>,
-    number: u64,
-}
-
-impl Part<'_> {
-    fn is_over(&self) -> bool {
-        self.turn.latest.load(Ordering::Acquire) != self.number
+/// Begins an upload; returns its id.
+pub(super) async fn start(
+    objects: &Objects,
+    bucket: BucketName,
+    name: ObjectName,
+    request: &Request,
+    total: Option<u64>,
+) -> Result<String> {
+    if let Some(total) = total {
+        objects.check_size(total)?;
     }
-
-    /// Waits for a client's bytes, unless another request takes over.
-    async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>> {
-        let over = self.turn.over.notified();
-        if self.is_over() {
-            return Err(taken_over());
-        }
-        tokio::select! {
-            () = over => Err(taken_over()),
-            bytes = body.next() => bytes,
-        }
-    }
-}
-
-impl Drop for Part<'_> {
-    fn drop(&mut self) {
-        let mut all = self
-            .sessions
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // One is in the map, one is here.
-        if Arc::strong_count(&self.turn) <= 2 {
-            all.remove(self.id);
-        }
-    }
-}
-
-fn taken_over() -> ApiError {
-    ApiError::conflict("another request has gone on with this upload")
-}
-
-impl Sessions {
-    /// Begins an upload; returns its id.
-    pub(super) async fn start(
-        &self,
-        objects: &Objects,
-        bucket: BucketName,
-        name: ObjectName,
-        request: &Request,
-        total: Option<u64>,
-    ) -> Result<String> {
-        if let Some(total) = total {
-            objects.check_size(total)?;
-        }
-        let id = random()?;
-        let request = serde_json::to_string(request)
-            .map_err(|error| ApiError::internal(error.to_string()))?;
-        let upload = Upload {
-            id: id.clone(),
-            bucket,
-            name,
-            request,
-            total,
-            received: 0,
-            generation: None,
-        };
-        let most = objects.limits().uploads;
-        objects
-            .index()
-            .run(move |database| {
-                // Files of those that expire here go at the next start.
-                if database.expire_uploads(now() - UPLOAD_LIFETIME)? >= most {
-                    return Err(ApiError::too_many(format!(
-                        "{most} uploads are under way; finish or cancel some"
-                    )));
-                }
-                let (bucket, name) = (&upload.bucket, &upload.name);
-                database.bucket(bucket)?;
-                let request: Request = read(&upload.request)?;
-                request
-                    .conditions
-                    .check(database.find(bucket, name)?.as_ref())?;
-                database.add_upload(&upload, now())
-            })
-            .await?;
-        Ok(id)
-    }
-
-    /// Takes an upload back.
-    pub(super) async fn cancel(&self, objects: &Objects, id: &str) -> Result<()> {
-        let part = self.take_turn(id);
-        let _writing = part.turn.writing.lock().await;
-        let upload = find(objects, id).await?;
-        forget(objects, &upload).await
-    }
-
-    /// Takes a request's bytes, or none, and says how far the upload is.
-    pub(super) async fn receive(
-        &self,
-        objects: &Objects,
-        id: &str,
-        sent: Sent,
-        body: Incoming,
-    ) -> Result<Progress> {
-        if sent.bytes.is_none() {
-            // A question is answered at once, so that it disturbs no transfer; but the last word makes the object.
-            let upload = find(objects, id).await?;
-            let is_last = sent.total.is_some_and(|total| total == upload.received);
-            if upload.generation.is_none() && !is_last {
-                return Ok(Progress::Received(upload.received));
+    let id = random()?;
+    let request =
+        serde_json::to_string(request).map_err(|error| ApiError::internal(error.to_string()))?;
+    let upload = Upload {
+        id: id.clone(),
+        bucket,
+        name,
+        request,
+        total,
+        received: 0,
+        generation: None,
+    };
+    let most = objects.limits().uploads;
+    objects
+        .index()
+        .run(move |database| {
+            // Files of those that expire here go at the next start.
+            if database.expire_uploads(now() - UPLOAD_LIFETIME)? >= most {
+                return Err(ApiError::too_many(format!(
+                    "{most} uploads are under way; finish or cancel some"
+                )));
             }
-        }
-        let part = self.take_turn(id);
-        let _writing = part.turn.writing.lock().await;
-        if part.is_over() {
-            return Err(taken_over());
-        }
-        let mut upload = find(objects, id).await?;
-        if let Some(generation) = upload.generation {
-            let object = objects
-                .get(&upload.bucket, &upload.name, Some(generation))
-                .await?;
-            return Ok(Progress::Done(Box::new(object)));
-        }
-        settle_total(objects, &mut upload, sent)?;
-        let result = part.transfer(objects, &mut upload, sent, body).await;
-        let done = match result {
-            Ok(()) if upload.total == Some(upload.received) => finish(objects, &upload).await,
-            Ok(()) => return Ok(Progress::Received(upload.received)),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &done
-            && is_final(error)
-        {
-            forget(objects, &upload).await?;
-        }
-        done.map(|object| Progress::Done(Box::new(object)))
-    }
+            let (bucket, name) = (&upload.bucket, &upload.name);
+            database.bucket(bucket)?;
+            let request: Request = read(&upload.request)?;
+            request
+                .conditions
+                .check(database.find(bucket, name)?.as_ref())?;
+            database.add_upload(&upload, now())
+        })
+        .await?;
+    Ok(id)
+}
 
-    fn take_turn<'a>(&'a self, id: &'a str) -> Part<'a> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = Arc::clone(all.entry(id.to_owned()).or_default());
-        let number = turn.latest.fetch_add(1, Ordering::AcqRel) + 1;
-        turn.over.notify_waiters();
-        Part {
-            sessions: self,
-            id,
-            turn,
-            number,
+/// Takes an upload back.
+pub(super) async fn cancel(objects: &Objects, id: &str) -> Result<()> {
+    let part = objects.turns().take(id);
+    let _writing = part.writing().await;
+    let upload = find(objects, id).await?;
+    forget(objects, &upload).await
+}
+
+/// Takes a request's bytes, or none, and says how far the upload is.
+pub(super) async fn receive(
+    objects: &Objects,
+    id: &str,
+    sent: Sent,
+    body: Incoming,
+) -> Result<Progress> {
+    if sent.bytes.is_none() {
+        // A question is answered at once, so that it disturbs no transfer; but the last word makes the object.
+        let upload = find(objects, id).await?;
+        let is_last = sent.total.is_some_and(|total| total == upload.received);
+        if upload.generation.is_none() && !is_last {
+            return Ok(Progress::Received(upload.received));
         }
     }
+    let part = objects.turns().take(id);
+    let _writing = part.writing().await;
+    if part.is_over() {
+        return Err(taken_over());
+    }
+    let mut upload = find(objects, id).await?;
+    if let Some(generation) = upload.generation {
+        let object = objects
+            .get(&upload.bucket, &upload.name, Some(generation))
+            .await?;
+        return Ok(Progress::Done(Box::new(object)));
+    }
+    settle_total(objects, &mut upload, sent)?;
+    let result = transfer(&part, objects, &mut upload, sent, body).await;
+    let done = match result {
+        Ok(()) if upload.total == Some(upload.received) => finish(objects, &upload).await,
+        Ok(()) => return Ok(Progress::Received(upload.received)),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &done
+        && is_final(error)
+    {
+        forget(objects, &upload).await?;
+    }
+    done.map(|object| Progress::Done(Box::new(object)))
 }
 
 /// Whether an upload cannot go on after this: a full disk, wrong digests, a broken condition.
@@ -211,50 +135,48 @@ fn is_final(error: &ApiError) -> bool {
         || error.to_string().starts_with("Provided ")
 }
 
-impl Part<'_> {
-    /// Appends what the request brings and is not there yet.
-    async fn transfer(
-        &self,
-        objects: &Objects,
-        upload: &mut Upload,
-        sent: Sent,
-        mut body: Incoming,
-    ) -> Result<()> {
-        let Some((first, last)) = sent.bytes else {
-            return Ok(());
-        };
-        if first > upload.received {
-            // A gap: the client learns where to go on.
-            return Ok(());
-        }
-        let mut file = Growing::open(objects.blobs().staged(&upload.id), upload.received).await?;
-        let (mut at, mut noted) = (first, upload.received);
-        let result = loop {
-            let bytes = match self.next(&mut body).await {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            let end = at + bytes.len() as u64;
-            if end > last.saturating_add(1) {
-                break Err(ApiError::invalid(
-                    "the body is longer than its Content-Range says",
-                ));
-            }
-            objects.check_size(end)?;
-            let known = upload.received.saturating_sub(at).min(bytes.len() as u64);
-            at = end;
-            let new = bytes.slice(usize::try_from(known).unwrap_or(bytes.len())..);
-            upload.received += new.len() as u64;
-            file.write(new).await?;
-            if upload.received - noted >= STEP {
-                noted = upload.received;
-                note(objects, upload, &mut file).await?;
-            }
-        };
-        note(objects, upload, &mut file).await?;
-        result
+/// Appends what the request brings and is not there yet.
+async fn transfer(
+    part: &Part<'_>,
+    objects: &Objects,
+    upload: &mut Upload,
+    sent: Sent,
+    mut body: Incoming,
+) -> Result<()> {
+    let Some((first, last)) = sent.bytes else {
+        return Ok(());
+    };
+    if first > upload.received {
+        // A gap: the client learns where to go on.
+        return Ok(());
     }
+    let mut file = Growing::open(objects.blobs().staged(&upload.id), upload.received).await?;
+    let (mut at, mut noted) = (first, upload.received);
+    let result = loop {
+        let bytes = match part.next(&mut body).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        let end = at + bytes.len() as u64;
+        if end > last.saturating_add(1) {
+            break Err(ApiError::invalid(
+                "the body is longer than its Content-Range says",
+            ));
+        }
+        objects.check_size(end)?;
+        let known = upload.received.saturating_sub(at).min(bytes.len() as u64);
+        at = end;
+        let new = bytes.slice(usize::try_from(known).unwrap_or(bytes.len())..);
+        upload.received += new.len() as u64;
+        file.write(new).await?;
+        if upload.received - noted >= STEP {
+            noted = upload.received;
+            note(objects, upload, &mut file).await?;
+        }
+    };
+    note(objects, upload, &mut file).await?;
+    result
 }
 
 /// The size of the whole stays what it was said to be.

@@ -16,6 +16,7 @@ use super::index::{Content, Database, Index, Page, Selection, UPLOAD_LIFETIME, U
 use super::name::{BucketName, ObjectName, place};
 use super::request::Request;
 use super::resource::{Attributes, Bucket, Object};
+use super::turns::Turns;
 
 /// How much the store takes.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,7 @@ struct Inner {
     blobs: Arc<Blobs>,
     limits: Limits,
     staged: AtomicU64,
+    turns: Turns,
 }
 
 /// Objects and prefixes of a bucket.
@@ -77,6 +79,7 @@ impl Objects {
             blobs,
             limits,
             staged: AtomicU64::new(0),
+            turns: Turns::default(),
         }));
         objects.recover().await?;
         Ok(objects)
@@ -103,6 +106,10 @@ impl Objects {
 
     pub(super) fn blobs(&self) -> &Arc<Blobs> {
         &self.0.blobs
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -15,7 +15,7 @@ use super::range::Sent;
 use super::request::Request;
 use super::resource::{Attributes, Object};
 use super::route::{Query, no_method};
-use super::session::{Progress, Sessions};
+use super::session::{self, Progress};
 use super::store::Objects;
 
 /// The parameters of uploads that are not built.
@@ -24,7 +24,6 @@ const NOT_BUILT: &[&str] = &["kmsKeyName", "predefinedAcl", "contentEncoding"];
 /// A request for an upload.
 pub(super) struct Upload<'a> {
     pub(super) objects: &'a Objects,
-    pub(super) sessions: &'a Sessions,
     pub(super) bucket: BucketName,
     pub(super) query: Query,
     pub(super) parts: &'a Parts,
@@ -40,7 +39,7 @@ impl Upload<'_> {
         if let Some(id) = self.query.get("upload_id") {
             return match *method {
                 Method::DELETE => {
-                    self.sessions.cancel(self.objects, id).await?;
+                    session::cancel(self.objects, id).await?;
                     Err(ApiError::cancelled())
                 }
                 Method::PUT | Method::POST => self.go_on(id, body).await,
@@ -125,10 +124,7 @@ impl Upload<'_> {
             }
         };
         let (bucket, shown) = (self.bucket.clone(), self.bucket.as_str());
-        let id = self
-            .sessions
-            .start(self.objects, bucket, name, &request, total)
-            .await?;
+        let id = session::start(self.objects, bucket, name, &request, total).await?;
         let path = self.parts.uri.path().trim_start_matches("/resumable");
         let prefix = path.split("/b/").next().unwrap_or("/upload/storage/v1");
         let location = format!(
@@ -154,7 +150,7 @@ impl Upload<'_> {
             Some(text) => Sent::parse(text)?,
             None => whole(value(headers, &header::CONTENT_LENGTH))?,
         };
-        match self.sessions.receive(self.objects, id, sent, body).await? {
+        match session::receive(self.objects, id, sent, body).await? {
             Progress::Done(object) => Ok(self.stored(&object)),
             Progress::Received(bytes) => {
                 let mut response = Response::new(Body::empty());
