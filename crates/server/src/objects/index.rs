@@ -432,18 +432,15 @@ impl Database<'_> {
         Ok(())
     }
 
-    pub(super) fn upload(&self, id: &str) -> Result<Upload> {
-        let query =
-            "SELECT bucket, name, request, total, received, generation FROM upload WHERE id = ?1";
-        let found = self.0.query_row(query, [id], |row| {
-            let (bucket, name): (String, String) = (row.get(0)?, row.get(1)?);
+    pub(super) fn upload(&self, id: &str, bucket: &BucketName) -> Result<Upload> {
+        let query = "SELECT name, request, total, received, generation FROM upload WHERE id = ?1 AND bucket = ?2";
+        let found = self.0.query_row(query, [id, bucket.as_str()], |row| {
             Ok((
-                bucket,
-                name,
-                row.get(2)?,
-                row.get::<_, Option<i64>>(3)?,
-                row.get::<_, i64>(4)?,
-                row.get(5)?,
+                row.get::<_, String>(0)?,
+                row.get(1)?,
+                row.get::<_, Option<i64>>(2)?,
+                row.get::<_, i64>(3)?,
+                row.get(4)?,
             ))
         });
         let gone = || {
@@ -451,11 +448,11 @@ impl Database<'_> {
                 "there is no such upload: it was cancelled, or is older than a week",
             )
         };
-        let (bucket, name, request, total, received, generation) =
+        let (name, request, total, received, generation) =
             found.optional().map_err(failed)?.ok_or_else(gone)?;
         Ok(Upload {
             id: id.to_owned(),
-            bucket: BucketName::new(&bucket)?,
+            bucket: bucket.clone(),
             name: ObjectName::new(&name)?,
             request,
             total: total.map(i64::cast_unsigned),
@@ -486,11 +483,18 @@ impl Database<'_> {
         Ok(())
     }
 
-    /// Forgets uploads that nobody has touched since; returns how many are left.
-    pub(super) fn expire_uploads(&mut self, before: i64) -> Result<usize> {
-        self.0
-            .execute("DELETE FROM upload WHERE touched < ?1", [before])
+    /// Forgets uploads that nobody has touched since; returns their ids.
+    pub(super) fn expire_uploads(&mut self, before: i64) -> Result<Vec<String>> {
+        let query = "DELETE FROM upload WHERE touched < ?1 RETURNING id";
+        let mut statement = self.0.prepare(query).map_err(failed)?;
+        let rows = statement
+            .query_map([before], |row| row.get(0))
             .map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    /// Returns how many uploads are not done.
+    pub(super) fn count_uploads(&self) -> Result<usize> {
         let query = "SELECT count(*) FROM upload WHERE generation IS NULL";
         let count: i64 = self
             .0

@@ -57,11 +57,17 @@ pub(super) async fn start(
         generation: None,
     };
     let most = objects.limits().uploads;
+    let expired = objects
+        .index()
+        .run(move |database| database.expire_uploads(now() - UPLOAD_LIFETIME))
+        .await?;
+    for old in expired {
+        blobs::remove(objects.blobs().staged(&old)).await;
+    }
     objects
         .index()
         .run(move |database| {
-            // Files of those that expire here go at the next start.
-            if database.expire_uploads(now() - UPLOAD_LIFETIME)? >= most {
+            if database.count_uploads()? >= most {
                 return Err(ApiError::too_many(format!(
                     "{most} uploads are under way; finish or cancel some"
                 )));
@@ -79,23 +85,25 @@ pub(super) async fn start(
 }
 
 /// Takes an upload back.
-pub(super) async fn cancel(objects: &Objects, id: &str) -> Result<()> {
+pub(super) async fn cancel(objects: &Objects, bucket: &BucketName, id: &str) -> Result<()> {
+    find(objects, bucket, id).await?;
     let part = objects.turns().take(id);
     let _writing = part.writing().await;
-    let upload = find(objects, id).await?;
+    let upload = find(objects, bucket, id).await?;
     forget(objects, &upload).await
 }
 
 /// Takes a request's bytes, or none, and says how far the upload is.
 pub(super) async fn receive(
     objects: &Objects,
+    bucket: &BucketName,
     id: &str,
     sent: Sent,
     body: Incoming,
 ) -> Result<Progress> {
+    let upload = find(objects, bucket, id).await?;
     if sent.bytes.is_none() {
         // A question is answered at once, so that it disturbs no transfer; but the last word makes the object.
-        let upload = find(objects, id).await?;
         let is_last = sent.total.is_some_and(|total| total == upload.received);
         if upload.generation.is_none() && !is_last {
             return Ok(Progress::Received(upload.received));
@@ -106,7 +114,7 @@ pub(super) async fn receive(
     if part.is_over() {
         return Err(taken_over());
     }
-    let mut upload = find(objects, id).await?;
+    let mut upload = find(objects, bucket, id).await?;
     if let Some(generation) = upload.generation {
         let object = objects
             .get(&upload.bucket, &upload.name, Some(generation))
@@ -223,11 +231,12 @@ async fn finish(objects: &Objects, upload: &Upload) -> Result<Object> {
         .await
 }
 
-async fn find(objects: &Objects, id: &str) -> Result<Upload> {
-    let id = id.to_owned();
+/// The upload of that id, if it is one into that bucket.
+async fn find(objects: &Objects, bucket: &BucketName, id: &str) -> Result<Upload> {
+    let (id, bucket) = (id.to_owned(), bucket.clone());
     objects
         .index()
-        .run(move |database| database.upload(&id))
+        .run(move |database| database.upload(&id, &bucket))
         .await
 }
 

@@ -39,7 +39,7 @@ impl Upload<'_> {
         if let Some(id) = self.query.get("upload_id") {
             return match *method {
                 Method::DELETE => {
-                    session::cancel(self.objects, id).await?;
+                    session::cancel(self.objects, &self.bucket, id).await?;
                     Err(ApiError::cancelled())
                 }
                 Method::PUT | Method::POST => self.go_on(id, body).await,
@@ -150,7 +150,7 @@ impl Upload<'_> {
             Some(text) => Sent::parse(text)?,
             None => whole(value(headers, &header::CONTENT_LENGTH))?,
         };
-        match session::receive(self.objects, id, sent, body).await? {
+        match session::receive(self.objects, &self.bucket, id, sent, body).await? {
             Progress::Done(object) => Ok(self.stored(&object)),
             Progress::Received(bytes) => {
                 let mut response = Response::new(Body::empty());

@@ -157,6 +157,9 @@ fn an_upload_can_be_cancelled_and_refused() {
     server.bucket("demo");
     let target = start(&server, "x", &[]);
     put(&server, &target, "bytes 0-9/100", b"0123456789");
+    let elsewhere = target.replace("/b/demo/", "/b/other/");
+    assert_eq!(put(&server, &elsewhere, "bytes */100", b"").status, 404);
+    assert_eq!(server.send("DELETE", &elsewhere, &[], b"").status, 404);
     assert_eq!(server.send("DELETE", &target, &[], b"").status, 499);
     assert_eq!(put(&server, &target, "bytes */100", b"").status, 404);
     assert_eq!(
