@@ -101,6 +101,11 @@ pub(crate) enum Command {
     Shell(ShellArgs),
     /// Serve builds in Cloud Build's own language
     Serve(ServeArgs),
+    /// Make, list and take back the tokens of a server's users
+    Token(TokenArgs),
+    /// Carry out a build for the server
+    #[command(hide = true)]
+    BuildAgent(BuildAgentArgs),
     /// Print what gcloud needs to use a server
     GcloudEnv(GcloudEnvArgs),
     /// Check what this machine offers to builds
@@ -479,9 +484,88 @@ pub(crate) struct ServeArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8470")]
     pub(crate) listen: std::net::SocketAddr,
-    /// Builds, logs, objects and the database [default: $XDG_STATE_HOME/kiln/server]
+    /// Builds, logs, objects and the database [default:
+    /// $XDG_STATE_HOME/kiln/server]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// The server's address as its users reach it [default: http://ADDRESS]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Let every user of this machine do everything without a token; only with
+    /// a loopback address
+    #[arg(long)]
+    pub(crate) open_to_this_machine: bool,
+    /// Processors for all builds together [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) cpus: Option<u32>,
+    /// Memory for all builds together [default: what is free at the start]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 32))]
+    pub(crate) memory: Option<u64>,
+    /// Memory that is set aside for a build
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(64..=1 << 32))]
+    pub(crate) build_memory: u64,
+    /// A further image that is Kiln itself, besides `kiln`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) builder_image: Vec<String>,
+    /// Downloads and layers of builds [default: in the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) build_cache: Option<PathBuf>,
+}
+
+/// `kiln build-agent`
+#[derive(Debug, Args)]
+pub(crate) struct BuildAgentArgs {
+    /// The attempt's directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// `kiln token`
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The server's data directory [default: $XDG_STATE_HOME/kiln/server]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) data: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it; it is not kept and cannot be shown again
+    Create {
+        /// Whose it is
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What it allows
+        #[arg(long, value_enum, value_name = "ROLE", default_value_t)]
+        role: TokenRole,
+    },
+    /// List the tokens by name
+    List {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a token back
+    Revoke {
+        /// Whose it is
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenRole {
+    /// Look at builds, logs and objects
+    #[default]
+    View,
+    /// Also submit, cancel and retry builds, and write objects
+    Submit,
+    /// Everything
+    Admin,
 }
 
 /// `kiln gcloud-env`

@@ -42,6 +42,22 @@ const VARIABLES: &[&str] = &[
     "no_proxy",
 ];
 
+/// The variables that go on to the builds of a server, with those of [`CLOUDS`].
+const HANDED_ON: &[&str] = &[
+    "HOME",
+    "HTTPS_PROXY",
+    "KILN_SHARED_CACHE",
+    "KILN_SHARED_CACHE_KEY",
+    "KILN_SHARED_CACHE_MODE",
+    "NO_PROXY",
+    "PATH",
+    "XDG_CONFIG_HOME",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
 /// What the clouds' clients are told, credentials included.
 #[derive(Clone, Default)]
 pub(crate) struct Clouds(pub(crate) Vec<(String, String)>);
@@ -80,6 +96,14 @@ impl Environment {
             stdout_terminal: std::io::stdout().is_terminal(),
             stderr_terminal: std::io::stderr().is_terminal(),
         }
+    }
+
+    /// What goes on to the builds of a server.
+    fn handed_on(&self) -> Clouds {
+        let known = HANDED_ON
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), self.text(name)?.to_owned())));
+        Clouds(known.chain(self.clouds.0.iter().cloned()).collect())
     }
 
     /// A variable that is set and not empty.
@@ -200,6 +224,8 @@ pub(crate) struct Settings {
     pub(crate) shared: SharedVariables,
     /// What the environment says about Google's command line.
     pub(crate) gcloud: GcloudVariables,
+    /// What goes on to the builds of a server.
+    pub(crate) handed_on: Clouds,
     /// `PATH`: QEMU is looked for there.
     pub(crate) path: OsString,
     /// `TERM`, handed on to interactive shells.
@@ -265,6 +291,7 @@ impl Settings {
                     .iter()
                     .any(|name| environment.get(name).is_some()),
             },
+            handed_on: environment.handed_on(),
             // Without it no program is found.
             path: environment.get("PATH").unwrap_or(OsStr::new("")).to_owned(),
             term: environment.text("TERM").map(str::to_owned),

@@ -1,10 +1,31 @@
 //! The build server: Cloud Build's API over a queue of builds, each of which is a process of its own.
 //!
-//! [`serve`] is the whole server. What it keeps stands below one data directory.
+//! [`serve`] is the whole server; [`agent::run`] is one build. What a server keeps stands below one data directory:
+//! - `kiln.db`: builds, attempts, tokens, and who did what;
+//! - `objects/`: the buckets;
+//! - `builds/ID/attempt-N/`: everything of an attempt, written by nobody else ([`executor::request`]);
+//! - `cache/`: Kiln's downloads and layers, unless they are elsewhere;
+//! - `authority.json`: the certificate authority for the CLI's log reader.
 
+pub mod access;
+pub mod agent;
+mod api;
+pub mod commands;
+mod demand;
+pub mod document;
+pub mod executor;
 pub mod gcloud;
+mod graph;
 pub mod objects;
+mod prepare;
+mod queue;
+mod run;
 mod serve;
+mod server;
+pub mod store;
+mod substitute;
+pub mod wire;
 
-pub use serve::{Error, Options, serve};
+pub use serve::{Error, Options, open_store, serve};
+pub use server::Settings;
 pub use tokio::sync::Notify;

@@ -1,53 +1,224 @@
 //! One process: the listening port, the queue, and what ends them.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+use crate::commands::Commands;
+use crate::executor::local::Local;
+use crate::objects::{self, Authority, Objects};
+use crate::server::{Logs, Server, Settings};
+use crate::store::{self, Store};
+use crate::wire::model::Status;
+use crate::{api, queue, run};
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long answers may take that are on their way when the server ends.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What a server is started with.
-#[derive(Clone, Debug)]
 pub struct Options {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Everything that it keeps.
     pub data: PathBuf,
+    /// The server's address as clients reach it; the one that is listened on if nothing is said.
+    pub url: Option<String>,
+    /// How much it runs at once, and what it takes for granted.
+    pub settings: Settings,
+    /// Kiln's cache for builds; below `data` if nothing is said.
+    pub cache: Option<PathBuf>,
+    /// The program `kiln`.
+    pub program: PathBuf,
+    /// The environment of builds.
+    pub env: Vec<(String, String)>,
+    /// Kiln's command line.
+    pub commands: Arc<dyn Commands>,
 }
 
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("listening on {0}")]
-    Listen(SocketAddr, #[source] std::io::Error),
+    #[error("the address {0} cannot be listened on")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// Whoever reaches the port could do everything.
+    #[error(
+        "{0} is no loopback address: an open server would be everybody's; give tokens to its users instead"
+    )]
+    Open(SocketAddr),
     /// The operating system refuses threads or sockets.
-    #[error("running the server")]
-    System(#[source] std::io::Error),
+    #[error("the server cannot run")]
+    System(#[source] io::Error),
+    /// The data directory cannot be used.
+    #[error("the data directory {0} cannot be used")]
+    Data(PathBuf, #[source] io::Error),
+    /// Another server uses it.
+    #[error("the data directory {0} is in use by another server")]
+    Busy(PathBuf),
+    /// The database cannot be used.
+    #[error("the server's database cannot be used")]
+    Store(#[source] store::Error),
+    /// The buckets cannot be used.
+    #[error("the server's buckets cannot be used: {0}")]
+    Objects(String),
 }
 
-/// Serves until `stop` is notified. `ready` is told the address that is listened on.
+/// Serves until `stop` is notified. Builds go on without the server; the next one follows them. `ready` is told the address that
+/// is listened on.
 ///
 /// # Errors
 /// The data directory cannot be used, or the address is taken.
 pub fn serve(
-    options: &Options,
+    options: Options,
     stop: Arc<Notify>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Error> {
+    if options.settings.open && !options.listen.ip().is_loopback() {
+        return Err(Error::Open(options.listen));
+    }
+    let _held = hold(&options.data)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Error::System)?;
     runtime.block_on(async {
         let listener = TcpListener::bind(options.listen)
             .await
             .map_err(|error| Error::Listen(options.listen, error))?;
-        ready(listener.local_addr().map_err(Error::System)?);
-        let router = Router::new().route("/healthz", get(async || "ok\n"));
-        axum::serve(listener, router)
-            .with_graceful_shutdown(async move { stop.notified().await })
-            .await
-            .map_err(Error::System)
+        let address = listener.local_addr().map_err(Error::System)?;
+        let (router, server) = assemble(options, address).await?;
+        go_on(&server).map_err(Error::Store)?;
+        let queue = tokio::spawn(queue::work(server));
+        ready(address);
+        accept(listener, router, &stop).await;
+        queue.abort();
+        Ok(())
     })
+}
+
+/// Opens a data directory's database, for commands beside the server.
+///
+/// # Errors
+/// It cannot be used.
+pub fn open_store(data: &Path) -> Result<Store, Error> {
+    make_private(data)?;
+    Store::open(data).map_err(Error::Store)
+}
+
+fn make_private(data: &Path) -> Result<(), Error> {
+    let mut private = std::fs::DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(data);
+    made.map_err(|error| Error::Data(data.to_owned(), error))
+}
+
+/// Makes the data directory and keeps other servers out of it.
+fn hold(data: &Path) -> Result<std::fs::File, Error> {
+    make_private(data)?;
+    let trouble = |error| Error::Data(data.to_owned(), error);
+    let file = std::fs::File::create(data.join("lock")).map_err(trouble)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy(data.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(trouble(error)),
+    }
+}
+
+async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<Server>), Error> {
+    let data = options.data;
+    let store = Store::open(&data).map_err(Error::Store)?;
+    let trouble = |error: objects::ApiError| Error::Objects(error.to_string());
+    let objects = Objects::open(&data.join("objects"), None, objects::Limits::default())
+        .await
+        .map_err(trouble)?;
+    let authority = Authority::open(&data).map_err(|error| Error::Objects(error.to_string()))?;
+    let url = options.url.unwrap_or_else(|| format!("http://{address}"));
+    let server = Arc::new(Server {
+        store,
+        objects,
+        executor: Box::new(Local {
+            program: options.program,
+            env: options.env,
+        }),
+        commands: options.commands,
+        settings: options.settings,
+        url: url.trim_end_matches('/').to_owned(),
+        builds: data.join("builds"),
+        cache: options.cache.unwrap_or_else(|| data.join("cache")),
+        wake: Notify::new(),
+        waits: Mutex::new(BTreeMap::new()),
+    });
+    let logs = Arc::new(Logs(Arc::clone(&server)));
+    let buckets = objects::router(server.objects.clone(), logs.clone());
+    let host = objects::host_router(server.objects.clone(), logs);
+    let guarded = |router| api::guarded(router, Arc::clone(&server));
+    let own = guarded(buckets).merge(api::router(Arc::clone(&server)));
+    let router = objects::front(own, guarded(host), authority);
+    Ok((router, server))
+}
+
+/// Goes on with the builds that ran when the last server ended.
+fn go_on(server: &Arc<Server>) -> Result<(), store::Error> {
+    for record in server.store.with_status(Status::Working)? {
+        tokio::spawn(run::build(Arc::clone(server), record, run::From::Follow));
+    }
+    Ok(())
+}
+
+/// Takes connections until the end is asked for, and waits a while for answers that are on their way.
+async fn accept(listener: TcpListener, router: Router, stop: &Notify) {
+    let (ending, ended) = watch::channel(false);
+    loop {
+        tokio::select! {
+            () = stop.notified() => break,
+            connection = listener.accept() => match connection {
+                Ok((stream, _)) => {
+                    tokio::spawn(connection_of(stream, router.clone(), ended.clone()));
+                }
+                // No descriptor is left, or the client has gone: others get theirs later.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+        }
+    }
+    drop(ended);
+    drop(listener);
+    // Whether anybody listens does not matter.
+    let _ = ending.send(true);
+    let _ = tokio::time::timeout(GRACE, ending.closed()).await;
+}
+
+async fn connection_of(stream: TcpStream, router: Router, mut ended: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ending = async move {
+        // The sender lives until all connections have ended.
+        let _ = ended.wait_for(|ended| *ended).await;
+        ended
+    };
+    let mut ending = std::pin::pin!(ending);
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        kept = ending.as_mut() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+            drop(kept);
+        }
+    }
 }

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("vm", &["sandbox"]),
-    ("server", &["sandbox", "engine", "vm"]),
+    ("server", &["sandbox"]),
     (
         "cli",
         &[

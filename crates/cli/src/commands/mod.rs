@@ -14,6 +14,7 @@ mod plan;
 mod serve;
 mod shared;
 mod shell;
+mod step;
 mod test;
 
 use kiln_engine::{Event, Failure};
@@ -60,6 +61,8 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Test(args) => test::run(&args, context),
         Command::Shell(args) => shell::run(&args, context),
         Command::Serve(args) => serve::run(&args, context),
+        Command::Token(args) => serve::token(&args, context),
+        Command::BuildAgent(args) => serve::agent(&args, context),
         Command::GcloudEnv(args) => gcloud_env::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Cache(args) => cache::run(&args, context),

@@ -1,22 +1,45 @@
-//! `kiln serve`
+//! `kiln serve`, `kiln token`, and `kiln build-agent`, which the server starts for each build.
 
 use std::error::Error as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_engine::{Failure, FailureKind};
-use kiln_server::Options;
+use kiln_server::agent::Agent;
+use kiln_server::store::Role;
+use kiln_server::{Options, access};
 
 use super::Context;
-use crate::args::ServeArgs;
+use super::step::Steps;
+use crate::args::{BuildAgentArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
+use crate::output;
 
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let settings = &context.settings;
+    let processors = u32::try_from(settings.processors).unwrap_or(1);
+    let memory = match args.memory {
+        Some(mib) => mib << 20,
+        None => kiln_sandbox::available_memory(),
+    };
+    let mut images = vec!["kiln".to_owned()];
+    images.extend(args.builder_image.iter().cloned());
     let options = Options {
         listen: args.listen,
-        data: match &args.data {
-            Some(data) => data.clone(),
-            None => context.settings.state_dir()?.join("server"),
+        data: data(args.data.as_ref(), context)?,
+        url: args.url.clone(),
+        settings: kiln_server::Settings {
+            images,
+            cpus: args.cpus.unwrap_or(processors),
+            memory,
+            build_memory: args.build_memory << 20,
+            open: args.open_to_this_machine,
         },
+        cache: args.build_cache.clone(),
+        program: program()?,
+        env: settings.handed_on.0.clone(),
+        commands: Arc::new(Steps),
     };
     let stop = Arc::new(kiln_server::Notify::new());
     let end = Arc::clone(&stop);
@@ -26,12 +49,111 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             .terminal
             .note("serving", &format!("http://{address}/"));
     };
-    kiln_server::serve(&options, stop, ready).map_err(|error| {
-        let mut failure = Failure::new(FailureKind::Environment, error.to_string());
-        if let Some(cause) = error.source() {
-            failure = failure.cause(cause.to_string());
+    kiln_server::serve(options, stop, ready).map_err(|error| failure(&error))?;
+    Ok(0)
+}
+
+/// Makes, lists and takes back tokens.
+pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let store = kiln_server::open_store(&data(args.data.as_ref(), context)?);
+    let store = store.map_err(|error| failure(&error))?;
+    let trouble = |error: kiln_server::store::Error| {
+        Failure::new(
+            FailureKind::Environment,
+            "the server's database cannot be used",
+        )
+        .cause(error.to_string())
+    };
+    match &args.command {
+        TokenCommand::Create { name, role } => {
+            let role = match role {
+                TokenRole::View => Role::View,
+                TokenRole::Submit => Role::Submit,
+                TokenRole::Admin => Role::Admin,
+            };
+            let made = access::create(&store, name, role).map_err(trouble)?;
+            let taken = || {
+                let message = format!("there is a token named {name} already");
+                let hint =
+                    format!("take it back with `kiln token revoke {name}`, or choose another name");
+                Failure::new(FailureKind::Input, message).hint(hint)
+            };
+            output::print(&format!("{}\n", made.ok_or_else(taken)?))?;
         }
-        failure
+        TokenCommand::List { json } => {
+            let tokens = store.tokens().map_err(trouble)?;
+            if *json {
+                output::print_json(&tokens)?;
+            } else {
+                let line = |token: &kiln_server::store::Token| {
+                    let created = kiln_server::wire::time::stamp(token.created);
+                    format!("{}  {}  {created}\n", token.name, token.role.name())
+                };
+                output::print(&tokens.iter().map(line).collect::<String>())?;
+            }
+        }
+        TokenCommand::Revoke { name } => {
+            if !store.remove_token(name).map_err(trouble)? {
+                let message = format!("there is no token named {name}");
+                return Err(
+                    Failure::new(FailureKind::Input, message).hint("`kiln token list` shows them")
+                );
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Carries out one attempt at a build.
+pub(crate) fn agent(args: &BuildAgentArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stopped);
+    context
+        .interrupt
+        .on_signal(move || flag.store(true, Ordering::SeqCst))?;
+    let handed_on = context.settings.handed_on.0.iter();
+    let agent = Agent {
+        dir: args.dir.clone(),
+        program: program()?,
+        commands: &Steps,
+        env: handed_on
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        stopped,
+    };
+    kiln_server::agent::run(&agent).map_err(|error| {
+        let message = format!("the attempt in {} cannot be made", args.dir.display());
+        Failure::new(FailureKind::Environment, message).cause(error.to_string())
     })?;
     Ok(0)
+}
+
+fn data(given: Option<&PathBuf>, context: &Context<'_>) -> Result<PathBuf, Failure> {
+    let data = match given {
+        Some(data) => data.clone(),
+        None => context.settings.state_dir()?.join("server"),
+    };
+    std::path::absolute(&data).map_err(|error| {
+        Failure::new(FailureKind::Environment, "there is no working directory")
+            .cause(error.to_string())
+    })
+}
+
+/// This very program, which builds are started with.
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
+        Failure::new(
+            FailureKind::Environment,
+            "this program's own file cannot be found",
+        )
+        .cause(error.to_string())
+    })
+}
+
+fn failure(error: &kiln_server::Error) -> Failure {
+    let failure = Failure::new(FailureKind::Environment, error.to_string());
+    match error.source() {
+        Some(cause) => failure.cause(cause.to_string()),
+        None => failure,
+    }
 }

@@ -1,0 +1,231 @@
+//! A server in a directory of its own, and requests as the command line tools send them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) struct Server {
+    pub(crate) directory: TempDir,
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start(options: &[&str]) -> Server {
+        let directory = tempfile::Builder::new()
+            .prefix("kiln-server-")
+            .tempdir()
+            .expect("a temporary directory");
+        let (child, address) = start(directory.path(), options);
+        Server {
+            directory,
+            child,
+            address,
+        }
+    }
+
+    /// Whoever reaches the port may do everything.
+    pub(crate) fn open() -> Server {
+        Server::start(&["--open-to-this-machine"])
+    }
+
+    /// Kills the server as the kernel would, and starts another over what it left.
+    pub(crate) fn kill_and_start(&mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+        let (child, address) = start(self.directory.path(), &["--open-to-this-machine"]);
+        (self.child, self.address) = (child, address);
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            self.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        stream.write_all(body).expect("a body");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a head")
+            + 4;
+        let status = String::from_utf8_lossy(&answer[9..12])
+            .parse()
+            .expect("a status");
+        (status, answer[end..].to_vec())
+    }
+
+    pub(crate) fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
+        let (status, answer) =
+            self.request(method, path, "Content-Type: application/json\r\n", &body);
+        (status, serde_json::from_slice(&answer).expect("JSON"))
+    }
+
+    pub(crate) fn create(&self, build: &Value) -> String {
+        let (status, answer) = self.json("POST", BUILDS, build);
+        assert_eq!(status, 200, "{answer}");
+        answer["metadata"]["build"]["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Value {
+        self.json("GET", &format!("{BUILDS}/{id}"), &Value::Null).1
+    }
+
+    /// Waits until a build is as wanted.
+    pub(crate) fn wait(&self, id: &str, wanted: &[&str]) -> Value {
+        let since = Instant::now();
+        loop {
+            let build = self.get(id);
+            if wanted.contains(&build["status"].as_str().unwrap_or("")) {
+                return build;
+            }
+            assert!(since.elapsed() < Duration::from_secs(120), "{build}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn end(&self, id: &str) -> Value {
+        self.wait(
+            id,
+            &[
+                "SUCCESS",
+                "FAILURE",
+                "INTERNAL_ERROR",
+                "TIMEOUT",
+                "CANCELLED",
+                "EXPIRED",
+            ],
+        )
+    }
+
+    /// What the clients read.
+    pub(crate) fn log(&self, id: &str) -> String {
+        let path = format!("/download/storage/v1/b/{PROJECT}_cloudbuild/o/log-{id}.txt?alt=media");
+        let (status, body) = self.request("GET", &path, "", b"");
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        String::from_utf8(body).expect("UTF-8")
+    }
+
+    /// Makes a bucket and puts a source into it, as `gcloud builds submit` does.
+    pub(crate) fn source(&self, files: &[(&str, &str)]) -> Value {
+        let bucket = format!("{PROJECT}_cloudbuild");
+        self.bucket(&bucket);
+        let mut archive = Command::new("tar");
+        let dir = self.directory.path().join("source");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text).expect("a file");
+        }
+        let archive = archive
+            .args(["-cz", "-C"])
+            .arg(&dir)
+            .arg(".")
+            .output()
+            .expect("tar");
+        let path = format!("/upload/storage/v1/b/{bucket}/o?name=source%2Fs.tgz&uploadType=media");
+        let (status, answer) = self.request(
+            "POST",
+            &path,
+            "Content-Type: application/gzip\r\n",
+            &archive.stdout,
+        );
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        json!({ "storageSource": { "bucket": bucket, "object": "source/s.tgz" } })
+    }
+
+    pub(crate) fn bucket(&self, name: &str) {
+        let path = format!("/storage/v1/b?project={PROJECT}");
+        let (status, answer) = self.json("POST", &path, &json!({ "name": name }));
+        assert!(status == 200 || status == 409, "{answer}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub(crate) const PROJECT: &str = "demo-proj";
+pub(crate) const BUILDS: &str = "/v1/projects/demo-proj/locations/global/builds";
+
+pub(crate) fn kiln(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null());
+    command
+}
+
+fn start(home: &Path, options: &[&str]) -> (Child, SocketAddr) {
+    let mut child = kiln(home)
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--cpus",
+            "4",
+            "--memory",
+            "8192",
+            "--data",
+        ])
+        .arg(home.join("data"))
+        .args(options)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a server");
+    let mut lines = BufReader::new(child.stderr.take().expect("standard error")).lines();
+    let mut said = String::new();
+    let address = loop {
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("no address: {said}"))
+            .expect("a line");
+        if let Some((_, address)) = line.split_once("http://") {
+            break address.trim_end_matches('/').parse().expect("an address");
+        }
+        said.push_str(&line);
+    };
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address)
+}
+
+/// A repository that takes connections and never answers: what asks it hangs.
+pub(crate) fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let kickstart = format!(
+        "url --url=http://127.0.0.1:{port}/dists/bookworm\nrootpw x\npart / --size=500\n%packages\n%end\n"
+    );
+    (listener, kickstart)
+}

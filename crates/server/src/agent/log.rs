@@ -1,0 +1,119 @@
+//! The log of an attempt: whole lines of UTF-8, appended.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A line without an end is ended here.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// The log; steps share it.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    file: Arc<Mutex<File>>,
+    /// The workspace on this machine, which lines call `/workspace`.
+    workspace: String,
+}
+
+impl Log {
+    /// Opens the log for what comes next.
+    pub(super) fn open(path: &Path, workspace: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(Log {
+            file: Arc::new(Mutex::new(file)),
+            workspace: workspace.display().to_string(),
+        })
+    }
+
+    /// Writes lines as they are. The text ends with a line end.
+    pub(super) fn write(&self, text: &str) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(text.as_bytes())
+    }
+
+    /// Writes a line.
+    pub(super) fn line(&self, text: &str) -> io::Result<()> {
+        self.write(&format!("{text}\n"))
+    }
+
+    /// Writes what comes out of a step until its end, each line behind `prefix`.
+    pub(super) fn copy(&self, mut from: impl Read, prefix: &str) -> io::Result<()> {
+        let mut chunk = vec![0; 128 << 10];
+        let mut rest: Vec<u8> = Vec::new();
+        loop {
+            let length = match from.read(&mut chunk) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            rest.extend_from_slice(&chunk[..length]);
+            let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
+                Some(end) => end + 1,
+                None if rest.len() > LONGEST_LINE || length == 0 => rest.len(),
+                None => continue,
+            };
+            if whole > 0 {
+                self.write(&self.lines(&rest[..whole], prefix))?;
+                rest.drain(..whole);
+            }
+            if length == 0 {
+                if !rest.is_empty() {
+                    self.write(&self.lines(&rest, prefix))?;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    fn lines(&self, bytes: &[u8], prefix: &str) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let mut lines = String::with_capacity(text.len() + 256);
+        for line in text.split('\n') {
+            lines.push_str(prefix);
+            if line.contains(&self.workspace) {
+                lines.push_str(&line.replace(&self.workspace, "/workspace"));
+            } else {
+                lines.push_str(line);
+            }
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a few bytes at a time.
+    struct Drops<'a>(&'a [u8]);
+
+    impl Read for Drops<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.0.len().min(5).min(buffer.len());
+            buffer[..length].copy_from_slice(&self.0[..length]);
+            self.0 = &self.0[length..];
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn output_becomes_whole_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.txt");
+        let log = Log::open(&path, Path::new("/data/w")).unwrap();
+        log.line("BUILD").unwrap();
+        log.copy(
+            Drops("at /data/w/lab.ks: zoë\n\nlast".as_bytes()),
+            "Step #0: ",
+        )
+        .unwrap();
+        log.copy(Drops(b"\xff\n"), "").unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "BUILD\nStep #0: at /workspace/lab.ks: zoë\nStep #0: \nStep #0: last\n\u{fffd}\n"
+        );
+    }
+}

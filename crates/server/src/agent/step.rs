@@ -1,0 +1,214 @@
+//! Runs one step: Kiln itself, as a process that ends with the agent.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::log::Log;
+use super::workspace;
+use crate::commands::Commands;
+use crate::executor::request::StepRequest;
+
+/// How often a step is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a step may take to end when it is asked to.
+const GRACE: Duration = Duration::from_secs(10);
+/// The variables of a step's environment that go to Kiln. Others could change which programs it runs.
+const VARIABLES: &[&str] = &[
+    "SOURCE_DATE_EPOCH",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+];
+
+/// What steps of an attempt have in common.
+#[derive(Clone)]
+pub(super) struct Means<'a> {
+    /// The program `kiln`.
+    pub program: &'a Path,
+    /// Its command line.
+    pub commands: &'a dyn Commands,
+    /// Its environment.
+    pub env: &'a [(OsString, OsString)],
+    /// Its cache.
+    pub cache: &'a Path,
+    /// Where its states go, a directory for each step.
+    pub states: &'a Path,
+    /// What steps see as `/workspace`.
+    pub workspace: &'a Path,
+    /// Threads.
+    pub threads: u32,
+    /// The log.
+    pub log: &'a Log,
+}
+
+/// Why a step is to end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The build is cancelled, or another step has failed.
+    Cancelled,
+    /// The build's or the step's time is over.
+    TimedOut,
+}
+
+/// How a step ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself.
+    Exited(i32),
+    /// By a signal that the agent did not send.
+    Killed(i32),
+    /// As it was asked to.
+    Stopped(Stop),
+    /// It did not begin; why.
+    Failed(String),
+}
+
+/// Runs a step to its end. `stop` says whether it is to end early.
+pub(super) fn run(
+    step: &StepRequest,
+    number: usize,
+    prefix: &str,
+    means: &Means<'_>,
+    stop: &dyn Fn() -> Option<Stop>,
+) -> End {
+    let result = start(step, number, prefix, means).and_then(|running| running.wait(step, stop));
+    result.unwrap_or_else(|error| End::Failed(error.to_string()))
+}
+
+struct Running {
+    child: Child,
+    log: thread::JoinHandle<io::Result<()>>,
+    began: Instant,
+}
+
+fn start(
+    step: &StepRequest,
+    number: usize,
+    prefix: &str,
+    means: &Means<'_>,
+) -> io::Result<Running> {
+    let dir = means.workspace.join(&step.dir);
+    fs::create_dir_all(&dir)?;
+    let mut find = |path: &Path| workspace::find(means.workspace, &step.dir, path);
+    let words = means
+        .commands
+        .read(&step.args, means.threads, &mut find)
+        .map_err(io::Error::other)?;
+    let state = means.states.join(number.to_string());
+    let mut command = Command::new(means.program);
+    command
+        .args(words)
+        .arg("--cache-dir")
+        .arg(means.cache)
+        .arg("--state-dir")
+        .arg(&state)
+        .current_dir(&dir)
+        .env_clear()
+        .envs(means.env.iter().map(|(name, value)| (name, value)));
+    for entry in &step.env {
+        if let Some((name, value)) = entry.split_once('=')
+            && VARIABLES.contains(&name)
+        {
+            command.env(name, value);
+        }
+    }
+    kiln_sandbox::die_with_parent(&mut command);
+    let (output, input) = io::pipe()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(input.try_clone()?)
+        .stderr(input)
+        .spawn()?;
+    // The command holds the pipe's other end open.
+    drop(command);
+    let log = means.log.clone();
+    let prefix = prefix.to_owned();
+    let log = thread::spawn(move || log.copy(output, &prefix));
+    Ok(Running {
+        child,
+        log,
+        began: Instant::now(),
+    })
+}
+
+impl Running {
+    fn wait(mut self, step: &StepRequest, stop: &dyn Fn() -> Option<Stop>) -> io::Result<End> {
+        let deadline = step.timeout.map(Duration::from_secs_f64);
+        let mut stopped = None;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            let late = deadline.is_some_and(|deadline| self.began.elapsed() >= deadline);
+            let why = stop().or(late.then_some(Stop::TimedOut));
+            if let Some(why) = why {
+                stopped = Some(why);
+                break self.end()?;
+            }
+            thread::sleep(LOOK);
+        };
+        self.log
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the log could not be written")))?;
+        Ok(match (stopped, status.code(), status.signal()) {
+            (Some(why), ..) => End::Stopped(why),
+            (None, Some(code), _) => End::Exited(code),
+            (None, None, signal) => End::Killed(signal.unwrap_or(0)),
+        })
+    }
+
+    /// Asks the step to end, and ends it if it does not.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended just now.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(LOOK);
+        }
+        self.child.kill()?;
+        self.child.wait()
+    }
+}
+
+/// Copies what a step used and made into a directory of the attempt: `kiln.lock` and `manifest.json`, wherever they lie.
+pub(super) fn keep(workspace: &Path, kept: &Path) -> io::Result<()> {
+    for name in ["kiln.lock", "manifest.json"] {
+        for path in super::glob::find(workspace, &format!("**/{name}"))? {
+            let target: PathBuf = kept.join(&path);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::copy(workspace.join(&path), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the lock files of an earlier attempt where the source has none.
+pub(super) fn put_locks(kept: &Path, workspace: &Path) -> io::Result<()> {
+    for path in super::glob::find(kept, "**/kiln.lock")? {
+        let target = workspace.join(&path);
+        if target.symlink_metadata().is_ok() {
+            continue;
+        }
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(kept.join(&path), target)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! Cloud Build's API v1 over HTTP.
+
+mod builds;
+mod filter;
+mod show;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use crate::access::{self, Caller};
+use crate::server::Server;
+use crate::store::Role;
+use crate::wire::error::{ApiError, Code};
+use builds::Asked;
+use show::Show;
+
+/// Bytes of a request's body at most.
+const LONGEST_BODY: usize = 4 << 20;
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The routes of the server but for buckets.
+pub(crate) fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(answer)
+        .with_state(server)
+}
+
+/// Puts the question who asks in front of the routes of buckets.
+pub(crate) fn guarded(objects: Router, server: Arc<Server>) -> Router {
+    objects.layer(middleware::from_fn_with_state(server, guard))
+}
+
+async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let caller = access::caller(&server.store, request.headers(), server.settings.open);
+    let allowed = caller.and_then(|caller| caller.needs(access::for_objects(request.method())));
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn ready(State(server): State<Arc<Server>>) -> Response {
+    match server.store.answers() {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {
+    match reply(server, request).await {
+        Ok(response) => response,
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let caller = access::caller(&server.store, &parts.headers, server.settings.open)?;
+    let segments = segments(parts.uri.path())?;
+    if let [builds, id, log] = &segments[..]
+        && (builds.as_str(), log.as_str()) == ("builds", "log")
+        && parts.method == Method::GET
+    {
+        caller.needs(Role::View)?;
+        return log_of(&server, id).await;
+    }
+    let read = axum::body::to_bytes(body, LONGEST_BODY);
+    let body = match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let text =
+                format!("the request's body is cut off, or has more than {LONGEST_BODY} bytes");
+            return Err(ApiError::invalid(text));
+        }
+        Err(_) => {
+            return Err(ApiError::invalid(
+                "the request's body did not arrive in time",
+            ));
+        }
+    };
+    let query = query(parts.uri.query().unwrap_or(""))?;
+    let work = move || {
+        let call = Call {
+            method: &parts.method,
+            query: &query,
+            body: &body,
+        };
+        route(&server, &caller, &segments, &call)
+    };
+    let value = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(ApiError::internal)??;
+    Ok(json(StatusCode::OK, &value))
+}
+
+struct Call<'a> {
+    method: &'a Method,
+    query: &'a [(String, String)],
+    body: &'a [u8],
+}
+
+impl Call<'_> {
+    fn json(&self) -> Result<Value, ApiError> {
+        serde_json::from_slice(self.body)
+            .map_err(|error| ApiError::invalid(format!("Invalid JSON payload received. {error}")))
+    }
+
+    /// Clients of Python ask for numbers in place of names.
+    fn wants_numbers(&self) -> bool {
+        let wants = |value: &str| value.contains("enum-encoding=int");
+        self.query
+            .iter()
+            .any(|(name, value)| name.trim_start_matches('$') == "alt" && wants(value))
+    }
+}
+
+fn route(
+    server: &Arc<Server>,
+    caller: &Caller,
+    segments: &[String],
+    call: &Call<'_>,
+) -> Result<Value, ApiError> {
+    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let asked = |project, location| Asked {
+        server,
+        caller,
+        project,
+        location,
+        show: Show {
+            server,
+            numbers: call.wants_numbers(),
+        },
+    };
+    match words.as_slice() {
+        ["v1", "operations", "build", project, rest @ ..] if call.method == Method::GET => {
+            // Base64 may have slashes.
+            asked(*project, None).operation(&rest.join("/"))
+        }
+        ["v1", "projects", project, "builds", rest @ ..] => {
+            on_builds(&asked(*project, None), rest, call)
+        }
+        [
+            "v1",
+            "projects",
+            project,
+            "locations",
+            location,
+            "builds",
+            rest @ ..,
+        ] => on_builds(&asked(*project, Some(*location)), rest, call),
+        [
+            "v1",
+            "projects",
+            project,
+            "locations",
+            location,
+            "operations",
+            rest @ ..,
+        ] if call.method == Method::GET => {
+            asked(*project, Some(*location)).operation(&rest.join("/"))
+        }
+        ["v1", "projects", _, "triggers", ..]
+        | ["v1", "projects", _, "locations", _, "triggers", ..] => {
+            Err(ApiError::new(Code::NotFound, "this server has no triggers"))
+        }
+        _ => Err(unknown(call, &words)),
+    }
+}
+
+fn on_builds(asked: &Asked<'_>, rest: &[&str], call: &Call<'_>) -> Result<Value, ApiError> {
+    match (call.method.as_str(), rest) {
+        ("POST", []) => asked.create(call.json()?),
+        ("GET", []) => asked.list(call.query),
+        ("GET", [id]) => asked.get(id),
+        ("POST", [last]) => match last.split_once(':') {
+            Some((id, "cancel")) => asked.cancel(id),
+            Some((id, "retry")) => asked.retry(id),
+            _ => Err(unknown(call, rest)),
+        },
+        _ => Err(unknown(call, rest)),
+    }
+}
+
+fn unknown(call: &Call<'_>, words: &[&str]) -> ApiError {
+    let path = words.join("/");
+    ApiError::new(
+        Code::NotFound,
+        format!(
+            "{} of {path:?} is nothing that this server does",
+            call.method
+        ),
+    )
+}
+
+/// A log as text, as far as it is there.
+async fn log_of(server: &Server, id: &str) -> Result<Response, ApiError> {
+    let missing = || ApiError::new(Code::NotFound, format!("build {id:?} has no log"));
+    let record = server
+        .store
+        .get(id)
+        .map_err(ApiError::internal)?
+        .ok_or_else(missing)?;
+    let path = server.log(id, record.attempt).ok_or_else(missing)?;
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(ApiError::internal)?;
+    let chunks = futures_util::stream::try_unfold(file, async |mut file| {
+        let mut chunk = bytes::BytesMut::with_capacity(64 << 10);
+        let length = tokio::io::AsyncReadExt::read_buf(&mut file, &mut chunk).await?;
+        Ok::<_, std::io::Error>((length > 0).then(|| (chunk.freeze(), file)))
+    });
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    let secure = HeaderValue::from_static("nosniff");
+    let headers = [
+        (header::CONTENT_TYPE, text),
+        (header::X_CONTENT_TYPE_OPTIONS, secure),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+/// A path's parts, decoded after they were split.
+fn segments(path: &str) -> Result<Vec<String>, ApiError> {
+    let parts = path.trim_start_matches('/').split('/');
+    parts.map(decoded).collect()
+}
+
+fn decoded(part: &str) -> Result<String, ApiError> {
+    let text = percent_decode_str(part).decode_utf8();
+    text.map(|text| text.into_owned())
+        .map_err(|_| ApiError::invalid("the address is no UTF-8"))
+}
+
+fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((
+                decoded(&name.replace('+', " "))?,
+                decoded(&value.replace('+', " "))?,
+            ))
+        })
+        .collect()
+}
+
+fn refusal(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.code.http());
+    let mut response = json(
+        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        &error.body(),
+    );
+    if error.code == Code::Unauthenticated {
+        let bearer = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, bearer);
+    }
+    response
+}
+
+fn json(status: StatusCode, value: &Value) -> Response {
+    let kind = HeaderValue::from_static("application/json; charset=UTF-8");
+    (status, [(header::CONTENT_TYPE, kind)], value.to_string()).into_response()
+}

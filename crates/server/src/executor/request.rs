@@ -1,0 +1,182 @@
+//! What an executor is handed, and what comes back: plain values in files that whoever runs a build can write.
+//!
+//! An attempt has a directory of its own. In it stand
+//! - `request.json`: the [`Request`];
+//! - `source.tgz`: the source, if the build has one;
+//! - `log.txt`: the log. It only grows, and what is behind its last line end is not there yet;
+//! - `events.jsonl`: one [`Event`] a line, the same way;
+//! - `workspace/`: what steps see as `/workspace`;
+//! - `kept/`: what the attempt used and made besides its artifacts: lock files and manifests.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::model::Status;
+
+/// An attempt at a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The build's id.
+    pub build: String,
+    /// Counted from 1. What an attempt reports under another number is of the past.
+    pub attempt: u32,
+    /// What runs.
+    pub steps: Vec<StepRequest>,
+    /// `gs://BUCKET/OBJECT`, for the log; the bytes are in `source.tgz`.
+    pub source: Option<String>,
+    /// Seconds after which everything is stopped.
+    pub timeout: f64,
+    /// Files that are to be kept.
+    pub artifacts: Option<ArtifactsRequest>,
+    /// Threads for a step; the queue has set them aside.
+    pub threads: u32,
+    /// Kiln's cache of downloads and layers.
+    pub cache: PathBuf,
+    /// An attempt whose lock files are used where the source has none.
+    pub locks_of: Option<PathBuf>,
+}
+
+/// A step whose image is Kiln itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRequest {
+    /// The image, as written.
+    pub image: String,
+    /// The step's id, as written.
+    pub id: Option<String>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Working directory, relative to the workspace.
+    pub dir: PathBuf,
+    /// Seconds after which the step is stopped.
+    pub timeout: Option<f64>,
+    /// Whether the build goes on after any failure.
+    pub allow_failure: bool,
+    /// Exit codes after which the build goes on.
+    pub allow_exit_codes: Vec<i32>,
+    /// Steps that come before.
+    pub after: Vec<usize>,
+}
+
+/// Files that become objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsRequest {
+    /// `gs://BUCKET/PREFIX`.
+    pub location: String,
+    /// Patterns, relative to the workspace.
+    pub paths: Vec<String>,
+}
+
+/// A file that an attempt made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Relative to the workspace.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Hexadecimal.
+    pub sha256: String,
+    /// Base64, as Cloud Build's manifest has it.
+    pub md5: String,
+}
+
+/// Something that happened, and when (nanoseconds since 1970).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub time: i64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// The source is unpacked; since when that went on.
+    Fetched {
+        /// When it began.
+        began: i64,
+    },
+    /// The first step may begin.
+    StepsBegan,
+    /// A step began.
+    StepBegan {
+        /// Which.
+        step: usize,
+    },
+    /// A step ended.
+    StepEnded {
+        /// Which.
+        step: usize,
+        /// How.
+        status: Status,
+        /// Its exit code, if it ended by itself.
+        exit_code: Option<i32>,
+    },
+    /// The last step has ended.
+    StepsEnded,
+    /// The files that are to be kept, all of them complete.
+    Artifacts {
+        /// In the order of their paths.
+        files: Vec<Artifact>,
+    },
+    /// The attempt is over; nothing follows.
+    Ended {
+        /// How.
+        status: Status,
+        /// For people.
+        detail: Option<String>,
+        /// Cloud Build's word for the kind of failure.
+        failure: Option<String>,
+    },
+}
+
+/// The files of an attempt.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+impl Attempt {
+    /// Attempt `number` of a build below the directory of all builds.
+    pub fn new(builds: &Path, build: &str, number: u32) -> Self {
+        Attempt {
+            dir: builds.join(build).join(format!("attempt-{number}")),
+        }
+    }
+
+    /// The request.
+    pub fn request(&self) -> PathBuf {
+        self.dir.join("request.json")
+    }
+
+    /// The source.
+    pub fn source(&self) -> PathBuf {
+        self.dir.join("source.tgz")
+    }
+
+    /// The log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log.txt")
+    }
+
+    /// The events.
+    pub fn events(&self) -> PathBuf {
+        self.dir.join("events.jsonl")
+    }
+
+    /// What steps see as `/workspace`.
+    pub fn workspace(&self) -> PathBuf {
+        self.dir.join("workspace")
+    }
+
+    /// Lock files and manifests.
+    pub fn kept(&self) -> PathBuf {
+        self.dir.join("kept")
+    }
+}

@@ -1,0 +1,95 @@
+//! Which builds run, and why the others wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::demand::{self, Used, builds};
+use crate::run;
+use crate::server::Server;
+use crate::store::{Error, Record};
+use crate::wire::model::Status;
+use crate::wire::time;
+
+/// How often the queue is looked at although nothing has happened: for builds that wait too long.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Takes builds from the queue until the task is dropped.
+pub(crate) async fn work(server: Arc<Server>) {
+    loop {
+        let wake = server.wake.notified();
+        let pass = Arc::clone(&server);
+        // Trouble with the database shows in /readyz; the next pass tries again.
+        if let Ok(Ok(ready)) = tokio::task::spawn_blocking(move || take(&pass)).await {
+            for record in ready {
+                tokio::spawn(run::build(Arc::clone(&server), record, run::From::Start));
+            }
+        }
+        let _ = tokio::time::timeout(LOOK, wake).await;
+    }
+}
+
+/// Ends builds that have waited too long and takes those that can run; they are marked as running.
+fn take(server: &Server) -> Result<Vec<Record>, Error> {
+    let mut used = Used::default();
+    for record in server.store.with_status(Status::Working)? {
+        used.add(demand::of(&record, &server.settings));
+    }
+    let mut ready = Vec::new();
+    let mut waits = BTreeMap::new();
+    for record in server.store.with_status(Status::Queued)? {
+        let id = record.build.id.clone();
+        let waited = Duration::from_nanos(u64::try_from(time::now() - record.created).unwrap_or(0));
+        if waited.as_secs_f64() > record.task.queue_ttl {
+            expire(server, &id)?;
+            continue;
+        }
+        let needs = demand::of(&record, &server.settings);
+        // Nobody overtakes: a build that needs much would wait for ever.
+        let why = match waits.len() {
+            0 => demand::missing(used, needs, &server.settings),
+            ahead => Some(format!("waits: {} ahead in the queue", builds(ahead))),
+        };
+        match why {
+            Some(why) => {
+                waits.insert(id, why);
+            }
+            None => {
+                let started = begin(server, &id)?;
+                if let Some(record) =
+                    started.filter(|record| record.build.status == Status::Working)
+                {
+                    used.add(needs);
+                    ready.push(record);
+                }
+            }
+        }
+    }
+    *server.waits() = waits;
+    Ok(ready)
+}
+
+fn begin(server: &Server, id: &str) -> Result<Option<Record>, Error> {
+    server.store.change(id, |record| {
+        if record.build.status != Status::Queued {
+            return false;
+        }
+        record.build.status = Status::Working;
+        record.attempt += 1;
+        record.build.start_time = Some(time::stamp(time::now()));
+        true
+    })
+}
+
+fn expire(server: &Server, id: &str) -> Result<(), Error> {
+    server.store.change(id, |record| {
+        if record.build.status != Status::Queued {
+            return false;
+        }
+        record.build.status = Status::Expired;
+        record.build.status_detail = Some("the build waited longer than its queueTtl".to_owned());
+        record.build.finish_time = Some(time::stamp(time::now()));
+        true
+    })?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! What an event changes in a build as clients see it. Applying one twice changes nothing.
+
+use crate::executor::request::{Event, What};
+use crate::wire::model::{Build, Status, TimeSpan};
+use crate::wire::time;
+
+/// Applies an event.
+pub(super) fn event(build: &mut Build, event: &Event) {
+    let now = Some(time::stamp(event.time));
+    match &event.what {
+        What::Fetched { began } => {
+            let span = TimeSpan {
+                start_time: Some(time::stamp(*began)),
+                end_time: now,
+            };
+            build.timing.insert("FETCHSOURCE".to_owned(), span);
+        }
+        What::StepsBegan => {
+            let span = TimeSpan {
+                start_time: now,
+                end_time: None,
+            };
+            build.timing.insert("BUILD".to_owned(), span);
+        }
+        What::StepsEnded => {
+            if let Some(span) = build.timing.get_mut("BUILD") {
+                span.end_time = now;
+            }
+        }
+        What::StepBegan { step } => {
+            if let Some(step) = build.steps.get_mut(*step) {
+                step.status = Some(Status::Working);
+                step.exit_code = None;
+                step.timing = Some(TimeSpan {
+                    start_time: now,
+                    end_time: None,
+                });
+            }
+        }
+        What::StepEnded {
+            step,
+            status,
+            exit_code,
+        } => {
+            if let Some(step) = build.steps.get_mut(*step) {
+                step.status = Some(*status);
+                step.exit_code = *exit_code;
+                if let Some(timing) = &mut step.timing {
+                    timing.end_time = now;
+                }
+            }
+        }
+        What::Artifacts { .. } | What::Ended { .. } => {}
+    }
+}
+
+/// Takes back what an attempt that is to be made again has reported.
+pub(super) fn forget(build: &mut Build) {
+    build.timing.clear();
+    for step in &mut build.steps {
+        step.status = None;
+        step.exit_code = None;
+        step.timing = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::model::Step;
+
+    #[test]
+    fn events_can_be_applied_again() {
+        let mut build = Build {
+            steps: vec![Step::default()],
+            ..Build::default()
+        };
+        let list = [
+            What::StepsBegan,
+            What::StepBegan { step: 0 },
+            What::StepEnded {
+                step: 0,
+                status: Status::Failure,
+                exit_code: Some(1),
+            },
+            What::StepBegan { step: 7 },
+            What::StepsEnded,
+        ];
+        let apply_all = |build: &mut Build| {
+            for (time, what) in list.iter().enumerate() {
+                let time = time as i64;
+                event(
+                    build,
+                    &Event {
+                        time,
+                        what: what.clone(),
+                    },
+                );
+            }
+        };
+        apply_all(&mut build);
+        let once = build.clone();
+        apply_all(&mut build);
+        assert_eq!(build, once);
+        assert_eq!(build.steps[0].exit_code, Some(1));
+        assert!(build.timing["BUILD"].end_time.is_some());
+        forget(&mut build);
+        assert!(build.timing.is_empty() && build.steps[0].status.is_none());
+    }
+}

@@ -1,0 +1,176 @@
+//! The end of a build: artifacts and log become objects, then the status becomes final.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::ending::{Ending, append};
+use crate::executor::request::{Artifact, Attempt};
+use crate::objects::{Attributes, BucketName, ObjectName, Objects};
+use crate::server::{Server, log_object, split};
+use crate::store::{Error, Record};
+use crate::wire::model::{FailureInfo, Results, Status, TimeSpan, Warning};
+use crate::wire::time;
+
+/// Brings a build to its end.
+pub(super) async fn build(
+    server: &Arc<Server>,
+    record: &Record,
+    attempt: &Attempt,
+    mut ending: Ending,
+) -> Result<(), Error> {
+    let id = &record.build.id;
+    let mut results = Results::default();
+    let wanted = record.task.artifacts.as_ref();
+    if ending.status == Status::Success
+        && let Some(wanted) = wanted
+    {
+        match keep(server, id, &wanted.location, &ending.files, attempt).await {
+            Ok(kept) => results = kept,
+            Err(error) => {
+                let detail = format!("could not upload artifacts: {error}");
+                append(&attempt.log(), &format!("ERROR: {detail}\n"))?;
+                ending = Ending::failed(Status::Failure, detail);
+                ending.failure = Some("PUSH_FAILED".to_owned());
+            }
+        }
+    } else if ending.status == Status::InternalError
+        && let Some(detail) = &ending.detail
+    {
+        append(&attempt.log(), &format!("ERROR\nERROR: {detail}\n"))?;
+    }
+    let warning = keep_log(server, record).await.err();
+    server
+        .store
+        .attempt_ended(id, record.attempt, ending.status, ending.detail.as_deref())?;
+    server.store.change(id, |record| {
+        if record.build.status.is_final() {
+            return false;
+        }
+        let build = &mut record.build;
+        build.status = ending.status;
+        build.status_detail.clone_from(&ending.detail);
+        build.finish_time = Some(time::stamp(time::now()));
+        if let (Some(detail), true) = (&ending.detail, ending.status != Status::Cancelled) {
+            let unspecified = || "FAILURE_TYPE_UNSPECIFIED".to_owned();
+            build.failure_info = Some(FailureInfo {
+                kind: ending.failure.clone().unwrap_or_else(unspecified),
+                detail: detail.clone(),
+            });
+        }
+        if ending.status == Status::Success {
+            if let Some(span) = results.artifact_timing.clone() {
+                build.timing.insert("PUSH".to_owned(), span);
+            }
+            results.build_step_images = vec![String::new(); build.steps.len()];
+            build.results = Some(results);
+        }
+        if let Some(text) = warning {
+            let priority = "ALERT".to_owned();
+            build.warnings.push(Warning { text, priority });
+        }
+        true
+    })?;
+    Ok(())
+}
+
+/// Makes objects of files, and of the list of them.
+async fn keep(
+    server: &Server,
+    id: &str,
+    location: &str,
+    files: &[Artifact],
+    attempt: &Attempt,
+) -> Result<Results, String> {
+    let began = time::stamp(time::now());
+    let (bucket, prefix) = split(location);
+    let name = bucket_named(&bucket)?;
+    let mut manifest = String::new();
+    for file in files {
+        let base = file.path.rsplit('/').next().unwrap_or(&file.path);
+        let object = object_named(&format!("{prefix}{base}"))?;
+        let path = attempt.workspace().join(&file.path);
+        let kind = Attributes::of_type("application/octet-stream");
+        let put = server.objects.put_file(&name, &object, &path, kind).await;
+        let made = put.map_err(|error| format!("gs://{bucket}/{prefix}{base}: {error}"))?;
+        let line = json!({
+            "location": format!("gs://{bucket}/{prefix}{base}#{}", made.generation),
+            "file_hash": [{ "file_hash": [
+                { "type": 2, "value": file.md5 },
+                { "type": 1, "value": file.sha256 },
+            ] }],
+        });
+        manifest.push_str(&format!("{line}\n"));
+    }
+    let list = format!("{prefix}artifacts-{id}.json");
+    let kind = Attributes::of_type("application/json");
+    let put = server
+        .objects
+        .put_bytes(&name, &object_named(&list)?, manifest, kind)
+        .await;
+    put.map_err(|error| format!("gs://{bucket}/{list}: {error}"))?;
+    Ok(Results {
+        artifact_manifest: Some(format!("gs://{bucket}/{list}")),
+        num_artifacts: Some(files.len().to_string()),
+        artifact_timing: Some(TimeSpan {
+            start_time: Some(began),
+            end_time: Some(time::stamp(time::now())),
+        }),
+        build_step_images: Vec::new(),
+    })
+}
+
+/// Makes an object of the log. Until that is done, and after, the file itself is served under the object's name.
+async fn keep_log(server: &Server, record: &Record) -> Result<(), String> {
+    let id = &record.build.id;
+    let logging = record
+        .build
+        .options
+        .as_ref()
+        .and_then(|options| options.logging.as_deref());
+    let (Some(place), Some(log)) = (&record.build.logs_bucket, server.log(id, record.attempt))
+    else {
+        return Ok(());
+    };
+    if logging == Some("NONE") {
+        return Ok(());
+    }
+    let (bucket, object) = log_object(place, id);
+    put_log(
+        &server.objects,
+        &record.build.project_id,
+        &bucket,
+        &object,
+        &log,
+    )
+    .await
+    .map_err(|error| format!("the log could not be written to gs://{bucket}/{object}: {error}"))
+}
+
+async fn put_log(
+    objects: &Objects,
+    project: &str,
+    bucket: &str,
+    object: &str,
+    log: &Path,
+) -> Result<(), String> {
+    let name = bucket_named(bucket)?;
+    if objects.bucket(&name).await.is_err() && bucket == format!("{project}_cloudbuild") {
+        let made = objects.create_bucket(&name, project).await;
+        made.map_err(|error| error.to_string())?;
+    }
+    let kind = Attributes::of_type("text/plain; charset=utf-8");
+    let put = objects
+        .put_file(&name, &object_named(object)?, log, kind)
+        .await;
+    put.map(drop).map_err(|error| error.to_string())
+}
+
+fn bucket_named(name: &str) -> Result<BucketName, String> {
+    BucketName::new(name).map_err(|error| error.to_string())
+}
+
+fn object_named(name: &str) -> Result<ObjectName, String> {
+    ObjectName::new(name).map_err(|error| error.to_string())
+}

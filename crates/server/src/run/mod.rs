@@ -1,0 +1,185 @@
+//! One build that runs: its attempt is started, followed through its files and brought to its end.
+//!
+//! Everything here can be done again after a crash: events are read from the beginning and applied to the same record.
+
+mod apply;
+mod ending;
+mod finish;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::executor::request::{Attempt, Event, What};
+use crate::server::Server;
+use crate::store::{Error, Record};
+use crate::wire::model::Status;
+use crate::wire::time;
+use ending::Ending;
+
+/// How often the files of an attempt are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// Attempts at a build that nobody has stopped.
+const MOST_ATTEMPTS: u32 = 3;
+
+/// Where a build goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// Its attempt has to be started.
+    Start,
+    /// It was started by a server that has ended since.
+    Follow,
+}
+
+/// Takes care of a build until its attempt is over. Trouble with the server's own files ends the build with that reason.
+pub(crate) async fn build(server: Arc<Server>, record: Record, from: From) {
+    let id = record.build.id.clone();
+    let number = record.attempt;
+    let attempt = server.attempt(&id, number);
+    let result = attend(&server, &record, &attempt, from).await;
+    let ended = match result {
+        Ok(Some(ending)) => finish::build(&server, &record, &attempt, ending).await,
+        Ok(None) => again(&server, &record, &attempt).await,
+        Err(error) => {
+            let ending = Ending::failed(Status::InternalError, error);
+            finish::build(&server, &record, &attempt, ending).await
+        }
+    };
+    // A database that cannot be written leaves the build as running; the next start of the server goes on with it.
+    drop(ended);
+    server.wake.notify_one();
+}
+
+/// Starts an attempt if need be and follows it. `None`: it vanished without an end.
+async fn attend(
+    server: &Arc<Server>,
+    record: &Record,
+    attempt: &Attempt,
+    from: From,
+) -> Result<Option<Ending>, String> {
+    let id = &record.build.id;
+    if from == From::Start {
+        let begun = server.store.attempt_began(id, record.attempt);
+        begun.map_err(|error| error.to_string())?;
+        if let Some(ending) = start::attempt(server, record, attempt).await? {
+            return Ok(Some(ending));
+        }
+        // A wish that came before there was somebody to tell.
+        let now = server.store.get(id).map_err(|error| error.to_string())?;
+        if now.is_some_and(|now| now.cancelled) {
+            server
+                .executor
+                .cancel(attempt)
+                .map_err(|error| error.to_string())?;
+        }
+    }
+    follow(server, record, attempt).await
+}
+
+async fn follow(
+    server: &Arc<Server>,
+    record: &Record,
+    attempt: &Attempt,
+) -> Result<Option<Ending>, String> {
+    let mut seen = 0;
+    let mut files = Vec::new();
+    loop {
+        // In this order: what the attempt wrote before it ended is read after it was seen to have ended.
+        let alive = server
+            .executor
+            .is_alive(attempt)
+            .map_err(|error| error.to_string())?;
+        let events = read_events(attempt, &mut seen).await?;
+        if !events.is_empty() {
+            let changed = server.store.change(&record.build.id, |record| {
+                events
+                    .iter()
+                    .for_each(|event| apply::event(&mut record.build, event));
+                true
+            });
+            changed.map_err(|error| error.to_string())?;
+        }
+        for event in events {
+            match event.what {
+                What::Artifacts { files: found } => files = found,
+                What::Ended {
+                    status,
+                    detail,
+                    failure,
+                } => {
+                    return Ok(Some(Ending {
+                        status,
+                        detail,
+                        failure,
+                        files,
+                    }));
+                }
+                _ => {}
+            }
+        }
+        if !alive {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The events behind the first `seen` bytes, whole lines only.
+async fn read_events(attempt: &Attempt, seen: &mut u64) -> Result<Vec<Event>, String> {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let trouble = |error: std::io::Error| format!("reading the attempt's events: {error}");
+    let mut file = match tokio::fs::File::open(attempt.events()).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(trouble(error)),
+    };
+    if file.metadata().await.map_err(trouble)?.len() == *seen {
+        return Ok(Vec::new());
+    }
+    file.seek(std::io::SeekFrom::Start(*seen))
+        .await
+        .map_err(trouble)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).await.map_err(trouble)?;
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    *seen += end as u64;
+    let lines = bytes[..end]
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            serde_json::from_slice(line)
+                .map_err(|error| format!("reading the attempt's events: {error}"))
+        })
+        .collect()
+}
+
+/// An attempt ended without a word: its machine went down, or something killed it. The build is queued again.
+async fn again(server: &Arc<Server>, record: &Record, attempt: &Attempt) -> Result<(), Error> {
+    let id = &record.build.id;
+    let now = server.store.get(id)?;
+    let cancelled = now.is_some_and(|now| now.cancelled);
+    if cancelled || record.attempt >= MOST_ATTEMPTS {
+        let ending = if cancelled {
+            Ending::failed(Status::Cancelled, "the build was cancelled".to_owned())
+        } else {
+            let what = format!("the build's process ended without a word, {MOST_ATTEMPTS} times");
+            Ending::failed(Status::InternalError, what)
+        };
+        return finish::build(server, record, attempt, ending).await;
+    }
+    let why = "the build's process ended without a word";
+    server
+        .store
+        .attempt_ended(id, record.attempt, Status::InternalError, Some(why))?;
+    server.store.change(id, |record| {
+        record.build.status = Status::Queued;
+        apply::forget(&mut record.build);
+        true
+    })?;
+    let time = time::now();
+    server.store.audit(time, "server", "restart", Some(id))
+}

@@ -1,0 +1,67 @@
+//! The file, its connection, and the log of who did what.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::error::Error;
+use super::migrate;
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens or makes the database in a directory, and brings it to this program's version. The old one is kept beside it.
+    ///
+    /// # Errors
+    /// The file is no database, is of a newer program, or cannot be written.
+    pub fn open(dir: &Path) -> Result<Store, Error> {
+        let path = dir.join("kiln.db");
+        let mut connection = Connection::open(&path)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        migrate::run(&mut connection, &path)?;
+        Ok(Store {
+            connection: Mutex::new(connection),
+        })
+    }
+
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down who did what.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn audit(
+        &self,
+        time: i64,
+        who: &str,
+        what: &str,
+        build: Option<&str>,
+    ) -> Result<(), Error> {
+        self.connection().execute(
+            "INSERT INTO audit (time, who, what, build) VALUES (?1, ?2, ?3, ?4)",
+            (time, who, what, build),
+        )?;
+        Ok(())
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn answers(&self) -> Result<(), Error> {
+        self.connection().query_row("SELECT 1", (), |_| Ok(()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! What the server knows, in one SQLite database: builds, their attempts, tokens, and who did what.
+//!
+//! Times are nanoseconds since 1970. Messages are kept as the JSON that clients see.
+
+mod builds;
+mod database;
+mod error;
+mod migrate;
+mod tokens;
+
+pub use builds::{Page, Record};
+pub use database::Store;
+pub use error::Error;
+pub use tokens::{Role, Token};
