@@ -76,7 +76,7 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
                 let message = format!("there is a token named {name} already");
                 let hint =
                     format!("take it back with `kiln token revoke {name}`, or choose another name");
-                Failure::new(FailureKind::Input, message).hint(hint)
+                Failure::new(FailureKind::Usage, message).hint(hint)
             };
             output::print(&format!("{}\n", made.ok_or_else(taken)?))?;
         }
@@ -96,7 +96,7 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
             if !store.remove_token(name).map_err(trouble)? {
                 let message = format!("there is no token named {name}");
                 return Err(
-                    Failure::new(FailureKind::Input, message).hint("`kiln token list` shows them")
+                    Failure::new(FailureKind::Usage, message).hint("`kiln token list` shows them")
                 );
             }
         }
