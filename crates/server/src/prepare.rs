@@ -189,36 +189,7 @@ fn step_request(
     let wrong = |field: &str, what: String| {
         ApiError::invalid(format!("invalid build.steps[{at}].{field}: {what}"))
     };
-    if step.name.is_empty() {
-        return Err(wrong(
-            "name",
-            "a step needs the name of an image".to_owned(),
-        ));
-    }
-    if !rules.images.contains(&step.name) {
-        return Err(wrong(
-            "name",
-            format!(
-                "the image {:?} needs a container engine, which this server does not have; steps with the image {} run without one",
-                step.name,
-                rules.images.join(" or ")
-            ),
-        ));
-    }
-    if let Some(program) = &step.entrypoint
-        && program != "kiln"
-    {
-        return Err(wrong(
-            "entrypoint",
-            format!("there is no {program:?} in the image, only kiln"),
-        ));
-    }
-    if step.args.len() > MOST_ARGS || step.args.iter().any(|arg| arg.len() > LONGEST_ARG) {
-        return Err(wrong(
-            "args",
-            format!("more than {MOST_ARGS} arguments, or one of more than {LONGEST_ARG} bytes"),
-        ));
-    }
+    runs_here(step, rules, &wrong)?;
     let env: Vec<String> = shared.iter().chain(&step.env).cloned().collect();
     if let Some(entry) = env.iter().find(|entry| !is_assignment(entry)) {
         return Err(wrong("env", format!("{entry:?} is not NAME=VALUE")));
@@ -250,6 +221,45 @@ fn step_request(
         allow_exit_codes: step.allow_exit_codes.clone(),
         after,
     })
+}
+
+/// Refuses what this server has no program for, and arguments that no system takes.
+fn runs_here(
+    step: &Step,
+    rules: &Rules<'_>,
+    wrong: &impl Fn(&str, String) -> ApiError,
+) -> Result<(), ApiError> {
+    if step.name.is_empty() {
+        return Err(wrong(
+            "name",
+            "a step needs the name of an image".to_owned(),
+        ));
+    }
+    if !rules.images.contains(&step.name) {
+        return Err(wrong(
+            "name",
+            format!(
+                "the image {:?} needs a container engine, which this server does not have; steps with the image {} run without one",
+                step.name,
+                rules.images.join(" or ")
+            ),
+        ));
+    }
+    if let Some(program) = &step.entrypoint
+        && program != "kiln"
+    {
+        return Err(wrong(
+            "entrypoint",
+            format!("there is no {program:?} in the image, only kiln"),
+        ));
+    }
+    if step.args.len() > MOST_ARGS || step.args.iter().any(|arg| arg.len() > LONGEST_ARG) {
+        return Err(wrong(
+            "args",
+            format!("more than {MOST_ARGS} arguments, or one of more than {LONGEST_ARG} bytes"),
+        ));
+    }
+    Ok(())
 }
 
 fn is_assignment(entry: &str) -> bool {
