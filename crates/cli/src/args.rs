@@ -105,7 +105,7 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Carry out a build for the server
     #[command(hide = true)]
-    BuildAgent(BuildAgentArgs),
+    RunAttempt(RunAttemptArgs),
     /// Print what gcloud needs to use a server
     GcloudEnv(GcloudEnvArgs),
     /// Check what this machine offers to builds
@@ -512,9 +512,9 @@ pub(crate) struct ServeArgs {
     pub(crate) build_cache: Option<PathBuf>,
 }
 
-/// `kiln build-agent`
+/// `kiln run-attempt`
 #[derive(Debug, Args)]
-pub(crate) struct BuildAgentArgs {
+pub(crate) struct RunAttemptArgs {
     /// The attempt's directory
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,

@@ -121,15 +121,27 @@ fn make_private(data: &Path) -> Result<(), Error> {
     made.map_err(|error| Error::Data(data.to_owned(), error))
 }
 
+/// How long the data directory may take to be free of a server that has just ended.
+const FREED: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Makes the data directory and keeps other servers out of it.
 fn hold(data: &Path) -> Result<std::fs::File, Error> {
     make_private(data)?;
     let trouble = |error| Error::Data(data.to_owned(), error);
     let file = std::fs::File::create(data.join("lock")).map_err(trouble)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy(data.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(trouble(error)),
+    // A process that a killed server was just about to start has the lock too, until it is another program.
+    let patience = std::time::Instant::now() + FREED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if std::time::Instant::now() >= patience => {
+                return Err(Error::Busy(data.to_owned()));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(trouble(error)),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `kiln serve`, `kiln token`, and `kiln build-agent`, which the server starts for each build.
+//! `kiln serve`, `kiln token`, and `kiln run-attempt`, which the server starts for each build.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use kiln_server::{Options, access};
 
 use super::Context;
 use super::step::Steps;
-use crate::args::{BuildAgentArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
+use crate::args::{RunAttemptArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
 use crate::output;
 
 /// Serves until a signal comes.
@@ -105,7 +105,7 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
 }
 
 /// Carries out one attempt at a build.
-pub(crate) fn agent(args: &BuildAgentArgs, context: &Context<'_>) -> Result<u8, Failure> {
+pub(crate) fn agent(args: &RunAttemptArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let stopped = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stopped);
     context

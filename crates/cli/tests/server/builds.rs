@@ -151,6 +151,15 @@ fn builds_are_stopped_by_wish_and_by_time() {
     );
 }
 
+/// Waits for a file of a build's process: it runs from then on.
+fn appears(file: &std::path::Path) {
+    let began = std::time::Instant::now();
+    while !file.exists() {
+        assert!(began.elapsed().as_secs() < 60, "no {}", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_killed_server_loses_no_build() {
     let mut server = Server::open();
@@ -160,11 +169,12 @@ fn a_killed_server_loses_no_build() {
     let running = server.create(&json!({ "source": source, "steps": [step] }));
     let ends = server.create(&json!({ "source": source, "steps": [check("good.ks")] }));
     server.wait(&running, &["WORKING"]);
+    let attempts = server.data().join("builds").join(&running);
+    appears(&attempts.join("attempt-1/events.jsonl"));
     server.kill_and_start();
     assert_eq!(server.end(&ends)["status"], "SUCCESS");
     // The process went on without the server, which follows it again: no second attempt.
     assert_eq!(server.get(&running)["status"], "WORKING");
-    let attempts = server.data().join("builds").join(&running);
     assert_eq!(fs::read_dir(&attempts).unwrap().count(), 1);
 
     // Now the build's own process goes: there is another attempt, and the log goes on.
@@ -172,7 +182,7 @@ fn a_killed_server_loses_no_build() {
     let pid = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&line).into_owned();
-        words.contains("build-agent") && words.contains(running.as_str())
+        words.contains("run-attempt") && words.contains(running.as_str())
     });
     let pid = pid.expect("the agent").file_name().into_string().unwrap();
     assert!(
@@ -182,10 +192,7 @@ fn a_killed_server_loses_no_build() {
             .unwrap()
             .success()
     );
-    let second = attempts.join("attempt-2");
-    while !second.join("events.jsonl").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    appears(&attempts.join("attempt-2/events.jsonl"));
     assert!(server.log(&running).starts_with(&shown));
     assert!(server.log(&running).contains("again, attempt 2"));
     let (status, build) = server.json("POST", &format!("{BUILDS}/{running}:cancel"), &json!({}));

@@ -1,4 +1,4 @@
-//! Attempts on this machine: each is `kiln build-agent DIR`, a process in a group of its own that outlives the server.
+//! Attempts on this machine: each is `kiln run-attempt DIR`, a process in a group of its own that outlives the server.
 //!
 //! Whoever holds the lock of `alive` in the attempt's directory is the agent: the server takes the lock, hands the open file to
 //! the agent as its standard input and lets go of it. The kernel frees it with the agent's last process, so no number of a
@@ -40,7 +40,7 @@ impl Executor for Local {
             .append(true)
             .open(attempt.dir.join("agent.txt"))?;
         let mut child = Command::new(&self.program)
-            .arg("build-agent")
+            .arg("run-attempt")
             .arg(&attempt.dir)
             .current_dir(&attempt.dir)
             .env_clear()
