@@ -207,11 +207,20 @@ pub(crate) fn read_beneath(
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | links;
     let file = File::from(openat2(directory, file, flags, Mode::empty(), resolve)?);
+    read_whole(file)
+}
+
+/// Reads a regular file, whole or not at all: what is cut may have lost the line that mattered.
+pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("it has more than {} MiB", LARGEST >> 20);
+        return Err(io::Error::other(message));
+    }
     Ok(bytes)
 }
 
@@ -222,6 +231,19 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("long.ks");
+        let file = File::create(&path).expect("a file");
+        file.set_len(LARGEST).expect("its size");
+        let read = read_whole(File::open(&path).expect("the file")).expect("what fits");
+        assert_eq!(read.len() as u64, LARGEST);
+        file.set_len(LARGEST + 1).expect("its size");
+        let error = read_whole(File::open(&path).expect("the file")).expect_err("too long");
+        assert_eq!(error.to_string(), "it has more than 64 MiB");
+    }
 
     /// Between the look at a name and the opening of the file, somebody swaps the file, or the directory that it is
     /// in, for a link that leads out.

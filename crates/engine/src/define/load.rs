@@ -7,7 +7,7 @@ use kiln_kickstart::{LoadError, include_candidates, is_url};
 use kiln_plan::{Definition, Files, Found, Input, Lowered};
 use rustix::fs::ResolveFlags;
 
-use crate::define::confined::{Confined, read_beneath};
+use crate::define::confined::{Confined, read_beneath, read_whole};
 use crate::define::files::Project;
 use crate::define::web::{Web, local_file_for_a_stranger};
 use crate::io::plain;
@@ -204,18 +204,11 @@ fn directory_of(file: &Path) -> PathBuf {
 
 /// Only regular files: opening a pipe could wait forever, and a device may have no end.
 fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
     if !path.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_whole(fs::File::open(path)?)
 }
-
-/// A generated kickstart that is longer than this is a mistake.
-const LARGEST: u64 = 64 << 20;
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     let failure = Failure::new(
