@@ -56,6 +56,9 @@ pub(crate) struct Global {
     /// User configuration [default: $XDG_CONFIG_HOME/kiln]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) config_dir: Option<PathBuf>,
+    /// What a server says for its builds: the definition may name no directory outside of this one
+    #[arg(long, global = true, hide = true, value_name = "DIR")]
+    pub(crate) within: Option<PathBuf>,
 }
 
 /// How events are written.

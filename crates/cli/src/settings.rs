@@ -210,6 +210,8 @@ pub(crate) struct Settings {
     state: Directory,
     config: Directory,
     source_date_epoch: Option<OsString>,
+    /// `--within`
+    pub(crate) within: Option<PathBuf>,
     /// How much is said.
     pub(crate) verbosity: Verbosity,
     /// How progress appears.
@@ -270,6 +272,7 @@ impl Settings {
                 ".config",
             ),
             source_date_epoch: environment.get("SOURCE_DATE_EPOCH").map(OsStr::to_owned),
+            within: global.within.clone(),
             verbosity,
             progress: progress_style(global.log_format, environment),
             stdout_color: colored(global.color, environment, environment.stdout_terminal),

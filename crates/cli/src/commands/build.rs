@@ -64,7 +64,7 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
 }
 
 /// What the command line adds to a definition.
-pub(crate) fn input(args: &DefinitionArgs) -> Input {
+pub(crate) fn input(args: &DefinitionArgs, context: &Context<'_>) -> Input {
     Input {
         distribution: args.distribution.clone(),
         profile: args.profile.clone(),
@@ -73,6 +73,7 @@ pub(crate) fn input(args: &DefinitionArgs) -> Input {
             Layout::Mbr => "mbr".to_owned(),
         }),
         include_path: args.include_path.clone(),
+        within: context.settings.within.clone(),
         ..Input::default()
     }
 }
@@ -82,7 +83,7 @@ fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest,
     Ok(BuildRequest {
         base: PathBuf::new(),
         definition: args.definition.clone(),
-        input: input(args),
+        input: input(args, context),
         output: PathBuf::from("output"),
         cache: settings.cache_dir()?.to_path_buf(),
         state: settings.state_dir().ok().map(Path::to_path_buf),

@@ -15,7 +15,7 @@ use crate::output;
 use crate::render::diagnostic;
 use crate::render::style::{Palette, paint};
 use crate::render::terminal::write_stderr;
-use crate::settings::Verbosity;
+use crate::settings::{Settings, Verbosity};
 
 /// What was found in one file.
 #[derive(Serialize)]
@@ -60,7 +60,9 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     let mut verdicts = Vec::new();
     for file in &args.files {
         let checked = match kind(file) {
-            Kind::Definition => definition(file, args, &web, &palette).map(|one| vec![one]),
+            Kind::Definition => {
+                definition(file, args, &web, &context.settings).map(|one| vec![one])
+            }
             Kind::Directory => kickstarts_in(file).map(|files| {
                 let one = |file: &PathBuf| kickstart(file, args, &options, &web, &palette);
                 files.iter().map(one).collect()
@@ -130,10 +132,12 @@ fn definition(
     file: &Path,
     args: &CheckArgs,
     web: &Web,
-    palette: &Palette,
+    settings: &Settings,
 ) -> Result<Verdict, Failure> {
+    let palette = Palette::new(settings.stdout_color);
     let input = Input {
         include_path: args.include_path.clone(),
+        within: settings.within.clone(),
         ..Input::default()
     };
     let problems = kiln_engine::examine(Path::new(""), file, &input, web.clone())?;
@@ -143,7 +147,7 @@ fn definition(
         strict: false,
         rendered: problems
             .iter()
-            .map(|p| diagnostic::problem(p, palette) + "\n")
+            .map(|p| diagnostic::problem(p, &palette) + "\n")
             .collect(),
         findings: problems.into_iter().map(of_definition).collect(),
     })

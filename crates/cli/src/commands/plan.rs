@@ -37,7 +37,7 @@ pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure>
     let planned = kiln_engine::plan(
         Path::new(""),
         &args.definition.definition,
-        &input(&args.definition),
+        &input(&args.definition, context),
     )?;
     let lowered = &planned.lowered;
     lowered

@@ -151,6 +151,31 @@ fn builds_are_stopped_by_wish_and_by_time() {
     );
 }
 
+/// A `kiln.toml` may allow directories beside its own; that of a stranger none of the server's.
+#[test]
+fn a_definition_reads_nothing_of_the_server() {
+    let server = Server::open();
+    let secret = server.directory.path().join("secret");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("x.ks"), "# CANARY\n").unwrap();
+    let include = secret.join("x.ks").display().to_string();
+    let kickstart =
+        format!("%include {include}\n%packages\n%end\n%post\n%include {include}\n%end\n");
+    let project = format!(
+        "distribution = \"debian:bookworm\"\nlayers = [\"a.ks\"]\ninclude-path = [{:?}]\n",
+        secret.display().to_string()
+    );
+    let source = server.source(&[("kiln.toml", &project), ("a.ks", &kickstart)]);
+    for words in [["plan", "."], ["check", "kiln.toml"]] {
+        let step = json!({ "name": "kiln", "args": words });
+        let id = server.create(&json!({ "source": source, "steps": [step] }));
+        assert_eq!(server.end(&id)["status"], "FAILURE");
+        let log = server.log(&id);
+        assert!(log.contains("outside of what this build may read"), "{log}");
+        assert!(!log.contains("CANARY"), "{log}");
+    }
+}
+
 /// Waits for a file of a build's process: it runs from then on.
 fn appears(file: &std::path::Path) {
     let began = std::time::Instant::now();

@@ -14,11 +14,10 @@ use crate::{Cancel, Failure, FailureKind};
 
 /// Reads a definition, as far as that goes before its `%pre` scripts.
 pub(crate) fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
-    let allowed = &request.input.include_path;
     let source = Source::open(
         &request.base,
         &request.definition,
-        allowed,
+        &request.input,
         web(request, cancel),
     )?;
     let lowered = source.lower(&Input {

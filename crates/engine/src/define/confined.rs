@@ -95,6 +95,32 @@ impl Confined {
         Ok(())
     }
 
+    /// Refuses directories outside of another one, whoever allowed them.
+    ///
+    /// # Errors
+    /// There is such a directory, or that other one is not there.
+    pub fn stay_within(&self, directory: &Path) -> Result<(), Failure> {
+        let refused = |shown: &Path| {
+            let message = format!("{} cannot be included from", shown.display());
+            Failure::new(FailureKind::Definition, message)
+        };
+        let within = directory
+            .canonicalize()
+            .map_err(|error| refused(directory).cause(plain(&error)))?;
+        match self
+            .roots
+            .iter()
+            .find(|root| !root.real.starts_with(&within))
+        {
+            None => Ok(()),
+            Some(root) => Err(refused(&root.shown)
+                .cause("it is outside of what this build may read")
+                .hint(
+                    "put the files beside the definition, and drop the directory from include-path",
+                )),
+        }
+    }
+
     /// Brings what the text named `from` includes as `path`, and the name that it was found under. It is looked for as
     /// the reference does: from the working directory, then beside the including file.
     ///
@@ -231,6 +257,27 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_stranger_names_no_directory_outside() {
+        let place = tempfile::tempdir().expect("a directory");
+        for directory in ["work/project", "work/common", "elsewhere"] {
+            fs::create_dir_all(place.path().join(directory)).expect("a directory");
+        }
+        symlink("../elsewhere", place.path().join("work/link")).expect("a link");
+        let work = place.path().join("work");
+        let mut confined = Confined::new(&work.join("project")).expect("the directory");
+        confined
+            .allow(&work.join("project/../common"))
+            .expect("inside");
+        confined.stay_within(&work).expect("all are inside");
+        for outside in ["project/../../elsewhere", "link"] {
+            let mut confined = confined.clone();
+            confined.allow(&work.join(outside)).expect("it is there");
+            let failure = confined.stay_within(&work).expect_err("refused");
+            assert!(failure.message.contains(outside), "{failure:?}");
+        }
+    }
 
     #[test]
     fn a_file_is_read_whole_or_not_at_all() {

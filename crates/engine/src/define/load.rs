@@ -38,14 +38,14 @@ enum Kind {
 }
 
 impl Source {
-    /// Finds the definition's file and reads it. `include_path` are directories that the user allows beside its own.
+    /// Finds the definition's file and reads it; `input` says which directories the user allows beside its own.
     ///
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
     pub(crate) fn open(
         base: &Path,
         definition: &Path,
-        include_path: &[PathBuf],
+        input: &Input,
         web: Web,
     ) -> Result<Source, Failure> {
         let path = file_of(base, definition)?;
@@ -53,7 +53,7 @@ impl Source {
         let mut source = Source {
             base: base.to_owned(),
             confined: Confined::from(base, &dir)?,
-            include_path: include_path.to_vec(),
+            include_path: input.include_path.clone(),
             kind: Kind::Kickstart,
             path,
             dir,
@@ -71,6 +71,9 @@ impl Source {
         }
         for directory in &source.include_path {
             source.confined.allow(directory)?;
+        }
+        if let Some(within) = &input.within {
+            source.confined.stay_within(within)?;
         }
         Ok(source)
     }
@@ -227,7 +230,8 @@ mod tests {
 
     fn lowered(base: &Path, definition: &str) -> Lowered {
         let web = Web::new(Access::planning(), None);
-        let source = Source::open(base, Path::new(definition), &[], web).expect("the definition");
+        let source = Source::open(base, Path::new(definition), &Input::default(), web)
+            .expect("the definition");
         source.lower(&Input {
             distribution: Some("debian:bookworm".to_owned()),
             ..Input::default()
@@ -265,7 +269,8 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         fs::write(place.path().join("a.ks"), "lang C.UTF-8\n").expect("a file");
         let web = Web::new(Access::planning(), None);
-        let source = Source::open(place.path(), Path::new("a.ks"), &[], web).expect("a file");
+        let source =
+            Source::open(place.path(), Path::new("a.ks"), &Input::default(), web).expect("a file");
         assert_eq!(source.lock_path(), place.path().join("a.kiln.lock"));
         assert_eq!(
             source.name(),

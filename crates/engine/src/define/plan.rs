@@ -23,7 +23,7 @@ pub fn examine(
     input: &Input,
     web: Web,
 ) -> Result<Vec<Problem>, Failure> {
-    let source = Source::open(base, definition, &input.include_path, web)?;
+    let source = Source::open(base, definition, input, web)?;
     let lowered = source.lower(&Input {
         before_pre: true,
         ..input.clone()
@@ -61,7 +61,7 @@ pub struct Planned {
 /// The definition cannot be read or is wrong.
 pub fn plan(base: &Path, definition: &Path, input: &Input) -> Result<Planned, Failure> {
     let web = Web::new(Access::planning(), None);
-    let source = Source::open(base, definition, &input.include_path, web)?;
+    let source = Source::open(base, definition, input, web)?;
     let lowered = checked(source.lower(&Input {
         before_pre: true,
         ..input.clone()

@@ -110,6 +110,8 @@ fn start(
         .arg(means.cache)
         .arg("--state-dir")
         .arg(&state)
+        .arg("--within")
+        .arg(means.workspace)
         .current_dir(&dir)
         .env_clear()
         .envs(means.env.iter().map(|(name, value)| (name, value)));
