@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use kiln_engine::confined::Confined;
 use kiln_engine::web::{Access, Web, local_file_for_a_stranger};
-use kiln_engine::{Failure, FailureKind};
+use kiln_engine::{Confined, Failure, FailureKind, Files};
 use kiln_kickstart::{LoadError, Loaded, Loader, Version, include_candidates, is_url};
 
 use crate::render::terminal::write_stderr;
@@ -24,14 +23,17 @@ pub(crate) struct Text {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Reads a file named on the command line; `-` is standard input.
-pub(crate) fn read(path: &Path) -> Result<Text, Failure> {
+/// Reads a file named on the command line; `-` is standard input. A pipe is read where the files are the caller's own.
+pub(crate) fn read(path: &Path, files: &Files) -> Result<Text, Failure> {
     let (name, bytes) = if path == Path::new(STDIN) {
         ("<stdin>".to_owned(), read_all(io::stdin().lock()))
     } else {
         (
             path.display().to_string(),
-            File::open(path).and_then(read_all),
+            match path.is_file() || files.is_confined() {
+                true => files.named(path),
+                false => File::open(path).and_then(read_all),
+            },
         )
     };
     match bytes {
@@ -42,8 +44,11 @@ pub(crate) fn read(path: &Path) -> Result<Text, Failure> {
 
 fn read_all(source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    source.take(LIMIT).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    source.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LIMIT {
+        true => Err(io::Error::other("it has more than 64 MiB")),
+        false => Ok(bytes),
+    }
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {
@@ -97,15 +102,11 @@ pub(crate) struct FileLoader {
 }
 
 impl FileLoader {
-    /// A loader for what a file named on the command line includes; `include_path` are further directories.
-    pub(crate) fn new(web: &Web, file: &Path, include_path: &[PathBuf]) -> Result<Self, Failure> {
-        let mut files = Confined::new(file.parent().unwrap_or(Path::new("")))?;
-        for directory in include_path {
-            files.allow(directory)?;
-        }
+    /// A loader for what a file named on the command line includes.
+    pub(crate) fn new(web: &Web, file: &Path, files: &Files) -> Result<Self, Failure> {
         Ok(FileLoader {
             web: web.clone(),
-            files,
+            files: files.open(file.parent().unwrap_or(Path::new("")), &[])?,
         })
     }
 }

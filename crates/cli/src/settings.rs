@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use kiln_engine::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind, Files};
 
 use crate::args::{ColorWhen, Global, LogFormat};
 
@@ -211,7 +211,7 @@ pub(crate) struct Settings {
     config: Directory,
     source_date_epoch: Option<OsString>,
     /// `--within`
-    pub(crate) within: Option<PathBuf>,
+    within: Option<PathBuf>,
     /// How much is said.
     pub(crate) verbosity: Verbosity,
     /// How progress appears.
@@ -318,6 +318,12 @@ impl Settings {
     /// Where the user's configuration lives.
     pub(crate) fn config_dir(&self) -> Result<&Path, Failure> {
         self.config.require()
+    }
+
+    /// The user's files, of which a definition may read those beside it and in these directories.
+    pub(crate) fn files(&self, include_path: &[PathBuf]) -> Files {
+        let files = Files::of_disk(Path::new("")).allow(include_path);
+        files.within(self.within.as_deref())
     }
 
     /// Proxies for fetching.

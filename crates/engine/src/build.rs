@@ -285,7 +285,7 @@ mod tests {
     fn request(dir: &Path) -> BuildRequest {
         fs::write(dir.join("lab.ks"), "lang C.UTF-8\n").expect("a definition");
         BuildRequest {
-            base: dir.to_owned(),
+            files: crate::Files::of_disk(dir),
             definition: PathBuf::from("lab.ks"),
             input: kiln_plan::Input {
                 distribution: Some("debian:bookworm".to_owned()),

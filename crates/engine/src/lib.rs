@@ -28,8 +28,10 @@ mod values;
 
 pub use build::{build, lock};
 pub use cancel::Cancel;
+pub use define::confined::{Confined, Files};
 pub use define::plan::{Planned, examine, plan};
-pub use define::{confined, web};
+pub use define::reader::{Directory, Reader};
+pub use define::web;
 pub use event::*;
 pub use failure::*;
 pub use kiln_packages::Proxies;

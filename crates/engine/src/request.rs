@@ -6,14 +6,14 @@ use kiln_packages::Proxies;
 use kiln_plan::Input;
 use kiln_rootfs::{Families, Reach};
 
+use crate::define::confined::Files;
 use crate::shared::SharedCache;
 
 /// What is to be built, and with what means. Everything that depends on the environment is said here.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// Where the paths of the definition, and of what it includes, start from if they are relative; empty for the working directory of
-    /// the process, which a server leaves to nobody.
-    pub base: PathBuf,
+    /// How the definition and what it names are read.
+    pub files: Files,
     /// A `.ks`, a `kiln.toml` or its directory.
     pub definition: PathBuf,
     /// What the command line adds to it.

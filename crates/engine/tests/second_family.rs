@@ -53,7 +53,7 @@ fn at_once(dir: &Path) -> Outcome {
     let build = |project: &Project, output: &str, cache: &str| {
         let request = BuildRequest {
             // Two definitions of one name, neither of which is in the working directory of the process.
-            base: project.dir.clone(),
+            files: kiln_engine::Files::of_disk(&project.dir),
             definition: PathBuf::from("kiln.toml"),
             output: dir.join(output),
             cache: dir.join(cache),
@@ -139,7 +139,7 @@ impl Project {
             packages: vec![added("base"), added("kernel")],
         };
         BuildRequest {
-            base: PathBuf::new(),
+            files: kiln_engine::Files::of_disk(Path::new("")),
             definition: self.dir.join("kiln.toml"),
             input: Input {
                 further: vec![distribution],

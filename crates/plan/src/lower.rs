@@ -10,8 +10,6 @@ mod limits;
 mod profile;
 mod repositories;
 
-use std::path::PathBuf;
-
 use kiln_kickstart::{
     Command, Item, Kickstart, LoadError, Loaded, Loader, Options, PackageRef, Script, ScriptKind,
     Severity, Span, Version,
@@ -67,10 +65,6 @@ pub struct Input {
     pub layout: Option<String>,
     /// `--format`
     pub formats: Option<Vec<String>>,
-    /// `--include-path`: directories beside the definition's own that it may read.
-    pub include_path: Vec<PathBuf>,
-    /// The definition may name no directory outside of this one, for a caller who does not trust it.
-    pub within: Option<PathBuf>,
     /// Distributions that the caller knows beside Kiln's own.
     pub further: Vec<Distribution>,
     /// `%pre` has not run yet: an include below `/tmp` that is not there may come from it.

@@ -64,7 +64,7 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
 }
 
 /// What the command line adds to a definition.
-pub(crate) fn input(args: &DefinitionArgs, context: &Context<'_>) -> Input {
+pub(crate) fn input(args: &DefinitionArgs) -> Input {
     Input {
         distribution: args.distribution.clone(),
         profile: args.profile.clone(),
@@ -72,8 +72,6 @@ pub(crate) fn input(args: &DefinitionArgs, context: &Context<'_>) -> Input {
             Layout::Gpt => "gpt".to_owned(),
             Layout::Mbr => "mbr".to_owned(),
         }),
-        include_path: args.include_path.clone(),
-        within: context.settings.within.clone(),
         ..Input::default()
     }
 }
@@ -81,9 +79,9 @@ pub(crate) fn input(args: &DefinitionArgs, context: &Context<'_>) -> Input {
 fn request(args: &DefinitionArgs, context: &Context<'_>) -> Result<BuildRequest, Failure> {
     let settings = &context.settings;
     Ok(BuildRequest {
-        base: PathBuf::new(),
+        files: settings.files(&args.include_path),
         definition: args.definition.clone(),
-        input: input(args, context),
+        input: input(args),
         output: PathBuf::from("output"),
         cache: settings.cache_dir()?.to_path_buf(),
         state: settings.state_dir().ok().map(Path::to_path_buf),

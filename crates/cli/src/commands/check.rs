@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kiln_engine::web::Web;
-use kiln_engine::{Failure, FailureKind, Input};
+use kiln_engine::{Failure, FailureKind, Files, Input};
 use kiln_kickstart::{Diagnostic, Item, Options, Parsed, ScriptKind, Severity, parse};
 use kiln_plan::Problem;
 use serde::Serialize;
@@ -57,17 +57,18 @@ pub(crate) fn run(args: &CheckArgs, context: &Context<'_>) -> Result<u8, Failure
     options.follow_includes = args.follow_includes;
     let palette = Palette::new(context.settings.stdout_color);
     let web = web(args.offline, &context.settings);
+    let files = context.settings.files(&args.include_path);
     let mut verdicts = Vec::new();
     for file in &args.files {
         let checked = match kind(file) {
             Kind::Definition => {
-                definition(file, args, &web, &context.settings).map(|one| vec![one])
+                definition(file, &files, &web, &context.settings).map(|one| vec![one])
             }
-            Kind::Directory => kickstarts_in(file).map(|files| {
-                let one = |file: &PathBuf| kickstart(file, args, &options, &web, &palette);
-                files.iter().map(one).collect()
+            Kind::Directory => kickstarts_in(file).map(|all| {
+                let one = |file: &PathBuf| kickstart(file, &files, &options, &web, &palette);
+                all.iter().map(one).collect()
             }),
-            Kind::Kickstart => Ok(vec![kickstart(file, args, &options, &web, &palette)]),
+            Kind::Kickstart => Ok(vec![kickstart(file, &files, &options, &web, &palette)]),
         };
         let of_file = checked.unwrap_or_else(|failure| vec![unreadable(&failure, file, &palette)]);
         verdicts.extend(of_file);
@@ -130,17 +131,12 @@ fn kickstarts_in(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// becomes of their commands.
 fn definition(
     file: &Path,
-    args: &CheckArgs,
+    files: &Files,
     web: &Web,
     settings: &Settings,
 ) -> Result<Verdict, Failure> {
     let palette = Palette::new(settings.stdout_color);
-    let input = Input {
-        include_path: args.include_path.clone(),
-        within: settings.within.clone(),
-        ..Input::default()
-    };
-    let problems = kiln_engine::examine(Path::new(""), file, &input, web.clone())?;
+    let problems = kiln_engine::examine(files, file, &Input::default(), web.clone())?;
     Ok(Verdict {
         file: file.display().to_string(),
         ok: problems.iter().all(|p| p.severity != Severity::Error),
@@ -175,12 +171,12 @@ fn of_definition(problem: Problem) -> Finding {
 
 fn kickstart(
     file: &Path,
-    args: &CheckArgs,
+    files: &Files,
     options: &Options,
     web: &Web,
     palette: &Palette,
 ) -> Verdict {
-    match parsed(file, args, options, web) {
+    match parsed(file, files, options, web) {
         Ok((name, parsed)) => verdict(name, &parsed, palette),
         Err(failure) => unreadable(&failure, file, palette),
     }
@@ -188,12 +184,12 @@ fn kickstart(
 
 fn parsed(
     file: &Path,
-    args: &CheckArgs,
+    files: &Files,
     options: &Options,
     web: &Web,
 ) -> Result<(String, Parsed), Failure> {
-    let text = read(file)?;
-    let mut loader = FileLoader::new(web, file, &args.include_path)?;
+    let text = read(file, files)?;
+    let mut loader = FileLoader::new(web, file, files)?;
     let mut parsed = parse(&text.name, &text.bytes, options, &mut loader);
     let is_pre = |item: &Item| matches!(item, Item::Script(s) if s.kind == ScriptKind::Pre);
     if parsed.kickstart.items.iter().any(is_pre) {

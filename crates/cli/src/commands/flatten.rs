@@ -14,16 +14,13 @@ use crate::render::terminal::write_stderr;
 /// Prints a kickstart in canonical order, or what keeps it from being read.
 pub(crate) fn run(args: &FlattenArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let version = version(args.version.as_deref())?;
-    let text = read(&args.file)?;
+    let files = context.settings.files(&args.include_path);
+    let text = read(&args.file, &files)?;
     let parsed = parse(
         &text.name,
         &text.bytes,
         &Options::new(version),
-        &mut FileLoader::new(
-            &web(args.offline, &context.settings),
-            &args.file,
-            &args.include_path,
-        )?,
+        &mut FileLoader::new(&web(args.offline, &context.settings), &args.file, &files)?,
     );
     write_stderr(&diagnostic::render_all(
         &parsed,

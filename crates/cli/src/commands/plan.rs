@@ -1,7 +1,7 @@
 //! `kiln plan DEF`
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_engine::{Event, Failure, FailureKind};
 use kiln_plan::configure::{Level, Notice};
@@ -35,9 +35,9 @@ struct Shown<'a> {
 /// Prints what a build would do.
 pub(crate) fn run(args: &PlanArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let planned = kiln_engine::plan(
-        Path::new(""),
+        &context.settings.files(&args.definition.include_path),
         &args.definition.definition,
-        &input(&args.definition, context),
+        &input(&args.definition),
     )?;
     let lowered = &planned.lowered;
     lowered

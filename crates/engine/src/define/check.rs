@@ -14,12 +14,7 @@ use crate::{Cancel, Failure, FailureKind};
 
 /// Reads a definition, as far as that goes before its `%pre` scripts.
 pub(crate) fn open(request: &BuildRequest, cancel: &Cancel) -> Result<(Source, Lowered), Failure> {
-    let source = Source::open(
-        &request.base,
-        &request.definition,
-        &request.input,
-        web(request, cancel),
-    )?;
+    let source = Source::open(&request.files, &request.definition, web(request, cancel))?;
     let lowered = source.lower(&Input {
         before_pre: true,
         ..request.input.clone()

@@ -1,4 +1,4 @@
-//! Which files of this machine a definition may read: those in its own directory, and in directories that the user
+//! Which of the caller's files a definition may read: those in its own directory, and in directories that the user
 //! allows.
 //!
 //! A kickstart is somebody else's text, and the lines of what it includes go into scripts that can reach the network.
@@ -6,25 +6,122 @@
 //! by a path in which the kernel follows no link at all (openat2(2)). Whatever changes in between makes the opening
 //! fail, and never reads another file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_kickstart::{LoadError, include_candidates};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use crate::define::files::Disk;
+use crate::define::reader::{Directory, Reader};
 use crate::io::plain;
 use crate::{Failure, FailureKind};
 
-/// No kickstart comes near this many bytes. It keeps endless files from filling memory.
-const LARGEST: u64 = 64 << 20;
+/// How the caller's files are read, and which of them a definition may read: the one way to them.
+#[derive(Clone, Debug)]
+pub struct Files {
+    reader: Arc<dyn Reader>,
+    include_path: Vec<PathBuf>,
+    within: Option<PathBuf>,
+}
+
+impl Files {
+    /// The files of this machine. Relative paths start from `base`; empty for the working directory of the process, which a server
+    /// leaves to nobody.
+    pub fn of_disk(base: &Path) -> Self {
+        Files::new(Arc::new(Disk {
+            base: base.to_owned(),
+        }))
+    }
+
+    /// Files that are read in another way.
+    pub fn new(reader: Arc<dyn Reader>) -> Self {
+        Files {
+            reader,
+            include_path: Vec::new(),
+            within: None,
+        }
+    }
+
+    /// A definition may read in these directories, beside its own.
+    #[must_use]
+    pub fn allow(mut self, directories: &[PathBuf]) -> Self {
+        self.include_path.extend_from_slice(directories);
+        self
+    }
+
+    /// Nothing outside of a directory is read, whoever names it: for a caller who does not trust the definition.
+    #[must_use]
+    pub fn within(mut self, directory: Option<&Path>) -> Self {
+        self.within = directory.map(Path::to_owned);
+        self
+    }
+
+    /// Returns the directories that the caller allows beside a definition's own.
+    pub fn include_path(&self) -> &[PathBuf] {
+        &self.include_path
+    }
+
+    /// Returns whether all that is read has to be in one directory.
+    pub fn is_confined(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// As [`Reader::place`].
+    pub(crate) fn place(&self, path: &Path) -> PathBuf {
+        self.reader.place(path)
+    }
+
+    /// As [`Reader::is_directory`].
+    pub(crate) fn is_directory(&self, path: &Path) -> io::Result<bool> {
+        self.reader.is_directory(path)
+    }
+
+    /// As [`Reader::directory`].
+    pub(crate) fn directory(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.reader.directory(path)
+    }
+
+    /// Reads a file that the user named, wherever its name leads, but not outside of where everything has to be.
+    ///
+    /// # Errors
+    /// It is not there, no regular file, too long, or outside.
+    pub fn named(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let Some(within) = &self.within else {
+            return self.reader.named(path);
+        };
+        // What is opened is what was looked at, whoever changes links in between.
+        let (within, real) = (self.reader.real(within)?, self.reader.real(path)?);
+        match real.strip_prefix(&within) {
+            Ok(below) => self.reader.directory(&within)?.read(below),
+            Err(_) => Err(io::Error::other(OUTSIDE)),
+        }
+    }
+
+    /// What a definition may read whose own directory is given; `further` are directories that it names.
+    ///
+    /// # Errors
+    /// One of the directories is not there, or outside of where everything has to be.
+    pub fn open(&self, own: &Path, further: &[PathBuf]) -> Result<Confined, Failure> {
+        let mut confined = Confined {
+            reader: Arc::clone(&self.reader),
+            roots: Vec::new(),
+        };
+        confined.allow(own)?;
+        for directory in self.include_path.iter().chain(further) {
+            confined.allow(directory)?;
+        }
+        if let Some(within) = &self.within {
+            confined.stay_within(within)?;
+        }
+        Ok(confined)
+    }
+}
 
 /// The directories that a definition may read.
 #[derive(Clone, Debug)]
 pub struct Confined {
-    /// Where relative paths start from; empty for the working directory of the process.
-    base: PathBuf,
+    reader: Arc<dyn Reader>,
     /// The definition's own comes first.
     roots: Vec<Root>,
 }
@@ -35,7 +132,7 @@ struct Root {
     shown: PathBuf,
     /// Without links.
     real: PathBuf,
-    directory: Arc<File>,
+    directory: Arc<dyn Directory>,
 }
 
 /// Why a file is not read.
@@ -47,43 +144,16 @@ enum Refusal {
 }
 
 impl Confined {
-    /// What lies below the definition's directory.
-    ///
-    /// # Errors
-    /// There is no such directory.
-    pub fn new(directory: &Path) -> Result<Self, Failure> {
-        Confined::from(Path::new(""), directory)
-    }
-
-    /// As [`Confined::new`], with all relative paths starting from a directory, and none from the process's own.
-    ///
-    /// # Errors
-    /// There is no such directory.
-    pub fn from(base: &Path, directory: &Path) -> Result<Self, Failure> {
-        let mut confined = Confined {
-            base: base.to_owned(),
-            roots: Vec::new(),
-        };
-        confined.allow(directory)?;
-        Ok(confined)
-    }
-
-    /// What lies below a further directory, too.
-    ///
-    /// # Errors
-    /// There is no such directory.
-    pub fn allow(&mut self, directory: &Path) -> Result<(), Failure> {
+    fn allow(&mut self, directory: &Path) -> Result<(), Failure> {
         let shown = match directory.as_os_str().is_empty() {
             true => PathBuf::from("."),
             false => directory.to_owned(),
         };
-        let opened = self.base.join(&shown).canonicalize().and_then(|real| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(&real, flags, Mode::empty())?;
+        let opened = self.reader.real(&shown).and_then(|real| {
             Ok(Root {
                 shown: shown.clone(),
+                directory: self.reader.directory(&real)?,
                 real,
-                directory: Arc::new(File::from(directory)),
             })
         });
         self.roots.push(opened.map_err(|error| {
@@ -96,16 +166,14 @@ impl Confined {
     }
 
     /// Refuses directories outside of another one, whoever allowed them.
-    ///
-    /// # Errors
-    /// There is such a directory, or that other one is not there.
-    pub fn stay_within(&self, directory: &Path) -> Result<(), Failure> {
+    fn stay_within(&self, directory: &Path) -> Result<(), Failure> {
         let refused = |shown: &Path| {
             let message = format!("{} cannot be included from", shown.display());
             Failure::new(FailureKind::Definition, message)
         };
-        let within = directory
-            .canonicalize()
+        let within = self
+            .reader
+            .real(directory)
             .map_err(|error| refused(directory).cause(plain(&error)))?;
         match self
             .roots
@@ -113,11 +181,9 @@ impl Confined {
             .find(|root| !root.real.starts_with(&within))
         {
             None => Ok(()),
-            Some(root) => Err(refused(&root.shown)
-                .cause("it is outside of what this build may read")
-                .hint(
-                    "put the files beside the definition, and drop the directory from include-path",
-                )),
+            Some(root) => Err(refused(&root.shown).cause(OUTSIDE).hint(
+                "put the files beside the definition, and drop the directory from include-path",
+            )),
         }
     }
 
@@ -170,7 +236,7 @@ impl Confined {
     }
 
     fn open(&self, place: &str) -> Result<Vec<u8>, Refusal> {
-        let real = match self.base.join(place).canonicalize() {
+        let real = match self.reader.real(Path::new(place)) {
             Ok(real) => real,
             // Whether a file is there is nobody's business either.
             Err(_) if self.surely_outside(place) => return Err(Refusal::Outside),
@@ -178,23 +244,24 @@ impl Confined {
         };
         let mut allowed = self.roots.iter().filter_map(|r| Some((r, r.below(&real)?)));
         let (root, below) = allowed.next().ok_or(Refusal::Outside)?;
-        read_beneath(&root.directory, below, ResolveFlags::NO_SYMLINKS).map_err(Refusal::Unreadable)
+        root.directory.read(below).map_err(Refusal::Unreadable)
     }
 
     /// Whether a name that leads to nothing is the name of something outside.
     fn surely_outside(&self, place: &str) -> bool {
         let named = Path::new(place);
-        let place = &self.base.join(named);
+        let place = &self.reader.place(named);
         let climbs = named.components().any(|c| c == Component::ParentDir);
         (named.is_absolute() || climbs)
             && !self.roots.iter().any(|root| {
                 let place = spelt_out(place);
-                place.starts_with(spelt_out(&self.base.join(&root.shown)))
+                place.starts_with(spelt_out(&self.reader.place(&root.shown)))
                     || place.starts_with(&root.real)
             })
     }
 }
 
+const OUTSIDE: &str = "it is outside of what this build may read";
 const ALLOW: &str = "copy it there, or allow its directory: `include-path = [\"DIR\"]` in kiln.toml, or --include-path DIR";
 
 impl Root {
@@ -223,40 +290,20 @@ fn spelt_out(path: &Path) -> PathBuf {
     out
 }
 
-/// Reads a regular file below a directory whose content is untrusted: nothing leads out of it. What is no regular
-/// file is not read, since a pipe could wait forever and a device have no end.
-pub(crate) fn read_beneath(
-    directory: &File,
-    file: &Path,
-    links: ResolveFlags,
-) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | links;
-    let file = File::from(openat2(directory, file, flags, Mode::empty(), resolve)?);
-    read_whole(file)
-}
-
-/// Reads a regular file, whole or not at all: what is cut may have lost the line that mattered.
-pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        let message = format!("it has more than {} MiB", LARGEST >> 20);
-        return Err(io::Error::other(message));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use rustix::fs::Mode;
+
     use super::*;
+
+    fn opened(directory: &Path) -> Confined {
+        let files = Files::of_disk(Path::new(""));
+        files.open(directory, &[]).expect("the directory")
+    }
 
     #[test]
     fn a_stranger_names_no_directory_outside() {
@@ -266,7 +313,7 @@ mod tests {
         }
         symlink("../elsewhere", place.path().join("work/link")).expect("a link");
         let work = place.path().join("work");
-        let mut confined = Confined::new(&work.join("project")).expect("the directory");
+        let mut confined = opened(&work.join("project"));
         confined
             .allow(&work.join("project/../common"))
             .expect("inside");
@@ -277,19 +324,6 @@ mod tests {
             let failure = confined.stay_within(&work).expect_err("refused");
             assert!(failure.message.contains(outside), "{failure:?}");
         }
-    }
-
-    #[test]
-    fn a_file_is_read_whole_or_not_at_all() {
-        let place = tempfile::tempdir().expect("a directory");
-        let path = place.path().join("long.ks");
-        let file = File::create(&path).expect("a file");
-        file.set_len(LARGEST).expect("its size");
-        let read = read_whole(File::open(&path).expect("the file")).expect("what fits");
-        assert_eq!(read.len() as u64, LARGEST);
-        file.set_len(LARGEST + 1).expect("its size");
-        let error = read_whole(File::open(&path).expect("the file")).expect_err("too long");
-        assert_eq!(error.to_string(), "it has more than 64 MiB");
     }
 
     /// Between the look at a name and the opening of the file, somebody swaps the file, or the directory that it is
@@ -305,7 +339,7 @@ mod tests {
         symlink("../elsewhere", at("project/other")).expect("a link");
         fs::write(at("project/b.ks"), "project/deep").expect("a file");
         symlink("../elsewhere/a.ks", at("project/c.ks")).expect("a link");
-        let confined = Confined::new(&at("project")).expect("the directory");
+        let confined = opened(&at("project"));
         let (mut read, mut refused) = (0, 0);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -336,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_kickstart_in_the_root_directory_does_not_own_the_machine() {
-        let confined = Confined::new(Path::new("/")).expect("the root directory");
+        let confined = opened(Path::new("/"));
         let refusal = confined.read("/etc/hostname").expect_err("refused");
         assert!(refusal.contains("not among the files"), "{refusal}");
     }
@@ -348,7 +382,7 @@ mod tests {
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
             .expect("a pipe");
-        let confined = Confined::new(place.path()).expect("the directory");
+        let confined = opened(place.path());
         let refusal = confined
             .read(&pipe.display().to_string())
             .expect_err("refused");

@@ -1,4 +1,4 @@
-//! The project's own files: found and hashed when a definition is read, copied for the steps that need them.
+//! The files of a disk. The project's own are found and hashed when a definition is read, and copied for the steps that need them.
 //!
 //! A project is somebody else's work. Everything is opened from the project directory's descriptor by a path in which the
 //! kernel follows no link (openat2(2)); links are taken as they are, for the root. What a step gets is a copy whose content
@@ -19,29 +19,72 @@ use kiln_rootfs::store::Staging;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};
 use rustix::io::Errno;
 
+use crate::define::reader::{Directory, Reader};
 use crate::io::plain;
 use crate::{Failure, FailureKind};
+
+/// No kickstart comes near this many bytes. It keeps endless files from filling memory.
+const LARGEST: u64 = 64 << 20;
 
 /// Files of a project. More is a mistake, such as a directory of packages.
 const MOST: usize = 200_000;
 
-/// A project's directory.
+/// The files of this machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Project(Arc<File>);
+pub(crate) struct Disk {
+    /// Where relative paths start from; empty for the working directory of the process.
+    pub(crate) base: PathBuf,
+}
+
+impl Reader for Disk {
+    fn place(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    fn real(&self, path: &Path) -> io::Result<PathBuf> {
+        self.place(path).canonicalize()
+    }
+
+    fn is_directory(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(self.place(path))?.is_dir())
+    }
+
+    fn directory(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        Ok(Arc::new(Project::open(&self.place(path))?))
+    }
+
+    /// Only regular files: opening a pipe could wait forever, and a device may have no end.
+    fn named(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = self.place(path);
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        read_whole(File::open(path)?)
+    }
+}
+
+/// A directory of this machine, such as a project's.
+#[derive(Debug)]
+pub(crate) struct Project(File);
 
 impl Project {
-    /// Opens the directory of a definition.
+    /// Opens a directory.
     ///
     /// # Errors
     /// There is no such directory.
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+    fn open(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(directory, flags, Mode::empty())?;
-        Ok(Project(Arc::new(File::from(opened))))
+        Ok(Project(File::from(opened)))
+    }
+}
+
+impl Directory for Project {
+    fn read(&self, below: &Path) -> io::Result<Vec<u8>> {
+        read_beneath(&self.0, below, ResolveFlags::NO_SYMLINKS)
     }
 
-    /// As [`kiln_plan::Files::tree`] has it.
-    pub(crate) fn tree(&self, path: &str) -> Result<Option<Vec<Found>>, String> {
+    fn tree(&self, path: &str) -> Result<Option<Vec<Found>>, String> {
         let parts: Vec<&str> = path
             .split('/')
             .filter(|part| !part.is_empty() && *part != ".")
@@ -65,12 +108,26 @@ impl Project {
         Ok(Some(found))
     }
 
+    fn copy(&self, files: &[ProjectFile], to: &Path) -> Result<(), Failure> {
+        for file in files {
+            self.copy_one(file, to).map_err(|error| {
+                let message = format!("{} cannot be copied", file.from);
+                Failure::new(FailureKind::Definition, message)
+                    .cause(said(&error))
+                    .hint("leave the project's files alone while it is built, and build again")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Project {
     fn inside(&self, path: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
-            match openat2(&*self.0, path, flags, Mode::empty(), resolve) {
+            match openat2(&self.0, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return Ok(File::from(other?)),
             }
@@ -145,22 +202,6 @@ impl Project {
         }
     }
 
-    /// Copies files to a directory, each to its path in the project. All can be read by whoever gets at the directory.
-    ///
-    /// # Errors
-    /// One is not any more what was hashed; the copy cannot be written.
-    pub(crate) fn copy(&self, files: &[ProjectFile], to: &Path) -> Result<(), Failure> {
-        for file in files {
-            self.copy_one(file, to).map_err(|error| {
-                let message = format!("{} cannot be copied", file.from);
-                Failure::new(FailureKind::Definition, message)
-                    .cause(said(&error))
-                    .hint("leave the project's files alone while it is built, and build again")
-            })?;
-        }
-        Ok(())
-    }
-
     fn copy_one(&self, file: &ProjectFile, to: &Path) -> io::Result<()> {
         let target = to.join(&file.from);
         let (above, mode) = match file.what {
@@ -207,11 +248,11 @@ impl LayerFiles {
     /// The copy's directory; `None` where the layer has no files.
     ///
     /// # Errors
-    /// As [`Project::copy`].
+    /// As [`Directory::copy`].
     pub(crate) fn copy(
         &self,
         store: &Store,
-        project: Option<&Project>,
+        project: Option<&dyn Directory>,
         layer: &Layer,
     ) -> Result<Option<&Path>, Failure> {
         let Some(project) = project.filter(|_| !layer.files.is_empty()) else {
@@ -239,6 +280,33 @@ fn make_directories(top: &Path, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reads a regular file below a directory whose content is untrusted: nothing leads out of it. What is no regular
+/// file is not read, since a pipe could wait forever and a device have no end.
+pub(crate) fn read_beneath(
+    directory: &File,
+    file: &Path,
+    links: ResolveFlags,
+) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | links;
+    let file = File::from(openat2(directory, file, flags, Mode::empty(), resolve)?);
+    read_whole(file)
+}
+
+/// Reads a regular file, whole or not at all: what is cut may have lost the line that mattered.
+pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("it has more than {} MiB", LARGEST >> 20);
+        return Err(io::Error::other(message));
+    }
+    Ok(bytes)
 }
 
 fn unnamed() -> io::Error {
@@ -272,6 +340,19 @@ mod tests {
         symlink("../secrets/key", at("lab/key")).expect("a link");
         let project = Project::open(&at("lab")).expect("the project");
         (place, project)
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("long.ks");
+        let file = File::create(&path).expect("a file");
+        file.set_len(LARGEST).expect("its size");
+        let read = read_whole(File::open(&path).expect("the file")).expect("what fits");
+        assert_eq!(read.len() as u64, LARGEST);
+        file.set_len(LARGEST + 1).expect("its size");
+        let error = read_whole(File::open(&path).expect("the file")).expect_err("too long");
+        assert_eq!(error.to_string(), "it has more than 64 MiB");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Reading a definition: a `.ks`, a `kiln.toml`, or a directory with one.
 
-use std::fs;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_kickstart::{LoadError, include_candidates, is_url};
-use kiln_plan::{Definition, Files, Found, Input, Lowered};
+use kiln_plan::{Definition, Found, Input, Lowered};
 use rustix::fs::ResolveFlags;
 
-use crate::define::confined::{Confined, read_beneath, read_whole};
-use crate::define::files::Project;
+use crate::define::confined::{Confined, Files};
+use crate::define::files::read_beneath;
+use crate::define::reader::Directory;
 use crate::define::web::{Web, local_file_for_a_stranger};
 use crate::io::plain;
 use crate::{Failure, FailureKind};
@@ -16,13 +19,12 @@ use crate::{Failure, FailureKind};
 /// A definition that was found, with the way to read what it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// Where relative paths start from; empty for the working directory of the process.
-    base: PathBuf,
+    files: Files,
     /// The definition's file.
     pub(crate) path: PathBuf,
     /// The directory that its paths start from.
     pub(crate) dir: PathBuf,
-    /// The directories that `kiln.toml` allows beside it.
+    /// The directories that the caller and `kiln.toml` allow beside it.
     pub(crate) include_path: Vec<PathBuf>,
     /// What `%pre` left below `/tmp`, once it has run.
     pub(crate) pre: Option<PathBuf>,
@@ -38,44 +40,34 @@ enum Kind {
 }
 
 impl Source {
-    /// Finds the definition's file and reads it; `input` says which directories the user allows beside its own.
+    /// Finds the definition's file and reads it.
     ///
     /// # Errors
     /// There is no such file, or the directory has no `kiln.toml`.
-    pub(crate) fn open(
-        base: &Path,
-        definition: &Path,
-        input: &Input,
-        web: Web,
-    ) -> Result<Source, Failure> {
-        let path = file_of(base, definition)?;
+    pub(crate) fn open(files: &Files, definition: &Path, web: Web) -> Result<Source, Failure> {
+        let path = file_of(files, definition)?;
         let dir = directory_of(&path);
-        let mut source = Source {
-            base: base.to_owned(),
-            confined: Confined::from(base, &dir)?,
-            include_path: input.include_path.clone(),
-            kind: Kind::Kickstart,
+        let mut further = Vec::new();
+        let mut kind = Kind::Kickstart;
+        if path.extension().is_some_and(|e| e == "toml") {
+            let text = files.named(&path).and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+            });
+            let text = text.map_err(|e| unreadable(&path, &e))?;
+            let allowed = kiln_plan::include_path(&text).into_iter();
+            further.extend(allowed.map(|d| dir.join(d)));
+            kind = Kind::Toml(text);
+        }
+        Ok(Source {
+            confined: files.open(&dir, &further)?,
+            include_path: [files.include_path(), &further].concat(),
+            files: files.clone(),
+            kind,
             path,
             dir,
             pre: None,
             web,
-        };
-        if source.path.extension().is_some_and(|e| e == "toml") {
-            let text = fs::read_to_string(base.join(&source.path))
-                .map_err(|e| unreadable(&source.path, &e))?;
-            let allowed = kiln_plan::include_path(&text).into_iter();
-            source
-                .include_path
-                .extend(allowed.map(|d| source.dir.join(d)));
-            source.kind = Kind::Toml(text);
-        }
-        for directory in &source.include_path {
-            source.confined.allow(directory)?;
-        }
-        if let Some(within) = &input.within {
-            source.confined.stay_within(within)?;
-        }
-        Ok(source)
+        })
     }
 
     /// The definition's name for messages.
@@ -106,13 +98,14 @@ impl Source {
     /// Where the lock file is: `kiln.lock` beside a `kiln.toml`, `NAME.kiln.lock` beside a kickstart file.
     pub(crate) fn lock_path(&self) -> PathBuf {
         match self.kind {
-            Kind::Toml(_) => self.base.join(&self.dir).join("kiln.lock"),
-            Kind::Kickstart => self.base.join(&self.path).with_extension("kiln.lock"),
+            Kind::Toml(_) => self.files.place(&self.dir).join("kiln.lock"),
+            Kind::Kickstart => self.files.place(&self.path).with_extension("kiln.lock"),
         }
     }
 
-    fn project(&self) -> Result<Project, String> {
-        Project::open(&self.base.join(&self.dir))
+    fn project(&self) -> Result<Arc<dyn Directory>, String> {
+        self.files
+            .directory(&self.dir)
             .map_err(|e| format!("{}: {}", self.dir.display(), plain(&e)))
     }
 
@@ -121,7 +114,7 @@ impl Source {
         let (Some(pre), Some(rest)) = (&self.pre, path.strip_prefix("/tmp/")) else {
             return self.confined.include(path, from);
         };
-        let left = fs::File::open(pre)
+        let left = File::open(pre)
             .and_then(|dir| read_beneath(&dir, Path::new(rest), ResolveFlags::empty()));
         match left {
             Ok(bytes) => Ok((path.to_owned(), bytes)),
@@ -145,11 +138,11 @@ impl Source {
     }
 }
 
-impl Files for Source {
+impl kiln_plan::Files for Source {
     fn read(&self, path: &str, from: &str) -> Result<(String, Vec<u8>), String> {
         if self.is_named(path, from) {
-            let read = read_regular(&self.base.join(&self.path))
-                .map_err(|e| format!("{from}: {}", plain(&e)));
+            let read = self.files.named(&self.path);
+            let read = read.map_err(|e| format!("{from}: {}", plain(&e)));
             return read.map(|bytes| (from.to_owned(), bytes));
         }
         // What the definition names lies beside it.
@@ -184,18 +177,20 @@ impl Files for Source {
 ///
 /// # Errors
 /// It is gone.
-pub(crate) fn project(base: &Path, definition: &Path) -> Result<Project, Failure> {
-    let dir = directory_of(&file_of(base, definition)?);
-    Project::open(&base.join(&dir)).map_err(|e| unreadable(&dir, &e))
+pub(crate) fn project(files: &Files, definition: &Path) -> Result<Arc<dyn Directory>, Failure> {
+    let dir = directory_of(&file_of(files, definition)?);
+    files.directory(&dir).map_err(|e| unreadable(&dir, &e))
 }
 
 /// The definition's file.
-fn file_of(base: &Path, definition: &Path) -> Result<PathBuf, Failure> {
-    let metadata = fs::metadata(base.join(definition)).map_err(|e| unreadable(definition, &e))?;
-    Ok(match metadata.is_dir() {
-        true => definition.join("kiln.toml"),
-        false => definition.to_owned(),
-    })
+fn file_of(files: &Files, definition: &Path) -> Result<PathBuf, Failure> {
+    let is_directory = files.is_directory(definition);
+    Ok(
+        match is_directory.map_err(|e| unreadable(definition, &e))? {
+            true => definition.join("kiln.toml"),
+            false => definition.to_owned(),
+        },
+    )
 }
 
 fn directory_of(file: &Path) -> PathBuf {
@@ -205,15 +200,7 @@ fn directory_of(file: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// Only regular files: opening a pipe could wait forever, and a device may have no end.
-fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    if !path.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    read_whole(fs::File::open(path)?)
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(
         FailureKind::Definition,
         format!("the definition {} cannot be read", path.display()),
@@ -225,13 +212,23 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Component;
+
+    use kiln_plan::ProjectFile;
+
     use super::*;
+    use crate::define::reader::Reader;
     use crate::define::web::Access;
 
-    fn lowered(base: &Path, definition: &str) -> Lowered {
+    fn source(files: &Files, definition: &str) -> Result<Source, Failure> {
         let web = Web::new(Access::planning(), None);
-        let source = Source::open(base, Path::new(definition), &Input::default(), web)
-            .expect("the definition");
+        Source::open(files, Path::new(definition), web)
+    }
+
+    fn lowered(files: &Files, definition: &str) -> Lowered {
+        let source = source(files, definition).expect("the definition");
         source.lower(&Input {
             distribution: Some("debian:bookworm".to_owned()),
             ..Input::default()
@@ -249,10 +246,11 @@ mod tests {
     fn relative_paths_start_from_the_request() {
         let place = tempfile::tempdir().expect("a directory");
         let at = |name: &str| place.path().join(name);
+        let files = Files::of_disk(place.path());
         fs::create_dir_all(at("lab/src")).expect("a directory");
         fs::write(at("lab/src/own.ks"), "lang C.UTF-8\n").expect("a file");
         fs::write(at("lab/a.ks"), "%include src/own.ks\n").expect("a file");
-        let found = lowered(place.path(), "lab/a.ks");
+        let found = lowered(&files, "lab/a.ks");
         assert_eq!(errors(&found), Vec::<&str>::new());
         let plan = found.plan.expect("a plan");
         assert_eq!(plan.layers[0].commands[0].origin, "lab/src/own.ks:1");
@@ -260,7 +258,7 @@ mod tests {
         // This one is there for the process only.
         assert!(Path::new("src/lib.rs").exists());
         fs::write(at("lab/b.ks"), "%include src/lib.rs\n").expect("a file");
-        let refused = lowered(place.path(), "lab/b.ks");
+        let refused = lowered(&files, "lab/b.ks");
         assert!(errors(&refused)[0].contains("cannot read"), "{refused:?}");
     }
 
@@ -268,14 +266,134 @@ mod tests {
     fn the_lock_lies_beside_the_definition_wherever_that_is() {
         let place = tempfile::tempdir().expect("a directory");
         fs::write(place.path().join("a.ks"), "lang C.UTF-8\n").expect("a file");
-        let web = Web::new(Access::planning(), None);
-        let source =
-            Source::open(place.path(), Path::new("a.ks"), &Input::default(), web).expect("a file");
+        let source = source(&Files::of_disk(place.path()), "a.ks").expect("a file");
         assert_eq!(source.lock_path(), place.path().join("a.kiln.lock"));
         assert_eq!(
             source.name(),
             "a.ks",
             "messages name it as the request does"
         );
+    }
+
+    /// Files that no disk has, by their absolute paths.
+    #[derive(Clone, Debug)]
+    struct Memory(Arc<BTreeMap<PathBuf, &'static str>>, PathBuf);
+
+    impl Memory {
+        fn files(all: &[(&str, &'static str)]) -> Files {
+            let all = all.iter().map(|(path, text)| (path.into(), *text));
+            Files::new(Arc::new(Memory(Arc::new(all.collect()), "/".into())))
+        }
+
+        fn text(&self, path: &Path) -> io::Result<Vec<u8>> {
+            let found = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
+            Ok(found.as_bytes().to_vec())
+        }
+    }
+
+    impl Reader for Memory {
+        fn place(&self, path: &Path) -> PathBuf {
+            self.1.join(path)
+        }
+
+        fn real(&self, path: &Path) -> io::Result<PathBuf> {
+            let mut real = PathBuf::new();
+            for part in self.place(path).components() {
+                match part {
+                    Component::ParentDir => drop(real.pop()),
+                    Component::CurDir => {}
+                    part => real.push(part),
+                }
+            }
+            let there = self.0.keys().any(|file| file.starts_with(&real));
+            there.then_some(real).ok_or(io::ErrorKind::NotFound.into())
+        }
+
+        fn is_directory(&self, path: &Path) -> io::Result<bool> {
+            Ok(!self.0.contains_key(&self.real(path)?))
+        }
+
+        fn directory(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+            Ok(Arc::new(Memory(Arc::clone(&self.0), self.real(path)?)))
+        }
+
+        fn named(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.text(&self.real(path)?)
+        }
+    }
+
+    impl Directory for Memory {
+        fn read(&self, below: &Path) -> io::Result<Vec<u8>> {
+            self.text(&self.1.join(below))
+        }
+
+        fn tree(&self, _: &str) -> Result<Option<Vec<Found>>, String> {
+            Ok(None)
+        }
+
+        fn copy(&self, _: &[ProjectFile], _: &Path) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    const TOML: &str = "distribution = \"debian:bookworm\"\nlayers = [\"a.ks\"]\n";
+
+    #[test]
+    fn a_definition_in_memory_is_planned_and_climbs_no_higher_than_one_on_a_disk() {
+        let project = |include: &'static str| {
+            Memory::files(&[
+                ("/work/lab/kiln.toml", TOML),
+                ("/work/lab/a.ks", include),
+                ("/work/lab/parts/b.ks", "lang C.UTF-8\n"),
+                ("/work/lab/.hidden/b.ks", "lang C.UTF-8\n"),
+                ("/work/common/c.ks", "lang C.UTF-8\n"),
+            ])
+        };
+        let found = lowered(&project("%include parts/b.ks\n"), "/work/lab");
+        assert_eq!(errors(&found), Vec::<&str>::new());
+        let plan = found.plan.expect("a plan");
+        assert_eq!(plan.layers[0].commands[0].origin, "/work/lab/parts/b.ks:1");
+        for climbing in [
+            "%include ../common/c.ks\n",
+            "%include parts/../../common/c.ks\n",
+            "%include /work/common/c.ks\n",
+            "%include /work/common/nowhere.ks\n",
+            "%include .hidden/b.ks\n",
+        ] {
+            let refused = lowered(&project(climbing), "/work/lab");
+            let said = errors(&refused);
+            assert!(
+                said[0].contains("not among the files"),
+                "{climbing}: {said:?}"
+            );
+        }
+        let common = [PathBuf::from("/work/common")];
+        let allowed = project("%include ../common/c.ks\n").allow(&common);
+        assert_eq!(errors(&lowered(&allowed, "/work/lab")), Vec::<&str>::new());
+        let confined = allowed.within(Some(Path::new("/work/lab")));
+        let failure = source(&confined, "/work/lab").expect_err("refused");
+        assert!(failure.message.contains("/work/common"), "{failure:?}");
+    }
+
+    /// The name that a user gives is followed wherever it leads; one that a stranger gives is not.
+    #[test]
+    fn a_stranger_names_no_definition_outside() {
+        let place = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("work")).expect("a directory");
+        fs::write(at("secret"), TOML).expect("a file");
+        for name in ["work/a.ks", "work/kiln.toml"] {
+            std::os::unix::fs::symlink("../secret", at(name)).expect("a link");
+            let trusted = Files::of_disk(place.path());
+            let confined = trusted.clone().within(Some(Path::new("work")));
+            let path = Path::new(name);
+            assert_eq!(trusted.named(path).expect("followed"), TOML.as_bytes());
+            let refused = confined.named(path).expect_err("refused").to_string();
+            assert!(refused.contains("outside"), "{refused}");
+            fs::remove_file(at(name)).expect("removed");
+            fs::write(at(name), TOML).expect("a file");
+            assert_eq!(confined.named(path).expect("inside"), TOML.as_bytes());
+        }
+        assert!(source(&Files::of_disk(place.path()), "work").is_ok());
     }
 }

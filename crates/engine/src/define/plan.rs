@@ -7,23 +7,22 @@ use kiln_plan::{Input, Lowered, Problem};
 
 use crate::Failure;
 use crate::define::check::checked;
+use crate::define::confined::Files;
 use crate::define::load::Source;
 use crate::define::web::{Access, Web};
 
 /// Lowers a definition and gives everything that is to be said about it, right or wrong: the problems of its files in
 /// their order, then what is to be said about its commands where there is a plan.
 ///
-/// Relative paths start from `base`, as [`crate::BuildRequest::base`] says.
-///
 /// # Errors
 /// The definition cannot be read at all.
 pub fn examine(
-    base: &Path,
+    files: &Files,
     definition: &Path,
     input: &Input,
     web: Web,
 ) -> Result<Vec<Problem>, Failure> {
-    let source = Source::open(base, definition, input, web)?;
+    let source = Source::open(files, definition, web)?;
     let lowered = source.lower(&Input {
         before_pre: true,
         ..input.clone()
@@ -54,14 +53,13 @@ pub struct Planned {
 
 /// Lowers a definition and refuses it as a build would; the warnings are among the result's problems.
 ///
-/// `%pre` scripts are not run, so what they would bring in is missing. Relative paths start from `base`, as
-/// [`crate::BuildRequest::base`] says.
+/// `%pre` scripts are not run, so what they would bring in is missing.
 ///
 /// # Errors
 /// The definition cannot be read or is wrong.
-pub fn plan(base: &Path, definition: &Path, input: &Input) -> Result<Planned, Failure> {
+pub fn plan(files: &Files, definition: &Path, input: &Input) -> Result<Planned, Failure> {
     let web = Web::new(Access::planning(), None);
-    let source = Source::open(base, definition, input, web)?;
+    let source = Source::open(files, definition, web)?;
     let lowered = checked(source.lower(&Input {
         before_pre: true,
         ..input.clone()

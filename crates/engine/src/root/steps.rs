@@ -1,6 +1,7 @@
 //! The steps of a root, each of which makes a layer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_kickstart::Script;
 use kiln_packages::{LockedPackage, TOOLS};
@@ -12,8 +13,9 @@ use kiln_rootfs::store::Layer;
 use kiln_rootfs::{Place, SYSTEM, changes};
 use serde_json::{Value, json};
 
-use crate::define::files::{LayerFiles, Project};
+use crate::define::files::LayerFiles;
 use crate::define::load;
+use crate::define::reader::Directory;
 use crate::means::Session;
 use crate::root::finish::{finish, remarks};
 use crate::root::layer::{Against, Layers, Work};
@@ -45,7 +47,7 @@ pub(crate) fn layers(
     let plan = &resolved.plan;
     let with_files = plan.layers.iter().any(|layer| !layer.files.is_empty());
     let project = with_files
-        .then(|| load::project(&session.request.base, &session.request.definition))
+        .then(|| load::project(&session.request.files, &session.request.definition))
         .transpose()?;
     let roots = Roots {
         session,
@@ -182,7 +184,7 @@ struct Roots<'a> {
     /// Package sources, which the first script finds.
     sources: Sources,
     /// Where the definition is, if a layer has files of it.
-    project: Option<Project>,
+    project: Option<Arc<dyn Directory>>,
     /// How damage is kept out of steps that are over soon.
     traced: Against,
 }
@@ -322,7 +324,7 @@ impl Roots<'_> {
             .fold(inputs, |inputs, (to, file)| inputs.file(to, file.id()));
         let title = format!("copying {} of the project's files", list.len());
         self.grow(stack, &self.short(inputs, title, &layer.name), |place| {
-            if let Some(source) = files.copy(&self.session.store, self.project.as_ref(), layer)? {
+            if let Some(source) = files.copy(&self.session.store, self.project.as_deref(), layer)? {
                 kiln_rootfs::files::copy(place, &list, source)?;
             }
             Ok(Value::Null)
@@ -388,7 +390,7 @@ impl Roots<'_> {
                 tools: Some(overlay(tools.lower(), &scratch)),
                 tmp: pre.map(|pre| overlay(vec![pre.dir()], &more)),
                 files: files
-                    .copy(store, self.project.as_ref(), layer)?
+                    .copy(store, self.project.as_deref(), layer)?
                     .map(Path::to_owned),
                 ..script_context(session)
             };
