@@ -569,6 +569,8 @@ pub(crate) enum TokenRole {
     Submit,
     /// Everything
     Admin,
+    /// Nothing but run the triggers whose webhooks name the token
+    Webhook,
 }
 
 /// `kiln gcloud-env`

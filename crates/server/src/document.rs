@@ -1,20 +1,24 @@
-//! The table of [`crate::wire::table`] as the middle of `docs/cloud-build.md`.
+//! The tables of [`crate::wire::table`] and [`crate::wire::trigger`] as the middle of `docs/cloud-build.md`.
 
 use std::fmt::Write;
 
 use crate::wire::schema::{Handling, Kind, Message};
-use crate::wire::table::MESSAGES;
+use crate::wire::{table, trigger};
 
 /// The tables of all messages, in Markdown.
 pub fn tables() -> String {
     let mut text = String::new();
-    for message in MESSAGES {
-        table(&mut text, message);
+    for message in messages() {
+        one(&mut text, message);
     }
     text
 }
 
-fn table(text: &mut String, message: &Message) {
+fn messages() -> impl Iterator<Item = &'static &'static Message> {
+    table::MESSAGES.iter().chain(trigger::MESSAGES)
+}
+
+fn one(text: &mut String, message: &Message) {
     let mut row = |line: String| {
         text.push_str(&line);
         text.push('\n');
@@ -65,7 +69,7 @@ mod tests {
 
     #[test]
     fn fields_stand_in_the_order_of_their_names() {
-        for message in MESSAGES {
+        for message in messages() {
             let names: Vec<&str> = message.fields.iter().map(|field| field.name).collect();
             let mut sorted = names.clone();
             sorted.sort_unstable();

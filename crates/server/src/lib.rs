@@ -23,7 +23,9 @@ mod run;
 mod serve;
 mod server;
 pub mod store;
+mod submit;
 mod substitute;
+mod trigger;
 pub mod wire;
 
 pub use serve::{Error, Options, open_store, serve};

@@ -70,6 +70,7 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
                 TokenRole::View => Role::View,
                 TokenRole::Submit => Role::Submit,
                 TokenRole::Admin => Role::Admin,
+                TokenRole::Webhook => Role::Webhook,
             };
             let made = access::create(&store, name, role).map_err(trouble)?;
             let taken = || {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUILDS, PROJECT, Server, kiln, silent};
+use crate::harness::{BUILDS, PROJECT, Server, silent};
 
 const GOOD: &str = "lang C.UTF-8\nrootpw x\n%packages\n%end\n";
 
@@ -260,7 +260,7 @@ fn what_is_wrong_is_refused() {
     assert_eq!(status, 400);
     for path in [
         "/v1/projects/demo-proj/builds/none",
-        "/v1/projects/demo-proj/triggers",
+        "/v1/projects/demo-proj/triggers/none",
         "/v1/x",
         "/builds/..%2F..%2Fetc/log",
     ] {
@@ -277,22 +277,7 @@ fn what_is_wrong_is_refused() {
 #[test]
 fn tokens_open_what_their_role_says() {
     let server = Server::start(&[]);
-    let token = |arguments: &[&str]| {
-        let mut command = kiln(server.directory.path());
-        let ran = command
-            .arg("token")
-            .args(arguments)
-            .arg("--data")
-            .arg(server.data())
-            .output()
-            .unwrap();
-        assert!(
-            ran.status.success(),
-            "{}",
-            String::from_utf8_lossy(&ran.stderr)
-        );
-        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
-    };
+    let token = |arguments: &[&str]| server.token(arguments);
     let (view, submit) = (
         token(&["create", "ann"]),
         token(&["create", "bob", "--role", "submit"]),

@@ -160,6 +160,24 @@ impl Server {
         json!({ "storageSource": { "bucket": bucket, "object": "source/s.tgz" } })
     }
 
+    /// What `kiln token` prints.
+    pub(crate) fn token(&self, arguments: &[&str]) -> String {
+        let mut command = kiln(self.directory.path());
+        let ran = command
+            .arg("token")
+            .args(arguments)
+            .arg("--data")
+            .arg(self.data())
+            .output()
+            .expect("kiln token");
+        let error = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{error}");
+        String::from_utf8(ran.stdout)
+            .expect("UTF-8")
+            .trim()
+            .to_owned()
+    }
+
     pub(crate) fn bucket(&self, name: &str) {
         let path = format!("/storage/v1/b?project={PROJECT}");
         let (status, answer) = self.json("POST", &path, &json!({ "name": name }));

@@ -6,3 +6,4 @@
 mod builds;
 mod gcloud;
 mod harness;
+mod triggers;

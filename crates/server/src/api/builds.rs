@@ -4,22 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::filter;
+use super::paging::{self, Paging, given};
 use super::show::Show;
 use crate::access::Caller;
-use crate::prepare::{self, Rules};
 use crate::server::Server;
-use crate::store::{Page, Record, Role};
-use crate::substitute::Place;
+use crate::store::{Record, Role};
+use crate::submit::{self, Order};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::model::Status;
 use crate::wire::time;
 
-const PAGE: usize = 50;
-const LONGEST_PAGE: usize = 1000;
 /// How long a cancelled build is waited for before the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -41,48 +39,21 @@ impl Asked<'_> {
 
     fn queue(&self, request: Value, retry_of: Option<&Record>) -> Result<Value, ApiError> {
         self.caller.needs(Role::Submit)?;
-        let id = new_id()?;
-        let location = self.location.unwrap_or("global");
-        check_name("project", self.project)?;
-        check_name("location", location)?;
-        let settings = &self.server.settings;
-        let rules = Rules {
-            images: &settings.images,
-            commands: &*self.server.commands,
-        };
-        let place = Place {
+        let order = Order {
+            who: &self.caller.name,
             project: self.project,
-            location,
-            id: &id,
+            location: self.location.unwrap_or("global"),
+            retry_of,
+            trigger: retry_of.and_then(|record| record.build.build_trigger_id.as_deref()),
         };
-        let prepared = prepare::prepare(request.clone(), place, &rules)?;
-        let created = time::now();
-        let mut build = prepared.build;
-        build.create_time = Some(time::stamp(created));
-        build.log_url = Some(format!("{}/builds/{id}/log", self.server.url));
-        let record = Record {
-            location: location.to_owned(),
-            created,
-            who: self.caller.name.clone(),
-            attempt: 0,
-            cancelled: false,
-            retry_of: retry_of.map(|record| record.build.id.clone()),
-            build,
-            request,
-            task: prepared.task,
-        };
-        // Nothing may fail behind this: a client repeats what failed with 5xx, and there would be two builds.
+        let record = submit::check(self.server, order, request)?;
         let answer = self.show.operation(&record)?;
-        self.server.store.add(&record).map_err(ApiError::internal)?;
-        self.server.wake.notify_one();
-        self.audit(
-            if retry_of.is_some() {
-                "retry"
-            } else {
-                "create"
-            },
-            &id,
-        );
+        let what = if retry_of.is_some() {
+            "retry"
+        } else {
+            "create"
+        };
+        submit::queue(self.server, &record, what)?;
         Ok(answer)
     }
 
@@ -106,28 +77,8 @@ impl Asked<'_> {
     /// A page of the newest builds.
     pub(super) fn list(&self, query: &[(String, String)]) -> Result<Value, ApiError> {
         self.caller.needs(Role::View)?;
-        let given = |name: &str| {
-            let found = query.iter().find(|(given, _)| given == name);
-            found
-                .map(|(_, value)| value.as_str())
-                .filter(|value| !value.is_empty())
-        };
-        let filter = filter::read(given("filter").unwrap_or(""))?;
-        let size = match given("pageSize") {
-            None => PAGE,
-            Some(text) => match text.parse::<usize>() {
-                Ok(0) => PAGE,
-                Ok(size) => size.min(LONGEST_PAGE),
-                Err(_) => return Err(ApiError::invalid(format!("invalid page size {text:?}"))),
-            },
-        };
-        let after = match given("pageToken") {
-            None => None,
-            Some(token) => {
-                let page = read_page(token);
-                Some(page.ok_or_else(|| ApiError::invalid("invalid page token"))?)
-            }
-        };
+        let filter = filter::read(given(query, "filter").unwrap_or(""))?;
+        let Paging { size, after } = Paging::read(query)?;
         // One more than asked for tells whether there is another page.
         let mut found = self
             .server
@@ -149,7 +100,7 @@ impl Asked<'_> {
             answer["builds"] = Value::from(builds);
         }
         if let Some(last) = found.last().filter(|_| more) {
-            answer["nextPageToken"] = Value::from(write_page(last));
+            answer["nextPageToken"] = Value::from(paging::token(last.created, &last.build.id));
         }
         Ok(answer)
     }
@@ -182,7 +133,7 @@ impl Asked<'_> {
                 format!("cannot cancel build in state {}", was.name()),
             ));
         }
-        self.audit("cancel", id);
+        self.audit("cancel", Some(id));
         if was == Status::Working {
             let attempt = self.server.attempt(id, record.attempt);
             if attempt.dir.is_dir() {
@@ -225,58 +176,16 @@ impl Asked<'_> {
         found.filter(here).ok_or_else(|| not_found("build", id))
     }
 
-    fn audit(&self, what: &str, build: &str) {
+    pub(super) fn audit(&self, what: &str, build: Option<&str>) {
         // Best effort: what it tells of is done already.
         drop(
             self.server
                 .store
-                .audit(time::now(), &self.caller.name, what, Some(build)),
+                .audit(time::now(), &self.caller.name, what, build),
         );
     }
 }
 
-fn not_found(what: &str, name: &str) -> ApiError {
+pub(super) fn not_found(what: &str, name: &str) -> ApiError {
     ApiError::new(Code::NotFound, format!("{what} {name:?} not found"))
-}
-
-fn check_name(what: &str, name: &str) -> Result<(), ApiError> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if !name.is_empty() && name.len() <= 128 && name.bytes().all(fits) {
-        return Ok(());
-    }
-    Err(ApiError::invalid(format!("invalid {what} {name:?}")))
-}
-
-/// A random UUID.
-fn new_id() -> Result<String, ApiError> {
-    let mut bytes = [0_u8; 16];
-    let length = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(ApiError::internal)?;
-    if length != bytes.len() {
-        return Err(ApiError::internal("the kernel has no random numbers"));
-    }
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex::encode(bytes);
-    Ok(format!(
-        "{}-{}-{}-{}-{}",
-        &text[..8],
-        &text[8..12],
-        &text[12..16],
-        &text[16..20],
-        &text[20..]
-    ))
-}
-
-fn write_page(record: &Record) -> String {
-    URL_SAFE.encode(format!("{} {}", record.created, record.build.id))
-}
-
-fn read_page(token: &str) -> Option<Page> {
-    let text = String::from_utf8(URL_SAFE.decode(token).ok()?).ok()?;
-    let (created, id) = text.split_once(' ')?;
-    Some(Page {
-        created: created.parse().ok()?,
-        id: id.to_owned(),
-    })
 }

@@ -28,6 +28,7 @@ pub(super) enum Field {
     Id,
     Status,
     Tags,
+    Trigger,
     Created,
     Started,
     Finished,
@@ -207,6 +208,7 @@ fn compare(name: &str, sign: Sign, value: &str) -> Result<Filter, ApiError> {
         "id" | "build_id" => Field::Id,
         "status" => Field::Status,
         "tags" => Field::Tags,
+        "trigger_id" | "build_trigger_id" | "buildTriggerId" => Field::Trigger,
         "create_time" | "createTime" => Field::Created,
         "start_time" | "startTime" => Field::Started,
         "finish_time" | "finishTime" => Field::Finished,
@@ -245,6 +247,10 @@ impl Filter {
                     Field::Id => sign.holds(&build.id, value),
                     Field::Status => sign.holds(&build.status.name(), &value.as_str()),
                     Field::Tags => build.tags.contains(value) == (*sign == Sign::Equal),
+                    Field::Trigger => {
+                        let id = build.build_trigger_id.as_deref().unwrap_or("");
+                        sign.holds(&id, &value.as_str())
+                    }
                     Field::Created => times(&build.create_time),
                     Field::Started => times(&build.start_time),
                     Field::Finished => times(&build.finish_time),

@@ -2,7 +2,9 @@
 
 mod builds;
 mod filter;
+mod paging;
 mod show;
+mod triggers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::store::Role;
 use crate::wire::error::{ApiError, Code};
 use builds::Asked;
 use show::Show;
+use triggers::Hook;
 
 /// Bytes of a request's body at most.
 const LONGEST_BODY: usize = 4 << 20;
@@ -68,8 +71,17 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
 
 async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let caller = access::caller(&server.store, &parts.headers, server.settings.open)?;
     let segments = segments(parts.uri.path())?;
+    let query = query(parts.uri.query().unwrap_or(""))?;
+    if parts.method == Method::POST {
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        // Who sends a webhook has the trigger's secret, and no token.
+        if let Some(hook) = Hook::find(&server, &words, &query) {
+            let (hook, body) = (hook?, whole(body).await?);
+            return work(move || hook.receive(&body)).await;
+        }
+    }
+    let caller = access::caller(&server.store, &parts.headers, server.settings.open)?;
     if let [builds, id, log] = &segments[..]
         && (builds.as_str(), log.as_str()) == ("builds", "log")
         && parts.method == Method::GET
@@ -77,29 +89,38 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
         caller.needs(Role::View)?;
         return log_of(&server, id).await;
     }
-    let read = axum::body::to_bytes(body, LONGEST_BODY);
-    let body = match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            let text =
-                format!("the request's body is cut off, or has more than {LONGEST_BODY} bytes");
-            return Err(ApiError::invalid(text));
-        }
-        Err(_) => {
-            return Err(ApiError::invalid(
-                "the request's body did not arrive in time",
-            ));
-        }
-    };
-    let query = query(parts.uri.query().unwrap_or(""))?;
-    let work = move || {
+    let body = whole(body).await?;
+    work(move || {
         let call = Call {
             method: &parts.method,
             query: &query,
             body: &body,
         };
         route(&server, &caller, &segments, &call)
-    };
+    })
+    .await
+}
+
+/// A request's body, if it comes in time and is not too long.
+async fn whole(body: Body) -> Result<bytes::Bytes, ApiError> {
+    let read = axum::body::to_bytes(body, LONGEST_BODY);
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let text =
+                format!("the request's body is cut off, or has more than {LONGEST_BODY} bytes");
+            Err(ApiError::invalid(text))
+        }
+        Err(_) => Err(ApiError::invalid(
+            "the request's body did not arrive in time",
+        )),
+    }
+}
+
+/// Answers with what a thread finds that may wait for the database.
+async fn work(
+    work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
     let value = tokio::task::spawn_blocking(work)
         .await
         .map_err(ApiError::internal)??;
@@ -172,10 +193,18 @@ fn route(
         ] if call.method == Method::GET => {
             asked(*project, Some(*location)).operation(&rest.join("/"))
         }
-        ["v1", "projects", _, "triggers", ..]
-        | ["v1", "projects", _, "locations", _, "triggers", ..] => {
-            Err(ApiError::new(Code::NotFound, "this server has no triggers"))
+        ["v1", "projects", project, "triggers", rest @ ..] => {
+            on_triggers(&asked(*project, None), rest, call)
         }
+        [
+            "v1",
+            "projects",
+            project,
+            "locations",
+            location,
+            "triggers",
+            rest @ ..,
+        ] => on_triggers(&asked(*project, Some(*location)), rest, call),
         _ => Err(unknown(call, &words)),
     }
 }
@@ -188,6 +217,24 @@ fn on_builds(asked: &Asked<'_>, rest: &[&str], call: &Call<'_>) -> Result<Value,
         ("POST", [last]) => match last.split_once(':') {
             Some((id, "cancel")) => asked.cancel(id),
             Some((id, "retry")) => asked.retry(id),
+            _ => Err(unknown(call, rest)),
+        },
+        _ => Err(unknown(call, rest)),
+    }
+}
+
+fn on_triggers(asked: &Asked<'_>, rest: &[&str], call: &Call<'_>) -> Result<Value, ApiError> {
+    match (call.method.as_str(), rest) {
+        ("POST", []) => asked.create_trigger(call.json()?),
+        ("GET", []) => asked.list_triggers(call.query),
+        ("GET", [which]) => asked.get_trigger(which),
+        ("PATCH", [which]) => asked.change_trigger(which, call.query, call.json()?),
+        ("DELETE", [which]) => asked.delete_trigger(which),
+        ("POST", [last]) => match last.split_once(':') {
+            Some((which, "run")) if call.body.is_empty() => {
+                asked.run_trigger(which, Value::Object(serde_json::Map::new()))
+            }
+            Some((which, "run")) => asked.run_trigger(which, call.json()?),
             _ => Err(unknown(call, rest)),
         },
         _ => Err(unknown(call, rest)),

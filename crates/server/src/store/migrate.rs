@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::error::Error;
 
 /// Step `n` leads from version `n` to `n + 1`. Steps are never changed, only added.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE builds (
         id TEXT PRIMARY KEY,
         project TEXT NOT NULL,
@@ -47,7 +48,19 @@ const STEPS: &[&str] = &["
         what TEXT NOT NULL,
         build TEXT
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE triggers (
+        id TEXT PRIMARY KEY,
+        project TEXT NOT NULL,
+        location TEXT NOT NULL,
+        name TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        value TEXT NOT NULL,
+        UNIQUE (project, location, name)
+    ) STRICT;
+",
+];
 
 /// The version of this program.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;

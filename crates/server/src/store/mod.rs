@@ -7,8 +7,10 @@ mod database;
 mod error;
 mod migrate;
 mod tokens;
+mod triggers;
 
 pub use builds::{Page, Record};
 pub use database::Store;
 pub use error::Error;
 pub use tokens::{Role, Token};
+pub use triggers::Trigger;

@@ -10,6 +10,8 @@ use super::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Run the triggers whose webhooks name the token, and nothing else.
+    Webhook,
     /// Look at everything.
     View,
     /// Submit, cancel and retry builds; write objects.
@@ -22,6 +24,7 @@ impl Role {
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
+            Role::Webhook => "webhook",
             Role::View => "view",
             Role::Submit => "submit",
             Role::Admin => "admin",
@@ -29,7 +32,7 @@ impl Role {
     }
 
     fn read(name: &str) -> Option<Role> {
-        [Role::View, Role::Submit, Role::Admin]
+        [Role::Webhook, Role::View, Role::Submit, Role::Admin]
             .into_iter()
             .find(|role| role.name() == name)
     }
@@ -69,6 +72,20 @@ impl Store {
             connection.prepare("SELECT name, role, created FROM tokens WHERE hash = ?1")?;
         let found = query.query_row([hash], read).optional()?;
         Ok(found.flatten())
+    }
+
+    /// The hash of the token of a name, and its role.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn token_named(&self, name: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
+        let connection = self.connection();
+        let mut query =
+            connection.prepare("SELECT name, role, created, hash FROM tokens WHERE name = ?1")?;
+        let found = query
+            .query_row([name], |row| Ok((read(row)?, row.get(3)?)))
+            .optional()?;
+        Ok(found.and_then(|(token, hash)| Some((token?, hash))))
     }
 
     /// All tokens by name.
@@ -123,9 +140,13 @@ mod tests {
         assert!(!store.add_token(&token, b"other").unwrap());
         assert_eq!(store.token(b"h").unwrap(), Some(token.clone()));
         assert_eq!(store.token(b"other").unwrap(), None);
+        let named = store.token_named("ann").unwrap();
+        assert_eq!(named, Some((token.clone(), b"h".to_vec())));
         assert_eq!(store.tokens().unwrap(), [token]);
         assert!(store.remove_token("ann").unwrap());
         assert!(!store.remove_token("ann").unwrap());
-        assert!(Role::View < Role::Submit && Role::Submit < Role::Admin);
+        assert!(
+            Role::Webhook < Role::View && Role::View < Role::Submit && Role::Submit < Role::Admin
+        );
     }
 }

@@ -11,6 +11,8 @@ pub enum Code {
     FailedPrecondition,
     /// There is no such thing.
     NotFound,
+    /// There is one of that name.
+    AlreadyExists,
     /// No token, or an unknown one.
     Unauthenticated,
     /// The token's role does not go so far.
@@ -29,6 +31,7 @@ impl Code {
             Code::Unauthenticated => 401,
             Code::PermissionDenied => 403,
             Code::NotFound => 404,
+            Code::AlreadyExists => 409,
             Code::ResourceExhausted => 429,
             Code::Internal => 500,
         }
@@ -40,6 +43,7 @@ impl Code {
             Code::InvalidArgument => "INVALID_ARGUMENT",
             Code::FailedPrecondition => "FAILED_PRECONDITION",
             Code::NotFound => "NOT_FOUND",
+            Code::AlreadyExists => "ALREADY_EXISTS",
             Code::Unauthenticated => "UNAUTHENTICATED",
             Code::PermissionDenied => "PERMISSION_DENIED",
             Code::ResourceExhausted => "RESOURCE_EXHAUSTED",

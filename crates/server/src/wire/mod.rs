@@ -6,3 +6,4 @@ pub mod read;
 pub mod schema;
 pub mod table;
 pub mod time;
+pub mod trigger;

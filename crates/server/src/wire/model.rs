@@ -104,6 +104,8 @@ pub struct Build {
     pub timing: BTreeMap<String, TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_trigger_id: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
     #[serde(skip_serializing_if = "Option::is_none")]

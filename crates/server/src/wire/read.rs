@@ -239,7 +239,7 @@ fn short(value: &Value) -> String {
 }
 
 /// `storageSource` as `storage_source`.
-fn snake(name: &str) -> String {
+pub(crate) fn snake(name: &str) -> String {
     let mut snake = String::new();
     for c in name.chars() {
         if c.is_ascii_uppercase() {

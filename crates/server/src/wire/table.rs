@@ -7,7 +7,7 @@ use super::schema::Kind::{
 };
 use super::schema::{Enum, Field, Handling, Kind, Message};
 
-const fn field(name: &'static str, kind: Kind, handling: Handling) -> Field {
+pub(super) const fn field(name: &'static str, kind: Kind, handling: Handling) -> Field {
     Field {
         name,
         kind,
@@ -320,7 +320,7 @@ pub static BUILD: Message = Message {
         field(
             "buildTriggerId",
             Text,
-            Output("never there: there are no triggers"),
+            Output("of builds that a trigger started"),
         ),
         field("createTime", Timestamp, Output("")),
         field("dependencies", Opaque, Refused(GIT)),
