@@ -4,6 +4,7 @@ mod cold;
 mod image;
 mod measure;
 mod mkosi;
+mod server;
 mod squashfs;
 mod table;
 mod warm;
@@ -37,6 +38,11 @@ const CASES: &[Case] = &[
         name: "tar.gz",
         about: image::ABOUT_TARGZ,
         run: image::targz,
+    },
+    Case {
+        name: "server",
+        about: server::ABOUT,
+        run: server::run,
     },
 ];
 

@@ -1,0 +1,198 @@
+//! How soon a log begins, and what the server does while many wait and many look on.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::percentile;
+use super::run::{Server, builds, create, log_address, success, upload};
+use crate::Result;
+use crate::peer::{afresh, trouble};
+
+/// Builds whose first line is waited for.
+const FIRSTS: usize = 30;
+/// Builds that wait while the loud one runs.
+const QUEUED: usize = 200;
+/// Those who read the loud one's log as it grows.
+const FOLLOWERS: usize = 50;
+/// Steps of the loud build, and lines of each.
+const STEPS: usize = 8;
+const LINES: usize = 600_000;
+
+/// Measures from sending a build to the first line of its log.
+pub(super) fn first_lines(kiln: &Path, work: &Path) -> Result<()> {
+    let server = Server::start(kiln, &work.join("data"), &work.join("cache"))?;
+    let mut client = server.client()?;
+    let mut times = Vec::new();
+    for _ in 0..FIRSTS {
+        let begun = Instant::now();
+        let build = create(&mut client, &check())?;
+        while client.request("GET", &log_address(&build), "", b"")?.0 != 200 {
+            thread::sleep(Duration::from_millis(2));
+        }
+        times.push(begun.elapsed());
+        success(&mut client, &build)?;
+    }
+    println!(
+        "submit to the first line of the log, {FIRSTS} builds: median {:.0} ms, longest {:.0} ms",
+        percentile(&mut times, 50),
+        percentile(&mut times, 100)
+    );
+    Ok(())
+}
+
+/// A build that needs no file, and fails at once.
+fn check() -> Value {
+    json!({ "steps": [{ "name": "kiln", "args": ["check", "none.ks"], "allowFailure": true }] })
+}
+
+/// One loud build with followers, and many that wait: how long do requests take, how much memory is taken, is anything lost?
+pub(super) fn storm(kiln: &Path, work: &Path) -> Result<()> {
+    let source = work.join("loud");
+    afresh(&source)?;
+    let file = source.join("loud.ks");
+    fs::write(&file, loud()).map_err(trouble("writing", &file))?;
+    let server = Server::start(kiln, &work.join("data"), &work.join("cache"))?;
+    let mut client = server.client()?;
+    let source = upload(&mut client, &source)?;
+    let step = json!({ "name": "kiln", "args": ["flatten", "loud.ks"] });
+    let build = create(
+        &mut client,
+        &json!({ "source": source, "steps": vec![step; STEPS] }),
+    )?;
+    let begun = Instant::now();
+    let ended = AtomicBool::new(false);
+    let mut creating = Vec::new();
+    let (mut asking, waiting, followed, loudness) = thread::scope(|scope| {
+        let followers: Vec<_> = (0..FOLLOWERS)
+            .map(|_| scope.spawn(|| follow(&server, &build, &ended)))
+            .collect();
+        let asker = scope.spawn(|| ask(&server, &build, &ended));
+        let mut work = || {
+            let mut waiting = Vec::new();
+            for _ in 0..QUEUED {
+                let sent = Instant::now();
+                waiting.push(create(&mut client, &check())?);
+                creating.push(sent.elapsed());
+            }
+            success(&mut client, &build)?;
+            Ok::<_, String>((waiting, begun.elapsed()))
+        };
+        let result = work();
+        ended.store(true, Ordering::SeqCst);
+        let asked = asker.join().map_err(|_| "the asker panicked")??;
+        let mut followed = Vec::new();
+        for follower in followers {
+            followed.push(follower.join().map_err(|_| "a follower panicked")??);
+        }
+        let (waiting, loudness) = result?;
+        Ok::<_, String>((asked, waiting, followed, loudness))
+    })?;
+    let log = server.log(&build);
+    let length = fs::metadata(&log).map_err(trouble("reading", &log))?.len();
+    let lost = followed.iter().filter(|seen| **seen != length).count();
+    for waited in &waiting {
+        success(&mut client, waited)?;
+    }
+    let all = begun.elapsed();
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "{QUEUED} builds waiting, {FOLLOWERS} followers of one that wrote {:.0} MiB in {:.1} s",
+        mib(length),
+        loudness.as_secs_f64()
+    );
+    println!(
+        "  the log: {:.0} MiB/s written, {:.0} MiB/s sent to followers",
+        mib(length) / loudness.as_secs_f64(),
+        mib(length) * FOLLOWERS as f64 / loudness.as_secs_f64()
+    );
+    println!("  followers that have not read exactly the log: {lost}");
+    println!(
+        "  get and list, {} requests: median {:.1} ms, 99 % within {:.1} ms",
+        asking.len(),
+        percentile(&mut asking, 50),
+        percentile(&mut asking, 99)
+    );
+    println!(
+        "  create, {QUEUED} requests: median {:.1} ms, 99 % within {:.1} ms",
+        percentile(&mut creating, 50),
+        percentile(&mut creating, 99)
+    );
+    println!(
+        "  all {QUEUED} succeeded, {:.1} s after the first began",
+        all.as_secs_f64()
+    );
+    println!(
+        "  peak memory of the server: {:.0} MiB",
+        server.peak_memory()?
+    );
+    match lost {
+        0 => Ok(()),
+        _ => Err(format!("{lost} followers have not read the log as it is")),
+    }
+}
+
+/// A kickstart file whose flattened form is a log of nearly 60 MB.
+fn loud() -> String {
+    let mut text = "lang C.UTF-8\nrootpw x\n%packages\n%end\n%post\n".to_owned();
+    for line in 0..LINES {
+        let _ = writeln!(
+            text,
+            "echo line {line:08} of a log whose lines are as long as the lines of logs are, more or less"
+        );
+    }
+    text.push_str("%end\n");
+    text
+}
+
+/// Reads a log as gcloud does, by ranges, and compares it with the file. Returns how many bytes were the same.
+fn follow(server: &Server, build: &str, ended: &AtomicBool) -> Result<u64> {
+    let mut client = server.client()?;
+    let path = server.log(build);
+    let mut read = 0_u64;
+    loop {
+        let last = ended.load(Ordering::SeqCst);
+        let range = format!("Range: bytes={read}-\r\n");
+        let (status, body) = client.request("GET", &log_address(build), &range, b"")?;
+        if status == 206 {
+            let file = fs::File::open(&path).map_err(trouble("reading", &path))?;
+            let mut expected = vec![0; body.len()];
+            file.read_exact_at(&mut expected, read)
+                .map_err(trouble("reading", &path))?;
+            if expected != body {
+                return Err(format!(
+                    "a follower was sent other bytes than the log's behind byte {read}"
+                ));
+            }
+            read += body.len() as u64;
+        } else if last {
+            return Ok(read);
+        }
+        if !last {
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Asks for one build and for the list in turn.
+fn ask(server: &Server, build: &str, ended: &AtomicBool) -> Result<Vec<Duration>> {
+    let mut client = server.client()?;
+    let paths = [builds(&format!("/{build}")), builds("?pageSize=20")];
+    let mut times = Vec::new();
+    for path in paths.iter().cycle() {
+        if ended.load(Ordering::SeqCst) {
+            break;
+        }
+        let sent = Instant::now();
+        client.json("GET", path, &Value::Null)?;
+        times.push(sent.elapsed());
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(times)
+}

@@ -1,0 +1,172 @@
+//! A server in a directory of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::http::Client;
+use crate::peer::{afresh, trouble};
+use crate::{Result, process};
+
+/// How long a build of a measurement may take.
+const LONGEST: Duration = Duration::from_secs(1800);
+const PROJECT: &str = "bench";
+
+/// A running server, which ends when dropped.
+pub(super) struct Server {
+    child: Child,
+    data: PathBuf,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server over an empty directory. It runs one build at a time.
+    pub(super) fn start(kiln: &Path, data: &Path, cache: &Path) -> Result<Server> {
+        afresh(data)?;
+        let mut command = Command::new(kiln);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--open-to-this-machine"]);
+        command
+            .arg("--data")
+            .arg(data)
+            .arg("--build-cache")
+            .arg(cache);
+        // A build takes a processor of its own, so that others wait.
+        command
+            .args(["--cpus", "1"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let described = process::describe(&command);
+        let mut child = command
+            .spawn()
+            .map_err(|e| format!("`{described}` could not be started: {e}"))?;
+        let mut lines = child
+            .stderr
+            .take()
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(BufRead::lines);
+        let address = lines.find_map(|line| {
+            let line = line.ok()?;
+            let (_, address) = line.split_once("http://")?;
+            address.trim_end_matches('/').parse().ok()
+        });
+        let Some(address) = address else {
+            // It has ended, or says nothing that is understood.
+            let _ = child.kill();
+            let status = child.wait();
+            return Err(format!("`{described}` names no address: {status:?}"));
+        };
+        Ok(Server {
+            child,
+            data: data.to_owned(),
+            address,
+        })
+    }
+
+    pub(super) fn client(&self) -> Result<Client> {
+        Client::connect(self.address)
+    }
+
+    /// The most memory that it had, in MiB: proc_pid_status(5).
+    pub(super) fn peak_memory(&self) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let path = Path::new(&path);
+        let text = std::fs::read_to_string(path).map_err(trouble("reading", path))?;
+        let kib = text.lines().find_map(|line| {
+            let value = line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?;
+            value.trim().parse::<f64>().ok()
+        });
+        kib.map(|kib| kib / 1024.0)
+            .ok_or_else(|| format!("{} has no VmHWM", path.display()))
+    }
+
+    /// The file that a build's first attempt writes its log to.
+    pub(super) fn log(&self, build: &str) -> PathBuf {
+        self.data
+            .join("builds")
+            .join(build)
+            .join("attempt-1/log.txt")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The address of all builds, or below it.
+pub(super) fn builds(rest: &str) -> String {
+    format!("/v1/projects/{PROJECT}/locations/global/builds{rest}")
+}
+
+/// The address of a build's log as an object.
+pub(super) fn log_address(build: &str) -> String {
+    format!("/download/storage/v1/b/{PROJECT}_cloudbuild/o/log-{build}.txt?alt=media")
+}
+
+/// Makes a build and returns its id.
+pub(super) fn create(client: &mut Client, build: &Value) -> Result<String> {
+    let answer = client.json("POST", &builds(""), build)?;
+    let id = answer.pointer("/metadata/build/id").and_then(Value::as_str);
+    id.map(str::to_owned)
+        .ok_or_else(|| format!("the answer names no build: {answer}"))
+}
+
+/// Waits until a build has succeeded.
+pub(super) fn success(client: &mut Client, build: &str) -> Result<()> {
+    let since = Instant::now();
+    loop {
+        let now = client.json("GET", &builds(&format!("/{build}")), &Value::Null)?;
+        match now["status"].as_str() {
+            Some("SUCCESS") => return Ok(()),
+            Some("QUEUED" | "WORKING") if since.elapsed() < LONGEST => {}
+            _ => return Err(format!("the build has not succeeded: {now}")),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Uploads files as a source, and returns it as a build names it.
+pub(super) fn upload(client: &mut Client, directory: &Path) -> Result<Value> {
+    let bucket = format!("{PROJECT}_cloudbuild");
+    let make = format!("/storage/v1/b?project={PROJECT}");
+    client.request(
+        "POST",
+        &make,
+        "Content-Type: application/json\r\n",
+        json!({ "name": bucket }).to_string().as_bytes(),
+    )?;
+    let mut tar = Command::new("tar");
+    tar.args(["--use-compress-program", "gzip -1", "-c", "-C"])
+        .arg(directory)
+        .arg(".");
+    let archive = tar.stdin(Stdio::null()).output();
+    let archive = archive.map_err(|e| format!("`tar` could not be started: {e}"))?;
+    let path = format!("/upload/storage/v1/b/{bucket}/o?name=source.tgz&uploadType=media");
+    let (status, answer) = client.request(
+        "POST",
+        &path,
+        "Content-Type: application/gzip\r\n",
+        &archive.stdout,
+    )?;
+    if status != 200 {
+        return Err(format!(
+            "the source was refused: {status} {}",
+            String::from_utf8_lossy(&answer)
+        ));
+    }
+    Ok(json!({ "storageSource": { "bucket": bucket, "object": "source.tgz" } }))
+}
