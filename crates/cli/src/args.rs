@@ -59,6 +59,9 @@ pub(crate) struct Global {
     /// What a server says for its builds: the definition may name no directory outside of this one
     #[arg(long, global = true, hide = true, value_name = "DIR")]
     pub(crate) within: Option<PathBuf>,
+    /// What a server says for its builds: nothing is fetched from this machine
+    #[arg(long, global = true, hide = true)]
+    pub(crate) from_elsewhere: bool,
 }
 
 /// How events are written.
@@ -513,6 +516,10 @@ pub(crate) struct ServeArgs {
     /// Downloads and layers of builds [default: in the data directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) build_cache: Option<PathBuf>,
+    /// Let builds fetch from this machine as well, and from file:// and
+    /// link-local addresses: only for users that are trusted with its network
+    #[arg(long)]
+    pub(crate) downloads_from_this_machine: bool,
 }
 
 /// `kiln run-attempt`

@@ -92,7 +92,7 @@ pub(crate) fn web(offline: bool, settings: &Settings) -> Web {
     } else {
         Access::Online(settings.proxies())
     };
-    Web::new(access, None)
+    Web::new(access, None).from_elsewhere(settings.from_elsewhere)
 }
 
 /// Brings what a kickstart file includes.

@@ -212,6 +212,8 @@ pub(crate) struct Settings {
     source_date_epoch: Option<OsString>,
     /// `--within`
     within: Option<PathBuf>,
+    /// `--from-elsewhere`
+    pub(crate) from_elsewhere: bool,
     /// How much is said.
     pub(crate) verbosity: Verbosity,
     /// How progress appears.
@@ -273,6 +275,7 @@ impl Settings {
             ),
             source_date_epoch: environment.get("SOURCE_DATE_EPOCH").map(OsStr::to_owned),
             within: global.within.clone(),
+            from_elsewhere: global.from_elsewhere,
             verbosity,
             progress: progress_style(global.log_format, environment),
             stdout_color: colored(global.color, environment, environment.stdout_terminal),

@@ -298,6 +298,7 @@ mod tests {
             network: crate::Reach::default(),
             locked: false,
             proxies: crate::Proxies::default(),
+            from_elsewhere: false,
             epoch: None,
             threads: 1,
             vendor: None,

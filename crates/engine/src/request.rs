@@ -32,6 +32,8 @@ pub struct BuildRequest {
     pub locked: bool,
     /// Proxies for fetching.
     pub proxies: Proxies,
+    /// Nothing is fetched from this machine, nor from what only it reaches: the definition is a stranger's.
+    pub from_elsewhere: bool,
     /// `SOURCE_DATE_EPOCH`, if the user fixed it.
     pub epoch: Option<i64>,
     /// Threads for what can be spread.

@@ -153,6 +153,7 @@ impl Project {
             network: Reach::default(),
             locked: false,
             proxies: Default::default(),
+            from_elsewhere: false,
             epoch: None,
             threads: 2,
             vendor: None,

@@ -22,6 +22,6 @@ mod store;
 pub use cancel::CancelToken;
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
-pub use fetch::{FetchOptions, Fetched, Fetcher, Proxies};
+pub use fetch::{Allows, FetchOptions, Fetched, Fetcher, Proxies};
 pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, Verdict, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

@@ -77,6 +77,7 @@ mod tests {
             cpus: 4,
             memory: 4 << 30,
             build_memory: 1 << 30,
+            from_elsewhere: true,
             open: false,
         };
         let needs = |cpus, memory: u64| Used {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub build_memory: u64,
     /// Whether whoever reaches the port may do everything.
     pub open: bool,
+    /// Whether builds fetch from other machines only.
+    pub from_elsewhere: bool,
 }
 
 /// A running server.

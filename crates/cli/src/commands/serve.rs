@@ -35,6 +35,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             memory,
             build_memory: args.build_memory << 20,
             open: args.open_to_this_machine,
+            from_elsewhere: !args.downloads_from_this_machine,
         },
         cache: args.build_cache.clone(),
         program: program()?,

@@ -224,6 +224,58 @@ fn a_killed_server_loses_no_build() {
     assert_eq!((status, &build["status"]), (200, &json!("CANCELLED")));
 }
 
+/// Where clouds hand out credentials.
+const METADATA: &str = "169.254.169.254";
+
+/// Whoever may build may not ask what listens on the server's machine.
+#[test]
+fn a_definition_fetches_nothing_from_the_servers_machine() {
+    let server = Server::start(&["--open-to-this-machine"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let at = |address: &str| {
+        format!("url --url={address} --noverifyssl\nlang C.UTF-8\nrootpw x\n%packages\n%end\n")
+    };
+    let source = server.source(&[
+        (
+            "address.ks",
+            &at(&format!("http://127.0.0.1:{port}/debian/dists/bookworm")),
+        ),
+        (
+            "name.ks",
+            &at(&format!("http://localhost:{port}/debian/dists/bookworm")),
+        ),
+        (
+            "metadata.ks",
+            &at(&format!("http://{METADATA}/debian/dists/bookworm")),
+        ),
+        ("file.ks", &at("file:///etc/dists/bookworm")),
+        (
+            "include.ks",
+            &format!("%include http://127.0.0.1:{port}/a.ks\n"),
+        ),
+    ]);
+    for file in [
+        "address.ks",
+        "name.ks",
+        "metadata.ks",
+        "file.ks",
+        "include.ks",
+    ] {
+        let args = ["lock", file, "--distribution", "debian:bookworm"];
+        let id = server
+            .create(&json!({ "source": source, "steps": [{ "name": "kiln", "args": args }] }));
+        assert_eq!(server.end(&id)["status"], "FAILURE", "{file}");
+        let log = server.log(&id);
+        assert!(
+            log.contains("builds of others get nothing from there"),
+            "{file}:\n{log}"
+        );
+    }
+    assert!(listener.accept().is_err(), "somebody has asked");
+}
+
 #[test]
 fn what_is_wrong_is_refused() {
     let server = Server::open();

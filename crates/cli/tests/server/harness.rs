@@ -31,14 +31,14 @@ impl Server {
 
     /// Whoever reaches the port may do everything.
     pub(crate) fn open() -> Server {
-        Server::start(&["--open-to-this-machine"])
+        Server::start(OPEN)
     }
 
     /// Kills the server as the kernel would, and starts another over what it left.
     pub(crate) fn kill_and_start(&mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
-        let (child, address) = start(self.directory.path(), &["--open-to-this-machine"]);
+        let (child, address) = start(self.directory.path(), OPEN);
         (self.child, self.address) = (child, address);
     }
 
@@ -191,6 +191,9 @@ impl Drop for Server {
         drop(self.child.wait());
     }
 }
+
+/// Repositories of tests are on this machine.
+const OPEN: &[&str] = &["--open-to-this-machine", "--downloads-from-this-machine"];
 
 pub(crate) const PROJECT: &str = "demo-proj";
 pub(crate) const BUILDS: &str = "/v1/projects/demo-proj/locations/global/builds";

@@ -34,7 +34,7 @@ fn web(request: &BuildRequest, cancel: &Cancel) -> Web {
     } else {
         Access::Online(request.proxies.clone())
     };
-    Web::new(access, Some(cancel.clone()))
+    Web::new(access, Some(cancel.clone())).from_elsewhere(request.from_elsewhere)
 }
 
 /// The family that can build a plan.

@@ -60,6 +60,7 @@ pub struct Web {
     access: Access,
     cancel: Option<Cancel>,
     deadline: Duration,
+    from_elsewhere: bool,
     known: Arc<Mutex<Known>>,
 }
 
@@ -70,8 +71,16 @@ impl Web {
             access,
             cancel,
             deadline: DEADLINE,
+            from_elsewhere: false,
             known: Arc::default(),
         }
+    }
+
+    /// Says whether texts come from other machines only: [`BuildRequest::from_elsewhere`](crate::BuildRequest::from_elsewhere).
+    #[must_use]
+    pub fn from_elsewhere(mut self, only: bool) -> Self {
+        self.from_elsewhere = only;
+        self
     }
 
     /// Brings the text at a URL, which the text named `from` includes.
@@ -118,6 +127,7 @@ impl Web {
             // Nothing vouches for the text, so its end must be known.
             unframed: false,
             proxies: proxies.clone(),
+            only: self.from_elsewhere.then_some(kiln_sandbox::is_elsewhere),
             ..FetchOptions::default()
         };
         let token = CancelToken::new();

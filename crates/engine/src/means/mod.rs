@@ -59,6 +59,8 @@ impl<'a> Session<'a> {
         let options = FetchOptions {
             proxies: request.proxies.clone(),
             offline: request.offline,
+            only: request.from_elsewhere.then_some(kiln_sandbox::is_elsewhere),
+            files: request.vendor.clone(),
             ..FetchOptions::default()
         };
         let offline = request.offline;

@@ -65,6 +65,9 @@ impl Attempt {
     /// What a failure of the HTTP client before the body means.
     pub(crate) fn request(url: &str, error: ureq::Error) -> Self {
         use ureq::Error as U;
+        if let Some(refusal) = super::gate::refusal(url, &error) {
+            return Attempt::last(refusal);
+        }
         let (kind, retry, what) = match &error {
             U::HostNotFound => (
                 ErrorKind::Network,

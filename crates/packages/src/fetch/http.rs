@@ -12,7 +12,7 @@ use url::Url;
 
 use super::attempt::Attempt;
 use super::url::{percent_decode, shown};
-use super::{Opened, forward};
+use super::{Opened, forward, gate};
 use crate::{CancelToken, Error, ErrorKind, FetchOptions, Result};
 
 const MAX_REDIRECTS: usize = 8;
@@ -47,7 +47,10 @@ impl Http {
         let tunnel = present(&options.proxies.https)
             .map(|p| tunnel(options, &p))
             .transpose()?;
-        let direct = Agent::new_with_config(config(options, None));
+        let direct = match options.only {
+            Some(allows) => gate::agent(config(options, None), allows),
+            None => Agent::new_with_config(config(options, None)),
+        };
         let all = [
             Some(&direct),
             forward.as_ref().map(|v| &v.agent),
@@ -74,6 +77,9 @@ impl Http {
         let mut uri = parse(url)?;
         for _ in 0..=MAX_REDIRECTS {
             let proxy = proxy(options, &uri).map(|proxy| shown(&with_scheme(proxy)));
+            if let (Some(allows), Some(_)) = (options.only, &proxy) {
+                gate::ask(url, &uri, allows).map_err(Attempt::last)?;
+            }
             let response = self
                 .get(options, &uri, from, since)
                 .map_err(|e| Attempt::request(url, e).through(proxy.as_deref()))?;

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod forward;
+mod gate;
 mod http;
 mod options;
 mod transfer;
@@ -15,7 +16,7 @@ use std::io::Read;
 
 pub(crate) use attempt::Deadline;
 use attempt::{Attempt, retrying};
-pub use options::{FetchOptions, Proxies};
+pub use options::{Allows, FetchOptions, Proxies};
 pub(crate) use transfer::Wanted;
 
 use crate::{CancelToken, Error, ErrorKind, Result};
@@ -132,6 +133,9 @@ impl Fetcher {
 
     fn open(&self, url: &str, from: u64, since: Option<&str>) -> Result<Opened, Attempt> {
         if url.starts_with("file:") {
+            if self.options.only.is_some() {
+                gate::ask_file(url, self.options.files.as_deref()).map_err(Attempt::last)?;
+            }
             return open_file(url, from);
         }
         if !(url.starts_with("http://") || url.starts_with("https://")) {

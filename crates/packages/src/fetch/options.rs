@@ -1,6 +1,11 @@
 //! How to fetch: time-outs, retries, proxies. Plain values; nothing is read from the environment here.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// Whether something may be fetched from an address.
+pub type Allows = fn(IpAddr) -> bool;
 
 /// How a [`Fetcher`](crate::Fetcher) behaves.
 #[derive(Clone, Debug)]
@@ -26,6 +31,12 @@ pub struct FetchOptions {
     pub proxies: Proxies,
     /// Whether every access to the network is an error. `file://` still works.
     pub offline: bool,
+    /// The only addresses that anything is fetched from, and no `file://` outside of `files`; everything without it. The address that is
+    /// connected to counts, not what a name led to before. Behind a proxy names are the proxy's to look up: those that
+    /// lead to a closed address here are refused, and the rest is up to it.
+    pub only: Option<Allows>,
+    /// The directory that `file://` stays in where `only` is said.
+    pub files: Option<PathBuf>,
     /// The `User-Agent` header.
     pub user_agent: String,
 }
@@ -48,6 +59,8 @@ impl Default for FetchOptions {
             parallel: 6,
             proxies: Proxies::default(),
             offline: false,
+            only: None,
+            files: None,
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

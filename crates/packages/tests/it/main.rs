@@ -4,6 +4,7 @@
 
 mod bombs;
 mod faults;
+mod gate;
 mod live;
 mod outsiders;
 mod proxy;

@@ -62,6 +62,13 @@ pub fn closed_to_runs(address: IpAddr) -> bool {
     gate.is_ok_and(|mut gate| gate.ask((address, 1).into()).is_none())
 }
 
+/// Whether an address is another machine's, and not one that a machine reaches because it is that machine: link-local
+/// addresses and the metadata services of clouds. Where the kernel does not say, it is not.
+pub fn is_elsewhere(address: IpAddr) -> bool {
+    let gate = Gate::new(Vec::new(), Box::new(|_| {}));
+    gate.is_ok_and(|mut gate| gate.ask((address, 1).into()).is_some())
+}
+
 fn open_device() -> Result<OwnedFd> {
     let opened = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     opened.map_err(|error| {

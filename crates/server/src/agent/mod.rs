@@ -179,6 +179,7 @@ impl Work<'_> {
             states: &self.attempt.dir.join("states"),
             workspace: &self.attempt.workspace(),
             threads: self.request.threads,
+            from_elsewhere: self.request.from_elsewhere,
             log: self.log,
         };
         let verdict = schedule::run(&self.request.steps, &means, self.events, &|| self.stop())?;

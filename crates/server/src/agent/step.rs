@@ -45,6 +45,8 @@ pub(super) struct Means<'a> {
     pub workspace: &'a Path,
     /// Threads.
     pub threads: u32,
+    /// Whether it fetches from other machines only.
+    pub from_elsewhere: bool,
     /// The log.
     pub log: &'a Log,
 }
@@ -112,6 +114,7 @@ fn start(
         .arg(&state)
         .arg("--within")
         .arg(means.workspace)
+        .args(means.from_elsewhere.then_some("--from-elsewhere"))
         .current_dir(&dir)
         .env_clear()
         .envs(means.env.iter().map(|(name, value)| (name, value)));

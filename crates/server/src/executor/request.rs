@@ -33,6 +33,8 @@ pub struct Request {
     pub threads: u32,
     /// Kiln's cache of downloads and layers.
     pub cache: PathBuf,
+    /// Whether steps fetch from other machines only.
+    pub from_elsewhere: bool,
     /// An attempt whose lock files are used where the source has none.
     pub locks_of: Option<PathBuf>,
 }

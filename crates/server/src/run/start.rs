@@ -70,6 +70,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         artifacts: record.task.artifacts.clone(),
         threads: demand::threads(record, &server.settings),
         cache: server.cache.clone(),
+        from_elsewhere: server.settings.from_elsewhere,
         locks_of: earlier.filter(|kept| kept.is_dir()),
     }
 }

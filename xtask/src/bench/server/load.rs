@@ -52,6 +52,21 @@ fn check() -> Value {
     json!({ "steps": [{ "name": "kiln", "args": ["check", "none.ks"], "allowFailure": true }] })
 }
 
+/// What the crowd has seen.
+#[derive(Default)]
+struct Seen {
+    /// Times of requests for one build and for the list.
+    asking: Vec<Duration>,
+    /// Times of requests that made builds.
+    creating: Vec<Duration>,
+    /// The builds that wait.
+    waiting: Vec<String>,
+    /// How much of the loud log each follower has read.
+    followed: Vec<u64>,
+    /// From the loud build's creation to its end.
+    loud: Duration,
+}
+
 /// One loud build with followers, and many that wait: how long do requests take, how much memory is taken, is anything lost?
 pub(super) fn storm(kiln: &Path, work: &Path) -> Result<()> {
     let source = work.join("loud");
@@ -62,79 +77,82 @@ pub(super) fn storm(kiln: &Path, work: &Path) -> Result<()> {
     let mut client = server.client()?;
     let source = upload(&mut client, &source)?;
     let step = json!({ "name": "kiln", "args": ["flatten", "loud.ks"] });
-    let build = create(
-        &mut client,
-        &json!({ "source": source, "steps": vec![step; STEPS] }),
-    )?;
+    let steps = vec![step; STEPS];
+    let build = create(&mut client, &json!({ "source": source, "steps": steps }))?;
     let begun = Instant::now();
-    let ended = AtomicBool::new(false);
-    let mut creating = Vec::new();
-    let (mut asking, waiting, followed, loudness) = thread::scope(|scope| {
-        let followers: Vec<_> = (0..FOLLOWERS)
-            .map(|_| scope.spawn(|| follow(&server, &build, &ended)))
-            .collect();
-        let asker = scope.spawn(|| ask(&server, &build, &ended));
-        let mut work = || {
-            let mut waiting = Vec::new();
-            for _ in 0..QUEUED {
-                let sent = Instant::now();
-                waiting.push(create(&mut client, &check())?);
-                creating.push(sent.elapsed());
-            }
-            success(&mut client, &build)?;
-            Ok::<_, String>((waiting, begun.elapsed()))
-        };
-        let result = work();
-        ended.store(true, Ordering::SeqCst);
-        let asked = asker.join().map_err(|_| "the asker panicked")??;
-        let mut followed = Vec::new();
-        for follower in followers {
-            followed.push(follower.join().map_err(|_| "a follower panicked")??);
-        }
-        let (waiting, loudness) = result?;
-        Ok::<_, String>((asked, waiting, followed, loudness))
-    })?;
-    let log = server.log(&build);
-    let length = fs::metadata(&log).map_err(trouble("reading", &log))?.len();
-    let lost = followed.iter().filter(|seen| **seen != length).count();
-    for waited in &waiting {
+    let mut seen = crowd(&server, &build, begun)?;
+    for waited in &seen.waiting {
         success(&mut client, waited)?;
     }
     let all = begun.elapsed();
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let log = server.log(&build);
+    let length = fs::metadata(&log).map_err(trouble("reading", &log))?.len();
+    seen.print(length);
     println!(
-        "{QUEUED} builds waiting, {FOLLOWERS} followers of one that wrote {:.0} MiB in {:.1} s",
-        mib(length),
-        loudness.as_secs_f64()
-    );
-    println!(
-        "  the log: {:.0} MiB/s written, {:.0} MiB/s sent to followers",
-        mib(length) / loudness.as_secs_f64(),
-        mib(length) * FOLLOWERS as f64 / loudness.as_secs_f64()
-    );
-    println!("  followers that have not read exactly the log: {lost}");
-    println!(
-        "  get and list, {} requests: median {:.1} ms, 99 % within {:.1} ms",
-        asking.len(),
-        percentile(&mut asking, 50),
-        percentile(&mut asking, 99)
-    );
-    println!(
-        "  create, {QUEUED} requests: median {:.1} ms, 99 % within {:.1} ms",
-        percentile(&mut creating, 50),
-        percentile(&mut creating, 99)
-    );
-    println!(
-        "  all {QUEUED} succeeded, {:.1} s after the first began",
-        all.as_secs_f64()
-    );
-    println!(
-        "  peak memory of the server: {:.0} MiB",
+        "  all {QUEUED} succeeded, {:.1} s after the first began; peak memory of the server {:.0} MiB",
+        all.as_secs_f64(),
         server.peak_memory()?
     );
-    match lost {
+    match seen.followed.iter().filter(|read| **read != length).count() {
         0 => Ok(()),
-        _ => Err(format!("{lost} followers have not read the log as it is")),
+        lost => Err(format!("{lost} followers have not read the log as it is")),
+    }
+}
+
+/// Follows the loud build, asks, and makes builds that wait, until the loud one has ended.
+fn crowd(server: &Server, build: &str, begun: Instant) -> Result<Seen> {
+    let ended = AtomicBool::new(false);
+    let mut client = server.client()?;
+    thread::scope(|scope| {
+        let followers: Vec<_> = (0..FOLLOWERS)
+            .map(|_| scope.spawn(|| follow(server, build, &ended)))
+            .collect();
+        let asker = scope.spawn(|| ask(server, build, &ended));
+        let mut seen = Seen::default();
+        let mut work = || {
+            for _ in 0..QUEUED {
+                let sent = Instant::now();
+                seen.waiting.push(create(&mut client, &check())?);
+                seen.creating.push(sent.elapsed());
+            }
+            success(&mut client, build)?;
+            seen.loud = begun.elapsed();
+            Ok::<_, String>(())
+        };
+        let result = work();
+        ended.store(true, Ordering::SeqCst);
+        seen.asking = asker.join().map_err(|_| "the asker panicked")??;
+        for follower in followers {
+            let read = follower.join().map_err(|_| "a follower panicked")??;
+            seen.followed.push(read);
+        }
+        result.map(|()| seen)
+    })
+}
+
+impl Seen {
+    fn print(&mut self, length: u64) {
+        let mib = length as f64 / f64::from(1 << 20);
+        let seconds = self.loud.as_secs_f64();
+        println!(
+            "{QUEUED} builds waiting, {FOLLOWERS} followers of one that wrote {mib:.0} MiB in {seconds:.1} s"
+        );
+        println!(
+            "  the log: {:.0} MiB/s written, {:.0} MiB/s sent to followers",
+            mib / seconds,
+            mib * FOLLOWERS as f64 / seconds
+        );
+        for (what, times) in [
+            ("get and list", &mut self.asking),
+            ("create", &mut self.creating),
+        ] {
+            println!(
+                "  {what}, {} requests: median {:.1} ms, 99 % within {:.1} ms",
+                times.len(),
+                percentile(times, 50),
+                percentile(times, 99)
+            );
+        }
     }
 }
 
