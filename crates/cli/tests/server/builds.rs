@@ -62,6 +62,43 @@ fn a_build_runs_its_steps_and_keeps_its_artifacts() {
     assert_eq!(String::from_utf8(manifest).unwrap().lines().count(), 2);
 }
 
+/// "DONE" is the last word, and no step has it.
+#[test]
+fn a_build_is_done_when_its_artifacts_are_kept() {
+    let server = Server::open();
+    let source = server.source(&[("good.ks", GOOD)]);
+    let build = |bucket: &str| {
+        json!({
+            "source": source,
+            "steps": [check("good.ks")],
+            "artifacts": { "objects": { "location": format!("gs://{bucket}/x"), "paths": ["*.ks"] } },
+        })
+    };
+    server.bucket("there");
+    let id = server.create(&build("there"));
+    assert_eq!(server.end(&id)["status"], "SUCCESS");
+    let log = server.log(&id);
+    let (_, push) = log.split_once("\nPUSH\n").expect("a phase PUSH");
+    assert_eq!(push.matches("DONE\n").count(), 1, "{log}");
+    assert_eq!(log.matches("DONE\n").count(), 1, "{log}");
+
+    let id = server.create(&build("nowhere"));
+    let build = server.end(&id);
+    assert_eq!(
+        (&build["status"], &build["failureInfo"]["type"]),
+        (&json!("FAILURE"), &json!("PUSH_FAILED"))
+    );
+    let log = server.log(&id);
+    let (_, push) = log.split_once("\nPUSH\n").expect("a phase PUSH");
+    assert!(!log.contains("DONE"), "{log}");
+    assert_eq!(
+        push.matches("\nERROR\nERROR: could not upload artifacts")
+            .count(),
+        1,
+        "{log}"
+    );
+}
+
 #[test]
 fn a_failed_step_fails_the_build_and_says_so() {
     let server = Server::open();

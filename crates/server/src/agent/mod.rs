@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::Commands;
 use crate::executor::local::wish;
-use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, Request, What};
+use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, LINE, Request, What, closing};
 use crate::wire::model::Status;
 use crate::wire::time;
 use artifacts::Trouble;
@@ -28,9 +28,6 @@ use events::Events;
 use log::Log;
 use schedule::Verdict;
 use step::{Means, Stop};
-
-const LINE: &str =
-    "--------------------------------------------------------------------------------";
 
 /// What an agent is started with.
 pub struct Agent<'a> {
@@ -108,12 +105,17 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
     step::keep(&workspace, &attempt.kept())?;
     let detail = ending.detail.as_deref();
     match (ending.status, detail) {
-        (Status::Success, _) => log.line("DONE")?,
-        (Status::Timeout, _) => log.line("TIMEOUT\nERROR: context deadline exceeded")?,
-        (Status::Cancelled, _) => log.line("CANCELLED\nERROR: context canceled")?,
-        (_, detail) => log.line(&format!("ERROR\nERROR: {}", detail.unwrap_or("unknown")))?,
+        // Nothing is done until the artifacts are in their bucket: whoever puts them there closes the log.
+        (Status::Success, _) if request.artifacts.is_some() => {}
+        (Status::Success, _) => log.write(&closing(None))?,
+        (Status::Timeout, _) => log.line(&format!(
+            "TIMEOUT\nERROR: context deadline exceeded\n{LINE}"
+        ))?,
+        (Status::Cancelled, _) => {
+            log.line(&format!("CANCELLED\nERROR: context canceled\n{LINE}"))?;
+        }
+        (_, detail) => log.write(&closing(Some(detail.unwrap_or("unknown"))))?,
     }
-    log.line(LINE)?;
     events.write(What::Ended {
         status: ending.status,
         detail: ending.detail,

@@ -182,3 +182,15 @@ impl Attempt {
         self.dir.join("kept")
     }
 }
+
+/// Closes a log, below its last phase.
+pub const LINE: &str =
+    "--------------------------------------------------------------------------------";
+
+/// The last lines of a log whose build has gone well, or has failed for a reason.
+pub fn closing(failure: Option<&str>) -> String {
+    match failure {
+        None => format!("DONE\n{LINE}\n"),
+        Some(why) => format!("ERROR\nERROR: {why}\n{LINE}\n"),
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::ending::{Ending, append};
+use super::ending::{Ending, close};
 use crate::executor::request::{Artifact, Attempt};
 use crate::objects::{Attributes, BucketName, ObjectName, Objects};
 use crate::server::{Server, log_object, split};
@@ -27,10 +27,13 @@ pub(super) async fn build(
         && let Some(wanted) = wanted
     {
         match keep(server, id, &wanted.location, &ending.files, attempt).await {
-            Ok(kept) => results = kept,
+            Ok(kept) => {
+                close(&attempt.log(), None)?;
+                results = kept;
+            }
             Err(error) => {
                 let detail = format!("could not upload artifacts: {error}");
-                append(&attempt.log(), &format!("ERROR: {detail}\n"))?;
+                close(&attempt.log(), Some(&detail))?;
                 ending = Ending::failed(Status::Failure, detail);
                 ending.failure = Some("PUSH_FAILED".to_owned());
             }
@@ -38,7 +41,7 @@ pub(super) async fn build(
     } else if ending.status == Status::InternalError
         && let Some(detail) = &ending.detail
     {
-        append(&attempt.log(), &format!("ERROR\nERROR: {detail}\n"))?;
+        close(&attempt.log(), Some(detail))?;
     }
     let warning = keep_log(server, record).await.err();
     server

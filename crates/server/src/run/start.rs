@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::ending::{Ending, append};
 use crate::demand;
-use crate::executor::request::{Attempt, Request};
+use crate::executor::request::{Attempt, Request, closing};
 use crate::objects::{self, BucketName, ObjectName};
 use crate::server::Server;
 use crate::store::Record;
@@ -34,8 +34,8 @@ pub(super) async fn attempt(
     {
         let place = place(storage);
         let detail = format!("fetching {place}: {error}");
-        let log =
-            format!("FETCHSOURCE\nFetching storage object: {place}\nERROR\nERROR: {detail}\n");
+        let end = closing(Some(&detail));
+        let log = format!("FETCHSOURCE\nFetching storage object: {place}\n{end}");
         append(&attempt.log(), &log).map_err(trouble)?;
         return Ok(Some(Ending {
             status: Status::Failure,
