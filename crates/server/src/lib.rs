@@ -5,6 +5,7 @@
 //! - `objects/`: the buckets;
 //! - `builds/ID/attempt-N/`: everything of an attempt, written by nobody else ([`executor::request`]);
 //! - `cache/`: Kiln's downloads and layers, unless they are elsewhere;
+//! - `notify.toml`: who is told how builds go ([`notify`]);
 //! - `authority.json`: the certificate authority for the CLI's log reader.
 
 pub mod access;
@@ -16,6 +17,7 @@ pub mod document;
 pub mod executor;
 pub mod gcloud;
 mod graph;
+pub mod notify;
 pub mod objects;
 mod prepare;
 mod queue;

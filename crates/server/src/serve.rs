@@ -21,7 +21,7 @@ use crate::objects::{self, Authority, Objects};
 use crate::server::{Logs, Server, Settings};
 use crate::store::{self, Store};
 use crate::wire::model::Status;
-use crate::{api, queue, run};
+use crate::{api, notify, queue, run};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,6 +71,9 @@ pub enum Error {
     /// The database cannot be used.
     #[error("the server's database cannot be used")]
     Store(#[source] store::Error),
+    /// Those who are to be told are not understood.
+    #[error(transparent)]
+    Notify(#[from] notify::Error),
     /// The buckets cannot be used.
     #[error("the server's buckets cannot be used: {0}")]
     Objects(String),
@@ -96,7 +99,9 @@ pub fn serve(
             .await
             .map_err(|error| Error::Listen(options.listen, error))?;
         let address = listener.local_addr().map_err(Error::System)?;
+        let targets = notify::read(&options.data).map_err(Error::Notify)?;
         let (router, server) = assemble(options, address).await?;
+        notify::start(&server, targets).map_err(Error::System)?;
         go_on(&server).map_err(Error::Store)?;
         let queue = tokio::spawn(queue::work(server));
         ready(address);

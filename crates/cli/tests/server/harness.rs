@@ -42,6 +42,21 @@ impl Server {
         (self.child, self.address) = (child, address);
     }
 
+    /// Kills the server; the next one refuses to start, and this is what it says.
+    pub(crate) fn kill_and_fail(&mut self) -> String {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+        let mut command = kiln(self.directory.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        let output = command
+            .arg(self.data())
+            .args(OPEN)
+            .output()
+            .expect("a server");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -193,7 +208,7 @@ impl Drop for Server {
 }
 
 /// Repositories of tests are on this machine.
-const OPEN: &[&str] = &["--open-to-this-machine", "--downloads-from-this-machine"];
+pub(crate) const OPEN: &[&str] = &["--open-to-this-machine", "--downloads-from-this-machine"];
 
 pub(crate) const PROJECT: &str = "demo-proj";
 pub(crate) const BUILDS: &str = "/v1/projects/demo-proj/locations/global/builds";

@@ -6,5 +6,6 @@
 mod builds;
 mod gcloud;
 mod harness;
+mod notify;
 mod python;
 mod triggers;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::database::Store;
 use super::error::Error;
+use super::notices;
 use crate::prepare::Task;
 use crate::wire::model::{Build, Status};
 use crate::wire::time;
@@ -104,7 +105,11 @@ impl Store {
         let Some(mut record) = found.transpose()? else {
             return Ok(None);
         };
+        let before = record.build.status;
         if change(&mut record) {
+            if record.build.status != before {
+                notices::note(&transaction, id, record.build.status.name())?;
+            }
             transaction.execute(
                 "UPDATE builds SET status = ?2, attempt = ?3, cancelled = ?4, build = ?5 WHERE id = ?1",
                 (

@@ -60,6 +60,24 @@ const STEPS: &[&str] = &[
         UNIQUE (project, location, name)
     ) STRICT;
 ",
+    "
+    CREATE TABLE notices (
+        number INTEGER PRIMARY KEY,
+        build TEXT NOT NULL,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE deliveries (
+        id TEXT PRIMARY KEY,
+        target TEXT NOT NULL,
+        build TEXT NOT NULL,
+        status TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        ended INTEGER,
+        trouble TEXT
+    ) STRICT;
+    CREATE INDEX deliveries_due ON deliveries (target, due) WHERE ended IS NULL;
+",
 ];
 
 /// The version of this program.

@@ -6,11 +6,13 @@ mod builds;
 mod database;
 mod error;
 mod migrate;
+mod notices;
 mod tokens;
 mod triggers;
 
 pub use builds::{Page, Record};
 pub use database::Store;
 pub use error::Error;
+pub use notices::{Delivery, Notice};
 pub use tokens::{Role, Token};
 pub use triggers::Trigger;
