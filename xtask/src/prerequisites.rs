@@ -84,6 +84,7 @@ const PACKAGES: &[Package] = &[
     package("man-db", &["man"]),
     // The judge of requests through the server's proxy.
     package("curl", &["curl"]),
+    package("openssl", &["openssl"]),
     // Tools from PyPI, below.
     package("python3-venv", &["python3"]),
 ];

@@ -490,6 +490,12 @@ pub(crate) struct ServeArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8470")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Speak TLS with this certificate and those that vouch for it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Builds, logs, objects and the database [default:
     /// $XDG_STATE_HOME/kiln/server]
     #[arg(long, value_name = "DIR")]

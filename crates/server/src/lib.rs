@@ -27,6 +27,7 @@ mod server;
 pub mod store;
 mod submit;
 mod substitute;
+pub mod tls;
 mod trigger;
 pub mod wire;
 

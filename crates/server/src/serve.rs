@@ -12,6 +12,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -20,7 +21,9 @@ use crate::executor::local::Local;
 use crate::objects::{self, Authority, Objects};
 use crate::server::{Logs, Server, Settings};
 use crate::store::{self, Store};
+use crate::tls::{self, Tls};
 use crate::wire::model::Status;
+use crate::wire::time;
 use crate::{api, notify, queue, run};
 
 /// How long a client may take to say what it wants.
@@ -40,6 +43,8 @@ pub struct Options {
     pub settings: Settings,
     /// Kiln's cache for builds; below `data` if nothing is said.
     pub cache: Option<PathBuf>,
+    /// Its certificate; plain HTTP without one.
+    pub tls: Option<tls::Files>,
     /// The program `kiln`.
     pub program: PathBuf,
     /// The environment of builds.
@@ -74,6 +79,9 @@ pub enum Error {
     /// Those who are to be told are not understood.
     #[error(transparent)]
     Notify(#[from] notify::Error),
+    /// The certificate cannot be used.
+    #[error("the certificate cannot be used: {0}")]
+    Tls(#[from] tls::Error),
     /// The buckets cannot be used.
     #[error("the server's buckets cannot be used: {0}")]
     Objects(String),
@@ -99,13 +107,19 @@ pub fn serve(
             .await
             .map_err(|error| Error::Listen(options.listen, error))?;
         let address = listener.local_addr().map_err(Error::System)?;
+        let tls = options.tls.clone().map(Tls::open).transpose()?;
         let targets = notify::read(&options.data).map_err(Error::Notify)?;
         let (router, server) = assemble(options, address).await?;
         notify::start(&server, targets).map_err(Error::System)?;
         go_on(&server).map_err(Error::Store)?;
-        let queue = tokio::spawn(queue::work(server));
+        let queue = tokio::spawn(queue::work(Arc::clone(&server)));
         ready(address);
-        accept(listener, router, &stop).await;
+        let door = Door {
+            server,
+            router,
+            tls,
+        };
+        accept(listener, &door, &stop).await;
         queue.abort();
         Ok(())
     })
@@ -158,7 +172,14 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         .await
         .map_err(trouble)?;
     let authority = Authority::open(&data).map_err(|error| Error::Objects(error.to_string()))?;
-    let url = options.url.unwrap_or_else(|| format!("http://{address}"));
+    let scheme = if options.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = options
+        .url
+        .unwrap_or_else(|| format!("{scheme}://{address}"));
     let server = Arc::new(Server {
         store,
         objects,
@@ -179,7 +200,15 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let host = objects::host_router(server.objects.clone(), logs);
     let guarded = |router| api::guarded(router, Arc::clone(&server));
     let own = guarded(buckets).merge(api::router(Arc::clone(&server)));
-    let router = objects::front(own, guarded(host), authority);
+    let mut router = objects::front(own, guarded(host), authority);
+    if options.tls.is_some() {
+        router = router.layer(axum::middleware::map_request(
+            async |mut request: axum::extract::Request| {
+                request.extensions_mut().insert(objects::Secure);
+                request
+            },
+        ));
+    }
     Ok((router, server))
 }
 
@@ -191,16 +220,45 @@ fn go_on(server: &Arc<Server>) -> Result<(), store::Error> {
     Ok(())
 }
 
+/// What every connection needs.
+struct Door {
+    server: Arc<Server>,
+    router: Router,
+    tls: Option<Tls>,
+}
+
+impl Door {
+    /// Serves a connection in a task of its own.
+    fn open(&self, stream: TcpStream, ended: watch::Receiver<bool>) {
+        let _ = stream.set_nodelay(true);
+        let router = self.router.clone();
+        let Some(tls) = &self.tls else {
+            tokio::spawn(connection_of(stream, router, ended));
+            return;
+        };
+        let (acceptor, trouble) = tls.acceptor();
+        if let Some(error) = trouble {
+            let what = format!("keeps its certificate: {error}");
+            // Where the database cannot be written, /readyz says so.
+            drop(self.server.store.audit(time::now(), "server", &what, None));
+        }
+        tokio::spawn(async move {
+            // A client that leaves, or trusts another certificate, is nobody's trouble here.
+            if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                connection_of(stream, router, ended).await;
+            }
+        });
+    }
+}
+
 /// Takes connections until the end is asked for, and waits a while for answers that are on their way.
-async fn accept(listener: TcpListener, router: Router, stop: &Notify) {
+async fn accept(listener: TcpListener, door: &Door, stop: &Notify) {
     let (ending, ended) = watch::channel(false);
     loop {
         tokio::select! {
             () = stop.notified() => break,
             connection = listener.accept() => match connection {
-                Ok((stream, _)) => {
-                    tokio::spawn(connection_of(stream, router.clone(), ended.clone()));
-                }
+                Ok((stream, _)) => door.open(stream, ended.clone()),
                 // No descriptor is left, or the client has gone: others get theirs later.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
@@ -213,8 +271,10 @@ async fn accept(listener: TcpListener, router: Router, stop: &Notify) {
     let _ = tokio::time::timeout(GRACE, ending.closed()).await;
 }
 
-async fn connection_of(stream: TcpStream, router: Router, mut ended: watch::Receiver<bool>) {
-    let _ = stream.set_nodelay(true);
+async fn connection_of<S>(stream: S, router: Router, mut ended: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = TowerToHyperService::new(router);
     let mut builder = http1::Builder::new();
     builder

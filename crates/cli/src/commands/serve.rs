@@ -38,6 +38,11 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             from_elsewhere: !args.downloads_from_this_machine,
         },
         cache: args.build_cache.clone(),
+        tls: args
+            .tls_cert
+            .clone()
+            .zip(args.tls_key.clone())
+            .map(|(certificate, key)| kiln_server::tls::Files { certificate, key }),
         program: program()?,
         env: settings.handed_on.0.clone(),
         commands: Arc::new(Steps),
@@ -45,10 +50,15 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
     let stop = Arc::new(kiln_server::Notify::new());
     let end = Arc::clone(&stop);
     context.interrupt.on_signal(move || end.notify_one())?;
+    let scheme = if args.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let ready = |address| {
         context
             .terminal
-            .note("serving", &format!("http://{address}/"));
+            .note("serving", &format!("{scheme}://{address}/"));
     };
     kiln_server::serve(options, stop, ready).map_err(|error| failure(&error))?;
     Ok(0)

@@ -8,4 +8,5 @@ mod gcloud;
 mod harness;
 mod notify;
 mod python;
+mod tls;
 mod triggers;
