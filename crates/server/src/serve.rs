@@ -18,7 +18,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::commands::Commands;
 use crate::executor::local::Local;
+use crate::metrics;
 use crate::objects::{self, Authority, Objects};
+use crate::requests::Requests;
 use crate::server::{Logs, Server, Settings};
 use crate::store::{self, Store};
 use crate::tls::{self, Tls};
@@ -193,6 +195,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         builds: data.join("builds"),
         cache: options.cache.unwrap_or_else(|| data.join("cache")),
         wake: Notify::new(),
+        requests: Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
     });
     let logs = Arc::new(Logs(Arc::clone(&server)));
@@ -200,7 +203,8 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let host = objects::host_router(server.objects.clone(), logs);
     let guarded = |router| api::guarded(router, Arc::clone(&server));
     let own = guarded(buckets).merge(api::router(Arc::clone(&server)));
-    let mut router = objects::front(own, guarded(host), authority);
+    let counted = axum::middleware::from_fn_with_state(Arc::clone(&server), metrics::measure);
+    let mut router = objects::front(own, guarded(host), authority).layer(counted);
     if options.tls.is_some() {
         router = router.layer(axum::middleware::map_request(
             async |mut request: axum::extract::Request| {

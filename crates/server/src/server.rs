@@ -10,6 +10,7 @@ use crate::commands::Commands;
 use crate::executor::Executor;
 use crate::executor::request::Attempt;
 use crate::objects::{Live, Objects};
+use crate::requests::Requests;
 use crate::store::Store;
 
 /// How much a server runs at once, and what it takes for granted.
@@ -49,6 +50,8 @@ pub(crate) struct Server {
     pub cache: PathBuf,
     /// Notified when the queue may go on.
     pub wake: Notify,
+    /// Requests since the start.
+    pub requests: Requests,
     /// Why builds wait, by their id.
     pub waits: Mutex<BTreeMap<String, String>>,
 }

@@ -62,6 +62,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Shell(args) => shell::run(&args, context),
         Command::Serve(args) => serve::run(&args, context),
         Command::Token(args) => serve::token(&args, context),
+        Command::Audit(args) => serve::audit(&args, context),
         Command::RunAttempt(args) => serve::agent(&args, context),
         Command::GcloudEnv(args) => gcloud_env::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),

@@ -12,7 +12,7 @@ use kiln_server::{Options, access};
 
 use super::Context;
 use super::step::Steps;
-use crate::args::{RunAttemptArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
+use crate::args::{AuditArgs, RunAttemptArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
 use crate::output;
 
 /// Serves until a signal comes.
@@ -113,6 +113,31 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
             }
         }
     }
+    Ok(0)
+}
+
+/// Shows who did what, the newest last.
+pub(crate) fn audit(args: &AuditArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let store = kiln_server::open_store(&data(args.data.as_ref(), context)?);
+    let store = store.map_err(|error| failure(&error))?;
+    let mut entries = store.entries(None, args.limit).map_err(|error| {
+        let message = "the server's database cannot be read";
+        Failure::new(FailureKind::Environment, message).cause(error.to_string())
+    })?;
+    entries.reverse();
+    if args.json {
+        output::print_json(&entries)?;
+        return Ok(0);
+    }
+    let line = |entry: &kiln_server::store::Entry| {
+        let build = entry.build.as_deref().unwrap_or("");
+        let line = format!("{}  {}  {}  {build}", entry.time, entry.who, entry.what);
+        format!(
+            "{}\n",
+            kiln_engine::neutral(&line.trim_end().replace('\n', " "))
+        )
+    };
+    output::print(&entries.iter().map(line).collect::<String>())?;
     Ok(0)
 }
 

@@ -19,6 +19,7 @@ const COMMANDS: &[&[&str]] = &[
     &["token", "create"],
     &["token", "list"],
     &["token", "revoke"],
+    &["audit"],
     &["gcloud-env"],
     &["doctor"],
     &["cache"],

@@ -7,6 +7,7 @@ mod builds;
 mod gcloud;
 mod harness;
 mod notify;
+mod operation;
 mod python;
 mod tls;
 mod triggers;

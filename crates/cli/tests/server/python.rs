@@ -97,7 +97,7 @@ print("done")
 "#;
 
 /// The Python of the tools that the test command installs.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let own = target.parent().unwrap().join("tools/python/bin/python3");
     if own.is_file() { own } else { "python3".into() }

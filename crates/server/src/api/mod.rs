@@ -20,6 +20,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::access::{self, Caller};
+use crate::metrics;
 use crate::server::Server;
 use crate::store::Role;
 use crate::wire::error::{ApiError, Code};
@@ -29,6 +30,8 @@ use triggers::Hook;
 
 /// Bytes of a request's body at most.
 const LONGEST_BODY: usize = 4 << 20;
+/// Entries of the log of who did what in one answer, at most.
+const ENTRIES: i64 = 1000;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,6 +40,8 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/kiln/v1/audit", get(audit))
         .fallback(answer)
         .with_state(server)
 }
@@ -56,10 +61,56 @@ async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) 
 }
 
 async fn ready(State(server): State<Arc<Server>>) -> Response {
-    match server.store.answers() {
+    let answer = tokio::task::spawn_blocking(move || metrics::ready(&server)).await;
+    match answer.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(()) => "ok\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+/// For Prometheus.
+async fn metrics(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let work = move || {
+        let caller = access::caller(&server.store, request.headers(), server.settings.open)?;
+        caller.needs(Role::View)?;
+        metrics::text(&server).map_err(ApiError::internal)
+    };
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    match blocking(work).await {
+        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// Entries of the log of who did what, the newest first: `?limit=N&before=NUMBER`.
+async fn audit(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let work = move || {
+        let caller = access::caller(&server.store, request.headers(), server.settings.open)?;
+        caller.needs(Role::Admin)?;
+        let pairs = query(request.uri().query().unwrap_or(""))?;
+        let number = |name: &str| {
+            let found = pairs.iter().find(|(key, _)| key == name);
+            let read = found.map(|(_, value)| value.parse::<i64>());
+            read.transpose()
+                .map_err(|_| ApiError::invalid(format!("{name} is no number")))
+        };
+        let most = number("limit")?.unwrap_or(ENTRIES).clamp(1, ENTRIES);
+        let most = u32::try_from(most).map_err(ApiError::internal)?;
+        let entries = server.store.entries(number("before")?, most);
+        Ok(serde_json::json!({ "entries": entries.map_err(ApiError::internal)? }))
+    };
+    match blocking(work).await {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(ApiError::internal)?
 }
 
 async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {

@@ -3,6 +3,7 @@
 //! Times are nanoseconds since 1970. Messages are kept as the JSON that clients see.
 
 mod builds;
+mod counts;
 mod database;
 mod error;
 mod migrate;
@@ -11,6 +12,7 @@ mod tokens;
 mod triggers;
 
 pub use builds::{Page, Record};
+pub use counts::{Counts, Entry};
 pub use database::Store;
 pub use error::Error;
 pub use notices::{Delivery, Notice};

@@ -1,0 +1,104 @@
+//! What administrators see of a server.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{BUILDS, Server, kiln};
+use crate::python::python;
+
+/// Prometheus' own reader of its text format, from PyPI.
+const READ: &str = r#"
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+found = {}
+for family in text_string_to_metric_families(sys.stdin.read()):
+    assert family.type != "unknown" and family.documentation, family
+    for sample in family.samples:
+        found[sample.name + "".join(sorted(sample.labels.values()))] = sample.value
+assert found["kiln_buildsFAILURE"] == 1, found
+assert found["kiln_attempt_duration_seconds_countFAILURE"] == 1, found
+assert found["kiln_http_request_duration_seconds_bucket+Inf"] == found["kiln_http_request_duration_seconds_count"] >= 2, found
+assert found["kiln_disk_free_bytes"] > 0 and found["kiln_database_bytes"] > 0, found
+"#;
+
+#[test]
+fn prometheus_reads_the_metrics() {
+    let server = Server::open();
+    server.end(
+        &server.create(&json!({ "steps": [{ "name": "kiln", "args": ["check", "none.ks"] }] })),
+    );
+    let (status, text) = server.request("GET", "/metrics", "", b"");
+    assert_eq!(status, 200);
+    let file = server.directory.path().join("metrics");
+    std::fs::write(&file, &text).unwrap();
+    let mut python = Command::new(python());
+    python
+        .args(["-c", READ])
+        .stdin(std::fs::File::open(file).unwrap());
+    let read = python.output().expect("python3");
+    let text = String::from_utf8_lossy(&text);
+    assert!(
+        read.status.success(),
+        "{}\n{text}",
+        String::from_utf8_lossy(&read.stderr)
+    );
+}
+
+#[test]
+fn only_administrators_see_who_did_what() {
+    let server = Server::start(&[]);
+    let token = |name: &str, role: &str| {
+        let mut command = kiln(server.directory.path());
+        command.args(["token", "create", name, "--role", role, "--data"]);
+        let made = command.arg(server.data()).output().unwrap();
+        let text = String::from_utf8(made.stdout).unwrap();
+        format!("Authorization: Bearer {}\r\n", text.trim())
+    };
+    let (view, submit, admin) = (
+        token("eve", "view"),
+        token("ann", "submit"),
+        token("bob", "admin"),
+    );
+    let build = json!({ "steps": [{ "name": "kiln", "args": ["check", "none.ks"] }] }).to_string();
+    let (status, _) = server.request("POST", BUILDS, &submit, build.as_bytes());
+    assert_eq!(status, 200);
+    for (path, headers, expected) in [
+        ("/metrics", "", 401),
+        ("/metrics", view.as_str(), 200),
+        ("/kiln/v1/audit", "", 401),
+        ("/kiln/v1/audit", &submit, 403),
+        ("/kiln/v1/audit?limit=x", &admin, 400),
+        ("/readyz", "", 200),
+    ] {
+        let (status, body) = server.request("GET", path, headers, b"");
+        assert_eq!(
+            status,
+            expected,
+            "{path} {}",
+            String::from_utf8_lossy(&body)
+        );
+    }
+    let (_, body) = server.request("GET", "/kiln/v1/audit?limit=1", &admin, b"");
+    let entries: Value = serde_json::from_slice(&body).unwrap();
+    let newest = &entries["entries"][0];
+    assert_eq!(
+        (&newest["who"], &newest["what"]),
+        (&json!("ann"), &json!("create")),
+        "{entries}"
+    );
+    let mut command = kiln(server.directory.path());
+    let shown = command
+        .args(["audit", "--data"])
+        .arg(server.data())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains(&format!(
+            "  ann  create  {}",
+            newest["build"].as_str().unwrap()
+        )),
+        "{shown}"
+    );
+}
