@@ -117,6 +117,10 @@ const PYTHON_TOOLS: &[PythonTool] = &[
         program: "normalizer",
     },
     PythonTool {
+        requirement: "openapi-spec-validator==0.9.0",
+        program: "openapi-spec-validator",
+    },
+    PythonTool {
         requirement: "prometheus-client==0.26.0",
         program: "normalizer",
     },

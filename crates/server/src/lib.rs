@@ -20,6 +20,7 @@ mod graph;
 mod metrics;
 pub mod notify;
 pub mod objects;
+mod openapi;
 mod prepare;
 mod queue;
 mod requests;

@@ -45,6 +45,44 @@ fn prometheus_reads_the_metrics() {
     );
 }
 
+/// An outsider's check of OpenAPI documents, from PyPI.
+const VALIDATE: &str =
+    "import json, sys; from openapi_spec_validator import validate; validate(json.load(sys.stdin))";
+
+#[test]
+fn the_openapi_document_is_one_and_names_what_is_there() {
+    let server = Server::open();
+    let (status, text) = server.request("GET", "/openapi.json", "", b"");
+    assert_eq!(status, 200);
+    let file = server.directory.path().join("openapi.json");
+    std::fs::write(&file, &text).unwrap();
+    let mut command = Command::new(python());
+    command
+        .args(["-c", VALIDATE])
+        .stdin(std::fs::File::open(file).unwrap());
+    let checked = command.output().expect("python3");
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+    let document: Value = serde_json::from_slice(&text).unwrap();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{projectId}", "p")
+            .replace("{location}", "global")
+            .replace("{id}", "x");
+        for method in operations.as_object().unwrap().keys() {
+            let (_, body) = server.request(&method.to_uppercase(), &path, "", b"{}");
+            let said = String::from_utf8_lossy(&body);
+            assert!(
+                !said.contains("nothing that this server does"),
+                "{method} {path}: {said}"
+            );
+        }
+    }
+}
+
 #[test]
 fn only_administrators_see_who_did_what() {
     let server = Server::start(&[]);

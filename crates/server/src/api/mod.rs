@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::access::{self, Caller};
 use crate::metrics;
+use crate::openapi;
 use crate::server::Server;
 use crate::store::Role;
 use crate::wire::error::{ApiError, Code};
@@ -41,6 +42,10 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route(
+            "/openapi.json",
+            get(async || json(StatusCode::OK, &openapi::document())),
+        )
         .route("/kiln/v1/audit", get(audit))
         .fallback(answer)
         .with_state(server)
