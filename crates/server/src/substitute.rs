@@ -32,6 +32,8 @@ const OF_BUILDS: &[&str] = &[
 const MOST: usize = 200;
 const LONGEST_NAME: usize = 100;
 const LONGEST_VALUE: usize = 4000;
+/// Bytes of a build's texts at most, once everything is replaced: a request is short, and what it asks for may not be.
+const MOST_TEXT: usize = 16 << 20;
 /// Letters that are compared for one pattern at most.
 const MOST_WORK: usize = 50_000_000;
 
@@ -73,6 +75,7 @@ pub(crate) fn apply(build: &mut Build, place: Place<'_>) -> Result<(), ApiError>
         values: &values,
         loose,
         used,
+        room: MOST_TEXT,
     };
     template.build(build)?;
     let everywhere = option(|options| options.automap_substitutions);
@@ -80,7 +83,7 @@ pub(crate) fn apply(build: &mut Build, place: Place<'_>) -> Result<(), ApiError>
     for step in &mut build.steps {
         if step.automap_substitutions.unwrap_or(everywhere) {
             mapped = true;
-            map_into(&mut step.env, &values);
+            map_into(&mut step.env, &values, &mut template.room)?;
         }
     }
     let left = |name: &&String| !mapped && !template.used.contains(*name);
@@ -137,13 +140,31 @@ fn built_in(place: Place<'_>) -> BTreeMap<String, String> {
 }
 
 /// Adds the substitutions to an environment, which wins where it says a name itself.
-fn map_into(env: &mut Vec<String>, values: &BTreeMap<String, String>) {
+fn map_into(
+    env: &mut Vec<String>,
+    values: &BTreeMap<String, String>,
+    room: &mut usize,
+) -> Result<(), ApiError> {
     for (name, value) in values {
         let start = format!("{name}=");
         if !env.iter().any(|entry| entry.starts_with(&start)) {
+            take(room, start.len() + value.len())?;
             env.push(format!("{start}{value}"));
         }
     }
+    Ok(())
+}
+
+/// Takes from the room that is left.
+fn take(room: &mut usize, bytes: usize) -> Result<(), ApiError> {
+    let left = room.checked_sub(bytes);
+    *room = left.ok_or_else(|| {
+        let mib = MOST_TEXT >> 20;
+        wrong(format!(
+            "the build has more than {mib} MiB of text once they are replaced"
+        ))
+    })?;
+    Ok(())
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -155,6 +176,8 @@ struct Template<'a> {
     values: &'a BTreeMap<String, String>,
     loose: bool,
     used: BTreeSet<String>,
+    /// Bytes that may still be written.
+    room: usize,
 }
 
 impl Template<'_> {
@@ -204,6 +227,7 @@ impl Template<'_> {
             match reference(after) {
                 Some((name, length)) => {
                     let value = self.value(name, &after[..length])?;
+                    take(&mut self.room, value.len())?;
                     out.push_str(&value);
                     rest = &after[length..];
                 }
@@ -556,6 +580,22 @@ mod tests {
             let found = argument(&format!("{text} ${{_A}}"), json!({ "_A": "x" }), json!({}));
             assert_eq!(found.unwrap(), format!("{expected} x"), "{text}");
         }
+    }
+
+    /// Four megabytes of `$_A` would be gigabytes.
+    #[test]
+    fn a_build_does_not_grow_without_end() {
+        let long = || json!({ "_A": "x".repeat(4000) });
+        let text = "$_A".repeat(1_000_000);
+        let error = argument(&text, long(), json!({})).unwrap_err();
+        assert!(error.contains("more than 16 MiB"), "{error}");
+        let steps = vec![json!({ "name": "kiln" }); 300];
+        let many: serde_json::Map<_, _> = (0..200)
+            .map(|at| (format!("_V{at}"), json!("x".repeat(4000))))
+            .collect();
+        let build = json!({ "steps": steps, "substitutions": many, "options": { "automapSubstitutions": true } });
+        let error = applied(build).unwrap_err();
+        assert!(error.contains("more than 16 MiB"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Patterns of paths: `*`, `?` within a name, `**` for any directories.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +9,36 @@ use std::path::{Path, PathBuf};
 pub(super) fn find(root: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
     let parts: Vec<&str> = pattern.split('/').collect();
     let mut found = Vec::new();
-    walk(root, Path::new(""), &parts, &mut found)?;
+    walk(
+        root,
+        Path::new(""),
+        &parts,
+        &mut Seen::default(),
+        &mut found,
+    )?;
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-fn walk(root: &Path, at: &Path, parts: &[&str], found: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Directories, and how many parts of the pattern were left there: several `**` lead to the same ones again and again.
+type Seen = BTreeSet<(PathBuf, usize)>;
+
+fn walk(
+    root: &Path,
+    at: &Path,
+    parts: &[&str],
+    seen: &mut Seen,
+    found: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     let Some((part, rest)) = parts.split_first() else {
         return Ok(());
     };
+    if !seen.insert((at.to_owned(), parts.len())) {
+        return Ok(());
+    }
     if *part == "**" {
-        walk(root, at, rest, found)?;
+        walk(root, at, rest, seen, found)?;
     }
     let entries = match fs::read_dir(root.join(at)) {
         Ok(entries) => entries,
@@ -37,7 +56,7 @@ fn walk(root: &Path, at: &Path, parts: &[&str], found: &mut Vec<PathBuf>) -> io:
         let kind = entry.file_type()?;
         if kind.is_dir() {
             let below = if *part == "**" { parts } else { rest };
-            walk(root, &path, below, found)?;
+            walk(root, &path, below, seen, found)?;
         } else if kind.is_file() && (rest.is_empty() || *part == "**" && rest == ["**"]) {
             found.push(path);
         }
@@ -110,5 +129,6 @@ mod tests {
             "out/a.raw out/b.txt out/deep/c.raw out/deep/er/d.raw"
         );
         assert_eq!(found("none/*"), "");
+        assert_eq!(found("**/**/er/**/*.raw"), "out/deep/er/d.raw");
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
         let mut entry = entry?;
         bytes = bytes.saturating_add(entry.size());
         if number >= MOST_ENTRIES || bytes > MOST_BYTES {
-            return Err(wrong("the source is too large to be unpacked".to_owned()));
+            return Err(too_large());
         }
         let path = plain(&entry.path()?)?;
         match entry.header().entry_type() {
@@ -41,7 +41,15 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
             EntryType::Link => {
                 let to = plain(&target(&entry)?)?;
                 parents(workspace, &path)?;
-                fs::copy(workspace.join(to), workspace.join(&path))?;
+                let (from, to) = (workspace.join(to), workspace.join(&path));
+                // A file over and over again is not as short as its archive.
+                bytes = bytes.saturating_add(from.metadata()?.len());
+                if bytes > MOST_BYTES {
+                    return Err(too_large());
+                }
+                if from != to {
+                    fs::copy(from, to)?;
+                }
             }
             EntryType::XGlobalHeader => {}
             kind => left_out.push(format!(
@@ -126,6 +134,10 @@ fn leads_out(path: &Path, to: &Path) -> bool {
     false
 }
 
+fn too_large() -> io::Error {
+    wrong("the source is too large to be unpacked".to_owned())
+}
+
 fn wrong(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -138,9 +150,13 @@ mod tests {
 
     use super::*;
 
-    /// `(path, link or content)`; a content begins with `=`.
+    /// `(path, link or content)`; a content begins with `=`, a hard link with `#`.
     fn archive(dir: &Path, entries: &[(&str, &str)]) -> PathBuf {
         let path = dir.join("source.tgz");
+        let kind = |what: &str| match what.strip_prefix('#') {
+            Some(_) => EntryType::Link,
+            None => EntryType::Symlink,
+        };
         let mut builder = Builder::new(GzEncoder::new(
             File::create(&path).unwrap(),
             Compression::fast(),
@@ -157,8 +173,10 @@ mod tests {
                     builder.append(&header, content.as_bytes()).unwrap();
                 }
                 None => {
-                    header.set_entry_type(EntryType::Symlink);
-                    header.set_link_name_literal(what).unwrap();
+                    header.set_entry_type(kind(what));
+                    header
+                        .set_link_name_literal(what.trim_start_matches('#'))
+                        .unwrap();
                     header.set_size(0);
                     header.set_cksum();
                     builder.append(&header, io::empty()).unwrap();
@@ -178,12 +196,14 @@ mod tests {
                 ("./a/x.ks", "=lang"),
                 ("b", "a/x.ks"),
                 ("a/up", "../a/x.ks"),
+                ("hard", "#a/x.ks"),
+                ("a/x.ks", "#a/x.ks"),
             ],
         );
         let workspace = dir.path().join("w");
         fs::create_dir(&workspace).unwrap();
         assert!(unpack(&source, &workspace).unwrap().is_empty());
-        for name in ["b", "a/up", "a/x.ks"] {
+        for name in ["b", "a/up", "a/x.ks", "hard"] {
             assert_eq!(fs::read_to_string(workspace.join(name)).unwrap(), "lang");
         }
     }
