@@ -39,7 +39,7 @@ const LONG: &[(&str, &str, &str)] = &[
 ];
 
 const ARMS: &str = "one match whose arms are short and need the same names";
-const STEPS: &str = "steps that hand on many values: to be split with the engine";
+const STEPS: &str = "steps in their order, each of which needs most of what the one before it has";
 const STORY: &str = "a test that is one story, told from its beginning to its end";
 const TABLE: &str = "a table of cases";
 
