@@ -65,15 +65,12 @@ impl Control {
         field(&self.stanza, name)
     }
 
-    /// Absolute paths of the configuration files. Flags before a path (`remove-on-upgrade`) are cut off.
-    pub fn conffiles(&self) -> Vec<&str> {
-        // `Deb::control` has refused other bytes.
+    /// Absolute paths of the configuration files, of any bytes. Flags before a path (`remove-on-upgrade`) are cut off.
+    pub fn conffiles(&self) -> Vec<&[u8]> {
         let text = self.files.get("conffiles").map_or(&[][..], Vec::as_slice);
-        let lines = std::str::from_utf8(text).unwrap_or("").lines();
-        lines
-            .map(str::trim)
-            .filter_map(|line| line.find('/').map(|at| &line[at..]))
-            .collect()
+        let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let path = |line: &'_ [u8]| line.iter().position(|byte| *byte == b'/');
+        lines.filter_map(|line| line.get(path(line)?..)).collect()
     }
 
     /// Returns a maintainer script: `preinst`, `postinst`, `prerm`, `postrm`, `config`.
@@ -183,12 +180,6 @@ impl Deb {
             .files
             .remove("control")
             .ok_or_else(|| Error::package(&self.name, "it has no control file"))?;
-        if let Some(conffiles) = control.files.get("conffiles")
-            && let Err(error) = std::str::from_utf8(conffiles)
-        {
-            let why = format!("its list of configuration files is not UTF-8 ({error})");
-            return Err(Error::package(&self.name, why));
-        }
         control.stanza = String::from_utf8_lossy(&stanza)
             .trim_matches('\n')
             .to_owned();

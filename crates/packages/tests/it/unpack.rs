@@ -1,5 +1,7 @@
 //! Unpacking, judged by `dpkg-deb`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -142,11 +144,43 @@ fn control_archive_equals_that_of_dpkg_deb() {
         let theirs = good("dpkg-deb", &["-f", &path.display().to_string(), name]);
         assert_eq!(control.field(name), Some(theirs.trim()), "{name}");
     }
-    assert_eq!(control.conffiles(), ["/etc/nasty.conf", "/etc/gone.conf"]);
+    let conffiles: [&[u8]; 2] = [b"/etc/nasty.conf", b"/etc/gone.conf"];
+    assert_eq!(control.conffiles(), conffiles);
     assert_eq!(
         control.script("postinst"),
         Some(&b"#!/bin/sh\nexit 0\n"[..])
     );
+}
+
+/// dpkg takes names as bytes, so that such a package is as usable as any other.
+#[test]
+fn a_configuration_file_may_have_any_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let tree_path = directory.path().join("tree");
+    let name = OsStr::from_bytes(b"caf\xe9.conf");
+    for place in ["DEBIAN", "etc"] {
+        std::fs::create_dir_all(tree_path.join(place)).expect("a directory");
+    }
+    let write = |place: &Path, content: &[u8]| {
+        std::fs::write(tree_path.join(place), content).expect("a file");
+    };
+    write(
+        Path::new("DEBIAN/control"),
+        Package::new("latin", "1").stanza().as_bytes(),
+    );
+    write(Path::new("DEBIAN/conffiles"), b"/etc/caf\xe9.conf\n");
+    write(&Path::new("etc").join(name), b"x");
+    let path = directory.path().join("latin.deb");
+    let (tree_path, file) = (tree_path.display(), path.display());
+    good(
+        "dpkg-deb",
+        &["--build", &tree_path.to_string(), &file.to_string()],
+    );
+    let control = Deb::open(&path)
+        .expect("a package")
+        .control()
+        .expect("read");
+    assert_eq!(control.conffiles(), [b"/etc/caf\xe9.conf"]);
 }
 
 #[test]

@@ -179,6 +179,12 @@ impl<'a> Adopter<'a> {
         let tree = Tree::new(self.database.root, package);
         let (name, mut conffiles) = (&package.known.name, package.conffiles.iter());
         let shared = package.conffiles.iter();
+        if let Some((path, _)) = shared.clone().find(|(path, _)| path.to_str().is_none()) {
+            let path = Path::new(path).display();
+            return Some(format!(
+                "the name of its configuration file {path} is not UTF-8"
+            ));
+        }
         if let Some((path, _)) = shared
             .clone()
             .find(|(path, _)| self.database.owners.of(path).len() > 1)

@@ -1,7 +1,8 @@
 //! A package of the pool, and what is told while it is unpacked.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::contents::Kind;
@@ -46,10 +47,11 @@ impl Package {
         let doing = |what: &str| format!("reading {what} of {}", dir.display());
         let bytes = fs::read(dir.join("index")).map_err(|e| io_error(doing("the index"), &e))?;
         let control = dir.join("control");
+        let bytes_of = |name: &str| -> Result<Vec<u8>> {
+            read_or_empty(&control.join(name)).map_err(|e| io_error(doing(name), &e))
+        };
         let text = |name: &str| -> Result<String> {
-            let bytes =
-                read_or_empty(&control.join(name)).map_err(|e| io_error(doing(name), &e))?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+            Ok(String::from_utf8_lossy(&bytes_of(name)?).into_owned())
         };
         let broken = |what: &str| {
             Error::new(
@@ -59,10 +61,10 @@ impl Package {
         };
         let known = Known::new(stanza::of_control(&text("control")?))
             .ok_or_else(|| broken("control file"))?;
-        let conffiles = text("conffiles")?;
+        let conffiles = bytes_of("conffiles")?;
         let conffiles = conffiles
-            .lines()
-            .map(str::trim_end)
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii_end)
             .filter(|l| !l.is_empty())
             .map(conffile);
         let mut items = index::read(&bytes).ok_or_else(|| broken("index"))?;
@@ -82,10 +84,11 @@ impl Package {
 }
 
 /// `[remove-on-upgrade ]/PATH`
-fn conffile(line: &str) -> Option<(OsString, bool)> {
-    let (path, removed) = match line.strip_prefix("remove-on-upgrade ") {
+fn conffile(line: &[u8]) -> Option<(OsString, bool)> {
+    let (path, removed) = match line.strip_prefix(b"remove-on-upgrade ") {
         Some(path) => (path, true),
         None => (line, false),
     };
-    path.starts_with('/').then(|| (path.into(), removed))
+    let name = || OsStr::from_bytes(path).to_owned();
+    path.starts_with(b"/").then(|| (name(), removed))
 }
