@@ -14,10 +14,11 @@ use kiln_image::blocks;
 use kiln_image::tree::Manifest;
 use kiln_rootfs::{Extras, Layer, Place, Store};
 use kiln_sandbox::{Call, Error, ErrorKind, Root, Say, Silence, handed};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{CWD, MemfdFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::io::{unique, write_whole};
+use crate::io::write_whole;
 use crate::{Failure, FailureKind};
 
 /// Layers whose files can be handed over; the sandbox takes 200, and a few are for other things.
@@ -273,28 +274,34 @@ fn contents(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The directory of the block store; made by one rename, because it has to have its owner from the start.
+/// The directory of the block store; made by one rename, because it has to have its owner from the start. Until then it is one
+/// whose lock this build holds, so that nobody takes it for what a killed build left.
 pub(crate) fn open_blocks(store: &Store) -> io::Result<(OwnedFd, OwnedFd)> {
     let path = store.root().join(BLOCKS);
     if !path.is_dir() {
-        let private = format!("{BLOCKS}-{}", unique());
-        let private = store.root().join("staging").join(private);
-        store
-            .sandbox()
-            .create_owned_dir(&private, 0o755)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        if let Err(error) = fs::rename(&private, &path) {
-            let _ = fs::remove_dir(&private);
-            // Another build was faster.
-            if !path.is_dir() {
-                return Err(error);
-            }
-        }
+        let staging = store.stage();
+        let staging = staging.map_err(|error| io::Error::other(error.to_string()))?;
+        take_place(&staging.fs(), &path)?;
     }
     let directory = OwnedFd::from(File::open(&path)?);
     blocks::reclaim(&directory).map_err(|error| io::Error::other(error.to_string()))?;
     let copy = directory.try_clone()?;
     Ok((directory, copy))
+}
+
+/// Moves a directory to its place, unless another build was faster. A plain rename would put it in the place of an empty one, in
+/// which that build already writes.
+fn take_place(private: &Path, path: &Path) -> io::Result<()> {
+    let moved = renameat_with(CWD, private, CWD, path, RenameFlags::NOREPLACE);
+    let moved = match moved {
+        // A file system without this kind of rename.
+        Err(Errno::INVAL) => fs::rename(private, path),
+        moved => moved.map_err(io::Error::from),
+    };
+    match moved {
+        Err(error) if !path.is_dir() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// In the child: all manifests.
@@ -307,4 +314,28 @@ pub(crate) fn load(files: Vec<OwnedFd>) -> Result<Vec<Manifest>, Error> {
             Manifest::decode(&bytes).ok_or_else(damaged)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// Two builds of one process begin with an empty cache: blocks of the faster one were lost with the directory.
+    #[test]
+    fn a_block_store_that_is_there_is_not_replaced_by_that_of_a_slower_build() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (place, at) = (dir.path().join(BLOCKS), |name| dir.path().join(name));
+        for name in ["faster", "slower"] {
+            fs::create_dir(at(name)).expect("a directory");
+        }
+        take_place(&at("faster"), &place).expect("moved");
+        let opened = File::open(&place).expect("the faster one's");
+        take_place(&at("slower"), &place).expect("the other one is there");
+        fs::write(place.join("pack"), "blocks").expect("a pack");
+        let seen = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string());
+        assert!(seen.join("pack").exists(), "the directory was replaced");
+        assert!(take_place(&at("slower"), &at("nowhere/blocks")).is_err());
+    }
 }
