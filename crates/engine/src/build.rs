@@ -141,7 +141,8 @@ fn make(
     let (plan, store, steps) = (&resolved.plan, &session.store, session.steps);
     let compression = plan.compression.clone();
     let run = &session.cancel.run;
-    let recorder = Recorder::start(&session.sandbox, store, run, compression.clone())?;
+    let excluded = session.family.boot().excluded;
+    let recorder = Recorder::start(&session.sandbox, store, run, compression.clone(), excluded)?;
     let last_changes = finish(&*session.family, resolved);
     let ahead = Ahead::new(session.cancel.child()?, last_changes, compression);
     let generator = Generator::of(session);

@@ -39,12 +39,13 @@ struct Work {
 }
 
 impl Recorder {
-    /// For images that are compressed in one way.
+    /// For images that are compressed in one way, and leave certain paths out.
     pub(crate) fn start(
         sandbox: &Arc<Sandbox>,
         store: &Store,
         cancel: &CancelToken,
         compression: Compression,
+        excluded: &'static [&'static str],
     ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::new(FailureKind::Environment, "making a descriptor").cause(error.to_string())
@@ -59,6 +60,7 @@ impl Recorder {
             store: store.clone(),
             cancel: cancel.clone(),
             compression,
+            excluded,
             stopped,
             prepared: Arc::clone(&prepared),
         };
@@ -118,6 +120,8 @@ struct Worker {
     store: Store,
     cancel: CancelToken,
     compression: Compression,
+    /// What the image leaves out.
+    excluded: &'static [&'static str],
     /// Readable when the other end is closed.
     stopped: OwnedFd,
     prepared: Arc<AtomicU64>,
@@ -145,10 +149,11 @@ impl Worker {
             if !compress || is_closed(&self.stopped) {
                 continue;
             }
+            let (compression, excluded) = (&self.compression, self.excluded);
             if let (Ok((_, blocks)), Ok(stop)) =
                 (known::open_blocks(&self.store), self.stopped.try_clone())
                 && let Ok(count) =
-                    squash::prepare(&place, manifest, blocks, stop, &self.compression)
+                    squash::prepare(&place, manifest, blocks, stop, compression, excluded)
             {
                 self.prepared.fetch_add(count, Ordering::Relaxed);
             }

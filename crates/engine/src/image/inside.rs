@@ -356,6 +356,31 @@ pub(crate) fn is_closed(pipe: &OwnedFd) -> bool {
 mod tests {
     use super::*;
 
+    /// What the image leaves out was compressed for nothing.
+    #[test]
+    fn blocks_ahead_are_those_of_the_image() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("boot")).expect("a directory");
+        for name in ["boot/initrd.img-6", "boot/vmlinuz-6"] {
+            std::fs::write(root.path().join(name), name).expect("a file");
+        }
+        let compression = kiln_plan::Compression {
+            codec: PlanCodec::Zstd,
+            level: None,
+            block_size: 131_072,
+        };
+        let excluded = ["/boot/initrd.img-*"];
+        let request = crate::image::squash::request(&compression, &excluded, 0, 0, 1);
+        let manifest = Manifest::record(root.path(), request.block_size, 1).expect("a manifest");
+        let options = scan_options(&request).expect("patterns");
+        let roots = [root.path().to_owned()];
+        let tree = Tree::stack(&[manifest], &roots, &options).expect("readable");
+        let tree = tree.expect("a tree");
+        let paths: Vec<Vec<u8>> = tree.walk().map(|entry| entry.path.clone()).collect();
+        assert!(paths.contains(&b"boot/vmlinuz-6".to_vec()), "{paths:?}");
+        assert!(!paths.contains(&b"boot/initrd.img-6".to_vec()), "{paths:?}");
+    }
+
     #[test]
     fn a_codec_that_nobody_knows_is_an_error() {
         let request = |codec: &str| {

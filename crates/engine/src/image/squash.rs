@@ -60,8 +60,7 @@ pub(crate) fn write(
         threads,
     )?;
     warn_about(place.reporter, known.trouble.as_deref());
-    let mut write = request(compression, offset, place.epoch, threads);
-    write.excluded = sources.excluded.iter().map(|&p| p.to_owned()).collect();
+    let write = request(compression, sources.excluded, offset, place.epoch, threads);
     let shared = Blocks::new(sources, &write, &opened);
     if let (Some(shared), Some(store)) = (&shared, &opened.blocks) {
         shared.pull(place, &FindMissing(write.clone()), &opened, store);
@@ -107,7 +106,13 @@ pub(crate) fn write(
     }
 }
 
-fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -> Write {
+pub(super) fn request(
+    compression: &Compression,
+    excluded: &[&str],
+    offset: u64,
+    epoch: i64,
+    threads: usize,
+) -> Write {
     let wanted = compression.codec;
     let level = compression
         .level
@@ -120,7 +125,7 @@ fn request(compression: &Compression, offset: u64, epoch: i64, threads: usize) -
         block_size: compression.block_size,
         threads,
         epoch,
-        excluded: Vec::new(),
+        excluded: excluded.iter().map(|&p| p.to_owned()).collect(),
     }
 }
 
@@ -193,15 +198,16 @@ fn missing(
 }
 
 /// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.
-/// Returns their number.
+/// What the image leaves out has none. Returns their number.
 pub(crate) fn prepare(
     place: &Place<'_>,
     manifest: File,
     blocks: OwnedFd,
     stop: OwnedFd,
     compression: &Compression,
+    excluded: &[&str],
 ) -> Result<u64, Failure> {
-    let prepare = Prepare(request(compression, 0, 0, 1));
+    let prepare = Prepare(request(compression, excluded, 0, 0, 1));
     let handed = ForBlocks {
         stop,
         manifests: vec![manifest.into()],
