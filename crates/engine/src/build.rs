@@ -17,6 +17,7 @@ use std::sync::Once;
 
 use kiln_packages::{Lock, LockedPackage, TOOLS};
 use kiln_plan::{Lowered, Plan};
+use kiln_rootfs::family::InstallOptions;
 use kiln_rootfs::private;
 
 use crate::again::{Damage, again};
@@ -39,6 +40,7 @@ use crate::resolve::solve::Resolver;
 use crate::resolve::vendor::{keep_metadata, vendor};
 use crate::root::finish::finish;
 use crate::root::outside::on_error;
+use crate::root::slices::options;
 use crate::root::steps::{Callbacks, last_epoch, layers};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
@@ -111,7 +113,9 @@ fn run(
     let report = with_definition(&session, opened, |source, first| {
         let resolved = resolve(&session, source, first)?;
         let plan = &resolved.plan;
-        fits(plan, &resolved.lock)?;
+        if let Some(doubt) = fits(plan, &resolved.lock)? {
+            steps.warn_once(doubt.message, None, doubt.hints.first().cloned());
+        }
         steps.space.expect(&resolved.lock, plan.formats.len());
         started.call_once(|| {
             steps.emit(Event::BuildStarted {
@@ -212,10 +216,14 @@ impl Damage for Session<'_> {
     }
 }
 
-/// Refuses a root that the disk will have no room for.
-fn fits(plan: &Plan, lock: &Lock) -> Result<(), Failure> {
+/// Refuses a root that the disk will surely have no room for; returns what is to be said of one for which it may have none.
+fn fits(plan: &Plan, lock: &Lock) -> Result<Option<Failure>, Failure> {
     let packages = lock.packages.iter().filter(|p| p.layer != TOOLS);
-    check_packages(&plan.disk, packages.map(|p| p.size).sum())
+    let shrinks = plan
+        .layers
+        .iter()
+        .any(|layer| !layer.scripts.is_empty() || options(layer) != InstallOptions::default());
+    check_packages(&plan.disk, packages.map(|p| p.size).sum(), shrinks)
 }
 
 /// Has all packages at hand, checked once.
@@ -263,8 +271,8 @@ fn resolve_afresh(
         afresh(&session, source, first)
     })?;
     // The lock is right whatever the layout is, and a build refuses it.
-    if let Err(failure) = fits(&plan, &lock) {
-        steps.warn(failure.message, None, failure.hints.first().cloned());
+    if let Some(told) = fits(&plan, &lock).unwrap_or_else(Some) {
+        steps.warn(told.message, None, told.hints.first().cloned());
     }
     if let Some(directory) = directory {
         vendor(&Resolver::of(&session), directory, &lock, &world, cancel)?;

@@ -136,23 +136,38 @@ fn word(uuid: Uuid) -> u32 {
     uuid.as_fields().0
 }
 
-/// Refuses a root that will not fit into the boot partition, as far as its packages tell. They are compressed at least as well as an
-/// image is, so that it will be no smaller.
-pub(crate) fn check_packages(disk: &Disk, bytes: u64) -> Result<(), Failure> {
-    check(disk, bytes, "its packages alone have")
+/// How much better an image may be compressed than packages are, at most: some are not compressed at all well, and a file that several have
+/// is in the image once.
+const BETTER: u64 = 2;
+
+/// Refuses a root that surely will not fit into the boot partition, as far as its packages tell; returns what is to be said of one that
+/// may not. `shrinks` is whether something leaves files of the packages out, or may remove some.
+pub(crate) fn check_packages(
+    disk: &Disk,
+    bytes: u64,
+    shrinks: bool,
+) -> Result<Option<Failure>, Failure> {
+    let what = "its packages alone have";
+    match check(disk, bytes, "may be", what) {
+        Err(_) if !shrinks && bytes / BETTER > MAX_FILE => {
+            check(disk, bytes, "is", what).map(|()| None)
+        }
+        Err(doubt) => Ok(Some(doubt)),
+        Ok(()) => Ok(None),
+    }
 }
 
 /// Refuses a root that does not fit into the boot partition.
 pub(crate) fn check_root(disk: &Disk, bytes: u64) -> Result<(), Failure> {
-    check(disk, bytes, "its SquashFS has")
+    check(disk, bytes, "is", "its SquashFS has")
 }
 
-fn check(disk: &Disk, bytes: u64, what: &str) -> Result<(), Failure> {
+fn check(disk: &Disk, bytes: u64, how: &str, what: &str) -> Result<(), Failure> {
     if bytes <= MAX_FILE || !disk.has_root_file() {
         return Ok(());
     }
     let message = format!(
-        "the root is too large for the disk layout `{}`: {what} {}, and there it is a file on FAT32, which ends below 4 GiB",
+        "the root {how} too large for the disk layout `{}`: {what} {}, and there it is a file on FAT32, which ends below 4 GiB",
         disk.table.name(),
         Bytes(bytes)
     );
@@ -210,14 +225,28 @@ mod tests {
         let gpt = Disk::new(PartitionTable::Gpt, None);
         assert!(check_root(&mbr, MAX_FILE).is_ok());
         for refused in [
-            check_packages(&mbr, MAX_FILE + 1),
+            check_packages(&mbr, 2 * MAX_FILE + 2, false).map(drop),
             check_root(&mbr, 5 << 30),
         ] {
             let failure = refused.unwrap_err();
+            assert!(failure.message.contains("is too large"), "{failure:?}");
             assert_eq!(failure.kind, FailureKind::Definition);
             assert!(failure.message.contains("GiB"), "{}", failure.message);
             assert!(failure.hints.iter().any(|hint| hint.contains("`gpt`")));
         }
         assert!(check_root(&gpt, 5 << 30).is_ok());
+        assert!(check_packages(&gpt, 50 << 30, false).unwrap().is_none());
+    }
+
+    /// Documentation that is left out was counted, and so was what a script removes.
+    #[test]
+    fn packages_that_may_fit_are_not_refused_before_they_are_packed() {
+        let mbr = Disk::new(PartitionTable::Mbr, None);
+        assert!(check_packages(&mbr, MAX_FILE, false).unwrap().is_none());
+        for (bytes, shrinks) in [(MAX_FILE + 1, false), (9 << 30, true)] {
+            let doubt = check_packages(&mbr, bytes, shrinks).unwrap();
+            let doubt = doubt.expect("something to say");
+            assert!(doubt.message.contains("may be too large"), "{doubt:?}");
+        }
     }
 }
