@@ -135,6 +135,7 @@ impl Project {
         };
         let distribution = Distribution {
             name: toy::NAME.to_owned(),
+            conventions: kiln_plan::Conventions::Debian,
             architecture: "any".to_owned(),
             packages: vec![added("base"), added("kernel")],
         };

@@ -126,8 +126,10 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         .iter()
         .any(|p| p.severity == Severity::Error);
     let mut plan = plan.filter(|_| !failed);
-    if let Some(plan) = &mut plan {
-        commands::lower(plan);
+    if let Some(plan) = &mut plan
+        && let Some(conventions) = lowering.conventions(&plan.target)
+    {
+        commands::lower(plan, conventions);
     }
     Lowered {
         plan,
@@ -174,8 +176,9 @@ impl Lowering<'_> {
             Some(target) => target,
             None => self.inferred(definition, &layers)?,
         };
+        let conventions = self.conventions(&target)?;
         let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
-        match target.conventions() {
+        match conventions {
             Conventions::Debian => repositories = self.repositories(definition, &layers),
             Conventions::Rpm => rpm_repositories = self.rpm_repositories(definition, &layers),
         }
@@ -187,7 +190,7 @@ impl Lowering<'_> {
             boot: self.boot(definition, &layers),
             system: match self.further(&target.distribution) {
                 Some(distribution) => further_system(&definition.system, distribution),
-                None => system(&definition.system, &target, &disk),
+                None => system(&definition.system, &target, conventions, &disk),
             },
             // As in an installer, `url` stands in the place of the distribution's own repositories.
             default_repositories: !definition.system.no_default_repositories
@@ -399,6 +402,18 @@ impl Lowering<'_> {
         Some(target)
     }
 
+    /// The conventions of a target's distribution, which Kiln or the caller has to know.
+    fn conventions(&mut self, target: &Target) -> Option<Conventions> {
+        let further = self.further(&target.distribution);
+        let known = further.map(|distribution| distribution.conventions);
+        let known = known.or_else(|| target.conventions());
+        if known.is_none() {
+            let message = format!("no distribution is known as `{}`", target.distribution);
+            self.problems.push(Problem::error(message).at(self.name));
+        }
+        known
+    }
+
     /// A distribution that the caller knows.
     fn further(&self, name: &str) -> Option<&Distribution> {
         self.input.further.iter().find(|d| d.name == name)
@@ -525,19 +540,24 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What every image needs beside its definition.
-fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System {
-    let mut packages = match target.conventions() {
+fn system(
+    definition: &SystemDefinition,
+    target: &Target,
+    conventions: Conventions,
+    disk: &Disk,
+) -> System {
+    let mut packages = match conventions {
         Conventions::Debian => debian::system(definition, target),
         Conventions::Rpm => rpm_system(definition),
     };
     if let Some(home) = disk.home() {
         packages.push(("e2fsprogs".to_owned(), "checks the /home partition at boot"));
-        if target.conventions() == Conventions::Debian && home.grow {
+        if conventions == Conventions::Debian && home.grow {
             packages.extend(debian::grows(target, disk.table));
         }
     }
     let firmware = definition.firmware.clone();
-    let firmware = firmware.unwrap_or_else(|| match target.conventions() {
+    let firmware = firmware.unwrap_or_else(|| match conventions {
         Conventions::Debian => vec!["firmware-linux-free".to_owned()],
         Conventions::Rpm => vec!["linux-firmware".to_owned()],
     });
@@ -549,7 +569,7 @@ fn system(definition: &SystemDefinition, target: &Target, disk: &Disk) -> System
     packages.extend(definition.add.iter().map(|p| (p.clone(), "[system] add")));
     let keep = |package: &String| !definition.without.contains(package);
     let added = packages.into_iter().filter(|(p, _)| keep(p));
-    let absent = match target.conventions() {
+    let absent = match conventions {
         Conventions::Debian => debian::absent(target),
         Conventions::Rpm => Vec::new(),
     };

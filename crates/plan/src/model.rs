@@ -85,11 +85,13 @@ pub struct Target {
     pub architecture: String,
 }
 
-/// A distribution that a caller of [`crate::lower`] knows. Its roots follow the conventions of [`Conventions::Debian`].
+/// A distribution that a caller of [`crate::lower`] knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     /// What `--distribution` calls it.
     pub name: String,
+    /// The conventions that its roots follow.
+    pub conventions: Conventions,
     /// Its word for the 64-bit PC.
     pub architecture: String,
     /// The packages that every image has, each with the reason.
@@ -97,9 +99,9 @@ pub struct Distribution {
 }
 
 impl Target {
-    /// Which packages it is made of.
-    pub fn conventions(&self) -> Conventions {
-        Conventions::of(&self.distribution).unwrap_or(Conventions::Debian)
+    /// Which packages it is made of; `None` of a distribution that Kiln does not know by itself.
+    pub fn conventions(&self) -> Option<Conventions> {
+        Conventions::of(&self.distribution)
     }
 }
 

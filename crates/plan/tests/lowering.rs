@@ -8,7 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use kiln_kickstart::Severity;
-use kiln_plan::{Added, Definition, Files, Input, Lowered, Plan, Role, lower, lower_text};
+use kiln_plan::{
+    Added, Conventions, Definition, Distribution, Files, Input, Lowered, Plan, Role, lower,
+    lower_text,
+};
 
 /// Files in memory.
 struct Memory(BTreeMap<&'static str, &'static str>);
@@ -728,4 +731,30 @@ fn changes_hold_secrets_and_are_shown_nowhere() {
         !shown.contains("$6$") && !shown.contains("changes"),
         "{shown}"
     );
+}
+
+/// A distribution that only the caller knows was taken for one that is made as Debian is.
+#[test]
+fn a_further_distribution_has_the_conventions_that_its_caller_says() {
+    for (conventions, locale) in [
+        (Conventions::Debian, "/etc/default/locale"),
+        (Conventions::Rpm, "/etc/locale.conf"),
+    ] {
+        let toy = Distribution {
+            name: "toy".to_owned(),
+            conventions,
+            architecture: "any".to_owned(),
+            packages: Vec::new(),
+        };
+        let input = Input {
+            distribution: Some("toy:1".to_owned()),
+            further: vec![toy],
+            ..Input::default()
+        };
+        let plan = of(&[("a.ks", "lang de_DE.UTF-8\n")], &input).plan;
+        let plan = plan.expect("a plan");
+        let changes = format!("{:?}", plan.layers[0].changes);
+        assert!(changes.contains(locale), "{changes}");
+        assert_eq!(plan.target.conventions(), None);
+    }
 }

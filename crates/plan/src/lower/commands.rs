@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use kiln_kickstart::{Certificate, Command, Opt, PackageRef, Value};
 
+use crate::Conventions;
 use crate::configure::{self, Context, Line, Meaning};
 use crate::model::{Layer, Plan};
 
 /// Fills in what the layers' commands change. Last of all, since what is changed depends on packages of all layers.
-pub(super) fn lower(plan: &mut Plan) {
+pub(super) fn lower(plan: &mut Plan, conventions: Conventions) {
     let (packages, excluded) = named(plan);
     let context = Context {
-        conventions: plan.target.conventions(),
+        conventions,
         packages: &packages,
         excluded: &excluded,
         salt: &plan.name,

@@ -40,8 +40,9 @@ const MEANT: &[(&str, &str)] = &[
 /// The distribution or the release is unknown; the hint names the nearest that are known.
 pub(super) fn read<'a>(said: &'a str, further: &[Distribution]) -> Result<Named<'a>, Problem> {
     let (distribution, release) = said.split_once(':').unwrap_or((said, ""));
-    let is_further = further.iter().any(|known| known.name == distribution);
-    let known = is_further.then_some(Conventions::Debian);
+    let known = further.iter().find(|known| known.name == distribution);
+    let known = known.map(|known| known.conventions);
+    let is_further = known.is_some();
     let Some(conventions) = known.or_else(|| Conventions::of(distribution)) else {
         return Err(unknown_distribution(distribution, release));
     };
@@ -59,6 +60,8 @@ pub(super) fn read<'a>(said: &'a str, further: &[Distribution]) -> Result<Named<
     let well_formed = is_name(release);
     match conventions {
         Conventions::Debian if well_formed => return Ok(named),
+        // The caller knows its releases.
+        Conventions::Rpm if well_formed && is_further => return Ok(named),
         Conventions::Rpm if well_formed && release == "rawhide" && distribution == "fedora" => {
             return Ok(named);
         }

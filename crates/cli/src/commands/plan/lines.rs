@@ -62,7 +62,7 @@ fn commands<'a>(layer: &'a Layer, target: &Target) -> impl Iterator<Item = Line>
     let conventions = target.conventions();
     layer.commands.iter().map(move |command| {
         let name = &command.item.name;
-        let entry = entry(name, conventions);
+        let entry = conventions.and_then(|conventions| entry(name, conventions));
         let mut line = Line::new(
             &command.origin,
             name,
