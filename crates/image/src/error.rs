@@ -7,7 +7,7 @@ use std::io;
 pub enum ErrorKind {
     /// The definition or a file that was handed in is wrong (exit code 1).
     Input,
-    /// The machine lacks something: space, a permission, a file of the boot loader (exit code 3).
+    /// The machine lacks something: a permission, a file of the boot loader (exit code 3).
     Environment,
     /// Reading or writing failed for another reason (exit code 4).
     Step,
@@ -50,7 +50,8 @@ impl Error {
 
     /// Returns the error for a failed read or write while `doing` (a gerund that names the object: `writing /esp/vmlinuz`).
     ///
-    /// The kind follows from the cause: no space, no permission and the like are the environment's.
+    /// The kind follows from the cause: no permission and the like are the environment's. Whether a disk is full is for the caller to
+    /// tell, who knows which one and what a build needs of it.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         Error {
             kind: kind_of(&source),
@@ -117,12 +118,9 @@ pub(crate) fn show(path: &[u8]) -> String {
 fn kind_of(source: &io::Error) -> ErrorKind {
     use io::ErrorKind as K;
     match source.kind() {
-        K::StorageFull
-        | K::QuotaExceeded
-        | K::FileTooLarge
-        | K::PermissionDenied
-        | K::ReadOnlyFilesystem
-        | K::OutOfMemory => ErrorKind::Environment,
+        K::FileTooLarge | K::PermissionDenied | K::ReadOnlyFilesystem | K::OutOfMemory => {
+            ErrorKind::Environment
+        }
         _ => ErrorKind::Step,
     }
 }

@@ -242,7 +242,8 @@ fn a_full_disk_ends_it_without_a_hang() {
     for room in [0, 3 << 20] {
         let mut out = Full(Cursor::new(Vec::new()), room);
         let error = squashfs::write(&tree, &mut out, &options(4 << 10), &|_, _| {}).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Step, "{error}");
+        assert!(std::error::Error::source(&error).is_some(), "{error}");
         // What is there must not pass for a file system.
         assert!(!out.0.get_ref().starts_with(b"hsqs"));
     }

@@ -33,9 +33,7 @@ pub enum ErrorKind {
     Network,
     /// A network access that offline mode forbids.
     Offline,
-    /// No space left, or over quota.
-    DiskFull,
-    /// Another input or output failure on this machine.
+    /// An input or output failure on this machine. Whether a disk is full the caller tells by the cause.
     Io,
     /// Verified data that is not what its format allows (a broken `.deb`, a bad stanza).
     Malformed,
@@ -66,7 +64,7 @@ impl ErrorKind {
         use ErrorKind::*;
         match self {
             Input | UnknownPackage | Unsatisfiable | Unsigned | BadSignature => Category::Input,
-            Stalled | Truncated | Network | Offline | DiskFull | Io | Refused | Expired => {
+            Stalled | Truncated | Network | Offline | Io | Refused | Expired => {
                 Category::Environment
             }
             HashMismatch | NotFound | Malformed => Category::Step,
@@ -112,16 +110,9 @@ impl Error {
         Error::new(ErrorKind::Malformed, message)
     }
 
-    /// Returns the error for an input or output failure while `doing` something to a named object. A full disk is told apart.
+    /// Returns the error for an input or output failure while `doing` something to a named object.
     pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
-        use std::io::ErrorKind as Io;
-        let full = matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded);
-        let kind = if full {
-            ErrorKind::DiskFull
-        } else {
-            ErrorKind::Io
-        };
-        Error::new(kind, format!("{doing} failed: {error}")).with_source(error)
+        Error::new(ErrorKind::Io, format!("{doing} failed: {error}")).with_source(error)
     }
 
     /// Adds to the sentence under what circumstance it failed.

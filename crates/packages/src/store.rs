@@ -69,7 +69,7 @@ impl DownloadStore {
     /// Opens the store in `root`, created if missing.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] or [`ErrorKind::DiskFull`].
+    /// [`ErrorKind::Io`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         for part in ["sha256", "partial"] {
@@ -121,7 +121,7 @@ impl DownloadStore {
     /// Makes sure that the store has the item: verifies the stored file or fetches it. Returns its path.
     ///
     /// # Errors
-    /// Any network kind, [`ErrorKind::HashMismatch`], [`ErrorKind::DiskFull`], [`ErrorKind::Io`].
+    /// Any network kind, [`ErrorKind::HashMismatch`], [`ErrorKind::Io`].
     pub fn obtain(&self, fetcher: &Fetcher, item: &Item) -> Result<PathBuf> {
         self.obtain_counting(fetcher, item, &|_| ())
     }

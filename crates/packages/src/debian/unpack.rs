@@ -84,8 +84,7 @@ pub fn create_merged_usr(root: &Path, architecture: &str) -> Result<()> {
 /// Unpacks a package's data archive into `root`, a directory that stands for `/`.
 ///
 /// # Errors
-/// [`ErrorKind::Malformed`] for an archive that is broken or reaches outside; [`ErrorKind::Io`],
-/// [`ErrorKind::DiskFull`].
+/// [`ErrorKind::Malformed`] for an archive that is broken or reaches outside; [`ErrorKind::Io`].
 pub fn unpack(deb: &Deb, root: &Path, owners: Owners) -> Result<Unpacked> {
     unpack_stream(deb.name(), deb.data()?, root, owners)
 }
