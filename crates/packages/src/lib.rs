@@ -20,6 +20,7 @@ pub mod openpgp;
 mod store;
 
 pub use cancel::CancelToken;
+pub use debian::glob_matches;
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{Allows, FetchOptions, Fetched, Fetcher, Proxies};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::run::{Extras, Place};
-use crate::secrets::{self, Secrets};
+use crate::secrets::{self, Secrets, Ways};
 
 /// What the last step is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,18 +139,18 @@ impl Call for FinishRoot {
     type Answer = Secrets;
 
     fn run(self, (): (), _: &Say<Silence>) -> Result<Secrets, kiln_sandbox::Error> {
-        common(&self.0)
+        common(&self.0, &Ways::COMMON)
     }
 }
 
 /// The changes that every root needs, inside of it.
-pub(crate) fn common(finish: &Finish) -> Result<Secrets, kiln_sandbox::Error> {
+pub(crate) fn common(finish: &Finish, ways: &Ways) -> Result<Secrets, kiln_sandbox::Error> {
     forget(FORGOTTEN)?;
     empty_all(EMPTIED)?;
     identity(finish).map_err(|e| io_error("setting the machine's identity", &e))?;
-    let mut secrets = secrets::remove(Path::new("/"), Path::new(OF_PACKAGES))
+    let mut secrets = secrets::remove(Path::new("/"), Path::new(OF_PACKAGES), ways)
         .map_err(|e| io_error("removing keys that every stick would share", &e))?;
-    ssh_host_keys(&mut secrets).map_err(|e| io_error("removing the SSH host keys", &e))?;
+    ssh_host_keys(ways, &mut secrets).map_err(|e| io_error("removing the SSH host keys", &e))?;
     fstab(finish).map_err(|e| io_error("writing /etc/fstab", &e))?;
     Ok(secrets)
 }
@@ -192,7 +192,7 @@ fn identity(finish: &Finish) -> io::Result<()> {
 
 /// Host keys that the package made would be the same on every stick, and known to all who have one. They are removed and
 /// made at boot instead, unless the definition brought some.
-fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
+fn ssh_host_keys(ways: &Ways, secrets: &mut Secrets) -> io::Result<()> {
     if !Path::new("/usr/sbin/sshd").exists() {
         return Ok(());
     }
@@ -229,8 +229,8 @@ fn ssh_host_keys(secrets: &mut Secrets) -> io::Result<()> {
     if has_own {
         return Ok(());
     }
-    let dir = "/etc/systemd/system/ssh.service.d";
-    fs::create_dir_all(dir)?;
+    let dir = format!("/etc/systemd/system/{}.service.d", ways.ssh_service);
+    fs::create_dir_all(&dir)?;
     // sshd's own unit tests its configuration in ExecStartPre, which fails without keys: so the keys go first. No RSA
     // key: it takes seconds on small machines, and nothing has needed one for ten years. Keys that are there stay.
     let text = "# Written by Kiln: every boot of the stick has host keys of its own.\n[Service]\nExecStartPre=\n\
@@ -360,7 +360,7 @@ pub(crate) fn absent(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Removes what is in a directory, but neither the directory nor the lock files and `partial/` of apt in it.
+/// Removes what is in a directory, but neither the directory nor a `partial/` in it.
 fn empty(dir: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -4,15 +4,14 @@
 //! What the definition brought stays: `packages` is a tree of the layers that packages made, and nothing else. A file that is
 //! the same there was made by a package; one that is not there, or is another one there, was put in its place on purpose.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_packages::debian::glob_matches;
+use kiln_packages::glob_matches;
 use serde::{Deserialize, Serialize};
-
-use crate::calls::text_if_there;
 
 /// What became of the keys and ids in a root. All paths are absolute in it, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +24,25 @@ pub struct Secrets {
     pub kept: Vec<String>,
     /// Private keys that packages made and nobody can make again: every stick has the same.
     pub shared: Vec<String>,
+}
+
+/// What only a family knows of the keys in its roots.
+pub(crate) struct Ways {
+    /// The service that runs sshd.
+    pub(crate) ssh_service: &'static str,
+    /// Directories of the package manager below `/var/lib`, in which there are no keys.
+    pub(crate) databases: &'static [&'static str],
+    /// Returns the absolute paths of the files that packages brought to a root, which are public.
+    pub(crate) brought: fn(&Path) -> io::Result<HashSet<String>>,
+}
+
+impl Ways {
+    /// Of a family that knows nothing: a key that a package brought is told as one that its scripts made.
+    pub(crate) const COMMON: Ways = Ways {
+        ssh_service: "sshd",
+        databases: &[],
+        brought: |_| Ok(HashSet::new()),
+    };
 }
 
 /// Files that belong together, and how they are made anew. `*` stands for a part of a name.
@@ -122,7 +140,7 @@ const SEARCHED: &[&str] = &["/etc", "/opt", "/root", "/srv", "/var/lib"];
 const LARGEST_KEY: u64 = 64 << 10;
 
 /// Removes what has to be each machine's own below `root`. `ssh` keys are [`crate::finish`]'s part.
-pub(crate) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
+pub(crate) fn remove(root: &Path, packages: &Path, ways: &Ways) -> io::Result<Secrets> {
     let trees = Trees { root, packages };
     let mut secrets = Secrets::default();
     let mut script = String::new();
@@ -132,7 +150,7 @@ pub(crate) fn remove(root: &Path, packages: &Path) -> io::Result<Secrets> {
     for line in LINES {
         trees.line(*line, &mut secrets, &mut script)?;
     }
-    trees.search(&mut secrets)?;
+    trees.search(ways, &mut secrets)?;
     if !script.is_empty() {
         trees.at_boot(&script)?;
     }
@@ -289,24 +307,19 @@ impl Trees<'_> {
     }
 
     /// Looks for private keys that packages' scripts made and no recipe knows.
-    fn search(&self, secrets: &mut Secrets) -> io::Result<()> {
+    fn search(&self, ways: &Ways, secrets: &mut Secrets) -> io::Result<()> {
         let mut candidates = Vec::new();
         for top in SEARCHED {
-            self.candidates(top, &mut candidates)?;
+            self.candidates(top, ways, &mut candidates)?;
         }
         candidates.retain(|path| !secrets.kept.contains(path));
         if candidates.is_empty() {
             return Ok(());
         }
         // What a package brings as a file is public already.
-        let mut brought = String::new();
-        for list in self.named("/var/lib/dpkg/info/*.list")? {
-            brought += &text_if_there(self.at(&list))?;
-        }
+        let brought = (ways.brought)(self.root)?;
+        candidates.retain(|path| !brought.contains(path));
         for path in candidates {
-            if brought.lines().any(|line| line == path) {
-                continue;
-            }
             match self.is_of_packages(&path)? {
                 true => secrets.shared.push(path),
                 false => secrets.kept.push(path),
@@ -315,8 +328,8 @@ impl Trees<'_> {
         Ok(())
     }
 
-    fn candidates(&self, directory: &str, found: &mut Vec<String>) -> io::Result<()> {
-        if ["/var/lib/dpkg", "/var/lib/apt"].contains(&directory) {
+    fn candidates(&self, directory: &str, ways: &Ways, found: &mut Vec<String>) -> io::Result<()> {
+        if ways.databases.contains(&directory) {
             return Ok(());
         }
         let entries = match fs::read_dir(self.at(directory)) {
@@ -331,7 +344,7 @@ impl Trees<'_> {
             let path = format!("{directory}/{name}");
             let kind = entry.file_type()?;
             if kind.is_dir() {
-                self.candidates(&path, found)?;
+                self.candidates(&path, ways, found)?;
             } else if kind.is_file() && is_private_key(&entry.path(), &name)? {
                 found.push(path);
             }
@@ -409,8 +422,16 @@ mod tests {
         place
     }
 
+    /// Of a family whose packages brought an example.
+    const WAYS: Ways = Ways {
+        brought: |_| Ok(HashSet::from(["/etc/odd/example.key".to_owned()])),
+        databases: &["/var/lib/manager"],
+        ..Ways::COMMON
+    };
+
     fn removed(place: &tempfile::TempDir) -> Secrets {
-        remove(&place.path().join("root"), &place.path().join("packages")).unwrap()
+        let at = |name| place.path().join(name);
+        remove(&at("root"), &at("packages"), &WAYS).unwrap()
     }
 
     fn there(place: &tempfile::TempDir, path: &str) -> Option<String> {
@@ -532,11 +553,7 @@ mod tests {
         let place = root(&[
             ("/etc/odd/server.key", Some(PEM), PEM),
             ("/etc/odd/example.key", Some(PEM), PEM),
-            (
-                "/var/lib/dpkg/info/odd.list",
-                Some(""),
-                "/etc/odd\n/etc/odd/example.key\n",
-            ),
+            ("/var/lib/manager/own.key", Some(PEM), PEM),
             ("/etc/odd/monkey", Some("no key\n"), "no key\n"),
         ]);
         let secrets = removed(&place);

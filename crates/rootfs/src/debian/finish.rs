@@ -1,5 +1,6 @@
 //! What the last step changes in a Debian root, beside what every root needs.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,6 +15,7 @@ use crate::calls::io_error;
 use crate::error::Result;
 use crate::finish::{Finish, Finished, absent, call, common, empty_all, forget};
 use crate::run::Place;
+use crate::secrets::Ways;
 
 /// Files that record when and where packages were installed, and nothing that the image needs.
 const FORGOTTEN: &[&str] = &[
@@ -41,6 +43,30 @@ const LOGS: &[&str] = &[
 
 /// Directories that are left, but emptied.
 const EMPTIED: &[&str] = &["/var/lib/apt/lists", "/var/cache/apt/archives"];
+
+/// Debian's ways with keys.
+const WAYS: Ways = Ways {
+    ssh_service: "ssh",
+    databases: &["/var/lib/dpkg", "/var/lib/apt"],
+    brought,
+};
+
+/// The paths in dpkg's lists of the packages' files.
+fn brought(root: &Path) -> io::Result<HashSet<String>> {
+    let mut paths = HashSet::new();
+    let entries = match fs::read_dir(root.join("var/lib/dpkg/info")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "list") {
+            let text = fs::read(path)?;
+            paths.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
+        }
+    }
+    Ok(paths)
+}
 
 /// Makes the last changes, and reads what the root has in the end.
 pub(super) fn finish(
@@ -70,7 +96,7 @@ fn last_changes(finish: &Finish) -> std::result::Result<Finished, Error> {
     forget(FORGOTTEN)?;
     forget(LOGS)?;
     empty_all(EMPTIED)?;
-    let secrets = common(finish)?;
+    let secrets = common(finish, &WAYS)?;
     if let Some(sources) = &finish.sources {
         write(Path::new("/"), sources).map_err(|e| io_error("writing apt's sources", &e))?;
     }
