@@ -1,6 +1,10 @@
 //! A list of verbs, gone through again where a stored layer turned out to be damaged.
 
-use crate::Failure;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_plan::Id;
+
+use crate::{Failure, FailureKind};
 
 /// How often a build begins again because of damaged layers. A disk that damages more than that has to be replaced.
 const TRIES: usize = 4;
@@ -17,6 +21,34 @@ pub(crate) trait Damage {
     fn prepare(&self, failure: Failure) -> Result<(), Failure>;
 }
 
+/// What is made once, however often the list is gone through, as long as it is made of the same.
+pub(crate) struct Once<T>(Mutex<Option<(Id, Arc<T>)>>);
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Once(Mutex::default())
+    }
+}
+
+impl<T> Once<T> {
+    /// What was made of this before, or is made now. What failed is made again.
+    pub(crate) fn get(
+        &self,
+        of: Id,
+        make: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<Arc<T>, Failure> {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, value)) = &*made
+            && *known == of
+        {
+            return Ok(Arc::clone(value));
+        }
+        let value = Arc::new(make()?);
+        *made = Some((of, Arc::clone(&value)));
+        Ok(value)
+    }
+}
+
 /// Goes through a list with what was opened, and through the whole of it with what is opened afresh, until it ends otherwise
 /// than by a damaged layer.
 pub(crate) fn again<O, T>(
@@ -28,6 +60,7 @@ pub(crate) fn again<O, T>(
     let mut opened = opened;
     for _ in 0..TRIES {
         match list(opened) {
+            Err(failure) if failure.kind == FailureKind::Cancelled => return Err(failure),
             Err(failure) if damage.take_evicted() => damage.prepare(failure)?,
             other => return other,
         }
@@ -40,8 +73,9 @@ pub(crate) fn again<O, T>(
 mod tests {
     use std::cell::{Cell, RefCell};
 
+    use kiln_plan::Hasher;
+
     use super::*;
-    use crate::FailureKind;
 
     /// A store in which some layers are damaged; each go finds one of them.
     struct Disk {
@@ -121,6 +155,40 @@ mod tests {
         assert_eq!(lists, [0, 1, 2, 3, 4]);
         assert_eq!(result.expect_err("damaged").message, "damage 96");
         assert!(disk.take_evicted(), "nobody has asked after the last go");
+    }
+
+    /// `%pre` ran anew when an image found a damaged layer. It may ask, or fetch what has changed meanwhile.
+    #[test]
+    fn what_pre_left_is_there_for_every_go() {
+        let (disk, once, runs) = (Disk::new(2), Once::default(), Cell::new(0));
+        let id = |text: &str| Hasher::new("test").text("script", text).finish();
+        let script = RefCell::new("a");
+        let pre = || {
+            runs.set(runs.get() + 1);
+            Ok(runs.get())
+        };
+        let list = |()| {
+            let left = once.get(id(*script.borrow()), pre)?;
+            disk.build(&RefCell::default(), *left)
+        };
+        assert_eq!(again(&disk, (), || Ok(()), list).expect("built"), 1);
+        // Somebody has edited it between two goes.
+        *script.borrow_mut() = "b";
+        assert_eq!(again(&disk, (), || Ok(()), list).expect("built"), 2);
+        // A run that failed counts for nothing.
+        let failing = || Err(Failure::new(FailureKind::Step, "%pre failed"));
+        assert!(once.get(id("c"), failing).is_err());
+        assert_eq!(*once.get(id("c"), pre).expect("run"), 3);
+    }
+
+    #[test]
+    fn a_build_that_was_cancelled_does_not_begin_again() {
+        let disk = Disk::new(1);
+        disk.evicted.set(true);
+        let cancelled = |_: u32| Err::<(), _>(Failure::new(FailureKind::Cancelled, "cancelled"));
+        let result = again(&disk, 0, || panic!("opened"), cancelled);
+        assert_eq!(result.expect_err("cancelled").kind, FailureKind::Cancelled);
+        assert!(disk.said.borrow().is_empty());
     }
 
     #[test]

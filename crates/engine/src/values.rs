@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_kickstart::Script;
@@ -23,7 +24,7 @@ pub(crate) struct Resolved {
     pub(crate) tools: Stack,
     /// `%onerror` and `%traceback` scripts.
     pub(crate) on_error: Vec<Located<Script>>,
-    pub(crate) pre: Option<PreFiles>,
+    pub(crate) pre: Option<Arc<PreFiles>>,
 }
 
 impl Resolved {

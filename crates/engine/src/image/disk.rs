@@ -350,3 +350,45 @@ impl Assembly<'_> {
             .map_or(Path::new("/nonexistent"), |l| l.fs.as_path())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When one half fails the other is ended: what it says of that is not the reason.
+    #[test]
+    fn of_two_halves_the_one_that_was_not_ended_says_why() {
+        let failed = |kind| Err::<(), _>(Failure::new(kind, format!("{kind:?}")));
+        let (stopped, step) = (FailureKind::Cancelled, FailureKind::Step);
+        for (squashfs, initramfs, why) in [
+            (failed(step), failed(stopped), step),
+            (failed(stopped), failed(step), step),
+            (Ok(()), failed(step), step),
+            (failed(stopped), Ok(()), stopped),
+            (failed(stopped), failed(stopped), stopped),
+        ] {
+            assert_eq!(both(squashfs, initramfs).expect_err("failed").kind, why);
+        }
+        assert!(both(Ok(()), Ok(())).is_ok());
+    }
+
+    #[test]
+    fn attributes_that_are_lost_are_told_by_name() {
+        let lost = |paths: &[&str], attribute: &str| {
+            let one = |path: &&str| Lost {
+                path: (*path).to_owned(),
+                attribute: attribute.to_owned(),
+            };
+            about_lost(&paths.iter().map(one).collect::<Vec<_>>())
+        };
+        assert!(lost(&[], "user.x").is_none());
+        let (message, _) = lost(&["/a", "/a", "/b"], "system.posix_acl_access").expect("two");
+        assert!(
+            message.contains("access control lists of /a, /b:"),
+            "{message}"
+        );
+        let many = ["/1", "/2", "/3", "/4", "/5", "/6", "/7"];
+        let (message, _) = lost(&many, "user.x").expect("seven");
+        assert!(message.contains("/5 and 2 more"), "{message}");
+    }
+}

@@ -14,11 +14,13 @@ use kiln_plan::Lowered;
 use kiln_rootfs::{Family, Store};
 use kiln_sandbox::{Limits, Sandbox};
 
+use crate::again::Once;
 use crate::define::check::{family, no_plan};
 use crate::request::BuildRequest;
 use crate::shared::Shared;
 use crate::steps::Steps;
 use crate::trust::guard::Guard;
+use crate::values::PreFiles;
 use crate::{Cancel, Failure};
 use network::ScriptNetwork;
 use vendored::Vendored;
@@ -43,6 +45,8 @@ pub(crate) struct Session<'a> {
     pub(crate) network: ScriptNetwork,
     /// What is known of the layers that earlier builds made.
     pub(crate) guard: Guard,
+    /// What `%pre` left, for all goes through the list of verbs.
+    pub(crate) pre: Once<PreFiles>,
 }
 
 impl<'a> Session<'a> {
@@ -75,6 +79,7 @@ impl<'a> Session<'a> {
         let fetcher = Fetcher::new(options, cancel.fetch.clone());
         Ok(Session {
             family: family(&request.families, plan)?,
+            pre: Once::default(),
             guard: Guard::new(&store, &sandbox, request.threads),
             network: ScriptNetwork::of(request),
             limits: limits::of_step(first),

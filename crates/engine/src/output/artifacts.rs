@@ -1,6 +1,7 @@
 //! What a build leaves in the output directory.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use kiln_packages::{Lock, TOOLS};
 use kiln_plan::Format;
@@ -46,21 +47,21 @@ impl Publication<'_> {
         output.write(MANIFEST, format!("{text}\n").as_bytes())?;
         let copied = steps.copy_log(output.create(LOG)?);
         copied.map_err(|error| write_failure(&output.path(LOG), &error))?;
-        cancel.check()?;
-        let mut artifacts = Vec::new();
-        for name in images.into_iter().chain([PACKAGES, LOG, MANIFEST]) {
-            let path = output.publish(name)?;
+        let names: Vec<_> = images
+            .into_iter()
+            .chain([PACKAGES, LOG, MANIFEST])
+            .collect();
+        let artifacts = place(output, &names, cancel, |name, path| {
             let mut images = described.iter().filter(|a| a.name != PACKAGES);
             if let Some(artifact) = images.find(|a| a.name == name) {
                 steps.emit(Event::Artifact {
-                    path: path.clone(),
+                    path: path.to_owned(),
                     bytes: artifact.bytes,
                     allocated: artifact.allocated,
                     kept: false,
                 });
             }
-            artifacts.push(path);
-        }
+        })?;
         Ok(BuildReport {
             output: output.dir().to_owned(),
             artifacts,
@@ -117,6 +118,23 @@ impl Publication<'_> {
     }
 }
 
+/// Moves finished artifacts to their places, the last one last. What was there stays until each is whole, and all of it where the build
+/// is cancelled before.
+fn place(
+    output: &Output,
+    names: &[&str],
+    cancel: &Cancel,
+    placed: impl Fn(&str, &Path),
+) -> Result<Vec<PathBuf>, Failure> {
+    cancel.check()?;
+    let place = |name: &&str| {
+        let path = output.publish(name)?;
+        placed(name, &path);
+        Ok(path)
+    };
+    names.iter().map(place).collect()
+}
+
 fn panicked() -> Failure {
     Failure::new(FailureKind::Internal, "hashing an artifact panicked")
 }
@@ -153,4 +171,83 @@ fn with_origins(packages: &[Installed], lock: &Lock) -> Vec<Value> {
         json!({ "name": p.name, "version": p.version, "architecture": p.architecture, "origin": layer.unwrap_or(&"script") })
     };
     packages.iter().map(described).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::space::Space;
+
+    /// An output directory with the artifacts of a build before, and those of this one in the making.
+    fn built() -> (tempfile::TempDir, Output) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in [RAW, MANIFEST] {
+            fs::write(dir.path().join(name), "before").expect("an artifact");
+        }
+        let output = Output::open(dir.path()).expect("an output directory");
+        output.write(RAW, b"now").expect("an artifact");
+        (dir, output)
+    }
+
+    fn there(dir: &tempfile::TempDir) -> Vec<String> {
+        let read = |name| fs::read_to_string(dir.path().join(name)).expect("an artifact");
+        [RAW, MANIFEST].map(read).into()
+    }
+
+    #[test]
+    fn what_was_there_stays_until_the_new_one_is_whole() {
+        let (dir, output) = built();
+        let cancel = Cancel::new().expect("a token");
+        assert_eq!(there(&dir), ["before", "before"]);
+        // One artifact is not there: nothing after it is moved, the manifest last of all.
+        let missing = place(&output, &[TAR_GZ, RAW, MANIFEST], &cancel, |_, _| {});
+        assert!(missing.is_err());
+        assert_eq!(there(&dir), ["before", "before"]);
+        output.write(MANIFEST, b"now").expect("an artifact");
+        let seen = std::cell::RefCell::new(Vec::new());
+        let placed = place(&output, &[RAW, MANIFEST], &cancel, |name, _| {
+            seen.borrow_mut().push(name.to_owned());
+        });
+        assert_eq!(
+            placed.expect("moved"),
+            [RAW, MANIFEST].map(|name| dir.path().join(name))
+        );
+        assert_eq!(seen.into_inner(), [RAW, MANIFEST]);
+        assert_eq!(there(&dir), ["now", "now"]);
+        drop(output);
+        assert_eq!(dir.path().read_dir().expect("it").count(), 2);
+    }
+
+    #[test]
+    fn a_build_that_is_cancelled_while_it_describes_its_artifacts_moves_none() {
+        let (dir, output) = built();
+        output.write(MANIFEST, b"now").expect("an artifact");
+        let cancel = Cancel::new().expect("a token");
+        cancel.cancel();
+        let failure = place(&output, &[RAW, MANIFEST], &cancel, |_, _| panic!("moved"));
+        assert_eq!(failure.expect_err("cancelled").kind, FailureKind::Cancelled);
+        drop(output);
+        assert_eq!(there(&dir), ["before", "before"]);
+        assert_eq!(dir.path().read_dir().expect("it").count(), 2);
+    }
+
+    /// `/dev/full` is a disk that is.
+    #[test]
+    fn a_full_disk_is_told_and_leaves_what_was_there() {
+        let (dir, output) = built();
+        std::os::unix::fs::symlink("/dev/full", output.path(MANIFEST)).expect("a link");
+        let failure = output.write(MANIFEST, b"now").expect_err("full");
+        let space = Space::new(&dir.path().join("cache"), Some(dir.path()));
+        let failure = space.explain(failure);
+        assert_eq!(failure.kind, FailureKind::Environment);
+        let said = format!(
+            "the disk that holds the output directory is full: {}",
+            dir.path().display()
+        );
+        assert_eq!(failure.message, said);
+        drop(output);
+        assert_eq!(there(&dir), ["before", "before"]);
+    }
 }

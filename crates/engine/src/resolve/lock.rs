@@ -1,10 +1,12 @@
 //! The lock of a definition: the file beside it, or a fresh one.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use kiln_kickstart::Script;
 use kiln_packages::{Lock, LockedPackage, TOOLS};
 use kiln_plan::configure::Level;
-use kiln_plan::{Lowered, Plan};
+use kiln_plan::{Hasher, Id, Located, Lowered, Plan, script_id};
 
 use crate::define::check::{checked, no_plan};
 use crate::define::load::Source;
@@ -25,7 +27,27 @@ struct Prepared {
     world: Option<World>,
     tools: Vec<LockedPackage>,
     stack: Stack,
-    pre: Option<PreFiles>,
+    pre: Option<Arc<PreFiles>>,
+}
+
+/// What a build does about the lock beside its definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// It takes what the lock says.
+    Use,
+    /// It asks the repositories.
+    Resolve,
+    /// It ends: the user wants what was locked, and nothing else.
+    Refuse,
+}
+
+/// `current` is whether the lock, if there is one, answers the definition as it is now.
+fn choose(current: Option<bool>, locked: bool) -> Choice {
+    match (current, locked) {
+        (Some(true), _) => Choice::Use,
+        (_, true) => Choice::Refuse,
+        (_, false) => Choice::Resolve,
+    }
 }
 
 /// Finds the lock or makes one.
@@ -40,7 +62,7 @@ pub(crate) fn resolve(
     };
     let locked = session.request.locked || session.vendored.is_some();
     let found = read_lock(&path, session.family.lock_facts())?;
-    if found.is_none() && locked {
+    if found.is_none() && choose(None, locked) == Choice::Refuse {
         let failure = Failure::new(
             FailureKind::Definition,
             format!("there is no {}", path.display()),
@@ -54,8 +76,9 @@ pub(crate) fn resolve(
         found.as_ref().map(|lock| (&*path, lock)),
     )?;
     let plan = &prepared.plan;
-    let lock = match found {
-        Some(lock) if is_current(&lock, plan) => {
+    let current = found.as_ref().map(|lock| is_current(lock, plan));
+    let lock = match (choose(current, locked), found) {
+        (Choice::Use, Some(lock)) => {
             if prepared.pre.is_some() {
                 trust(
                     session,
@@ -66,8 +89,8 @@ pub(crate) fn resolve(
             }
             lock
         }
-        Some(_) if locked => return Err(stale(session, &path)),
-        stale => {
+        (Choice::Refuse, _) => return Err(stale(session, &path)),
+        (Choice::Resolve | Choice::Use, stale) => {
             if stale.is_some() {
                 let message = format!(
                     "{} is stale: the definition asks for other packages now; resolving afresh",
@@ -143,10 +166,13 @@ fn prepare(
     let packages: Vec<&LockedPackage> = tools.iter().collect();
     let stack = tools_root(session, &plan, &packages, &|| download(session, &packages))?;
     let pre = match has_pre {
-        true => Some(outside::pre(session, &first, &stack)?),
+        true => {
+            let run = || outside::pre(session, &first, &stack);
+            Some(session.pre.get(scripts_id(&first), run)?)
+        }
         false => None,
     };
-    source.pre = pre.as_ref().map(PreFiles::dir);
+    source.pre = pre.as_deref().map(PreFiles::dir);
     let lowered = checked(source.lower(&session.request.input))?;
     notices(session, &lowered);
     let plan = lowered.plan.clone().ok_or_else(no_plan)?;
@@ -159,6 +185,14 @@ fn prepare(
         stack,
         pre,
     })
+}
+
+/// The id of a definition's `%pre` scripts.
+fn scripts_id(first: &Lowered) -> Id {
+    let scripts = first.pre_scripts.iter();
+    let hash =
+        |hasher: Hasher, script: &Located<Script>| hasher.id("script", script_id(&script.item));
+    scripts.fold(Hasher::new("pre-scripts"), hash).finish()
 }
 
 /// Has packages in the store, from the network or from the vendored directory.
@@ -188,6 +222,25 @@ fn notices(session: &Session<'_>, lowered: &Lowered) {
             let (message, origin) = (notice.message.clone(), notice.origin.clone());
             let hint = notice.hint.clone();
             session.steps.warn_once(message, Some(origin), hint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locked_build_never_asks_and_one_that_is_not_never_refuses() {
+        for (current, locked, choice) in [
+            (None, false, Choice::Resolve),
+            (None, true, Choice::Refuse),
+            (Some(false), false, Choice::Resolve),
+            (Some(false), true, Choice::Refuse),
+            (Some(true), false, Choice::Use),
+            (Some(true), true, Choice::Use),
+        ] {
+            assert_eq!(choose(current, locked), choice, "{current:?} {locked}");
         }
     }
 }

@@ -378,7 +378,7 @@ impl Roots<'_> {
         };
         self.grow(stack, &work, |place| {
             let (session, store) = (self.session, &self.session.store);
-            let (tools, pre) = (&self.resolved.tools, self.resolved.pre.as_ref());
+            let (tools, pre) = (&self.resolved.tools, self.resolved.pre.as_deref());
             if against == Against::All {
                 session.guard.check(tools, &session.cancel.run)?;
             }
