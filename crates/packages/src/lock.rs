@@ -171,6 +171,11 @@ impl Lock {
     pub fn line_of(text: &str, facts: &[&str], package: &LockedPackage) -> Option<usize> {
         read::line_of(text, facts, package)
     }
+
+    /// Returns the number of the line of a lock file that has a repository, which is counted from 0.
+    pub fn line_of_repository(text: &str, facts: &[&str], at: usize) -> Option<usize> {
+        read::line_of_repository(text, facts, at)
+    }
 }
 
 /// Has all packages in the store, verified; returns their paths in the same order.

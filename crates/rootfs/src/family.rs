@@ -76,6 +76,12 @@ pub trait Family: fmt::Debug + Send + Sync {
         now: SystemTime,
     ) -> Result<(Box<dyn World>, Vec<String>)>;
 
+    /// A plan's repositories as a lock names them, the distribution's own among them: base URL and name.
+    ///
+    /// # Errors
+    /// The definition has no repositories.
+    fn repositories(&self, plan: &Plan) -> Result<Vec<(String, String)>>;
+
     /// The id of a plan's repositories and the keys that may sign them: what these vouched for once is remembered by it.
     ///
     /// # Errors

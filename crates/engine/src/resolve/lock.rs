@@ -13,7 +13,7 @@ use crate::define::load::Source;
 use crate::define::owners;
 use crate::means::Session;
 use crate::means::vendored::AGAIN;
-use crate::resolve::signed::{trust, vouch};
+use crate::resolve::signed::{trust, trust_repositories, vouch};
 use crate::resolve::solve::{Resolver, World, is_current, read_lock};
 use crate::root::outside;
 use crate::root::steps::tools_root;
@@ -79,6 +79,7 @@ pub(crate) fn resolve(
     let current = found.as_ref().map(|lock| is_current(lock, plan));
     let lock = match (choose(current, locked), found) {
         (Choice::Use, Some(lock)) => {
+            trust_repositories(session, plan, &path, &lock)?;
             if prepared.pre.is_some() {
                 trust(
                     session,
@@ -123,7 +124,7 @@ pub(crate) fn afresh(
     let (resolver, plan) = (Resolver::of(session), &prepared.plan);
     let world = resolver.world_of(plan, prepared.world)?;
     let lock = resolver.solve(plan, &world, &prepared.tools, &prepared.stack)?;
-    vouch(session, plan, &lock.packages)?;
+    vouch(session, plan, &lock)?;
     Ok((prepared.plan, lock, world))
 }
 

@@ -2,7 +2,7 @@
 //! same size, content and place. A lock lies in a repository of texts, is merged and reviewed by people, and is the root's content.
 //!
 //! ```text
-//! <cache>/signed/<repositories and keys>/<packages>    packages that signed metadata vouched for, a line each
+//! <cache>/signed/<repositories and keys>/<lines>       packages and repositories that signed metadata vouched for, a line each
 //! <lock>.metadata/                                     signed metadata beside a lock, as in a vendored directory
 //! ```
 //! What was vouched for once stays so, whatever the repositories have later: their metadata is not needed again. Metadata is
@@ -12,8 +12,9 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use kiln_packages::{Lock, LockedPackage, Verdict};
+use kiln_packages::{Lock, LockedPackage, LockedRepository, Verdict};
 use kiln_plan::{Hasher, Id, Plan};
 use kiln_rootfs::family::World;
 
@@ -25,6 +26,8 @@ use crate::{Failure, FailureKind};
 
 /// Causes that a failure lists.
 const SHOWN: usize = 5;
+/// Clocks of mirror and builder may differ by this much.
+const SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the signed metadata of a lock is kept, if it is.
 pub(crate) fn kept_beside(lock: &Path) -> PathBuf {
@@ -72,14 +75,119 @@ pub(crate) fn trust(
     doubted(session, plan, lock, &left, &found)
 }
 
-/// Notes that packages were taken from signed metadata.
-pub(crate) fn vouch(
+/// Compares what a lock says of its repositories with the definition, and with signed metadata at hand: their dates are the image's
+/// clock. Whether that metadata is the newest is nothing to a lock, so that none is fetched.
+///
+/// # Errors
+/// A line is contradicted.
+pub(crate) fn trust_repositories(
     session: &Session<'_>,
     plan: &Plan,
-    packages: &[LockedPackage],
+    path: &Path,
+    lock: &Lock,
 ) -> Result<(), Failure> {
     let vouched = Vouched::of(session.store.root(), session.family.repositories_id(plan)?);
-    vouched.remember(&packages.iter().collect::<Vec<_>>());
+    let said = repository_lines(lock);
+    let mut wrong = unplanned(&lock.repositories, &session.family.repositories(plan)?);
+    if wrong.is_empty() && !vouched.has(&said) {
+        let mut signed = Vec::new();
+        let kept = kept(session, path);
+        for directory in kept.iter().chain([&session.metadata]) {
+            let (world, _) = session.family.kept_world(plan, directory, session.now)?;
+            signed.extend(world.repositories());
+        }
+        wrong = contradicted(&lock.repositories, &signed, session.now);
+        if wrong.is_empty() {
+            vouched.note(&said);
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let shown = path.display();
+    let text = fs::read_to_string(path).ok();
+    let facts = session.family.lock_facts();
+    let line = |at: Option<usize>| Lock::line_of_repository(text.as_ref()?, facts, at?);
+    let place = |at| match line(at) {
+        Some(line) => format!("{shown}:{line}"),
+        None => shown.to_string(),
+    };
+    let wrong: Vec<_> = wrong
+        .into_iter()
+        .map(|(at, why)| (place(at), why))
+        .collect();
+    let message =
+        format!("{shown} is not to be believed: what it says of its repositories is not so");
+    Err(listed(FailureKind::Definition, message, &wrong)
+        .hint("it was changed by hand or badly merged: see what changed it, then run `kiln lock`"))
+}
+
+/// What is wrong with a repository of a lock: its place among them, if it is there.
+type Wrong = (Option<usize>, String);
+
+/// Repositories that only one of a lock and its definition has.
+fn unplanned(locked: &[LockedRepository], planned: &[(String, String)]) -> Vec<Wrong> {
+    let mut left: Vec<_> = planned.iter().collect();
+    let mut wrong = Vec::new();
+    for (at, repository) in locked.iter().enumerate() {
+        let LockedRepository { uri, name, .. } = repository;
+        match left.iter().position(|(u, n)| u == uri && n == name) {
+            Some(found) => drop(left.swap_remove(found)),
+            None => wrong.push((
+                Some(at),
+                format!(
+                    "{uri} {name}: the definition has no such repository, or the lock has it twice"
+                ),
+            )),
+        }
+    }
+    let lacking = |(uri, name): &(String, String)| {
+        let why = format!("{uri} {name}: the definition has this repository, and the lock has not");
+        (None, why)
+    };
+    wrong.extend(left.into_iter().map(lacking));
+    wrong
+}
+
+/// Repositories whose date is not that of the signed metadata that a lock names by its digest, or is to come.
+fn contradicted(
+    locked: &[LockedRepository],
+    signed: &[LockedRepository],
+    now: SystemTime,
+) -> Vec<Wrong> {
+    let why = |repository: &LockedRepository| {
+        let LockedRepository { date, release, .. } = repository;
+        if signed
+            .iter()
+            .any(|s| s.release == *release && s.date != *date)
+        {
+            return Some("its date is not that of the signed metadata with its SHA-256");
+        }
+        (*date > now + SKEW).then_some("its date is to come")
+    };
+    let all = locked.iter().enumerate();
+    all.filter_map(|(at, repository)| {
+        let why = why(repository)?;
+        let text = format!("{} {}: {why}", repository.uri, repository.name);
+        Some((Some(at), text))
+    })
+    .collect()
+}
+
+/// The lines of a lock that tell of its repositories.
+fn repository_lines(lock: &Lock) -> String {
+    let text = lock.text();
+    let lines = text.split_inclusive('\n');
+    lines
+        .filter(|line| line.starts_with("repository "))
+        .collect()
+}
+
+/// Notes that a lock was made of signed metadata.
+pub(crate) fn vouch(session: &Session<'_>, plan: &Plan, lock: &Lock) -> Result<(), Failure> {
+    let vouched = Vouched::of(session.store.root(), session.family.repositories_id(plan)?);
+    vouched.remember(&lock.packages.iter().collect::<Vec<_>>());
+    vouched.note(&repository_lines(lock));
     Ok(())
 }
 
@@ -94,7 +202,7 @@ fn kept(session: &Session<'_>, lock: &Path) -> Option<PathBuf> {
         let hint = "`kiln lock --keep-metadata` makes it anew".to_owned();
         session
             .steps
-            .warn(failure.message.clone(), None, Some(hint));
+            .warn_once(failure.message.clone(), None, Some(hint));
     };
     copied.inspect_err(told).ok()
 }
@@ -247,8 +355,7 @@ impl Vouched {
 
     /// Those that are not among what was vouched for.
     fn missing<'p>(&self, packages: &[&'p LockedPackage]) -> Vec<Doubt<'p>> {
-        let text = lines(packages);
-        if fs::read_to_string(self.file(&text)).is_ok_and(|known| known == text) {
+        if self.has(&lines(packages)) {
             return Vec::new();
         }
         let files = fs::read_dir(&self.directory)
@@ -270,10 +377,18 @@ impl Vouched {
             .collect()
     }
 
-    /// Remembering only saves time, so a failure is no error.
     fn remember(&self, packages: &[&LockedPackage]) {
-        let text = lines(packages);
-        let path = self.file(&text);
+        self.note(&lines(packages));
+    }
+
+    /// Whether these lines were noted.
+    fn has(&self, text: &str) -> bool {
+        fs::read_to_string(self.file(text)).is_ok_and(|known| known == text)
+    }
+
+    /// Remembering only saves time, so a failure is no error.
+    fn note(&self, text: &str) {
+        let path = self.file(text);
         let _ =
             fs::create_dir_all(&self.directory).and_then(|()| write_whole(&path, text.as_bytes()));
     }
@@ -286,4 +401,112 @@ impl Vouched {
 
 fn lines(packages: &[&LockedPackage]) -> String {
     packages.iter().map(|package| package.identity()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_packages::Digest;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn repository(name: &str, date: u64, release: &str) -> LockedRepository {
+        LockedRepository {
+            uri: "http://192.0.2.1/debian".to_owned(),
+            name: name.to_owned(),
+            date: at(date),
+            release: Digest::of(release.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_lock_has_the_repositories_of_its_definition_and_each_once() {
+        let (stable, updates) = (repository("stable", 7, "a"), repository("updates", 8, "b"));
+        let planned: Vec<(String, String)> = [&stable, &updates]
+            .map(|r| (r.uri.clone(), r.name.clone()))
+            .into();
+        let wrong = |locked: &[&LockedRepository]| {
+            let locked: Vec<_> = locked.iter().map(|r| (*r).clone()).collect();
+            unplanned(&locked, &planned)
+        };
+        assert_eq!(wrong(&[&updates, &stable]), []);
+        let other = LockedRepository {
+            uri: "http://192.0.2.2/debian".to_owned(),
+            ..stable.clone()
+        };
+        let found = wrong(&[&updates, &other]);
+        assert_eq!(
+            found.iter().map(|w| w.0).collect::<Vec<_>>(),
+            [Some(1), None]
+        );
+        assert!(found[0].1.contains("192.0.2.2") && found[1].1.contains("stable"));
+        assert_eq!(wrong(&[&stable, &updates, &updates])[0].0, Some(2));
+    }
+
+    #[test]
+    fn a_date_is_that_of_the_signed_metadata() {
+        let now = at(1_000_000);
+        let signed = [repository("stable", 7, "a")];
+        let wrong = |locked: LockedRepository| contradicted(&[locked], &signed, now).pop();
+        assert_eq!(wrong(repository("stable", 7, "a")), None);
+        let (_, why) = wrong(repository("stable", 9, "a")).expect("another date");
+        assert!(why.contains("stable: its date is not that of"), "{why}");
+        // Its metadata is gone, as that of most locks.
+        assert_eq!(wrong(repository("stable", 5, "older")), None);
+        let (_, why) = wrong(repository("stable", 1_100_000, "newer")).expect("to come");
+        assert!(why.contains("to come"), "{why}");
+    }
+
+    /// Offline with nothing at hand, whoever reads it is told what helps, and it is no mistake of the definition.
+    #[test]
+    fn a_lock_without_metadata_is_refused_by_what_is_missing() {
+        let lock = Path::new("lab/kiln.lock");
+        let absent = [("lab/kiln.lock:7".to_owned(), "nano 7.2 amd64".to_owned())];
+        for (any, offline, kind, said, advice) in [
+            (
+                false,
+                true,
+                FailureKind::Environment,
+                "cannot be verified",
+                "with the network",
+            ),
+            (
+                false,
+                false,
+                FailureKind::Environment,
+                "cannot be verified",
+                "run `kiln lock`",
+            ),
+            (
+                true,
+                true,
+                FailureKind::Definition,
+                "no signed metadata",
+                "with the network",
+            ),
+            (
+                true,
+                false,
+                FailureKind::Definition,
+                "no signed metadata",
+                "run `kiln lock`",
+            ),
+        ] {
+            let found = Found {
+                any,
+                unfit: vec!["a signature is missing".to_owned()],
+            };
+            let failure = found.refuse(lock, &absent, offline);
+            assert_eq!(failure.kind, kind);
+            assert!(failure.message.contains(said), "{failure:?}");
+            assert!(failure.hints[0].contains(advice), "{failure:?}");
+            assert!(failure.hints[1].contains("--allow-unsigned-lock"));
+            assert!(failure.causes.contains(&found.unfit[0]), "{failure:?}");
+            let named = failure.origin.as_deref() == Some("lab/kiln.lock:7");
+            assert_eq!(named, any);
+        }
+    }
 }

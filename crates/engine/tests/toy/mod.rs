@@ -232,6 +232,11 @@ impl Family for Toy {
         Ok((Box::new(index), Vec::new()))
     }
 
+    fn repositories(&self, plan: &Plan) -> Result<Vec<(String, String)>> {
+        let (url, ..) = repository(plan)?;
+        Ok(vec![(url.to_owned(), CHANNEL.to_owned())])
+    }
+
     fn repositories_id(&self, plan: &Plan) -> Result<Id> {
         let (url, _, key) = repository(plan)?;
         let hasher = Hasher::new("toy.v1").text("url", url);

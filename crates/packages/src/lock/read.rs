@@ -34,6 +34,15 @@ pub(super) fn line_of(text: &str, facts: &[&str], package: &LockedPackage) -> Op
     })
 }
 
+/// The number of the line that has a repository, counted from 0.
+pub(super) fn line_of_repository(text: &str, facts: &[&str], at: usize) -> Option<usize> {
+    let mut reading = Reading::new(facts);
+    lines(text).find_map(|(number, line)| {
+        reading.line(line).ok()?;
+        (reading.repositories.len() > at).then_some(number)
+    })
+}
+
 /// Lines that say something, with their numbers.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = text.lines().enumerate();

@@ -68,6 +68,11 @@ impl Family for Debian {
         Ok((Box::new(indices), unfit))
     }
 
+    fn repositories(&self, plan: &Plan) -> Result<Vec<(String, String)>> {
+        let all = repositories(plan)?.into_iter();
+        Ok(all.map(|r| (r.uri, r.suite)).collect())
+    }
+
     fn repositories_id(&self, plan: &Plan) -> Result<Id> {
         Ok(repositories::id(&repositories(plan)?))
     }

@@ -221,6 +221,46 @@ fn a_changed_line_of_a_lock_ends_the_build_before_anything_runs() {
         .says(&["warning", VICTIM, "nobody signed", RAN]);
 }
 
+/// The dates are the image's clock, and the URLs are apt's in it: both were believed.
+#[test]
+fn a_changed_repository_of_a_lock_ends_the_build() {
+    let project = Project::new();
+    let line = |change: &dyn Fn(&mut Fields)| {
+        let change = |line: &str| match line.strip_prefix("repository ") {
+            Some(fields) if line.contains("name=attacked") => {
+                let mut fields = Fields::of(fields);
+                change(&mut fields);
+                let fields = fields.0.iter().map(|(n, v)| format!(" {n}={v}"));
+                format!("repository{}\n", fields.collect::<String>())
+            }
+            _ => format!("{line}\n"),
+        };
+        project.lock.lines().map(change).collect::<String>()
+    };
+    let date = |fields: &mut Fields| *fields.get("date") = "2001-02-03T04:05:06Z".to_owned();
+    let later = |fields: &mut Fields| *fields.get("date") = "2101-02-03T04:05:06Z".to_owned();
+    let url = |fields: &mut Fields| *fields.get("url") = "http://192.0.2.1/debian".to_owned();
+    let changes: [(&dyn Fn(&mut Fields), &str); 3] = [
+        (&date, "its date is not that of"),
+        (&later, "its date is"),
+        (&url, "no such repository"),
+    ];
+    for (change, words) in changes {
+        project.write(&line(change));
+        for more in [&["--offline"][..], &["--allow-unsigned-lock"]] {
+            project.refused(
+                1,
+                &["not to be believed", "kiln.lock:", words, "kiln lock"],
+                more,
+            );
+        }
+    }
+    project.write(&project.lock.replace("repository url", "# repository url"));
+    project.refused(1, &["not to be believed", "and the lock has not"], &[]);
+    project.write(&project.lock);
+    project.accepted(&["--offline"]);
+}
+
 /// `%pre` scripts run in the tools root before the definition is read for good.
 #[test]
 fn a_changed_tool_ends_the_build_before_pre_scripts_run() {
