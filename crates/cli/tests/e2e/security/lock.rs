@@ -239,7 +239,7 @@ fn a_changed_repository_of_a_lock_ends_the_build() {
     };
     let date = |fields: &mut Fields| *fields.get("date") = "2001-02-03T04:05:06Z".to_owned();
     let later = |fields: &mut Fields| *fields.get("date") = "2101-02-03T04:05:06Z".to_owned();
-    let url = |fields: &mut Fields| *fields.get("url") = "http://192.0.2.1/debian".to_owned();
+    let url = |fields: &mut Fields| *fields.get("url") = "http://127.0.0.1:1/debian".to_owned();
     let changes: [(&dyn Fn(&mut Fields), &str); 3] = [
         (&date, "its date is not that of"),
         (&later, "its date is"),
