@@ -528,6 +528,14 @@ pub(crate) struct ServeArgs {
     /// link-local addresses: only for users that are trusted with its network
     #[arg(long)]
     pub(crate) downloads_from_this_machine: bool,
+    /// Remove builds this long after their end, with logs and artifacts;
+    /// pinned ones stay [default: all stay]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub(crate) keep_for: Option<u64>,
+    /// Remove the oldest ended builds while all of them hold more; pinned ones
+    /// stay, and those of the last hour
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    pub(crate) keep_size: Option<u64>,
 }
 
 /// `kiln run-attempt`

@@ -79,6 +79,7 @@ mod tests {
             build_memory: 1 << 30,
             from_elsewhere: true,
             open: false,
+            keep: crate::Keep::default(),
         };
         let needs = |cpus, memory: u64| Used {
             builds: 1,

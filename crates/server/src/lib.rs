@@ -24,6 +24,7 @@ mod openapi;
 mod prepare;
 mod queue;
 mod requests;
+mod retain;
 mod run;
 mod serve;
 mod server;
@@ -35,5 +36,5 @@ mod trigger;
 pub mod wire;
 
 pub use serve::{Error, Options, open_store, serve};
-pub use server::Settings;
+pub use server::{Keep, Settings};
 pub use tokio::sync::Notify;

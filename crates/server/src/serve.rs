@@ -26,7 +26,7 @@ use crate::store::{self, Store};
 use crate::tls::{self, Tls};
 use crate::wire::model::Status;
 use crate::wire::time;
-use crate::{api, notify, queue, run};
+use crate::{api, notify, queue, retain, run};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,6 +114,7 @@ pub fn serve(
         let (router, server) = assemble(options, address).await?;
         notify::start(&server, targets).map_err(Error::System)?;
         go_on(&server).map_err(Error::Store)?;
+        let retain = tokio::spawn(retain::work(Arc::clone(&server)));
         let queue = tokio::spawn(queue::work(Arc::clone(&server)));
         ready(address);
         let door = Door {
@@ -123,6 +124,7 @@ pub fn serve(
         };
         accept(listener, &door, &stop).await;
         queue.abort();
+        retain.abort();
         Ok(())
     })
 }

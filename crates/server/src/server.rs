@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -28,6 +29,17 @@ pub struct Settings {
     pub open: bool,
     /// Whether builds fetch from other machines only.
     pub from_elsewhere: bool,
+    /// How long builds stay that have ended.
+    pub keep: Keep,
+}
+
+/// How long builds stay that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Builds go this long after their end.
+    pub age: Option<Duration>,
+    /// The oldest builds go while all that have ended hold more bytes.
+    pub bytes: Option<u64>,
 }
 
 /// A running server.

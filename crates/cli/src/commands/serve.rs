@@ -36,6 +36,12 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             build_memory: args.build_memory << 20,
             open: args.open_to_this_machine,
             from_elsewhere: !args.downloads_from_this_machine,
+            keep: kiln_server::Keep {
+                age: args
+                    .keep_for
+                    .map(|days| std::time::Duration::from_secs(days * 86_400)),
+                bytes: args.keep_size.map(|mib| mib << 20),
+            },
         },
         cache: args.build_cache.clone(),
         tls: args

@@ -165,6 +165,25 @@ impl Asked<'_> {
         self.queue(record.request.clone(), Some(&record))
     }
 
+    /// Whether a build stays whatever its age and size; says so first, if that is wished.
+    pub(super) fn pinned(&self, id: &str, wish: Option<bool>) -> Result<Value, ApiError> {
+        let role = if wish.is_some() {
+            Role::Submit
+        } else {
+            Role::View
+        };
+        self.caller.needs(role)?;
+        self.find(id)?;
+        let store = &self.server.store;
+        if let Some(pinned) = wish {
+            store.pin(id, pinned).map_err(ApiError::internal)?;
+            self.audit(if pinned { "pin" } else { "unpin" }, Some(id));
+        }
+        let pinned = store.is_pinned(id).map_err(ApiError::internal)?;
+        let pinned = pinned.ok_or_else(|| not_found("build", id))?;
+        Ok(json!({ "id": id, "pinned": pinned }))
+    }
+
     fn find(&self, id: &str) -> Result<Record, ApiError> {
         let found = self.server.store.get(id).map_err(ApiError::internal)?;
         let here = |record: &Record| {

@@ -269,9 +269,14 @@ fn on_builds(asked: &Asked<'_>, rest: &[&str], call: &Call<'_>) -> Result<Value,
     match (call.method.as_str(), rest) {
         ("POST", []) => asked.create(call.json()?),
         ("GET", []) => asked.list(call.query),
-        ("GET", [id]) => asked.get(id),
+        ("GET", [last]) => match last.split_once(':') {
+            Some((id, "pinned")) => asked.pinned(id, None),
+            _ => asked.get(last),
+        },
         ("POST", [last]) => match last.split_once(':') {
             Some((id, "cancel")) => asked.cancel(id),
+            Some((id, "pin")) => asked.pinned(id, Some(true)),
+            Some((id, "unpin")) => asked.pinned(id, Some(false)),
             Some((id, "retry")) => asked.retry(id),
             _ => Err(unknown(call, rest)),
         },

@@ -78,6 +78,16 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX deliveries_due ON deliveries (target, due) WHERE ended IS NULL;
 ",
+    "
+    ALTER TABLE builds ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE builds ADD COLUMN bytes INTEGER;
+    CREATE INDEX builds_again ON builds (retry_of) WHERE retry_of IS NOT NULL;
+    CREATE TABLE condemned (
+        id TEXT PRIMARY KEY,
+        leaves TEXT NOT NULL,
+        trouble TEXT
+    ) STRICT;
+",
 ];
 
 /// The version of this program.

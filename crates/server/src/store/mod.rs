@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod migrate;
 mod notices;
+mod retain;
 mod tokens;
 mod triggers;
 
@@ -16,5 +17,6 @@ pub use counts::{Counts, Entry};
 pub use database::Store;
 pub use error::Error;
 pub use notices::{Delivery, Notice};
+pub(crate) use retain::Ended;
 pub use tokens::{Role, Token};
 pub use triggers::Trigger;
