@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::Commands;
 use crate::executor::local::wish;
-use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, LINE, Request, What, closing};
+use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, Request, What, closing};
 use crate::wire::model::Status;
 use crate::wire::time;
 use artifacts::Trouble;
@@ -108,12 +108,8 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
         // Nothing is done until the artifacts are in their bucket: whoever puts them there closes the log.
         (Status::Success, _) if request.artifacts.is_some() => {}
         (Status::Success, _) => log.write(&closing(None))?,
-        (Status::Timeout, _) => log.line(&format!(
-            "TIMEOUT\nERROR: context deadline exceeded\n{LINE}"
-        ))?,
-        (Status::Cancelled, _) => {
-            log.line(&format!("CANCELLED\nERROR: context canceled\n{LINE}"))?;
-        }
+        (Status::Timeout, _) => log.line("TIMEOUT\nERROR: context deadline exceeded")?,
+        (Status::Cancelled, _) => log.line("CANCELLED\nERROR: context canceled")?,
         (_, detail) => log.write(&closing(Some(detail.unwrap_or("unknown"))))?,
     }
     events.write(What::Ended {

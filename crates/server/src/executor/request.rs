@@ -183,14 +183,10 @@ impl Attempt {
     }
 }
 
-/// Closes a log, below its last phase.
-pub const LINE: &str =
-    "--------------------------------------------------------------------------------";
-
-/// The last lines of a log whose build has gone well, or has failed for a reason.
+/// The last lines of a log whose build has gone well, or has failed for a reason. `gcloud` draws the line below them.
 pub fn closing(failure: Option<&str>) -> String {
     match failure {
-        None => format!("DONE\n{LINE}\n"),
-        Some(why) => format!("ERROR\nERROR: {why}\n{LINE}\n"),
+        None => "DONE\n".to_owned(),
+        Some(why) => format!("ERROR\nERROR: {why}\n"),
     }
 }
