@@ -28,6 +28,8 @@ usage: cargo xtask CHORE
   e2e [FILTER...]       only the end-to-end tests, all of them: some take many minutes
   language [--seed N] [--inputs N]
                         ask pykickstart and Kiln about new kickstarts, and compare what they say
+  fuzz-server [--seconds N] [--seed S]
+                        send a server requests that no friend sends, for a minute unless told otherwise
   docs                  write the generated parts of docs/
   record-gcloud         run the real gcloud against a server, and write what it sends into the server's transcripts
   tidy                  only the rules about the source tree
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["e2e", filters @ ..] => test::end_to_end(filters),
         ["language", rest @ ..] => language::run(rest),
+        ["fuzz-server", rest @ ..] => test::fuzz_server(rest),
         ["docs"] => test::write_documents(),
         ["record-gcloud"] => test::record_gcloud(),
         ["tidy"] => tidy::run(),

@@ -101,7 +101,7 @@ pub(crate) fn write_documents() -> Result<()> {
     process::run(command.args(test).env("KILN_WRITE_DOCS", "1"))
 }
 
-/// `cargo xtask record-gcloud`: the test that runs the real command line writes down its requests.
+/// `cargo xtask record-gcloud`: the tests that run the real command line write down its requests.
 pub(crate) fn record_gcloud() -> Result<()> {
     let mut command = workspace::cargo();
     let test = [
@@ -110,10 +110,49 @@ pub(crate) fn record_gcloud() -> Result<()> {
         "--workspace",
         "--test",
         "objects",
+        "--test",
+        "server",
         "gcloud::",
     ];
     let variables = [("KILN_RECORD_GCLOUD", "1"), ("KILN_REQUIRE_GCLOUD", "1")];
     process::run(command.args(test).envs(variables))
+}
+
+/// `cargo xtask fuzz-server [--seconds N] [--seed S]`: the test of every day for longer, with another seed each time.
+pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
+    let since = std::time::UNIX_EPOCH.elapsed();
+    let mut seed = since.map_or(1, |since| since.as_secs());
+    let mut seconds = 60;
+    let mut rest = arguments;
+    while let [name, value, others @ ..] = rest {
+        let number = value
+            .parse()
+            .map_err(|_| format!("{name} takes a number, not {value}"))?;
+        match *name {
+            "--seconds" => seconds = number,
+            "--seed" => seed = number,
+            _ => return Err(format!("fuzz-server has no option {name}")),
+        }
+        rest = others;
+    }
+    if let [left] = rest {
+        return Err(format!(
+            "fuzz-server takes --seconds N and --seed S, not {left} alone"
+        ));
+    }
+    let mut command = workspace::cargo();
+    let filter = "hostile::any_request";
+    let test = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--test",
+        "server",
+        filter,
+    ];
+    command.args(test).args(["--", "--nocapture"]);
+    command.env("KILN_FUZZ_SECONDS", seconds.to_string());
+    process::run(command.env("KILN_FUZZ_SEED", seed.to_string()))
 }
 
 fn end_to_end_command(filters: &[&str]) -> Command {

@@ -83,7 +83,8 @@ pub(crate) fn queue(server: &Server, record: &Record, what: &str) -> Result<(), 
 /// It is one of these.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), ApiError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if !name.is_empty() && name.len() <= 128 && name.bytes().all(fits) {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if begins && name.len() <= 128 && name.bytes().all(fits) {
         return Ok(());
     }
     Err(ApiError::invalid(format!("invalid {what} {name:?}")))

@@ -2,27 +2,37 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::harness::{PROJECT, Server, kiln, silent};
+use crate::replay::Recorder;
 
-/// The tool with the settings that `kiln gcloud-env` prints; nothing if it is not installed.
-fn gcloud(server: &Server) -> Option<Command> {
+/// The tool with the settings that `kiln gcloud-env` prints, and what notes its requests; nothing if it is not installed.
+pub(crate) struct Gcloud {
+    model: Command,
+    pub(crate) recorder: Recorder,
+}
+
+/// Finds the tool, for a server.
+pub(crate) fn gcloud(server: &Server) -> Option<Gcloud> {
     let program = Path::new("/usr/bin/gcloud");
     if !program.exists() {
-        println!(
-            "the real gcloud is not installed: these requests are only made by the other tests"
+        assert!(
+            std::env::var_os("KILN_REQUIRE_GCLOUD").is_none(),
+            "gcloud is not on this machine"
         );
+        println!("the real gcloud is not installed: `replay.rs` sends what it sent");
         return None;
     }
+    let recorder = Recorder::start(server.address);
     let home = server.directory.path();
-    let url = format!("http://{}", server.address);
+    let url = format!("http://{}", recorder.address);
     let mut command = kiln(home);
     command.args(["gcloud-env", "--server", &url]);
     let ran = command.output().expect("gcloud-env");
     assert!(ran.status.success(), "{}", text(&ran));
-    let mut gcloud = Command::new(program);
-    gcloud
+    let mut model = Command::new(program);
+    model
         .env_clear()
         .env("HOME", home)
         .env("PATH", "/usr/bin:/bin")
@@ -34,11 +44,45 @@ fn gcloud(server: &Server) -> Option<Command> {
             .strip_prefix("export ")
             .and_then(|line| line.split_once('='))
         {
-            gcloud.env(name, value.trim_matches(['\'', '"']));
+            model.env(name, value.trim_matches(['\'', '"']));
         }
     }
-    gcloud.env("CLOUDSDK_CORE_PROJECT", PROJECT);
-    Some(gcloud)
+    model.env("CLOUDSDK_CORE_PROJECT", PROJECT);
+    Some(Gcloud { model, recorder })
+}
+
+impl Gcloud {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.model.get_program());
+        command.env_clear();
+        command.current_dir(self.model.get_current_dir().expect("a directory"));
+        for (name, value) in self.model.get_envs() {
+            command.env(name, value.expect("a value"));
+        }
+        command.args(words);
+        command
+    }
+
+    /// How it ended, and what it said.
+    pub(crate) fn run(&self, words: &[&str]) -> (i32, String) {
+        let ran = self.command(words).output().expect("gcloud");
+        (ran.status.code().expect("a code"), text(&ran))
+    }
+
+    /// What it prints when all is well.
+    pub(crate) fn prints(&self, words: &[&str]) -> String {
+        let ran = self.command(words).output().expect("gcloud");
+        assert!(ran.status.success(), "{words:?}: {}", text(&ran));
+        String::from_utf8(ran.stdout).expect("UTF-8")
+    }
+}
+
+/// The log in what the tool prints around it.
+fn shown_log(said: &str) -> &str {
+    let (_, log) = said
+        .split_once("REMOTE BUILD OUTPUT ------------------------------\n")
+        .expect("a log");
+    log.split_once("\n----------").map_or(log, |(log, _)| log)
 }
 
 fn text(output: &Output) -> String {
@@ -49,40 +93,36 @@ fn text(output: &Output) -> String {
     format!("{out}\n{err}")
 }
 
-fn run(gcloud: &Option<Command>, words: &[&str]) -> Option<(i32, String)> {
-    let model = gcloud.as_ref()?;
-    let mut command = Command::new(model.get_program());
-    command.env_clear().current_dir(model.get_current_dir()?);
-    for (name, value) in model.get_envs() {
-        command.env(name, value?);
+/// Sources and files of builds.
+fn files(home: &Path, kickstart: &str) {
+    fs::create_dir(home.join("src")).unwrap();
+    fs::write(home.join("src/lab.ks"), kickstart).unwrap();
+    let artifacts = "artifacts:\n  objects:\n    location: gs://demo-proj_cloudbuild/out\n    paths: ['*.ks']\n";
+    let step = |words: &str| format!("steps:\n- name: kiln\n  args: [{words}]\n");
+    for (name, text) in [
+        (
+            "flat.yaml",
+            step("flatten, '/workspace/$_NAME.ks'") + artifacts,
+        ),
+        ("fail.yaml", step("check, missing.ks")),
+        ("hang.yaml", step("build, lab.ks")),
+    ] {
+        fs::write(home.join(name), text).unwrap();
     }
-    let ran = command.args(words).output().expect("gcloud");
-    Some((ran.status.code().expect("a code"), text(&ran)))
 }
 
 #[test]
 fn gcloud_submits_and_tells_how_builds_end() {
     let server = Server::open();
-    let gcloud = gcloud(&server);
-    let home = server.directory.path();
-    fs::create_dir(home.join("src")).unwrap();
-    fs::write(
-        home.join("src/lab.ks"),
+    let Some(gcloud) = gcloud(&server) else {
+        return;
+    };
+    files(
+        server.directory.path(),
         "lang C.UTF-8\nrootpw x\n%packages\n%end\n",
-    )
-    .unwrap();
-    fs::write(
-        home.join("flat.yaml"),
-        "steps:\n- name: kiln\n  args: [flatten, '/workspace/$_NAME.ks']\nartifacts:\n  objects:\n    location: gs://demo-proj_cloudbuild/out\n    paths: ['*.ks']\n",
-    )
-    .unwrap();
-    fs::write(
-        home.join("fail.yaml"),
-        "steps:\n- name: kiln\n  args: [check, missing.ks]\n",
-    )
-    .unwrap();
-
-    let words = [
+    );
+    let region = "--region=europe-west1";
+    let said = gcloud.prints(&[
         "builds",
         "submit",
         "src",
@@ -90,55 +130,88 @@ fn gcloud_submits_and_tells_how_builds_end() {
         "flat.yaml",
         "--substitutions",
         "_NAME=lab",
-    ];
-    let Some((code, said)) = run(&gcloud, &words) else {
-        return;
-    };
-    assert_eq!(code, 0, "{said}");
+        region,
+    ]);
     assert!(said.contains("SUCCESS"), "{said}");
-    assert_eq!(
-        said.matches("rootpw --plaintext x").count(),
-        1,
-        "the log is there once:\n{said}"
+    let id = gcloud.prints(&["builds", "list", region, "--format", "value(id)"]);
+    let id = id.trim();
+    // Not a line less, not a line more.
+    let log = server.log(id);
+    assert!(
+        log.contains("rootpw --plaintext x\n") && log.ends_with("DONE\n"),
+        "{log}"
     );
-    assert_eq!(
-        said.matches("\nDONE\n").count(),
-        1,
-        "the log is there once:\n{said}"
-    );
+    assert_eq!(shown_log(&said), log.trim_end());
+    for words in [
+        &["builds", "log", id, region][..],
+        &["builds", "log", "--stream", id, region],
+    ] {
+        assert_eq!(shown_log(&gcloud.prints(words)), log.trim_end());
+    }
+    let kept = gcloud.prints(&["storage", "cat", "gs://demo-proj_cloudbuild/out/lab.ks"]);
+    assert!(kept.contains("rootpw x"), "{kept}");
 
-    let (code, said) = run(
-        &gcloud,
-        &["builds", "submit", "--no-source", "--config", "fail.yaml"],
-    )
-    .unwrap();
+    fails_and_is_listed(&gcloud, id, region);
+    gcloud.recorder.save("builds");
+}
+
+fn fails_and_is_listed(gcloud: &Gcloud, id: &str, region: &str) {
+    let (code, said) = gcloud.run(&["builds", "submit", "--no-source", "--config", "fail.yaml"]);
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("missing.ks"), "{said}");
-
-    let (code, said) = run(&gcloud, &["builds", "list", "--format", "value(id,status)"]).unwrap();
-    assert_eq!(
-        (code, said.contains("SUCCESS"), said.contains("FAILURE")),
-        (0, true, true),
+    assert!(
+        said.contains("missing.ks") && said.contains("BUILD FAILURE"),
         "{said}"
     );
-    let (code, _) = run(&gcloud, &["builds", "describe", "none"]).unwrap();
-    assert_eq!(code, 1);
+
+    let all = [
+        "builds",
+        "list",
+        "--page-size",
+        "1",
+        "--format",
+        "value(status)",
+    ];
+    assert_eq!(gcloud.prints(&all), "FAILURE\n");
+    let one = [
+        "builds",
+        "list",
+        region,
+        "--filter",
+        "status=SUCCESS",
+        "--format",
+        "value(id)",
+    ];
+    assert_eq!(gcloud.prints(&one).trim(), id);
+    let none = [
+        "builds",
+        "list",
+        region,
+        "--ongoing",
+        "--format",
+        "value(id)",
+    ];
+    assert_eq!(gcloud.prints(&none), "");
+    let status = [
+        "builds",
+        "describe",
+        id,
+        region,
+        "--format",
+        "value(status)",
+    ];
+    assert_eq!(gcloud.prints(&status), "SUCCESS\n");
+    assert_eq!(gcloud.run(&["builds", "describe", "none"]).0, 1);
 }
 
 #[test]
 fn gcloud_cancels_what_it_left_running() {
     let server = Server::open();
-    let gcloud = gcloud(&server);
-    let home = server.directory.path();
+    let Some(gcloud) = gcloud(&server) else {
+        return;
+    };
     let (_listener, kickstart) = silent();
-    fs::create_dir(home.join("src")).unwrap();
-    fs::write(home.join("src/lab.ks"), kickstart).unwrap();
-    fs::write(
-        home.join("hang.yaml"),
-        "steps:\n- name: kiln\n  args: [build, lab.ks]\n",
-    )
-    .unwrap();
-    let words = [
+    files(server.directory.path(), &kickstart);
+    let id = gcloud.prints(&[
         "builds",
         "submit",
         "src",
@@ -147,20 +220,172 @@ fn gcloud_cancels_what_it_left_running() {
         "hang.yaml",
         "--format",
         "value(id)",
-    ];
-    let Some((code, said)) = run(&gcloud, &words) else {
+    ]);
+    let id = id.trim();
+    server.wait(id, &["WORKING"]);
+    let mut stream = gcloud.command(&["builds", "log", "--stream", id]);
+    let stream = stream
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    gcloud.prints(&["builds", "cancel", id]);
+    assert_eq!(server.end(id)["status"], "CANCELLED");
+    let stream = stream.wait_with_output().unwrap();
+    let log = server.log(id);
+    assert!(
+        log.ends_with("CANCELLED\nERROR: context canceled\n"),
+        "{log}"
+    );
+    let said = String::from_utf8(stream.stdout).unwrap();
+    assert_eq!(
+        (stream.status.code(), shown_log(&said)),
+        (Some(0), log.trim_end())
+    );
+    let (code, said) = gcloud.run(&["builds", "cancel", id]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("cannot cancel build in state CANCELLED"),
+        "{said}"
+    );
+}
+
+impl Gcloud {
+    fn triggers(&self, words: &[&str]) -> (i32, String) {
+        self.run(&[&["builds", "triggers"], words].concat())
+    }
+
+    /// What it says when all is well.
+    fn well(&self, words: &[&str]) -> String {
+        let (code, said) = self.triggers(words);
+        assert_eq!(code, 0, "{words:?}: {said}");
+        said
+    }
+
+    /// A field of a trigger.
+    fn value(&self, name: &str, path: &str) -> String {
+        let format = format!("value({path})");
+        let said = self.well(&["describe", name, "--format", &format]);
+        said.trim().to_owned()
+    }
+}
+
+#[test]
+fn gcloud_keeps_and_runs_triggers() {
+    let server = Server::open();
+    let Some(gcloud) = gcloud(&server) else {
         return;
     };
-    assert_eq!(code, 0, "{said}");
-    let id = said.lines().next().unwrap().trim().to_owned();
-    server.wait(&id, &["WORKING"]);
-    let (code, said) = run(&gcloud, &["builds", "cancel", &id]).unwrap();
-    assert_eq!(code, 0, "{said}");
-    assert_eq!(server.end(&id)["status"], "CANCELLED");
-    let (code, said) = run(&gcloud, &["builds", "log", &id]).unwrap();
+    let home = server.directory.path();
+    files(home, "");
+    gcloud.well(&[
+        "create",
+        "manual",
+        "--name",
+        "nightly",
+        "--inline-config",
+        "fail.yaml",
+        "--description",
+        "every night",
+        "--substitutions",
+        "_A=1",
+    ]);
+    gcloud.well(&[
+        "update",
+        "manual",
+        "nightly",
+        "--update-substitutions",
+        "_B=2",
+        "--description",
+        "each",
+    ]);
+    assert_eq!(gcloud.value("nightly", "description"), "each");
     assert_eq!(
-        (code, said.matches("CANCELLED\n").count()),
-        (0, 1),
+        gcloud.value("nightly", "substitutions._A,substitutions._B"),
+        "1\t2"
+    );
+    let ran = gcloud.well(&[
+        "run",
+        "nightly",
+        "--branch",
+        "main",
+        "--format",
+        "value(metadata.build.id)",
+    ]);
+    let build = server.end(ran.trim());
+    assert_eq!(build["substitutions"]["BRANCH_NAME"], "main");
+    assert_eq!(
+        build["buildTriggerId"],
+        gcloud.value("nightly", "id").as_str()
+    );
+
+    a_webhook_is_changed_and_moved(&gcloud, home);
+    a_repository_is_refused(&gcloud);
+    gcloud.recorder.save("triggers");
+}
+
+fn a_webhook_is_changed_and_moved(gcloud: &Gcloud, home: &Path) {
+    let secret =
+        |version: u32| format!("--secret=projects/demo-proj/secrets/hook/versions/{version}");
+    gcloud.well(&[
+        "create",
+        "webhook",
+        "--name",
+        "push",
+        &secret(1),
+        "--inline-config",
+        "flat.yaml",
+        "--substitutions",
+        "_NAME=$(body.name)",
+    ]);
+    gcloud.well(&["update", "webhook", "push", &secret(2)]);
+    assert_eq!(
+        gcloud.value("push", "webhookConfig.state"),
+        "SECRET_DELETED"
+    );
+    let file = home.join("push.yaml");
+    let words = [
+        "beta",
+        "builds",
+        "triggers",
+        "export",
+        "push",
+        "--destination=push.yaml",
+    ];
+    gcloud.prints(&words);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("secrets/hook/versions/2"), "{text}");
+    fs::write(&file, format!("{text}description: imported\n")).unwrap();
+    gcloud.well(&["import", "--source", "push.yaml"]);
+    assert_eq!(gcloud.value("push", "description"), "imported");
+    let named = text.replace("name: push", "name: other");
+    let fresh: Vec<&str> = named
+        .lines()
+        .filter(|line| !line.starts_with("id:"))
+        .collect();
+    fs::write(&file, fresh.join("\n")).unwrap();
+    gcloud.well(&["import", "--source", "push.yaml"]);
+    let list = gcloud.well(&["list", "--format", "value(name)"]);
+    assert_eq!(list.trim(), "other\npush\nnightly");
+    for name in ["other", "push", "nightly"] {
+        gcloud.well(&["delete", name]);
+    }
+    assert_eq!(gcloud.triggers(&["delete", "nightly"]).0, 1);
+}
+
+fn a_repository_is_refused(gcloud: &Gcloud) {
+    let (code, said) = gcloud.triggers(&[
+        "create",
+        "manual",
+        "--name",
+        "repository",
+        "--build-config=c.yaml",
+        "--repo=https://git.example/o/r",
+        "--repo-type=GITHUB",
+        "--branch=b",
+    ]);
+    assert!(
+        code == 1 && said.contains("there are no repositories"),
         "{said}"
     );
 }

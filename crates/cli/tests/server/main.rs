@@ -6,8 +6,10 @@
 mod builds;
 mod gcloud;
 mod harness;
+mod hostile;
 mod notify;
 mod operation;
 mod python;
+mod replay;
 mod tls;
 mod triggers;
