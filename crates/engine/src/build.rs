@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use kiln_packages::{Lock, LockedPackage, TOOLS};
-use kiln_plan::{Lowered, Plan};
+use kiln_plan::{Id, Lowered, Plan};
 use kiln_rootfs::family::InstallOptions;
 use kiln_rootfs::private;
 
@@ -44,7 +44,7 @@ use crate::root::slices::options;
 use crate::root::steps::{Callbacks, last_epoch, layers};
 use crate::space::Space;
 use crate::steps::{Sink, Steps};
-use crate::values::{Resolved, Stack};
+use crate::values::{Made, Resolved, Stack};
 use crate::{Cancel, Event, Failure};
 
 /// Builds a definition.
@@ -142,7 +142,7 @@ fn make(
     resolved: &Resolved,
     output: &Output,
 ) -> Result<BuildReport, Failure> {
-    let (plan, store, steps) = (&resolved.plan, &session.store, session.steps);
+    let (plan, store) = (&resolved.plan, &session.store);
     let compression = plan.compression.clone();
     let run = &session.cancel.run;
     let excluded = session.family.boot().excluded;
@@ -154,41 +154,119 @@ fn make(
     std::thread::scope(|scope| {
         let _closing = Closing(&ahead);
         scope.spawn(|| ahead.work(&generator, &clock));
+        let making = Making {
+            session,
+            resolved,
+            output,
+            recorder: &recorder,
+            ahead: &ahead,
+        };
+        list(&making, session.cancel)
+    })
+}
 
+/// The verbs from a resolved definition on, and what they hand on.
+trait Verbs {
+    /// Layers on each other.
+    type Root;
+    /// What is known of an image.
+    type Made;
+
+    /// Makes the layers.
+    fn layers(&self) -> Result<Self::Root, Failure>;
+    /// Returns the report of the artifacts that are there already, made of the same.
+    fn current(&self, root: &Self::Root) -> Option<BuildReport>;
+    /// Writes the image to where nobody sees it yet.
+    fn image(&self, root: &Self::Root) -> Result<Self::Made, Failure>;
+    /// Moves the artifacts to their places.
+    fn publish(&self, root: &Self::Root, made: &Self::Made) -> Result<BuildReport, Failure>;
+}
+
+/// Goes through the verbs. A build that is cancelled within one begins no other.
+fn list<V: Verbs>(verbs: &V, cancel: &Cancel) -> Result<BuildReport, Failure> {
+    let root = verbs.layers()?;
+    cancel.check()?;
+    if let Some(report) = verbs.current(&root) {
+        return Ok(report);
+    }
+    let made = verbs.image(&root)?;
+    cancel.check()?;
+    verbs.publish(&root, &made)
+}
+
+/// A build whose definition is resolved, with what works beside it.
+struct Making<'a> {
+    session: &'a Session<'a>,
+    resolved: &'a Resolved,
+    output: &'a Output,
+    recorder: &'a Recorder,
+    ahead: &'a Ahead,
+}
+
+impl Making<'_> {
+    fn epoch(&self) -> i64 {
+        self.resolved.epoch(self.session.request.epoch)
+    }
+
+    fn key(&self, root: &Stack) -> Id {
+        key(self.resolved, root, self.epoch())
+    }
+}
+
+impl Verbs for Making<'_> {
+    type Root = Stack;
+    type Made = Made;
+
+    fn layers(&self) -> Result<Stack, Failure> {
+        let (session, resolved) = (self.session, self.resolved);
         let fetched = Cell::new(false);
         let callbacks = Callbacks {
             fetch: &|| fetch(session, &resolved.lock, &fetched),
-            made: &|layer| recorder.add(layer),
-            last_packages: &|stack| ahead.offer(stack),
+            made: &|layer| self.recorder.add(layer),
+            last_packages: &|stack| self.ahead.offer(stack),
         };
-        resolved
-            .tools
-            .layers
-            .iter()
-            .for_each(|layer| recorder.record(layer));
-        let root = layers(session, resolved, &callbacks)?;
-        let epoch = resolved.epoch(session.request.epoch);
-        let key = key(resolved, &root, epoch);
-        if let Some(report) = current(store, steps, key, &session.request.output) {
-            return Ok(report);
-        }
-        let made = image(session, resolved, &root, output, &ahead, &recorder);
-        let made = made.inspect_err(|failure| {
-            let (scripts, tools) = (&resolved.on_error, &resolved.tools);
-            on_error(session, failure, scripts, tools, Some(&root));
-        })?;
-        let publication = Publication {
-            resolved,
-            finished: &root.finished()?,
-            made: &made,
-            epoch,
-            output,
+        let tools = resolved.tools.layers.iter();
+        tools.for_each(|layer| self.recorder.record(layer));
+        layers(session, resolved, &callbacks)
+    }
+
+    fn current(&self, root: &Stack) -> Option<BuildReport> {
+        let Session {
+            store,
             steps,
+            request,
+            ..
+        } = self.session;
+        current(store, steps, self.key(root), &request.output)
+    }
+
+    fn image(&self, root: &Stack) -> Result<Made, Failure> {
+        let Making {
+            session,
+            resolved,
+            output,
+            ..
+        } = self;
+        let made = image(session, resolved, root, output, self.ahead, self.recorder);
+        made.inspect_err(|failure| {
+            let (scripts, tools) = (&resolved.on_error, &resolved.tools);
+            on_error(session, failure, scripts, tools, Some(root));
+        })
+    }
+
+    fn publish(&self, root: &Stack, made: &Made) -> Result<BuildReport, Failure> {
+        let publication = Publication {
+            resolved: self.resolved,
+            finished: &root.finished()?,
+            made,
+            epoch: self.epoch(),
+            output: self.output,
+            steps: self.session.steps,
         };
-        let report = publication.publish(session.cancel)?;
-        remember(store, key, &report);
+        let report = publication.publish(self.session.cancel)?;
+        remember(&self.session.store, self.key(root), &report);
         Ok(report)
-    })
+    }
 }
 
 /// Goes through a list of verbs with a definition that was opened, and again where a stored layer turned out to be damaged.
@@ -285,6 +363,7 @@ fn resolve_afresh(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::fs;
     use std::sync::Mutex;
 
@@ -372,5 +451,130 @@ mod tests {
         for made in ["cache", "state", "output"] {
             assert!(!dir.path().join(made).exists(), "{made}");
         }
+    }
+
+    /// A build without a root: it notes its verbs.
+    struct Fake {
+        cancel: Cancel,
+        /// The verb in which it is cancelled; it ends well all the same, as one that was nearly done.
+        cancelled_in: &'static str,
+        /// The verb that finds a damaged layer, the first time.
+        damaged_in: Cell<&'static str>,
+        evicted: Cell<bool>,
+        /// Whether the artifacts are there.
+        is_current: bool,
+        done: RefCell<Vec<&'static str>>,
+    }
+
+    impl Fake {
+        fn new(cancelled_in: &'static str, damaged_in: &'static str, is_current: bool) -> Self {
+            Fake {
+                cancel: Cancel::new().expect("a token"),
+                cancelled_in,
+                damaged_in: Cell::new(damaged_in),
+                evicted: Cell::new(false),
+                is_current,
+                done: RefCell::default(),
+            }
+        }
+
+        fn verb(&self, name: &'static str) -> Result<(), Failure> {
+            self.done.borrow_mut().push(name);
+            if self.cancelled_in == name {
+                self.cancel.cancel();
+            }
+            if self.damaged_in.get() == name {
+                self.damaged_in.set("");
+                self.evicted.set(true);
+                return Err(Failure::new(FailureKind::Step, "a layer is damaged"));
+            }
+            Ok(())
+        }
+
+        fn report() -> BuildReport {
+            BuildReport {
+                output: PathBuf::new(),
+                artifacts: Vec::new(),
+                seconds: 0.0,
+            }
+        }
+
+        /// The kind of failure, and the verbs that were begun.
+        fn build(&self) -> (Option<FailureKind>, Vec<&'static str>) {
+            let open = || self.cancel.check();
+            let list = |()| list(self, &self.cancel);
+            let result = again(self, (), open, list);
+            (result.err().map(|f| f.kind), self.done.borrow().clone())
+        }
+    }
+
+    impl Verbs for Fake {
+        type Root = ();
+        type Made = ();
+
+        fn layers(&self) -> Result<(), Failure> {
+            self.verb("layers")
+        }
+
+        fn current(&self, (): &()) -> Option<BuildReport> {
+            self.is_current.then(Fake::report)
+        }
+
+        fn image(&self, (): &()) -> Result<(), Failure> {
+            self.verb("image")
+        }
+
+        fn publish(&self, (): &(), (): &()) -> Result<BuildReport, Failure> {
+            self.verb("publish").map(|()| Fake::report())
+        }
+    }
+
+    impl Damage for Fake {
+        fn take_evicted(&self) -> bool {
+            self.evicted.replace(false)
+        }
+
+        fn prepare(&self, _: Failure) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_build_that_is_cancelled_within_a_verb_begins_no_other() {
+        let cancelled = Some(FailureKind::Cancelled);
+        for (within, kind, begun) in [
+            ("layers", cancelled, &["layers"][..]),
+            ("image", cancelled, &["layers", "image"]),
+            // Its artifacts are in their places.
+            ("publish", None, &["layers", "image", "publish"]),
+        ] {
+            assert_eq!(Fake::new(within, "", false).build(), (kind, begun.to_vec()));
+            // Damage in the same verb is no reason to begin again.
+            let (kind, verbs) = Fake::new(within, within, false).build();
+            assert_eq!((kind, verbs.len()), (cancelled, begun.len()), "{within}");
+        }
+    }
+
+    #[test]
+    fn damage_in_a_verb_takes_the_whole_list_again() {
+        for (damaged, begun) in [
+            ("layers", &["layers", "layers", "image", "publish"][..]),
+            ("image", &["layers", "image", "layers", "image", "publish"]),
+        ] {
+            assert_eq!(
+                Fake::new("", damaged, false).build(),
+                (None, begun.to_vec())
+            );
+        }
+    }
+
+    #[test]
+    fn artifacts_that_are_there_are_neither_written_nor_moved() {
+        assert_eq!(Fake::new("", "", true).build(), (None, vec!["layers"]));
+        let (kind, begun) = Fake::new("layers", "", true).build();
+        assert_eq!(
+            (kind, begun),
+            (Some(FailureKind::Cancelled), vec!["layers"])
+        );
     }
 }
