@@ -258,7 +258,7 @@ fn a_changed_repository_of_a_lock_ends_the_build() {
     project.write(&project.lock.replace("repository url", "# repository url"));
     project.refused(1, &["not to be believed", "and the lock has not"], &[]);
     project.write(&project.lock);
-    project.accepted(&["--offline"]);
+    project.accepted(&[]);
 }
 
 /// `%pre` scripts run in the tools root before the definition is read for good.
