@@ -2,6 +2,8 @@
 //!
 //! Help text, completions and the manual page all come from these definitions.
 
+pub(crate) mod client;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -105,6 +107,20 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Open a shell in the root of a failed step
     Shell(ShellArgs),
+    /// Send a directory to a build server and queue its build
+    Submit(client::SubmitArgs),
+    /// List the builds of a server
+    Builds(client::BuildsArgs),
+    /// Show the log of a build
+    Logs(client::LogsArgs),
+    /// Stop a build
+    Cancel(client::CancelArgs),
+    /// Queue a build again
+    Retry(client::RetryArgs),
+    /// List or download what a build made
+    Artifacts(client::ArtifactsArgs),
+    /// Keep the address of a build server, and a token for it
+    Login(client::LoginArgs),
     /// Serve builds in Cloud Build's own language
     Serve(ServeArgs),
     /// Make, list and take back the tokens of a server's users

@@ -23,9 +23,12 @@ const VARIABLES: &[&str] = &[
     "DISPLAY",
     "HOME",
     "HTTPS_PROXY",
+    "KILN_SERVER",
     "KILN_SHARED_CACHE",
     "KILN_SHARED_CACHE_KEY",
     "KILN_SHARED_CACHE_MODE",
+    "KILN_TOKEN",
+    "KILN_TOKEN_FILE",
     "NO_COLOR",
     "NO_PROXY",
     "PATH",
@@ -203,6 +206,27 @@ pub(crate) struct GcloudVariables {
     pub(crate) certificates: bool,
 }
 
+/// A secret, which no message shows.
+#[derive(Clone, Default)]
+pub(crate) struct Secret(pub(crate) Option<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What the environment says about a build server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RemoteVariables {
+    /// `KILN_SERVER`.
+    pub(crate) server: Option<String>,
+    /// `KILN_TOKEN`.
+    pub(crate) token: Secret,
+    /// `KILN_TOKEN_FILE`.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
 /// What all commands work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -228,6 +252,8 @@ pub(crate) struct Settings {
     pub(crate) shared: SharedVariables,
     /// What the environment says about Google's command line.
     pub(crate) gcloud: GcloudVariables,
+    /// What the environment says about a build server.
+    pub(crate) remote: RemoteVariables,
     /// What goes on to the builds of a server.
     pub(crate) handed_on: Clouds,
     /// `PATH`: QEMU is looked for there.
@@ -296,6 +322,11 @@ impl Settings {
                 certificates: ["CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"]
                     .iter()
                     .any(|name| environment.get(name).is_some()),
+            },
+            remote: RemoteVariables {
+                server: environment.text("KILN_SERVER").map(str::to_owned),
+                token: Secret(environment.text("KILN_TOKEN").map(str::to_owned)),
+                token_file: environment.get("KILN_TOKEN_FILE").map(PathBuf::from),
             },
             handed_on: environment.handed_on(),
             // Without it no program is found.

@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("vm", &["sandbox"]),
+    ("client", &[]),
     ("server", &["sandbox"]),
     (
         "cli",
@@ -42,6 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "image",
             "engine",
             "vm",
+            "client",
             "server",
         ],
     ),

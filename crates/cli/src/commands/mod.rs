@@ -4,6 +4,7 @@ mod boot;
 mod build;
 mod cache;
 mod check;
+mod client;
 mod completions;
 mod doctor;
 mod flatten;
@@ -60,6 +61,13 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Boot(args) => boot::run(&args, context),
         Command::Test(args) => test::run(&args, context),
         Command::Shell(args) => shell::run(&args, context),
+        Command::Submit(args) => client::submit(&args, context),
+        Command::Builds(args) => client::list(&args, context),
+        Command::Logs(args) => client::logs(&args, context),
+        Command::Cancel(args) => client::cancel(&args, context),
+        Command::Retry(args) => client::retry(&args, context),
+        Command::Artifacts(args) => client::artifacts(&args, context),
+        Command::Login(args) => client::login(&args, context),
         Command::Serve(args) => serve::run(&args, context),
         Command::Token(args) => serve::token(&args, context),
         Command::Audit(args) => serve::audit(&args, context),

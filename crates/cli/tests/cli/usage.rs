@@ -14,6 +14,13 @@ const COMMANDS: &[&[&str]] = &[
     &["boot"],
     &["test"],
     &["shell"],
+    &["submit"],
+    &["builds"],
+    &["logs"],
+    &["cancel"],
+    &["retry"],
+    &["artifacts"],
+    &["login"],
     &["serve"],
     &["token"],
     &["token", "create"],
@@ -88,7 +95,7 @@ fn unknown_command() {
     --- stderr
     error: unrecognized subcommand 'biuld'
 
-      tip: a similar subcommand exists: 'build'
+      tip: some similar subcommands exist: 'builds', 'build'
 
     Usage: kiln [OPTIONS] <COMMAND>
 

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)]
 
 mod builds;
+mod client;
 mod gcloud;
 mod harness;
 mod hostile;
