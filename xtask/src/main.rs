@@ -6,6 +6,7 @@
 mod bench;
 mod breadth;
 mod deny;
+mod dist;
 mod language;
 mod peer;
 mod prerequisites;
@@ -35,6 +36,7 @@ usage: cargo xtask CHORE
   tidy                  only the rules about the source tree
   deny                  only the rules about dependencies
   prerequisites         only install what the tests need
+  dist [--program FILE] make what users install, in target/dist: a static program, an archive and a Debian package
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
   breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["deny"] => prerequisites::python_tools().and_then(|tools| deny::run(&tools)),
         ["prerequisites"] => prerequisites::install().map(drop),
+        ["dist", rest @ ..] => dist::run_chore(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["breadth", rest @ ..] => breadth::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
