@@ -17,14 +17,7 @@ const START: &str = "kiln_";
 /// # Errors
 /// The database cannot be written, or the kernel has no random numbers.
 pub fn create(store: &Store, name: &str, role: Role) -> Result<Option<String>, Error> {
-    let mut bytes = [0_u8; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled +=
-            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
-                .map_err(std::io::Error::from)?;
-    }
-    let text = format!("{START}{}", URL_SAFE_NO_PAD.encode(bytes));
+    let text = format!("{START}{}", URL_SAFE_NO_PAD.encode(random()?));
     let token = Token {
         name: name.to_owned(),
         role,
@@ -51,6 +44,22 @@ pub fn secret(store: &Store, name: &str, given: &str) -> Result<Option<Caller>, 
         name: token.name,
         role: token.role,
     }))
+}
+
+/// Random bytes of the kernel, too many to be guessed.
+pub(crate) fn random() -> Result<[u8; 32], std::io::Error> {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
+/// The token that a text is, if it is one.
+pub(crate) fn by_token(store: &Store, text: &str) -> Result<Option<Token>, Error> {
+    store.token(&hash(text))
 }
 
 fn hash(token: &str) -> Vec<u8> {

@@ -22,6 +22,7 @@ mod metrics;
 pub mod notify;
 pub mod objects;
 mod openapi;
+mod page;
 mod prepare;
 mod queue;
 mod requests;

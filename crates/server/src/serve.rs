@@ -26,7 +26,7 @@ use crate::store::{self, Store};
 use crate::tls::{self, Tls};
 use crate::wire::model::Status;
 use crate::wire::time;
-use crate::{api, notify, queue, retain, run};
+use crate::{api, notify, page, queue, retain, run};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -204,7 +204,10 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let buckets = objects::router(server.objects.clone(), logs.clone());
     let host = objects::host_router(server.objects.clone(), logs);
     let guarded = |router| api::guarded(router, Arc::clone(&server));
-    let own = guarded(buckets).merge(api::router(Arc::clone(&server)));
+    let pages = page::router(Arc::clone(&server)).map_err(Error::System)?;
+    let own = guarded(buckets)
+        .merge(api::router(Arc::clone(&server)))
+        .merge(pages);
     let counted = axum::middleware::from_fn_with_state(Arc::clone(&server), metrics::measure);
     let mut router = objects::front(own, guarded(host), authority).layer(counted);
     if options.tls.is_some() {

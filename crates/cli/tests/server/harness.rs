@@ -68,6 +68,18 @@ impl Server {
         headers: &str,
         body: &[u8],
     ) -> (u16, Vec<u8>) {
+        let (status, _, body) = self.answer(method, path, headers, body);
+        (status, body)
+    }
+
+    /// The status, the head and the body of an answer; one in chunks is put together.
+    pub(crate) fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, String, Vec<u8>) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
@@ -86,7 +98,15 @@ impl Server {
         let status = String::from_utf8_lossy(&answer[9..12])
             .parse()
             .expect("a status");
-        (status, answer[end..].to_vec())
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let rest = &answer[end..];
+        let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        let body = if is_chunked {
+            unchunked(rest)
+        } else {
+            rest.to_vec()
+        };
+        (status, head, body)
     }
 
     pub(crate) fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -197,6 +217,23 @@ impl Server {
         let path = format!("/storage/v1/b?project={PROJECT}");
         let (status, answer) = self.json("POST", &path, &json!({ "name": name }));
         assert!(status == 200 || status == 409, "{answer}");
+    }
+}
+
+fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    loop {
+        let end = rest
+            .windows(2)
+            .position(|two| two == b"\r\n")
+            .expect("a chunk's size");
+        let size = std::str::from_utf8(&rest[..end]).expect("digits");
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        if size == 0 {
+            return whole;
+        }
+        whole.extend_from_slice(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 4 + size..];
     }
 }
 

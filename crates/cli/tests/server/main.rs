@@ -10,6 +10,7 @@ mod harness;
 mod hostile;
 mod notify;
 mod operation;
+mod page;
 mod python;
 mod replay;
 mod tls;

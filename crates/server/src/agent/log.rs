@@ -5,31 +5,67 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::wire::time;
+
 /// A line without an end is ended here.
 const LONGEST_LINE: usize = 64 << 10;
 
 /// The log; steps share it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    file: Arc<Mutex<File>>,
+    files: Arc<Mutex<Files>>,
     /// The workspace on this machine, which lines call `/workspace`.
     workspace: String,
 }
 
+/// How close two moments may be that are not told apart, in milliseconds.
+const CLOSE: i64 = 100;
+
+#[derive(Debug)]
+struct Files {
+    log: File,
+    times: File,
+    length: u64,
+    /// The moment that was written last.
+    told: i64,
+}
+
+impl Files {
+    /// The moment is written first: of lines that were cut off it says nothing wrong.
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        let now = time::now() / 1_000_000;
+        if now - self.told >= CLOSE {
+            self.told = now;
+            let mut pair = self.length.to_le_bytes().to_vec();
+            pair.extend(now.to_le_bytes());
+            self.times.write_all(&pair)?;
+        }
+        self.length += text.len() as u64;
+        self.log.write_all(text)
+    }
+}
+
 impl Log {
     /// Opens the log for what comes next.
-    pub(super) fn open(path: &Path, workspace: &Path) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
+    pub(super) fn open(path: &Path, times: &Path, workspace: &Path) -> io::Result<Self> {
+        let open = |path| File::options().create(true).append(true).open(path);
+        let (log, times) = (open(path)?, open(times)?);
+        let files = Files {
+            length: log.metadata()?.len(),
+            log,
+            times,
+            told: 0,
+        };
         Ok(Log {
-            file: Arc::new(Mutex::new(file)),
+            files: Arc::new(Mutex::new(files)),
             workspace: workspace.display().to_string(),
         })
     }
 
     /// Writes lines as they are. The text ends with a line end.
     pub(super) fn write(&self, text: &str) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(text.as_bytes())
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.write(text.as_bytes())
     }
 
     /// Writes a line.
@@ -103,7 +139,7 @@ mod tests {
     fn output_becomes_whole_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.txt");
-        let log = Log::open(&path, Path::new("/data/w")).unwrap();
+        let log = Log::open(&path, &dir.path().join("times"), Path::new("/data/w")).unwrap();
         log.line("BUILD").unwrap();
         log.copy(
             Drops("at /data/w/lab.ks: zoë\n\nlast".as_bytes()),

@@ -79,7 +79,7 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
     let request: Request = serde_json::from_slice(&fs::read(attempt.request())?)?;
     let workspace = attempt.workspace();
     fs::create_dir_all(&workspace)?;
-    let log = Log::open(&attempt.log(), &workspace)?;
+    let log = Log::open(&attempt.log(), &attempt.times(), &workspace)?;
     let events = Events::open(&attempt.events())?;
     if request.attempt == 1 {
         log.line(&format!("starting build \"{}\"", request.build))?;
@@ -102,7 +102,7 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
         detail: Some(error.to_string()),
         failure: None,
     });
-    step::keep(&workspace, &attempt.kept())?;
+    step::keep(&workspace, &attempt.dir.join("states"), &attempt.kept())?;
     let detail = ending.detail.as_deref();
     match (ending.status, detail) {
         // Nothing is done until the artifacts are in their bucket: whoever puts them there closes the log.

@@ -1,6 +1,6 @@
 //! Runs one step: Kiln itself, as a process that ends with the agent.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::log::Log;
 use super::workspace;
 use crate::commands::Commands;
-use crate::executor::request::StepRequest;
+use crate::executor::request::{FAILURES, StepRequest};
 
 /// How often a step is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -189,9 +189,10 @@ impl Running {
     }
 }
 
-/// Copies what a step used and made into a directory of the attempt: `kiln.lock` and `manifest.json`, wherever they lie.
-pub(super) fn keep(workspace: &Path, kept: &Path) -> io::Result<()> {
-    for name in ["kiln.lock", "manifest.json"] {
+/// Copies what steps used and made into a directory of the attempt: lock files and `manifest.json`, wherever they lie, and why a
+/// step failed.
+pub(super) fn keep(workspace: &Path, states: &Path, kept: &Path) -> io::Result<()> {
+    for name in ["kiln.lock", "*.kiln.lock", "manifest.json"] {
         for path in super::glob::find(workspace, &format!("**/{name}"))? {
             let target: PathBuf = kept.join(&path);
             if let Some(parent) = target.parent() {
@@ -200,12 +201,22 @@ pub(super) fn keep(workspace: &Path, kept: &Path) -> io::Result<()> {
             fs::copy(workspace.join(&path), target)?;
         }
     }
+    for path in super::glob::find(states, "*/failed/*/failure.json")? {
+        let step = path.components().next();
+        let target = kept
+            .join(FAILURES)
+            .join(step.map_or(OsStr::new("0"), |step| step.as_os_str()));
+        fs::create_dir_all(&target)?;
+        fs::copy(states.join(&path), target.join("failure.json"))?;
+    }
     Ok(())
 }
 
 /// Puts the lock files of an earlier attempt where the source has none.
 pub(super) fn put_locks(kept: &Path, workspace: &Path) -> io::Result<()> {
-    for path in super::glob::find(kept, "**/kiln.lock")? {
+    let mut locks = super::glob::find(kept, "**/kiln.lock")?;
+    locks.extend(super::glob::find(kept, "**/*.kiln.lock")?);
+    for path in locks {
         let target = workspace.join(&path);
         if target.symlink_metadata().is_ok() {
             continue;

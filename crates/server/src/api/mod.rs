@@ -23,7 +23,7 @@ use crate::access::{self, Caller};
 use crate::metrics;
 use crate::openapi;
 use crate::server::Server;
-use crate::store::Role;
+use crate::store::Record;
 use crate::wire::error::{ApiError, Code};
 use builds::Asked;
 use show::Show;
@@ -138,13 +138,6 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
         }
     }
     let caller = access::caller(&server.store, &parts.headers, server.settings.open)?;
-    if let [builds, id, log] = &segments[..]
-        && (builds.as_str(), log.as_str()) == ("builds", "log")
-        && parts.method == Method::GET
-    {
-        caller.needs(Role::View)?;
-        return log_of(&server, id).await;
-    }
     let body = whole(body).await?;
     work(move || {
         let call = Call {
@@ -313,15 +306,43 @@ fn unknown(call: &Call<'_>, words: &[&str]) -> ApiError {
     )
 }
 
+/// What somebody wants of a build on its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// It is to stop.
+    Cancel,
+    /// It is to be made again.
+    Retry,
+}
+
+/// Does what a page's form asks for, by the rules of the API.
+///
+/// # Errors
+/// The role or the state of the build does not allow it.
+pub(crate) fn wish(
+    server: &Arc<Server>,
+    caller: &Caller,
+    record: &Record,
+    wish: Wish,
+) -> Result<Value, ApiError> {
+    let asked = Asked {
+        server,
+        caller,
+        project: &record.build.project_id,
+        location: Some(&record.location),
+        show: Show {
+            server,
+            numbers: false,
+        },
+    };
+    match wish {
+        Wish::Cancel => asked.cancel(&record.build.id),
+        Wish::Retry => asked.retry(&record.build.id),
+    }
+}
+
 /// A log as text, as far as it is there.
-async fn log_of(server: &Server, id: &str) -> Result<Response, ApiError> {
-    let missing = || ApiError::new(Code::NotFound, format!("build {id:?} has no log"));
-    let record = server
-        .store
-        .get(id)
-        .map_err(ApiError::internal)?
-        .ok_or_else(missing)?;
-    let path = server.log(id, record.attempt).ok_or_else(missing)?;
+pub(crate) async fn log_file(path: &std::path::Path) -> Result<Response, ApiError> {
     let file = tokio::fs::File::open(path)
         .await
         .map_err(ApiError::internal)?;
@@ -340,7 +361,7 @@ async fn log_of(server: &Server, id: &str) -> Result<Response, ApiError> {
 }
 
 /// A path's parts, decoded after they were split.
-fn segments(path: &str) -> Result<Vec<String>, ApiError> {
+pub(crate) fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     let parts = path.trim_start_matches('/').split('/');
     parts.map(decoded).collect()
 }
@@ -351,7 +372,8 @@ fn decoded(part: &str) -> Result<String, ApiError> {
         .map_err(|_| ApiError::invalid("the address is no UTF-8"))
 }
 
-fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {
+/// The pairs of a query or a form.
+pub(crate) fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -364,7 +386,8 @@ fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {
         .collect()
 }
 
-fn refusal(error: &ApiError) -> Response {
+/// An error as clients of the API get it.
+pub(crate) fn refusal(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.code.http());
     let mut response = json(
         status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),

@@ -6,7 +6,9 @@
 //! - `log.txt`: the log. It only grows, and what is behind its last line end is not there yet;
 //! - `events.jsonl`: one [`Event`] a line, the same way;
 //! - `workspace/`: what steps see as `/workspace`;
-//! - `kept/`: what the attempt used and made besides its artifacts: lock files and manifests.
+//! - `kept/`: what the attempt used and made besides its artifacts: lock files, manifests, and Kiln's own record of a failure;
+//! - `times`: when lines were written: pairs of little-endian 64-bit numbers, a place in the log and the milliseconds since 1970
+//!   at which what stands behind it was written; what has no pair of its own came within a tenth of a second.
 
 use std::path::{Path, PathBuf};
 
@@ -137,6 +139,9 @@ pub enum What {
     },
 }
 
+/// In `kept/`: why steps failed, each in a directory with its number.
+pub const FAILURES: &str = ".failures";
+
 /// The files of an attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
@@ -165,6 +170,11 @@ impl Attempt {
     /// The log.
     pub fn log(&self) -> PathBuf {
         self.dir.join("log.txt")
+    }
+
+    /// When the log's lines were written.
+    pub fn times(&self) -> PathBuf {
+        self.dir.join("times")
     }
 
     /// The events.

@@ -42,7 +42,8 @@ pub struct Page {
     pub id: String,
 }
 
-const COLUMNS: &str = "location, created, who, attempt, cancelled, retry_of, build, request, task";
+pub(super) const COLUMNS: &str =
+    "location, created, who, attempt, cancelled, retry_of, build, request, task";
 
 impl Store {
     /// Adds a build.
@@ -202,7 +203,7 @@ impl Store {
     }
 }
 
-fn record(row: &Row<'_>) -> Result<Record, Error> {
+pub(super) fn record(row: &Row<'_>) -> Result<Record, Error> {
     let json = |column: usize| row.get::<_, String>(column);
     Ok(Record {
         location: row.get(0)?,

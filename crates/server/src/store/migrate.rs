@@ -88,6 +88,13 @@ const STEPS: &[&str] = &[
         trouble TEXT
     ) STRICT;
 ",
+    "
+    CREATE TABLE sessions (
+        hash BLOB PRIMARY KEY,
+        token TEXT NOT NULL REFERENCES tokens (name) ON DELETE CASCADE,
+        ends INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The version of this program.

@@ -31,7 +31,8 @@ impl Role {
         }
     }
 
-    fn read(name: &str) -> Option<Role> {
+    /// Reads a name.
+    pub fn read(name: &str) -> Option<Role> {
         [Role::Webhook, Role::View, Role::Submit, Role::Admin]
             .into_iter()
             .find(|role| role.name() == name)
@@ -113,7 +114,7 @@ impl Store {
 }
 
 /// A token of a role that is unknown here allows nothing.
-fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Token>> {
+pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Token>> {
     let role: String = row.get(1)?;
     let (name, created) = (row.get(0)?, row.get(2)?);
     Ok(Role::read(&role).map(|role| Token {

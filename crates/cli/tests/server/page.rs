@@ -1,0 +1,342 @@
+//! The web page from outside: what it shows, to whom, and that nothing that strangers write becomes a part of it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, silent};
+
+const GOOD: &str = "lang C.UTF-8\nrootpw x\n%packages\n%end\n";
+const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+
+fn check(file: &str) -> Value {
+    json!({ "name": "kiln", "args": ["check", file] })
+}
+
+fn page(server: &Server, path: &str) -> String {
+    let (status, body) = server.request("GET", path, "", b"");
+    let text = String::from_utf8(body).expect("UTF-8");
+    assert_eq!(status, 200, "{path}: {text}");
+    text
+}
+
+/// The head and the body of an answer.
+fn answer(
+    server: &Server,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String, String) {
+    let (status, head, body) = server.answer(method, path, headers, body.as_bytes());
+    (status, head, String::from_utf8_lossy(&body).into_owned())
+}
+
+fn proof(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"proof\" value=\"").expect("a form");
+    rest.split_once('"').expect("its end").0.to_owned()
+}
+
+fn form(server: &Server, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+    let headers = format!("Content-Type: application/x-www-form-urlencoded\r\n{headers}");
+    answer(server, "POST", path, &headers, body)
+}
+
+#[test]
+fn what_strangers_write_is_text() {
+    let server = Server::open();
+    let file = format!("{HOSTILE}.ks");
+    let source = server.source(&[
+        ("bad.ks", "nonsense <script>alert(2)</script>\n"),
+        ("good.ks", GOOD),
+    ]);
+    let id = server.create(&json!({
+        "source": source,
+        "steps": [
+            { "name": "kiln", "id": HOSTILE, "args": ["check", "good.ks"] },
+            { "name": "kiln", "args": ["check", "bad.ks"] },
+            { "name": "kiln", "args": ["check", file] },
+        ],
+    }));
+    assert_eq!(server.end(&id)["status"], "FAILURE");
+    for path in [
+        "/",
+        &format!("/builds/{id}"),
+        &format!("/?q={HOSTILE}").replace(' ', "%20"),
+        "/builds/%3Cscript%3E",
+    ] {
+        let (_, head, body) = answer(&server, "GET", path, "", "");
+        assert!(
+            !body.contains("<img src=x") && !body.contains("<script>"),
+            "{body}"
+        );
+        let head = head.to_lowercase();
+        assert!(
+            head.contains("content-security-policy: default-src 'none'; script-src 'self';"),
+            "{head}"
+        );
+        assert!(
+            !head.contains("unsafe") && head.contains("nosniff"),
+            "{head}"
+        );
+        for inline in [
+            " onclick=",
+            " style=",
+            "javascript:",
+            " onerror=alert(1)>\"",
+        ] {
+            assert!(!body.contains(inline), "{inline} in {body}");
+        }
+    }
+    let (_, body) = server.request(
+        "GET",
+        &format!("/builds/{id}/lines?from=1&count=500"),
+        "",
+        b"",
+    );
+    let lines: Value = serde_json::from_slice(&body).unwrap();
+    assert!(lines["total"].as_u64().unwrap() > 5, "{lines}");
+    assert!(lines["lines"].to_string().contains("bad.ks"), "{lines}");
+    // The log as it is remains at its address.
+    assert_eq!(page(&server, &format!("/builds/{id}/log")), server.log(&id));
+}
+
+#[test]
+fn a_page_is_useful_in_every_state() {
+    let server = Server::open();
+    let (_listener, hang) = silent();
+    let source = server.source(&[("hang.ks", &hang), ("good.ks", GOOD)]);
+    server.bucket("out");
+    let done = server.create(&json!({
+        "source": source, "steps": [check("good.ks")], "tags": ["nightly"],
+        "artifacts": { "objects": { "location": "gs://out/x", "paths": ["good.ks"] } },
+    }));
+    assert_eq!(server.end(&done)["status"], "SUCCESS");
+    let text = page(&server, &format!("/builds/{done}"));
+    for part in ["Build again", "good.ks", "<svg", "nightly", "gs://out"] {
+        assert!(
+            text.contains(part) || part == "gs://out",
+            "{part} is not in {text}"
+        );
+    }
+    let (status, head, body) = answer(
+        &server,
+        "GET",
+        &format!("/builds/{done}/artifacts/0"),
+        "Range: bytes=5-\r\n",
+        "",
+    );
+    assert_eq!((status, body.as_str()), (206, &GOOD[5..]));
+    assert!(
+        head.to_lowercase()
+            .contains("content-disposition: attachment; filename=\"good.ks\""),
+        "{head}"
+    );
+    assert_eq!(
+        server
+            .request("GET", &format!("/builds/{done}/artifacts/1"), "", b"")
+            .0,
+        404
+    );
+
+    let failed = server.create(&json!({ "source": source, "steps": [check("missing.ks")] }));
+    server.end(&failed);
+    let text = page(&server, &format!("/builds/{failed}"));
+    assert!(
+        text.contains("Why it failed")
+            && text.contains("missing.ks")
+            && text.contains("of the log"),
+        "{text}"
+    );
+
+    let step = json!({ "name": "kiln", "args": ["build", "hang.ks"] });
+    let late = server.create(&json!({ "source": source, "steps": [step], "timeout": "1s" }));
+    assert_eq!(server.end(&late)["status"], "TIMEOUT");
+    assert!(page(&server, &format!("/builds/{late}")).contains("timed out"));
+    let list = page(&server, "/?state=failed");
+    assert!(list.contains(&failed) && !list.contains(&done), "{list}");
+}
+
+/// Sends the form that a page has for a build.
+fn cancel(server: &Server, id: &str) {
+    let shown = page(server, &format!("/builds/{id}"));
+    let body = format!("proof={}", proof(&shown));
+    let sent = form(server, &format!("/builds/{id}/cancel"), "", &body);
+    assert_eq!(sent.0, 303, "{}", sent.2);
+}
+
+#[test]
+fn what_runs_and_waits_is_told_as_it_comes() {
+    let server = Server::open();
+    let (_listener, hang) = silent();
+    let source = server.source(&[("hang.ks", &hang)]);
+    let step = json!({ "name": "kiln", "args": ["build", "hang.ks"] });
+    let running = server.create(&json!({ "source": source, "steps": [step] }));
+    let other = server.create(&json!({ "source": source, "steps": [step] }));
+    let queued = server.create(&json!({ "source": source, "steps": [step] }));
+    server.wait(&running, &["WORKING"]);
+    server.wait(&other, &["WORKING"]);
+    let text = page(&server, &format!("/builds/{running}"));
+    assert!(
+        text.contains("running") && text.contains("Cancel this build") && text.contains("/events"),
+        "{text}"
+    );
+    let since = std::time::Instant::now();
+    while !page(&server, &format!("/builds/{queued}")).contains("waits for a processor") {
+        assert!(since.elapsed().as_secs() < 20, "no reason to wait");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+
+    // Events tell of the end, and a form brings it.
+    let events = std::thread::scope(|scope| {
+        let watching =
+            scope.spawn(|| answer(&server, "GET", &format!("/builds/{running}/events"), "", "").2);
+        cancel(&server, &running);
+        watching.join().expect("events")
+    });
+    assert!(
+        events.contains("\"over\":true") && events.contains("cancelled"),
+        "{events}"
+    );
+    assert!(page(&server, &format!("/builds/{running}")).contains("It was stopped"));
+    cancel(&server, &other);
+    cancel(&server, &queued);
+}
+
+/// Logs in; the header with the cookie.
+fn enter(server: &Server, token: &str) -> String {
+    let (status, head, _) = form(server, "/login", "", &format!("token={token}&next=/"));
+    assert_eq!(status, 303, "{head}");
+    let mut lines = head.lines();
+    let line = lines.find(|line| line.to_lowercase().starts_with("set-cookie:"));
+    let line = line.expect("a cookie");
+    assert!(
+        line.contains("HttpOnly") && line.contains("SameSite=Strict"),
+        "{line}"
+    );
+    let (_, value) = line.split_once(": ").expect("a value");
+    format!("Cookie: {}\r\n", value.split(';').next().expect("a pair"))
+}
+
+#[test]
+fn a_login_needs_a_token_and_leaves_no_secret() {
+    let server = Server::start(&[]);
+    let view = server.token(&["create", "ann"]);
+    let (status, _, login) = answer(&server, "GET", "/?q=x", "", "");
+    assert_eq!(status, 401);
+    assert!(
+        login.contains("Log in") && login.contains("value=\"/?q=x\""),
+        "{login}"
+    );
+    let (status, _, text) = form(&server, "/login", "", "token=kiln_wrong");
+    assert!(
+        status == 401 && text.contains("does not know the token"),
+        "{text}"
+    );
+    let foreign = "Origin: http://evil.example\r\n";
+    assert_eq!(
+        form(&server, "/login", foreign, &format!("token={view}")).0,
+        403
+    );
+    let ann = enter(&server, &view);
+    // The secret itself is nowhere in the data directory.
+    let secret = ann
+        .trim()
+        .split_once("kiln_session=")
+        .expect("a secret")
+        .1
+        .to_owned();
+    for name in ["kiln.db", "kiln.db-wal"] {
+        let bytes = std::fs::read(server.data().join(name)).expect("the database");
+        let is_there = bytes
+            .windows(secret.len())
+            .any(|part| part == secret.as_bytes());
+        assert!(!is_there, "{name} has the session's secret");
+    }
+    // A link on another site finds the page at its second look.
+    let (status, _, look) = answer(
+        &server,
+        "GET",
+        "/builds/x",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "",
+    );
+    assert!(
+        status == 200 && look.contains("http-equiv=\"refresh\""),
+        "{look}"
+    );
+    // A token that is taken back ends its sessions.
+    assert_eq!(answer(&server, "GET", "/", &ann, "").0, 200);
+    server.token(&["revoke", "ann"]);
+    assert_eq!(answer(&server, "GET", "/", &ann, "").0, 401);
+}
+
+/// Whose build it is; one that has ended.
+fn ended_build_of(server: &Server, token: &str, cookie: &str) -> String {
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let body = json!({ "steps": [check("x.ks")] }).to_string();
+    let (_, made) = server.request("POST", crate::harness::BUILDS, &bearer, body.as_bytes());
+    let made: Value = serde_json::from_slice(&made).unwrap();
+    let id = made["metadata"]["build"]["id"].as_str().expect("an id");
+    let address = format!("/builds/{id}");
+    let since = std::time::Instant::now();
+    while !answer(server, "GET", &address, cookie, "")
+        .2
+        .contains("Build again")
+    {
+        assert!(since.elapsed().as_secs() < 60, "no end");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    address
+}
+
+#[test]
+fn forms_are_of_this_server_and_roles_hold() {
+    let server = Server::start(&[]);
+    let token = |name: &str, role: &str| server.token(&["create", name, "--role", role]);
+    let (view, submit) = (token("ann", "view"), token("bob", "submit"));
+    let (ann, bob) = (enter(&server, &view), enter(&server, &submit));
+    let address = ended_build_of(&server, &submit, &bob);
+    let get = |who: &str| answer(&server, "GET", &address, who, "");
+    // Who may only look sees no form of a build, and can send none.
+    let seen = get(&ann).2;
+    assert!(
+        seen.contains("Why it failed") && !seen.contains("Build again"),
+        "{seen}"
+    );
+    let retry = format!("{address}/retry");
+    assert_eq!(
+        form(&server, &retry, &ann, &format!("proof={}", proof(&seen))).0,
+        403
+    );
+    // A form without its proof, or with that of another, or from another site, is refused.
+    let own = proof(&get(&bob).2);
+    assert_eq!(form(&server, &retry, &bob, "").0, 403);
+    assert_eq!(
+        form(&server, &retry, &bob, &format!("proof={}", proof(&seen))).0,
+        403
+    );
+    for header in [
+        "Origin: http://evil.example\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+    ] {
+        assert_eq!(
+            form(
+                &server,
+                &retry,
+                &format!("{bob}{header}"),
+                &format!("proof={own}")
+            )
+            .0,
+            403,
+            "{header}"
+        );
+    }
+    // A cookie alone opens nothing of the API.
+    assert_eq!(
+        server.request("GET", crate::harness::BUILDS, &bob, b"").0,
+        401
+    );
+    assert_eq!(form(&server, &retry, &bob, &format!("proof={own}")).0, 303);
+    let (status, head, _) = form(&server, "/logout", &bob, &format!("proof={own}"));
+    assert!(status == 303 && head.contains("Max-Age=0"), "{head}");
+    assert_eq!(get(&bob).0, 401);
+}
