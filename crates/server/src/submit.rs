@@ -45,7 +45,7 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
     let created = time::now();
     let mut build = prepared.build;
     build.create_time = Some(time::stamp(created));
-    build.log_url = Some(format!("{}/builds/{id}/log", server.url));
+    build.log_url = Some(format!("{}/builds/{id}", server.url));
     build.build_trigger_id = order.trigger.map(str::to_owned);
     Ok(Record {
         location: order.location.to_owned(),

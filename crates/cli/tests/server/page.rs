@@ -340,3 +340,78 @@ fn forms_are_of_this_server_and_roles_hold() {
     assert!(status == 303 && head.contains("Max-Age=0"), "{head}");
     assert_eq!(get(&bob).0, 401);
 }
+
+#[test]
+fn a_kickstart_is_planned_before_it_is_built() {
+    let server = Server::open();
+    let sent = |text: &str| {
+        let shown = page(&server, "/submit");
+        let mut body = url_encoded("proof", &proof(&shown));
+        for (name, value) in [("name", "lab"), ("text", text)] {
+            body = format!("{body}&{}", url_encoded(name, value));
+        }
+        form(&server, "/submit", "", &body)
+    };
+    let (status, head, body) = sent(GOOD);
+    assert_eq!(status, 303, "{body}");
+    let line = head
+        .lines()
+        .find(|line| line.to_lowercase().starts_with("location: "));
+    let address = line.expect("an address")[10..].trim().to_owned();
+    let id = address.rsplit('/').next().expect("an id");
+    let path = format!("/v1/projects/kiln-local/builds/{id}");
+    let since = std::time::Instant::now();
+    let build = loop {
+        let (_, build) = server.json("GET", &path, &Value::Null);
+        if build["finishTime"].is_string() {
+            break build;
+        }
+        assert!(since.elapsed().as_secs() < 60, "{build}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert_eq!(build["steps"][0]["args"], json!(["plan", "lab.ks"]));
+    let shown = page(&server, &address);
+    assert!(
+        shown.contains("lab") && shown.contains("lines of the log")
+            || shown.contains("Lines of the log"),
+        "{shown}"
+    );
+    assert_eq!(sent(" ").0, 400);
+}
+
+fn url_encoded(name: &str, value: &str) -> String {
+    let mut text = format!("{name}=");
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => text.push(byte.into()),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[test]
+fn administration_is_for_administrators() {
+    let server = Server::start(&[]);
+    let (admin, submit) = (
+        server.token(&["create", "root", "--role", "admin"]),
+        server.token(&["create", "bob", "--role", "submit"]),
+    );
+    let (root, bob) = (enter(&server, &admin), enter(&server, &submit));
+    let (status, _, refused) = answer(&server, "GET", "/admin", &bob, "");
+    assert!(
+        status == 403 && !refused.contains("Make a token"),
+        "{refused}"
+    );
+    let (_, _, shown) = answer(&server, "GET", "/admin", &root, "");
+    let body = format!("proof={}&name=eve&role=view", proof(&shown));
+    let (status, _, made) = form(&server, "/admin/token", &root, &body);
+    assert!(status == 200 && made.contains("kiln_"), "{made}");
+    assert!(server.token(&["list"]).contains("eve  view"));
+    let (_, _, own) = answer(&server, "GET", "/", &bob, "");
+    let body = format!("proof={}&name=eve", proof(&own));
+    assert_eq!(form(&server, "/admin/revoke", &bob, &body).0, 403);
+    let body = format!("proof={}&name=eve", proof(&shown));
+    assert_eq!(form(&server, "/admin/revoke", &root, &body).0, 303);
+    assert!(!server.token(&["list"]).contains("eve"));
+}

@@ -7,7 +7,7 @@ use super::index::{Note, Tells};
 use super::parts::{self, bar, digest, frame, moment, span, state};
 use super::session::Visitor;
 use super::view::View;
-use super::{Page, Query, ansi, artifacts, attempt_of, failure, find, image, kept, log};
+use super::{Page, Query, ansi, artifacts, attempt_of, failure, find, image, kept, log, submit};
 use crate::store::{Record, Role};
 use crate::wire::error::ApiError;
 use crate::wire::model::{Status, Step};
@@ -51,6 +51,7 @@ pub(super) fn page(
     let body = html! {
         div #live data-live data-events=[live.then(|| format!("/builds/{id}/events"))] {
             (head(&view, visitor))
+            (submit::go_on(&record, visitor))
             (answer(&view))
             (steps(&view))
         }

@@ -3,6 +3,7 @@
 //! Everything that is shown was written by strangers. The templates escape it, logs go through [`ansi`], and the pages' own
 //! policy lets no script run but the one that is compiled in.
 
+mod admin;
 mod ansi;
 mod artifacts;
 mod assets;
@@ -18,6 +19,7 @@ mod log;
 mod login;
 mod parts;
 mod session;
+mod submit;
 mod treemap;
 mod versions;
 mod view;
@@ -43,7 +45,7 @@ use crate::wire::error::{ApiError, Code};
 /// What a page may load and send: its own style, script and pictures, and forms to this server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// Bytes of a form.
-const LONGEST_FORM: usize = 64 << 10;
+const LONGEST_FORM: usize = 2 << 20;
 /// How long a form may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -76,6 +78,10 @@ pub(crate) fn router(server: Arc<Server>) -> std::io::Result<Router> {
         .route("/builds/{id}/artifacts/{number}", get(artifacts::download))
         .route("/builds/{id}/cancel", post(act))
         .route("/builds/{id}/retry", post(act))
+        .route("/builds/{id}/build", post(act))
+        .route("/submit", get(show).post(act))
+        .route("/admin", get(show))
+        .route("/admin/{what}", post(act))
         .route("/login", get(show).post(act))
         .route("/logout", post(act))
         .route("/assets/{name}", get(asset))
@@ -170,6 +176,8 @@ fn answer(page: &Page, parts: &request::Parts) -> Result<Answer, ApiError> {
     match words.as_slice() {
         [""] => list::page(page, &visitor, &query).map(Answer::Page),
         ["builds", id] => build::page(page, id, &visitor, &query).map(Answer::Page),
+        ["submit"] => submit::page(&visitor).map(Answer::Page),
+        ["admin"] => admin::page(page, &visitor, None).map(Answer::Page),
         ["builds", id, "lines"] => log::lines(page, id, &query).map(Answer::Json),
         ["builds", id, "search"] => log::search(page, id, &query).map(Answer::Json),
         ["builds", id, "kept", file] => kept::file(page, id, file, &query).map(Answer::Text),
@@ -238,6 +246,9 @@ fn acted(page: &Page, parts: &request::Parts, form: &Query) -> Result<Response, 
             response.headers_mut().insert(header::SET_COOKIE, gone);
             Ok(response)
         }
+        ["submit"] => submit::take(page, &visitor, form),
+        ["admin", what] => admin::act(page, &visitor, what, form),
+        ["builds", id, "build"] => submit::build(page, &visitor, &find(page, id)?),
         ["builds", id, "cancel"] => {
             let record = find(page, id)?;
             api::wish(&page.server, &visitor.caller, &record, api::Wish::Cancel)?;

@@ -342,6 +342,21 @@
     view.scrollIntoView({ block: "center" });
   });
 
+  // A file that is dropped on the form of a kickstart fills it.
+  const text = $("text");
+  if (text) {
+    text.ondragover = (event) => { event.preventDefault(); text.classList.add("over"); };
+    text.ondragleave = () => text.classList.remove("over");
+    text.ondrop = async (event) => {
+      event.preventDefault();
+      text.classList.remove("over");
+      const file = event.dataTransfer.files[0];
+      if (!file) return;
+      text.value = await file.text();
+      if (!$("name").value) $("name").value = file.name.replace(/\.ks$/, "");
+    };
+  }
+
   // Keys.
   const keys = [["/", "search"], ["j, k", "next and earlier row"], ["Enter", "open the row"], ["f", "follow the log"], ["g, G", "start and end of the log"], ["?", "these keys"]];
   const help = () => {
