@@ -23,7 +23,7 @@ use crate::access::{self, Caller};
 use crate::metrics;
 use crate::openapi;
 use crate::server::Server;
-use crate::store::Record;
+use crate::store::{Record, Role};
 use crate::wire::error::{ApiError, Code};
 use builds::Asked;
 use show::Show;

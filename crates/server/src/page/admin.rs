@@ -7,9 +7,10 @@ use super::parts::{frame, moment, proof, size};
 use super::session::Visitor;
 use super::{Page, Query, ansi, page_of, to};
 use crate::access;
-use crate::store::{Deed, Role, Token};
+use crate::store::{Entry, Role, Token};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::model::Status;
+use crate::wire::time;
 
 /// Lines of the log of deeds.
 const DEEDS: u32 = 50;
@@ -21,7 +22,7 @@ pub(super) fn page(page: &Page, visitor: &Visitor, made: Option<&str>) -> Result
     visitor.caller.needs(Role::Admin)?;
     let store = &page.server.store;
     let tokens = store.tokens().map_err(ApiError::internal)?;
-    let deeds = store.deeds(DEEDS).map_err(ApiError::internal)?;
+    let deeds = store.entries(None, DEEDS).map_err(ApiError::internal)?;
     let body = html! {
         div.head { h1 { "Administration" } }
         (machine(page)?)
@@ -106,7 +107,7 @@ fn new_token(visitor: &Visitor) -> Markup {
     }
 }
 
-fn deed_table(deeds: &[Deed]) -> Markup {
+fn deed_table(deeds: &[Entry]) -> Markup {
     html! {
         section aria-labelledby="deeds" {
             h2 #deeds { "Who did what" }
@@ -115,7 +116,7 @@ fn deed_table(deeds: &[Deed]) -> Markup {
                     thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Build" } } }
                     tbody { @for deed in deeds {
                         tr {
-                            td { (moment(deed.time)) }
+                            td { @if let Some(time) = time::read_stamp(&deed.time) { (moment(time)) } }
                             td { (ansi::plain(&deed.who)) }
                             td { (ansi::plain(&deed.what)) }
                             td { @if let Some(build) = &deed.build { a href={ "/builds/" (build) } { (build.get(..8).unwrap_or(build)) } } }
@@ -138,7 +139,7 @@ pub(super) fn act(
     let store = &page.server.store;
     let name = form.get("name").trim();
     let note = |deed: &str| {
-        let now = crate::wire::time::now();
+        let now = time::now();
         let written = store.audit(now, &visitor.caller.name, &format!("{deed} {name}"), None);
         written.map_err(ApiError::internal)
     };

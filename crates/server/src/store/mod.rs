@@ -18,7 +18,7 @@ pub use counts::{Counts, Entry};
 pub use database::Store;
 pub use error::Error;
 pub use notices::{Delivery, Notice};
-pub use pages::{AttemptRow, Deed};
+pub use pages::AttemptRow;
 pub(crate) use retain::Ended;
 pub use tokens::{Role, Token};
 pub use triggers::Trigger;

@@ -1,4 +1,4 @@
-//! What the page asks for: builds of all projects, attempts, sessions, and who did what.
+//! What the page asks for: builds of all projects, attempts, and sessions.
 
 use rusqlite::OptionalExtension;
 
@@ -20,19 +20,6 @@ pub struct AttemptRow {
     pub status: String,
     /// Why it ended, unless it ended well.
     pub reason: Option<String>,
-}
-
-/// Something that somebody did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deed {
-    /// When.
-    pub time: i64,
-    /// Who.
-    pub who: String,
-    /// What.
-    pub what: String,
-    /// To which build.
-    pub build: Option<String>,
 }
 
 impl Store {
@@ -80,25 +67,6 @@ impl Store {
                 ended: row.get(2)?,
                 status: row.get(3)?,
                 reason: row.get(4)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// What was done last, newest first.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn deeds(&self, most: u32) -> Result<Vec<Deed>, Error> {
-        let connection = self.connection();
-        let mut query = connection
-            .prepare("SELECT time, who, what, build FROM audit ORDER BY number DESC LIMIT ?1")?;
-        let rows = query.query_map([most], |row| {
-            Ok(Deed {
-                time: row.get(0)?,
-                who: row.get(1)?,
-                what: row.get(2)?,
-                build: row.get(3)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
