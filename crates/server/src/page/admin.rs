@@ -68,7 +68,7 @@ fn machine(page: &Page) -> Result<Markup, ApiError> {
 fn token_table(tokens: &[Token], visitor: &Visitor) -> Markup {
     html! {
         @if tokens.is_empty() { p.quiet { "There are none." } } @else {
-            div.scrolls tabindex="0" role="region" aria-labelledby="tokens" {
+            div.scrolls tabindex="0" role="group" aria-labelledby="tokens" {
                 table {
                     thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Made" } th scope="col" { "Take back" } } }
                     tbody { @for token in tokens {
@@ -111,7 +111,7 @@ fn deed_table(deeds: &[Entry]) -> Markup {
     html! {
         section aria-labelledby="deeds" {
             h2 #deeds { "Who did what" }
-            div.scrolls tabindex="0" role="region" aria-labelledby="deeds" {
+            div.scrolls tabindex="0" role="group" aria-labelledby="deeds" {
                 table {
                     thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Build" } } }
                     tbody { @for deed in deeds {

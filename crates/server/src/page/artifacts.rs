@@ -46,7 +46,7 @@ pub(super) fn section(view: &View<'_>) -> Markup {
                 }
             }
             div.with-code {
-                div.scrolls tabindex="0" role="region" aria-labelledby="artifacts" {
+                div.scrolls tabindex="0" role="group" aria-labelledby="artifacts" {
                     table {
                         thead { tr { th scope="col" { "File" } th.number scope="col" { "Size" } th scope="col" { "SHA-256" } } }
                         tbody {

@@ -186,7 +186,7 @@ fn steps(view: &View<'_>) -> Markup {
     html! {
         section aria-labelledby="steps" {
             h2 #steps { "Steps" }
-            div.scrolls tabindex="0" role="region" aria-labelledby="steps" {
+            div.scrolls tabindex="0" role="group" aria-labelledby="steps" {
                 table.steps {
                     thead { tr {
                         th scope="col" { "State" } th scope="col" { "Step" } th scope="col" { "Waits for" }
@@ -245,7 +245,7 @@ fn layers(view: &View<'_>) -> Markup {
         @if !rows.is_empty() {
             details.part open[reused < rows.len()] {
                 summary { h2 { "Layers" } span.quiet { (reused) " of " (rows.len()) " from earlier builds" } }
-                div.scrolls tabindex="0" role="region" aria-label="Layers" {
+                div.scrolls tabindex="0" role="group" aria-label="Layers" {
                     table {
                         thead { tr { th scope="col" { "Was" } th scope="col" { "Step" } th.number scope="col" { "Time" } th scope="col" { "Why not from before" } } }
                         tbody {

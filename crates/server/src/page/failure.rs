@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::ansi;
-use super::index::Tells;
+use super::index::{Note, Tells};
 use super::kept::Failure;
 use super::view::View;
 use crate::wire::model::Status;
@@ -14,11 +14,11 @@ const TAIL: u64 = 20;
 /// What is shown on top of a build that did not go well.
 pub(super) fn section(view: &View<'_>) -> Markup {
     let build = &view.record.build;
-    let line = view
-        .notes
-        .iter()
-        .rev()
-        .find(|note| matches!(note.tells, Tells::Error | Tells::Failed));
+    let last = |fits: &dyn Fn(&Note) -> bool| view.notes.iter().rev().find(|note| fits(note));
+    // Kiln's own words before the server's, which say less.
+    let line = last(&|note| note.text.starts_with("error["))
+        .or_else(|| last(&|note| note.tells == Tells::Failed))
+        .or_else(|| last(&|note| note.tells == Tells::Error));
     let own: Vec<&Failure> = view.failures.iter().map(|record| &record.failure).collect();
     html! {
         section.why aria-labelledby="why" {

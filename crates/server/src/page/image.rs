@@ -102,7 +102,7 @@ fn changes(view: &View<'_>, now: &[Package]) -> Markup {
             }
             p.quiet { "Against " a href={ "/builds/" (earlier.build.id) } { "the image before" } ", of " (several(now.len() as u64, "package")) " now." }
             @if !changes.is_empty() {
-                div.scrolls tabindex="0" role="region" aria-label="Changed packages" {
+                div.scrolls tabindex="0" role="group" aria-label="Changed packages" {
                     table {
                         thead { tr { th scope="col" { "How" } th scope="col" { "Package" } th scope="col" { "Was" } th scope="col" { "Is" } } }
                         tbody { @for change in &changes {
@@ -144,7 +144,7 @@ fn sizes(view: &View<'_>) -> Markup {
             (treemap::draw(&drawn))
             details {
                 summary { "All as a table" }
-                div.scrolls tabindex="0" role="region" aria-label="Size by package" {
+                div.scrolls tabindex="0" role="group" aria-label="Size by package" {
                     table {
                         thead { tr { th scope="col" { "Package" } th.number scope="col" { "Size" } } }
                         tbody { @for (name, bytes) in &sizes {
