@@ -60,7 +60,7 @@ fn what_strangers_write_is_text() {
     for path in [
         "/",
         &format!("/builds/{id}"),
-        &format!("/?q={HOSTILE}").replace(' ', "%20"),
+        &format!("/?{}", url_encoded("q", HOSTILE)),
         "/builds/%3Cscript%3E",
     ] {
         let (_, head, body) = answer(&server, "GET", path, "", "");
