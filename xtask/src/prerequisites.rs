@@ -82,6 +82,11 @@ const PACKAGES: &[Package] = &[
     // Shells and readers of what the command line prints.
     package("bash", &["bash"]),
     package("man-db", &["man"]),
+    // What the server runs steps of other images with; the last two are for networks of containers' own.
+    package("podman", &["podman"]),
+    package("crun", &["crun"]),
+    package("netavark", &["/usr/lib/podman/netavark"]),
+    package("iptables", &["iptables"]),
     // The judge of requests through the server's proxy.
     package("curl", &["curl"]),
     package("openssl", &["openssl"]),

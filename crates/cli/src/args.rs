@@ -127,6 +127,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Show who did what on a server
     Audit(AuditArgs),
+    /// Give all builds of a server an image, for steps in containers
+    LoadImage(LoadImageArgs),
     /// Carry out a build for the server
     #[command(hide = true)]
     RunAttempt(RunAttemptArgs),
@@ -534,6 +536,10 @@ pub(crate) struct ServeArgs {
     /// Memory that is set aside for a build
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(64..=1 << 32))]
     pub(crate) build_memory: u64,
+    /// What runs steps whose image is not Kiln itself: a podman of each build's
+    /// own, or nothing
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t)]
+    pub(crate) engine: ContainerEngine,
     /// A further image that is Kiln itself, besides `kiln`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) builder_image: Vec<String>,
@@ -624,6 +630,27 @@ pub(crate) enum TokenRole {
     Admin,
     /// Nothing but run the triggers whose webhooks name the token
     Webhook,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContainerEngine {
+    /// One of each build's own, in Kiln's sandbox
+    #[default]
+    Podman,
+    /// None: such builds are refused
+    None,
+}
+
+/// `kiln load-image`
+#[derive(Debug, Args)]
+pub(crate) struct LoadImageArgs {
+    /// What `docker save` or `podman save` wrote
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// The server's data directory [default: $XDG_STATE_HOME/kiln/server]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// `kiln gcloud-env`

@@ -28,7 +28,14 @@ use crate::settings::{Environment, Settings};
 
 fn main() -> ExitCode {
     // If this is the sandbox child, it never returns from here.
-    kiln_sandbox::entry(&[kiln_rootfs::FUNCTIONS, kiln_engine::FUNCTIONS].concat());
+    kiln_sandbox::entry(
+        &[
+            kiln_rootfs::FUNCTIONS,
+            kiln_engine::FUNCTIONS,
+            kiln_server::FUNCTIONS,
+        ]
+        .concat(),
+    );
     // As root, the sandbox reads packages and metadata in the cache under other ids, so a mask may forbid writing at most. What is
     // private is made so where it is made.
     let mask = rustix::process::umask(Mode::empty());

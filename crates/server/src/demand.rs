@@ -78,6 +78,7 @@ mod tests {
             memory: 4 << 30,
             build_memory: 1 << 30,
             from_elsewhere: true,
+            containers: false,
             open: false,
             keep: crate::Keep::default(),
         };

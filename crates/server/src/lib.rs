@@ -37,6 +37,7 @@ pub mod tls;
 mod trigger;
 pub mod wire;
 
+pub use agent::engine::{FUNCTIONS, images};
 pub use serve::{Error, Options, open_store, serve};
 pub use server::{Keep, Settings};
 pub use tokio::sync::Notify;

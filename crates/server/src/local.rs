@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::agent::engine;
 use crate::commands::Commands;
 use crate::executor::request::{Artifact, Attempt, Event, Request, What};
 use crate::prepare::{self, Rules};
@@ -50,6 +51,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
     let rules = Rules {
         images: &["kiln".to_owned()],
         commands: here.commands,
+        engine: &engine::available,
     };
     let prepared = prepare::prepare(build, place, &rules).map_err(|error| error.message)?;
     let request = Request {
@@ -62,6 +64,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         threads: here.threads,
         cache: here.cache.to_owned(),
         from_elsewhere: false,
+        images: attempt.dir.join("images"),
         locks_of: None,
     };
     let written = serde_json::to_vec(&request)

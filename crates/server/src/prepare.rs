@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::commands::Commands;
-use crate::executor::request::{ArtifactsRequest, StepRequest};
+use crate::executor::request::{ArtifactsRequest, Container, StepRequest};
 use crate::graph;
 use crate::substitute::{self, Place};
 use crate::wire::error::ApiError;
-use crate::wire::model::{Build, Source, Status, Step, Warning};
+use crate::wire::model::{Build, Options, Source, Status, Step, Volume, Warning};
 use crate::wire::read::read;
 use crate::wire::table::BUILD;
 use crate::wire::time;
@@ -30,6 +30,8 @@ pub(crate) struct Rules<'a> {
     pub images: &'a [String],
     /// Kiln's command line.
     pub commands: &'a dyn Commands,
+    /// Says why no container can be run.
+    pub engine: &'a dyn Fn() -> Result<(), String>,
 }
 
 /// A build that can be queued.
@@ -79,10 +81,8 @@ pub(crate) fn prepare(
     let order = check(&build)?;
     let timeout = span("build.timeout", build.timeout.as_deref(), DEFAULT_TIMEOUT)?;
     let queue_ttl = span("build.queueTtl", build.queue_ttl.as_deref(), DEFAULT_TTL)?;
-    let shared = build
-        .options
-        .as_ref()
-        .map_or(&[][..], |options| &options.env);
+    let none = Options::default();
+    let shared = build.options.as_ref().unwrap_or(&none);
     let steps = build.steps.iter().zip(order).enumerate();
     let steps = steps
         .map(|(at, (step, after))| step_request(at, step, after, shared, rules))
@@ -183,29 +183,31 @@ fn step_request(
     at: usize,
     step: &Step,
     after: Vec<usize>,
-    shared: &[String],
+    shared: &Options,
     rules: &Rules<'_>,
 ) -> Result<StepRequest, ApiError> {
     let wrong = |field: &str, what: String| {
         ApiError::invalid(format!("invalid build.steps[{at}].{field}: {what}"))
     };
-    runs_here(step, rules, &wrong)?;
-    let env: Vec<String> = shared.iter().chain(&step.env).cloned().collect();
+    check_words(step, &wrong)?;
+    let env: Vec<String> = shared.env.iter().chain(&step.env).cloned().collect();
     if let Some(entry) = env.iter().find(|entry| !is_assignment(entry)) {
         return Err(wrong("env", format!("{entry:?} is not NAME=VALUE")));
     }
     let dir = inside(step.dir.as_deref().unwrap_or(""))
         .ok_or_else(|| wrong("dir", "the directory leads out of /workspace".to_owned()))?;
-    let mut find = |path: &Path| {
-        let text = path.to_str().ok_or("a path is no UTF-8")?;
-        let whole = Path::new("/workspace").join(&dir).join(text);
-        inside(whole.to_str().unwrap_or(""))
-            .ok_or_else(|| format!("{text:?} is not below /workspace"))
+    let container = if rules.images.contains(&step.name) {
+        check_kiln(step, &dir, rules, &wrong)?;
+        None
+    } else {
+        (rules.engine)().map_err(|why| {
+            let own = rules.images.join(" or ");
+            let name = &step.name;
+            let what = format!("the image {name:?} needs a container engine: {why}; steps with the image {own} run without one");
+            wrong("name", what)
+        })?;
+        Some(container(step, shared, &wrong)?)
     };
-    rules
-        .commands
-        .read(&step.args, 1, &mut find)
-        .map_err(|why| wrong("args", why))?;
     let timeout = match &step.timeout {
         None => None,
         Some(text) => Some(span("build.steps.timeout", Some(text), LONGEST)?.as_secs_f64()),
@@ -220,37 +222,109 @@ fn step_request(
         allow_failure: step.allow_failure,
         allow_exit_codes: step.allow_exit_codes.clone(),
         after,
+        container,
     })
 }
 
-/// Refuses what this server has no program for, and arguments that no system takes.
-fn runs_here(
+/// What a step of Kiln itself may say: its arguments, and nothing that needs another program.
+fn check_kiln(
     step: &Step,
+    dir: &Path,
     rules: &Rules<'_>,
     wrong: &impl Fn(&str, String) -> ApiError,
 ) -> Result<(), ApiError> {
-    if step.name.is_empty() {
-        return Err(wrong(
-            "name",
-            "a step needs the name of an image".to_owned(),
-        ));
-    }
-    if !rules.images.contains(&step.name) {
-        return Err(wrong(
-            "name",
-            format!(
-                "the image {:?} needs a container engine, which this server does not have; steps with the image {} run without one",
-                step.name,
-                rules.images.join(" or ")
-            ),
-        ));
-    }
     if let Some(program) = &step.entrypoint
         && program != "kiln"
     {
         return Err(wrong(
             "entrypoint",
             format!("there is no {program:?} in the image, only kiln"),
+        ));
+    }
+    if step.script.is_some() {
+        return Err(wrong("script", "the image kiln has no shell".to_owned()));
+    }
+    if !step.volumes.is_empty() {
+        let what = "a step of kiln has the workspace and nothing else";
+        return Err(wrong("volumes", what.to_owned()));
+    }
+    let mut find = |path: &Path| {
+        let text = path.to_str().ok_or("a path is no UTF-8")?;
+        let whole = Path::new("/workspace").join(dir).join(text);
+        inside(whole.to_str().unwrap_or(""))
+            .ok_or_else(|| format!("{text:?} is not below /workspace"))
+    };
+    rules
+        .commands
+        .read(&step.args, 1, &mut find)
+        .map(drop)
+        .map_err(|why| wrong("args", why))
+}
+
+/// What a step has in its container.
+fn container(
+    step: &Step,
+    shared: &Options,
+    wrong: &impl Fn(&str, String) -> ApiError,
+) -> Result<Container, ApiError> {
+    if step.script.is_some() && (step.entrypoint.is_some() || !step.args.is_empty()) {
+        let what = "a step has a script, or an entrypoint and args";
+        return Err(wrong("script", what.to_owned()));
+    }
+    let mut volumes: Vec<Volume> = Vec::new();
+    for volume in shared.volumes.iter().chain(&step.volumes) {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let name_is_good = volume
+            .name
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && volume.name.len() <= 128
+            && volume.name.bytes().all(named);
+        if !name_is_good {
+            let what = format!("{:?} is no name of a volume", volume.name);
+            return Err(wrong("volumes", what));
+        }
+        let path = Path::new(&volume.path);
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let taken = ["/workspace", "/builder", "/var/run/docker.sock"];
+        let is_taken = taken.iter().any(|taken| path.starts_with(taken));
+        if !plain
+            || !path.is_absolute()
+            || path.parent().is_none()
+            || volume.path.contains(':')
+            || is_taken
+        {
+            let what = format!(
+                "{:?} is no path for a volume: it is absolute, and not /workspace or /builder",
+                volume.path
+            );
+            return Err(wrong("volumes", what));
+        }
+        if volumes
+            .iter()
+            .any(|other| other.name == volume.name || other.path == volume.path)
+        {
+            let what = format!("the volume {:?} or its path is there twice", volume.name);
+            return Err(wrong("volumes", what));
+        }
+        volumes.push(volume.clone());
+    }
+    Ok(Container {
+        entrypoint: step.entrypoint.clone(),
+        script: step.script.clone(),
+        volumes,
+    })
+}
+
+/// Refuses arguments that no system takes.
+fn check_words(step: &Step, wrong: &impl Fn(&str, String) -> ApiError) -> Result<(), ApiError> {
+    if step.name.is_empty() {
+        return Err(wrong(
+            "name",
+            "a step needs the name of an image".to_owned(),
         ));
     }
     if step.args.len() > MOST_ARGS || step.args.iter().any(|arg| arg.len() > LONGEST_ARG) {
@@ -382,6 +456,7 @@ mod tests {
         let rules = Rules {
             images: &["kiln".to_owned()],
             commands: &Builds,
+            engine: &|| Err("podman is not installed".to_owned()),
         };
         prepare(value, place, &rules).map_err(|error| error.message)
     }

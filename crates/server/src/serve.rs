@@ -196,6 +196,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         url: url.trim_end_matches('/').to_owned(),
         builds: data.join("builds"),
         cache: options.cache.unwrap_or_else(|| data.join("cache")),
+        images: data.join("images"),
         wake: Notify::new(),
         requests: Requests::default(),
         waits: Mutex::new(BTreeMap::new()),

@@ -25,6 +25,8 @@ pub struct Settings {
     pub memory: u64,
     /// Bytes that the queue sets aside for a build.
     pub build_memory: u64,
+    /// Whether steps with other images run in containers.
+    pub containers: bool,
     /// Whether whoever reaches the port may do everything.
     pub open: bool,
     /// Whether builds fetch from other machines only.
@@ -60,6 +62,8 @@ pub(crate) struct Server {
     pub builds: PathBuf,
     /// Kiln's cache.
     pub cache: PathBuf,
+    /// Images for containers.
+    pub images: PathBuf,
     /// Notified when the queue may go on.
     pub wake: Notify,
     /// Requests since the start.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::agent::engine;
 use crate::prepare::{self, Rules};
 use crate::server::Server;
 use crate::store::Record;
@@ -35,6 +36,10 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
     let rules = Rules {
         images: &server.settings.images,
         commands: &*server.commands,
+        engine: &|| match server.settings.containers {
+            true => engine::available(),
+            false => Err("the server was started with --engine none".to_owned()),
+        },
     };
     let place = Place {
         project: order.project,

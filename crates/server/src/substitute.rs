@@ -186,6 +186,9 @@ impl Template<'_> {
             self.text(&mut step.name)?;
             self.maybe(&mut step.dir)?;
             self.maybe(&mut step.entrypoint)?;
+            for volume in &mut step.volumes {
+                self.text(&mut volume.path)?;
+            }
             self.texts(&mut step.args)?;
             self.texts(&mut step.env)?;
         }

@@ -71,6 +71,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Serve(args) => serve::run(&args, context),
         Command::Token(args) => serve::token(&args, context),
         Command::Audit(args) => serve::audit(&args, context),
+        Command::LoadImage(args) => serve::load_image(&args, context),
         Command::RunAttempt(args) => serve::agent(&args, context),
         Command::GcloudEnv(args) => gcloud_env::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_engine::{Failure, FailureKind};
+use kiln_rootfs::network::{self, Access, Reach};
 use kiln_server::agent::Agent;
 use kiln_server::store::Role;
 use kiln_server::{Options, access};
 
 use super::Context;
 use super::step::Steps;
-use crate::args::{AuditArgs, RunAttemptArgs, ServeArgs, TokenArgs, TokenCommand, TokenRole};
+use crate::args::{
+    AuditArgs, ContainerEngine, LoadImageArgs, RunAttemptArgs, ServeArgs, TokenArgs, TokenCommand,
+    TokenRole,
+};
 use crate::output;
 
 /// Serves until a signal comes.
@@ -34,6 +38,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             cpus: args.cpus.unwrap_or(processors),
             memory,
             build_memory: args.build_memory << 20,
+            containers: args.engine == ContainerEngine::Podman,
             open: args.open_to_this_machine,
             from_elsewhere: !args.downloads_from_this_machine,
             keep: kiln_server::Keep {
@@ -147,6 +152,17 @@ pub(crate) fn audit(args: &AuditArgs, context: &Context<'_>) -> Result<u8, Failu
     Ok(0)
 }
 
+/// Puts images where builds find them.
+pub(crate) fn load_image(args: &LoadImageArgs, context: &Context<'_>) -> Result<u8, Failure> {
+    let data = data(args.data.as_ref(), context)?;
+    let mut say = |line: &str| context.terminal.note("podman", line);
+    kiln_server::images::load(&data, &args.archive, &mut say).map_err(|error| {
+        let message = format!("the images of {} cannot be loaded", args.archive.display());
+        Failure::new(FailureKind::Environment, message).cause(error.to_string())
+    })?;
+    Ok(0)
+}
+
 /// Carries out one attempt at a build.
 pub(crate) fn agent(args: &RunAttemptArgs, context: &Context<'_>) -> Result<u8, Failure> {
     let stopped = Arc::new(AtomicBool::new(false));
@@ -155,6 +171,7 @@ pub(crate) fn agent(args: &RunAttemptArgs, context: &Context<'_>) -> Result<u8, 
         .interrupt
         .on_signal(move || flag.store(true, Ordering::SeqCst))?;
     let handed_on = context.settings.handed_on.0.iter();
+    let access = of_containers(context)?;
     let agent = Agent {
         dir: args.dir.clone(),
         program: program()?,
@@ -162,6 +179,9 @@ pub(crate) fn agent(args: &RunAttemptArgs, context: &Context<'_>) -> Result<u8, 
         env: handed_on
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
+        mounts: access.mounts(),
+        network: access.network,
+        proxies: access.env,
         stopped,
     };
     kiln_server::agent::run(&agent).map_err(|error| {
@@ -169,6 +189,16 @@ pub(crate) fn agent(args: &RunAttemptArgs, context: &Context<'_>) -> Result<u8, 
         Failure::new(FailureKind::Environment, message).cause(error.to_string())
     })?;
     Ok(0)
+}
+
+/// What containers of a build reach.
+pub(crate) fn of_containers(context: &Context<'_>) -> Result<Access, Failure> {
+    let resolv_conf = network::resolv_conf().map_err(|error| {
+        Failure::new(FailureKind::Environment, "/etc/resolv.conf cannot be read")
+            .cause(error.to_string())
+    })?;
+    let proxies = context.settings.proxies();
+    Ok(Access::new(Reach::Own, &resolv_conf, &proxies))
 }
 
 fn data(given: Option<&PathBuf>, context: &Context<'_>) -> Result<PathBuf, Failure> {

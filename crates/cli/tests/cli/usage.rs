@@ -22,6 +22,7 @@ const COMMANDS: &[&[&str]] = &[
     &["artifacts"],
     &["login"],
     &["serve"],
+    &["load-image"],
     &["token"],
     &["token", "create"],
     &["token", "list"],

@@ -315,7 +315,7 @@ fn a_definition_fetches_nothing_from_the_servers_machine() {
 
 #[test]
 fn what_is_wrong_is_refused() {
-    let server = Server::open();
+    let server = Server::start(&["--open-to-this-machine", "--engine", "none"]);
     for (build, expected) in [
         (
             json!({ "steps": [{ "name": "ubuntu" }] }),

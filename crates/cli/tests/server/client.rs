@@ -176,12 +176,12 @@ fn the_same_file_runs_here_without_a_server() {
 
     let failed = ran_here(&["submit", "src", "--local", "--substitutions", "_NAME=none"]);
     assert_eq!(failed.code, Some(4), "{}", failed.err);
-    let config = "steps: [{name: ubuntu}]\n";
+    let config = "steps: [{name: kiln, args: [serve]}]\n";
     tree(&server, "src", &[("image.yaml", config)]);
     let refused = ran_here(&["submit", "src/image.yaml", "--local"]);
     assert_eq!(refused.code, Some(1), "{}", refused.err);
     assert!(
-        refused.err.contains("src/image.yaml") && refused.err.contains("container engine"),
+        refused.err.contains("src/image.yaml") && refused.err.contains("nothing else"),
         "{}",
         refused.err
     );

@@ -5,6 +5,7 @@
 
 mod builds;
 mod client;
+mod containers;
 mod gcloud;
 mod harness;
 mod hostile;

@@ -2,6 +2,8 @@
 //! attempt's directory and nothing of the server; what it has to say goes into the log and the events there.
 
 mod artifacts;
+mod container;
+pub(crate) mod engine;
 mod events;
 mod glob;
 mod log;
@@ -24,6 +26,7 @@ use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, Request, Wha
 use crate::wire::model::Status;
 use crate::wire::time;
 use artifacts::Trouble;
+use engine::Engines;
 use events::Events;
 use log::Log;
 use schedule::Verdict;
@@ -39,6 +42,12 @@ pub struct Agent<'a> {
     pub commands: &'a dyn Commands,
     /// The environment of steps.
     pub env: Vec<(OsString, OsString)>,
+    /// What containers reach.
+    pub network: kiln_sandbox::Network,
+    /// What makes names resolve in their network.
+    pub mounts: Vec<kiln_sandbox::Mount>,
+    /// Variables that name the proxies there.
+    pub proxies: Vec<(String, String)>,
     /// Set by a signal that asks for the end.
     pub stopped: Arc<AtomicBool>,
 }
@@ -169,6 +178,8 @@ impl Work<'_> {
     fn steps(&self) -> io::Result<Ending> {
         self.log.line("BUILD")?;
         self.events.write(What::StepsBegan)?;
+        let engines = Engines::new(self);
+        engines.prepare(&self.request.steps)?;
         let means = Means {
             program: &self.agent.program,
             commands: self.agent.commands,
@@ -179,8 +190,13 @@ impl Work<'_> {
             threads: self.request.threads,
             from_elsewhere: self.request.from_elsewhere,
             log: self.log,
+            proxies: &self.agent.proxies,
+            engines: &engines,
         };
-        let verdict = schedule::run(&self.request.steps, &means, self.events, &|| self.stop())?;
+        let verdict = schedule::run(&self.request.steps, &means, self.events, &|| self.stop());
+        // Before anything else is read or written in the workspace.
+        engines.end()?;
+        let verdict = verdict?;
         self.events.write(What::StepsEnded)?;
         Ok(match verdict {
             Verdict::Done => Ending::new(Status::Success),

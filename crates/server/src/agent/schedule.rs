@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use super::container::Job;
 use super::events::Events;
 use super::step::{self, End, Means, Stop};
 use crate::executor::request::{StepRequest, What};
@@ -139,7 +140,20 @@ fn one(
     if several {
         means.log.line(&format!("Starting {name}"))?;
     }
-    let end = step::run(step, at, &prefix, means, halt);
+    let end = match &step.container {
+        None => step::run(step, at, &prefix, means, halt),
+        Some(container) => {
+            let job = Job {
+                step,
+                container,
+                number: at,
+                prefix: &prefix,
+                means,
+                events,
+            };
+            job.run(halt)
+        }
+    };
     let (status, exit_code) = match &end {
         End::Exited(0) => (Status::Success, Some(0)),
         End::Exited(code) => (Status::Failure, Some(*code)),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::engine::Engines;
 use super::log::Log;
 use super::workspace;
 use crate::commands::Commands;
@@ -49,6 +50,10 @@ pub(super) struct Means<'a> {
     pub from_elsewhere: bool,
     /// The log.
     pub log: &'a Log,
+    /// Variables that name the proxies of containers.
+    pub proxies: &'a [(String, String)],
+    /// The container engine.
+    pub engines: &'a Engines,
 }
 
 /// Why a step is to end early.
@@ -81,6 +86,7 @@ pub(super) fn run(
     means: &Means<'_>,
     stop: &dyn Fn() -> Option<Stop>,
 ) -> End {
+    let _held = means.engines.for_kiln();
     let result = start(step, number, prefix, means).and_then(|running| running.wait(step, stop));
     result.unwrap_or_else(|error| End::Failed(error.to_string()))
 }

@@ -6,6 +6,7 @@
 //! - `log.txt`: the log. It only grows, and what is behind its last line end is not there yet;
 //! - `events.jsonl`: one [`Event`] a line, the same way;
 //! - `workspace/`: what steps see as `/workspace`;
+//! - `engine/`: what its container engine has, while steps need one;
 //! - `kept/`: what the attempt used and made besides its artifacts: lock files, manifests, and Kiln's own record of a failure;
 //! - `times`: when lines were written: pairs of little-endian 64-bit numbers, a place in the log and the milliseconds since 1970
 //!   at which what stands behind it was written; what has no pair of its own came within a tenth of a second.
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::model::Status;
+use crate::wire::model::{Status, Volume};
 
 /// An attempt at a build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,11 +38,14 @@ pub struct Request {
     pub cache: PathBuf,
     /// Whether steps fetch from other machines only.
     pub from_elsewhere: bool,
+    /// Images for containers, which all builds share.
+    #[serde(default)]
+    pub images: PathBuf,
     /// An attempt whose lock files are used where the source has none.
     pub locks_of: Option<PathBuf>,
 }
 
-/// A step whose image is Kiln itself.
+/// A step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRequest {
     /// The image, as written.
@@ -62,6 +66,20 @@ pub struct StepRequest {
     pub allow_exit_codes: Vec<i32>,
     /// Steps that come before.
     pub after: Vec<usize>,
+    /// How it runs in a container; `None`: its image is Kiln itself.
+    #[serde(default)]
+    pub container: Option<Container>,
+}
+
+/// What only a step in a container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The program, if it is not the image's.
+    pub entrypoint: Option<String>,
+    /// A program's text, which runs instead.
+    pub script: Option<String>,
+    /// Directories that steps of a build share.
+    pub volumes: Vec<Volume>,
 }
 
 /// Files that become objects.
@@ -120,6 +138,15 @@ pub enum What {
         status: Status,
         /// Its exit code, if it ended by itself.
         exit_code: Option<i32>,
+    },
+    /// The image of a step is there.
+    Image {
+        /// Which step.
+        step: usize,
+        /// `sha256:…`.
+        image: String,
+        /// When it began to be pulled, if it was.
+        pulled: Option<i64>,
     },
     /// The last step has ended.
     StepsEnded,
@@ -185,6 +212,18 @@ impl Attempt {
     /// What steps see as `/workspace`.
     pub fn workspace(&self) -> PathBuf {
         self.dir.join("workspace")
+    }
+
+    /// The attempts at the same build before this one, whose number is given.
+    pub fn earlier(&self, number: u32) -> impl Iterator<Item = Attempt> {
+        (1..number).map(|number| Attempt {
+            dir: self.dir.with_file_name(format!("attempt-{number}")),
+        })
+    }
+
+    /// What a container engine of the attempt has.
+    pub fn engine(&self) -> PathBuf {
+        self.dir.join("engine")
     }
 
     /// Lock files and manifests.

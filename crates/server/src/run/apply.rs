@@ -50,6 +50,24 @@ pub(super) fn event(build: &mut Build, event: &Event) {
                 }
             }
         }
+        What::Image {
+            step,
+            image,
+            pulled,
+        } => {
+            let steps = build.steps.len();
+            let results = build.results.get_or_insert_default();
+            results.build_step_images.resize(steps, String::new());
+            if let Some(place) = results.build_step_images.get_mut(*step) {
+                place.clone_from(image);
+            }
+            if let (Some(step), Some(began)) = (build.steps.get_mut(*step), pulled) {
+                step.pull_timing = Some(TimeSpan {
+                    start_time: Some(time::stamp(*began)),
+                    end_time: now,
+                });
+            }
+        }
         What::Artifacts { .. } | What::Ended { .. } => {}
     }
 }
@@ -57,10 +75,12 @@ pub(super) fn event(build: &mut Build, event: &Event) {
 /// Takes back what an attempt that is to be made again has reported.
 pub(super) fn forget(build: &mut Build) {
     build.timing.clear();
+    build.results = None;
     for step in &mut build.steps {
         step.status = None;
         step.exit_code = None;
         step.timing = None;
+        step.pull_timing = None;
     }
 }
 

@@ -66,7 +66,14 @@ pub(super) async fn build(
             if let Some(span) = results.artifact_timing.clone() {
                 build.timing.insert("PUSH".to_owned(), span);
             }
-            results.build_step_images = vec![String::new(); build.steps.len()];
+            let images = build
+                .results
+                .take()
+                .map_or_else(Vec::new, |results| results.build_step_images);
+            results.build_step_images = images;
+            results
+                .build_step_images
+                .resize(build.steps.len(), String::new());
             build.results = Some(results);
         }
         if let Some(text) = warning {

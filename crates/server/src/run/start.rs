@@ -71,6 +71,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         threads: demand::threads(record, &server.settings),
         cache: server.cache.clone(),
         from_elsewhere: server.settings.from_elsewhere,
+        images: server.images.clone(),
         locks_of: earlier.filter(|kept| kept.is_dir()),
     }
 }

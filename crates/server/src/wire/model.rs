@@ -151,7 +151,13 @@ pub struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimeSpan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_timing: Option<TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +170,15 @@ pub struct Step {
     pub allow_exit_codes: Vec<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automap_substitutions: Option<bool>,
+}
+
+/// A directory that steps of a build share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Volume {
+    pub name: String,
+    pub path: String,
 }
 
 /// What is kept of a build.
@@ -215,6 +230,8 @@ pub struct Options {
     pub automap_substitutions: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logging: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

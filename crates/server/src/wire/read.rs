@@ -294,7 +294,7 @@ mod tests {
         );
         assert_eq!(
             refused(json!({ "images": ["x"] })),
-            "invalid build.images: needs a container engine, which this server does not have"
+            "invalid build.images: the server pushes no images; a step can: docker push"
         );
         assert!(refused(json!([])).contains("not a list"));
         assert!(refused(json!({ "waitFor": 1, "wait_for": 1 })).contains("waitFor"));

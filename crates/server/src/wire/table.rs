@@ -16,7 +16,7 @@ pub(super) const fn field(name: &'static str, kind: Kind, handling: Handling) ->
 }
 
 const TEXTS: Kind = List(&Text);
-const ENGINE: &str = "needs a container engine, which this server does not have";
+const IMAGES: &str = "the server pushes no images; a step can: docker push";
 const SECRETS: &str = "the server keeps no secrets";
 const GIT: &str = "sources come from a bucket only";
 const ARTIFACTS: &str = "artifacts go to buckets only";
@@ -153,8 +153,8 @@ static SOURCE: Message = Message {
 static VOLUME: Message = Message {
     name: "Volume",
     fields: &[
-        field("name", Text, Refused(ENGINE)),
-        field("path", Text, Refused(ENGINE)),
+        field("name", Text, Done("")),
+        field("path", Text, Done("not below /workspace or /builder")),
     ],
 };
 
@@ -174,27 +174,31 @@ static STEP: Message = Message {
         field(
             "env",
             TEXTS,
-            Done("Kiln reads SOURCE_DATE_EPOCH; no other name has an effect on it"),
+            Done("of a step of kiln, only SOURCE_DATE_EPOCH has an effect"),
         ),
         field("exitCode", Int32, Output("")),
         field("id", Text, Done("")),
         field(
             "name",
             Text,
-            Done("kiln; other images are refused: no container engine"),
+            Done("kiln, or any image where the server has a container engine"),
         ),
         field(
             "pullTiming",
             M(&TIME_SPAN),
-            Output("never there: nothing is pulled"),
+            Output("there if the image was pulled"),
         ),
         field("results", Opaque, Refused("steps have no results")),
-        field("script", Text, Refused("the image kiln has no shell")),
+        field(
+            "script",
+            Text,
+            Done("begins with #!, or is for /bin/sh; not of a step of kiln"),
+        ),
         field("secretEnv", TEXTS, Refused(SECRETS)),
         field("status", E(&STATUS), Output("")),
         field("timeout", Duration, Done("")),
         field("timing", M(&TIME_SPAN), Output("")),
-        field("volumes", List(&M(&VOLUME)), Refused(ENGINE)),
+        field("volumes", List(&M(&VOLUME)), Done("not of a step of kiln")),
         field("waitFor", TEXTS, Done("")),
     ],
 };
@@ -213,7 +217,7 @@ static ARTIFACTS_MESSAGE: Message = Message {
     fields: &[
         field("genericArtifacts", Opaque, Refused(ARTIFACTS)),
         field("goModules", Opaque, Refused(ARTIFACTS)),
-        field("images", TEXTS, Refused(ENGINE)),
+        field("images", TEXTS, Refused(IMAGES)),
         field("mavenArtifacts", Opaque, Refused(ARTIFACTS)),
         field("npmPackages", Opaque, Refused(ARTIFACTS)),
         field("objects", M(&OBJECTS), Done("")),
@@ -269,7 +273,7 @@ static OPTIONS: Message = Message {
             Ignored("there is no provenance"),
         ),
         field("substitutionOption", E(&SUBSTITUTION_OPTION), Done("")),
-        field("volumes", List(&M(&VOLUME)), Refused(ENGINE)),
+        field("volumes", List(&M(&VOLUME)), Done("")),
         field("workerPool", Text, Ignored("there are no pools")),
     ],
 };
@@ -298,7 +302,7 @@ static RESULTS: Message = Message {
         field(
             "buildStepImages",
             TEXTS,
-            Output("empty texts: a step has no image with a digest"),
+            Output("the digest of each step's image; an empty text for kiln"),
         ),
         field("buildStepOutputs", List(&Bytes), Output("never there")),
         field("images", Opaque, Output("never there")),
@@ -328,7 +332,7 @@ pub static BUILD: Message = Message {
         field("finishTime", Timestamp, Output("")),
         field("gitConfig", Opaque, Refused(GIT)),
         field("id", Text, Output("")),
-        field("images", TEXTS, Refused(ENGINE)),
+        field("images", TEXTS, Refused(IMAGES)),
         field("logUrl", Text, Output("")),
         field("logsBucket", Text, Done("")),
         field("name", Text, Output("")),

@@ -93,6 +93,7 @@ fn carry_out(attempt: &Attempt, context: &Context<'_>) -> Result<Outcome, Failur
     context
         .interrupt
         .on_signal(move || flag.store(true, Ordering::SeqCst))?;
+    let access = crate::commands::serve::of_containers(context)?;
     let handed_on = context.settings.handed_on.0.iter();
     let agent = Agent {
         dir: attempt.dir.clone(),
@@ -101,6 +102,9 @@ fn carry_out(attempt: &Attempt, context: &Context<'_>) -> Result<Outcome, Failur
         env: handed_on
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
+        mounts: access.mounts(),
+        network: access.network,
+        proxies: access.env,
         stopped,
     };
     let mut log = File::open(attempt.log()).map_err(lost)?;
