@@ -13,28 +13,10 @@ use super::condition::Conditions;
 use super::error::{ApiError, Result};
 use super::name::{BucketName, ObjectName, place};
 use super::resource::{Attributes, Bucket, Object};
+use super::schema::{self, failed};
 
 /// How long an upload may be left alone, in microseconds: a week, as Storage says.
 pub(super) const UPLOAD_LIFETIME: i64 = 7 * 24 * 3600 * 1_000_000;
-
-/// The version of the tables.
-const VERSION: i64 = 1;
-
-const TABLES: &str = "
-CREATE TABLE bucket (name TEXT PRIMARY KEY, project TEXT NOT NULL, created INTEGER NOT NULL) STRICT;
-CREATE TABLE object (
-    bucket TEXT NOT NULL REFERENCES bucket(name), name BLOB NOT NULL,
-    generation INTEGER NOT NULL, metageneration INTEGER NOT NULL, size INTEGER NOT NULL,
-    md5 BLOB NOT NULL, crc32c INTEGER NOT NULL, attributes TEXT NOT NULL,
-    created INTEGER NOT NULL, updated INTEGER NOT NULL,
-    PRIMARY KEY (bucket, name)) STRICT, WITHOUT ROWID;
-CREATE TABLE doomed (place TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
-CREATE TABLE generation (last INTEGER NOT NULL) STRICT;
-INSERT INTO generation VALUES (0);
-CREATE TABLE upload (
-    id TEXT PRIMARY KEY, bucket TEXT NOT NULL, name TEXT NOT NULL, request TEXT NOT NULL,
-    total INTEGER, received INTEGER NOT NULL, touched INTEGER NOT NULL, generation INTEGER) STRICT, WITHOUT ROWID;
-";
 
 /// The database; a handle that can be cloned.
 #[derive(Clone, Debug)]
@@ -91,29 +73,13 @@ pub(super) struct Upload {
 impl Index {
     /// Opens the database, or makes it.
     pub(super) fn open(path: &Path) -> Result<Index> {
-        let connection = Connection::open(path).map_err(failed)?;
+        let mut connection = Connection::open(path).map_err(failed)?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
             )
             .map_err(failed)?;
-        let version: i64 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(failed)?;
-        match version {
-            0 => connection
-                .execute_batch(&format!(
-                    "BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;"
-                ))
-                .map_err(failed)?,
-            VERSION => {}
-            newer => {
-                let shown = path.display();
-                return Err(ApiError::internal(format!(
-                    "{shown} was written by a newer Kiln (version {newer}, this one knows {VERSION}); run that one"
-                )));
-            }
-        }
+        schema::bring(&mut connection, path)?;
         Ok(Index(Arc::new(Mutex::new(connection))))
     }
 
@@ -589,13 +555,6 @@ fn successor(prefix: &str) -> Vec<u8> {
 
 fn text(attributes: &Attributes) -> Result<String> {
     serde_json::to_string(attributes).map_err(|error| ApiError::internal(error.to_string()))
-}
-
-fn failed(error: rusqlite::Error) -> ApiError {
-    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-        return ApiError::full();
-    }
-    ApiError::internal(format!("the index of objects: {error}"))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod range;
 mod request;
 mod resource;
 mod route;
+mod schema;
 mod session;
 mod store;
 mod tunnel;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::copy;
 use super::error::Error;
 
 /// Step `n` leads from version `n` to `n + 1`. Steps are never changed, only added.
@@ -113,10 +114,7 @@ pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), Error>
         return Ok(());
     }
     if found > 0 {
-        let copy = path.with_extension(format!("db.v{found}"));
-        if !copy.exists() {
-            connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
-        }
+        copy::keep(connection, path, found)?;
     }
     let transaction = connection.transaction()?;
     for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {

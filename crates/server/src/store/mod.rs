@@ -3,6 +3,7 @@
 //! Times are nanoseconds since 1970. Messages are kept as the JSON that clients see.
 
 mod builds;
+pub(crate) mod copy;
 mod counts;
 mod database;
 mod error;
