@@ -550,6 +550,10 @@ pub(crate) struct ServeArgs {
     /// link-local addresses: only for users that are trusted with its network
     #[arg(long)]
     pub(crate) downloads_from_this_machine: bool,
+    /// Requests that a token, or an address of another machine, may send on and
+    /// on; ten times as many at once
+    #[arg(long, value_name = "PER-SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) request_rate: u32,
     /// Remove builds this long after their end, with logs and artifacts;
     /// pinned ones stay [default: all stay]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]

@@ -17,6 +17,7 @@ pub mod document;
 pub mod executor;
 pub mod gcloud;
 mod graph;
+mod limits;
 pub mod local;
 mod metrics;
 pub mod notify;

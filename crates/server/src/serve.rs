@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::commands::Commands;
 use crate::executor::local::Local;
+use crate::limits::{self, Connection, Limits, Patient};
 use crate::metrics;
 use crate::objects::{self, Authority, Objects};
 use crate::requests::Requests;
@@ -43,6 +44,8 @@ pub struct Options {
     pub url: Option<String>,
     /// How much it runs at once, and what it takes for granted.
     pub settings: Settings,
+    /// Requests a second that a token or an address may send, on and on.
+    pub rate: u32,
     /// Kiln's cache for builds; below `data` if nothing is said.
     pub cache: Option<PathBuf>,
     /// Its certificate; plain HTTP without one.
@@ -198,6 +201,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         cache: options.cache.unwrap_or_else(|| data.join("cache")),
         images: data.join("images"),
         wake: Notify::new(),
+        limits: Arc::new(Limits::new(options.rate)),
         requests: Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
     });
@@ -206,11 +210,16 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let host = objects::host_router(server.objects.clone(), logs);
     let guarded = |router| api::guarded(router, Arc::clone(&server));
     let pages = page::router(Arc::clone(&server)).map_err(Error::System)?;
+    let limited = |router: Router| {
+        let limits = Arc::clone(&server.limits);
+        router.layer(axum::middleware::from_fn_with_state(limits, limits::guard))
+    };
     let own = guarded(buckets)
         .merge(api::router(Arc::clone(&server)))
         .merge(pages);
+    let own = limited(own);
     let counted = axum::middleware::from_fn_with_state(Arc::clone(&server), metrics::measure);
-    let mut router = objects::front(own, guarded(host), authority).layer(counted);
+    let mut router = objects::front(own, limited(guarded(host)), authority).layer(counted);
     if options.tls.is_some() {
         router = router.layer(axum::middleware::map_request(
             async |mut request: axum::extract::Request| {
@@ -239,11 +248,21 @@ struct Door {
 
 impl Door {
     /// Serves a connection in a task of its own.
-    fn open(&self, stream: TcpStream, ended: watch::Receiver<bool>) {
+    fn open(
+        &self,
+        (stream, peer): (TcpStream, SocketAddr),
+        held: Connection,
+        ended: watch::Receiver<bool>,
+    ) {
         let _ = stream.set_nodelay(true);
-        let router = self.router.clone();
+        let stream = Patient::new(stream);
+        let info = axum::Extension(axum::extract::ConnectInfo(peer));
+        let router = self.router.clone().layer(info);
         let Some(tls) = &self.tls else {
-            tokio::spawn(connection_of(stream, router, ended));
+            tokio::spawn(async move {
+                connection_of(stream, router, ended).await;
+                drop(held);
+            });
             return;
         };
         let (acceptor, trouble) = tls.acceptor();
@@ -257,6 +276,7 @@ impl Door {
             if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
                 connection_of(stream, router, ended).await;
             }
+            drop(held);
         });
     }
 }
@@ -268,7 +288,12 @@ async fn accept(listener: TcpListener, door: &Door, stop: &Notify) {
         tokio::select! {
             () = stop.notified() => break,
             connection = listener.accept() => match connection {
-                Ok((stream, _)) => door.open(stream, ended.clone()),
+                Ok(client) => tokio::select! {
+                    () = stop.notified() => break,
+                    held = door.server.limits.connection(client.1.ip()) => if let Some(held) = held {
+                        door.open(client, held, ended.clone());
+                    },
+                },
                 // No descriptor is left, or the client has gone: others get theirs later.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },

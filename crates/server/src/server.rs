@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::commands::Commands;
 use crate::executor::Executor;
 use crate::executor::request::Attempt;
+use crate::limits::Limits;
 use crate::objects::{Live, Objects};
 use crate::requests::Requests;
 use crate::store::Store;
@@ -66,6 +67,8 @@ pub(crate) struct Server {
     pub images: PathBuf,
     /// Notified when the queue may go on.
     pub wake: Notify,
+    /// What one client may take.
+    pub limits: Arc<Limits>,
     /// Requests since the start.
     pub requests: Requests,
     /// Why builds wait, by their id.

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
                 bytes: args.keep_size.map(|mib| mib << 20),
             },
         },
+        rate: args.request_rate,
         cache: args.build_cache.clone(),
         tls: args
             .tls_cert

@@ -9,6 +9,7 @@ mod containers;
 mod gcloud;
 mod harness;
 mod hostile;
+mod limits;
 mod notify;
 mod operation;
 mod page;

@@ -52,6 +52,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
         cache: data.join("cache"),
         images: data.join("images"),
         wake: Notify::new(),
+        limits: Arc::new(crate::limits::Limits::new(1)),
         requests: crate::requests::Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
     })
