@@ -83,10 +83,23 @@ fn lines(
         match included {
             Some(name) if includes => include(builder, dir, name, number + 1)?,
             // The builder takes comments for what they are; a line that is no pattern is left out.
-            _ => drop(builder.add_line(None, line)),
+            _ => drop(builder.add_line(None, &anywhere(line))),
         }
     }
     Ok(())
+}
+
+/// gcloud takes a pattern for one of the whole tree unless it begins with a slash; Git also where a slash is inside.
+fn anywhere(line: &str) -> String {
+    let (not, pattern) = match line.strip_prefix('!') {
+        Some(pattern) => ("!", pattern),
+        None => ("", line),
+    };
+    let inside = pattern.trim_end().trim_end_matches('/').contains('/');
+    if !inside || pattern.starts_with(['/', '#']) || pattern.starts_with("**/") {
+        return line.to_owned();
+    }
+    format!("{not}**/{pattern}")
 }
 
 fn include(
