@@ -82,6 +82,30 @@ static OPERATIONS: &[Operation] = &[
         (None, "Operation"),
     ),
     operation(
+        ("post", "/builds/{id}:pin"),
+        (
+            "pinBuild",
+            "Keeps a build from being removed for its age or size.",
+        ),
+        "submit",
+        &[],
+        (None, "Pinned"),
+    ),
+    operation(
+        ("post", "/builds/{id}:unpin"),
+        ("unpinBuild", "Lets a build be removed again."),
+        "submit",
+        &[],
+        (None, "Pinned"),
+    ),
+    operation(
+        ("get", "/builds/{id}:pinned"),
+        ("isBuildPinned", "Says whether a build is pinned."),
+        "view",
+        &[],
+        (None, "Pinned"),
+    ),
+    operation(
         ("post", "/triggers"),
         ("createTrigger", "Keeps a trigger."),
         "submit",
@@ -229,6 +253,10 @@ fn schemas() -> Value {
                 "response": reference("Build"),
                 "error": { "type": "object", "properties": { "code": { "type": "integer" }, "message": text } },
             } }),
+        ),
+        (
+            "Pinned",
+            json!({ "type": "object", "properties": { "id": text, "pinned": { "type": "boolean" } } }),
         ),
         (
             "Error",

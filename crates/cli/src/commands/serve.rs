@@ -102,7 +102,9 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
                     format!("take it back with `kiln token revoke {name}`, or choose another name");
                 Failure::new(FailureKind::Usage, message).hint(hint)
             };
-            output::print(&format!("{}\n", made.ok_or_else(taken)?))?;
+            let made = made.ok_or_else(taken)?;
+            note(&store, "token create")?;
+            output::print(&format!("{made}\n"))?;
         }
         TokenCommand::List { json } => {
             let tokens = store.tokens().map_err(trouble)?;
@@ -123,9 +125,21 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
                     Failure::new(FailureKind::Usage, message).hint("`kiln token list` shows them")
                 );
             }
+            note(&store, "token revoke")?;
         }
     }
     Ok(0)
+}
+
+/// Puts on record what was done beside the server.
+fn note(store: &kiln_server::store::Store, what: &str) -> Result<(), Failure> {
+    let now = kiln_server::wire::time::now();
+    store
+        .audit(now, "command line", what, None)
+        .map_err(|error| {
+            let message = "what was done cannot be put on record";
+            Failure::new(FailureKind::Environment, message).cause(error.to_string())
+        })
 }
 
 /// Shows who did what, the newest last.

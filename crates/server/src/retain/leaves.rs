@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use kiln_sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{ApiError, BucketName, Conditions, ObjectName};
@@ -179,20 +180,25 @@ fn held(dir: &Path) -> u64 {
     entries.flatten().filter_map(of).sum()
 }
 
-/// Removes a directory, also if directories of its source may not be written.
+/// Removes a directory, also if directories of its source may not be written, or containers made some that are another
+/// id's of the sandbox.
 fn remove_dir(dir: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    let first = gone(fs::remove_dir_all(dir));
-    match first {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            gone(fs::remove_dir_all(dir))
-        }
-        other => other,
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let mut removed = gone(fs::remove_dir_all(dir));
+    if removed.as_ref().is_err_and(is_denied) {
+        removed = open_up(dir).and_then(|()| gone(fs::remove_dir_all(dir)));
     }
+    if removed.as_ref().is_err_and(is_denied) {
+        let sandbox = Sandbox::detect().map_err(io::Error::other)?;
+        removed = sandbox
+            .remove_trees(&[dir.to_owned()])
+            .map_err(io::Error::other);
+    }
+    removed
 }
 
 fn open_up(dir: &Path) -> io::Result<()> {
