@@ -84,6 +84,7 @@ const PACKAGES: &[Package] = &[
     package("man-db", &["man"]),
     // What the server runs steps of other images with; the last two are for networks of containers' own.
     package("podman", &["podman"]),
+    package("docker.io", &["docker"]),
     package("crun", &["crun"]),
     package("netavark", &["/usr/lib/podman/netavark"]),
     package("iptables", &["iptables"]),

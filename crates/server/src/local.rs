@@ -61,6 +61,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         source: Some("the directory".to_owned()),
         timeout: prepared.task.timeout,
         artifacts: prepared.task.artifacts,
+        push: Vec::new(),
         threads: here.threads,
         cache: here.cache.to_owned(),
         from_elsewhere: false,

@@ -50,6 +50,9 @@ pub struct Task {
     pub steps: Vec<StepRequest>,
     /// What is kept.
     pub artifacts: Option<ArtifactsRequest>,
+    /// Images that are kept for all builds.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// From start to end, in seconds.
     pub timeout: f64,
     /// How long it may wait, in seconds.
@@ -90,6 +93,7 @@ pub(crate) fn prepare(
     let task = Task {
         steps,
         artifacts: artifacts(&build)?,
+        images: images(&build, place.project, rules)?,
         timeout: timeout.as_secs_f64(),
         queue_ttl: queue_ttl.as_secs_f64(),
         cpus: cpus(&build),
@@ -364,6 +368,38 @@ pub(crate) fn inside(path: &str) -> Option<PathBuf> {
         }
     }
     Some(plain)
+}
+
+/// The images that a build keeps. Names lead to its own project: what other builds run under another name is not its to change.
+fn images(build: &Build, project: &str, rules: &Rules<'_>) -> Result<Vec<String>, ApiError> {
+    let wrong = |what: String| ApiError::invalid(format!("invalid build.images: {what}"));
+    if build.images.is_empty() {
+        return Ok(Vec::new());
+    }
+    (rules.engine)().map_err(|why| wrong(format!("they need a container engine: {why}")))?;
+    for name in &build.images {
+        let (host, path) = name.split_once('/').unwrap_or(("", name));
+        let is_ours =
+            host == "gcr.io" || host.ends_with(".gcr.io") || host.ends_with("-docker.pkg.dev");
+        let rest = path
+            .strip_prefix(project)
+            .and_then(|rest| rest.strip_prefix('/'));
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
+        let is_name = |rest: &str| {
+            let parts = rest.split(['/', ':']);
+            rest.len() <= 200
+                && rest.chars().all(fits)
+                && parts
+                    .into_iter()
+                    .all(|part| !part.is_empty() && !part.starts_with('.'))
+        };
+        if project == "cloud-builders" || !is_ours || !rest.is_some_and(is_name) {
+            return Err(wrong(format!(
+                "{name:?} is not gcr.io/{project}/NAME: the server keeps images for builds, and pushes none to a registry; a step can (docker push)"
+            )));
+        }
+    }
+    Ok(build.images.clone())
 }
 
 fn artifacts(build: &Build) -> Result<Option<ArtifactsRequest>, ApiError> {

@@ -194,6 +194,7 @@ impl Template<'_> {
         }
         self.maybe(&mut build.logs_bucket)?;
         self.texts(&mut build.tags)?;
+        self.texts(&mut build.images)?;
         if let Some(options) = &mut build.options {
             self.texts(&mut options.env)?;
         }

@@ -56,7 +56,8 @@ fn load_busybox(server: &Server, name: &str) {
         fs::create_dir_all(root.join("tmp")).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).expect("Debian's busybox-static");
         for name in [
-            "sh", "cat", "echo", "id", "ls", "sleep", "mount", "logger", "wget", "touch", "env",
+            "sh", "cat", "chmod", "cp", "echo", "id", "ls", "sleep", "mount", "logger", "wget",
+            "touch", "env",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
         }
@@ -174,4 +175,102 @@ fn a_killed_build_leaves_no_container() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&id), "{mounts}");
     assert!(!attempts.join("attempt-2/engine").exists());
+}
+
+/// Gives the server the docker command under the name that it has on Cloud Build.
+fn load_docker(server: &Server) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = ["/usr/local/bin/docker", "/usr/bin/docker"];
+    let program = program.into_iter().find(|path| Path::new(path).is_file());
+    let program = program.expect("docker (Debian package docker.io)");
+    let config = json!({ "Env": ["PATH=/bin"], "Entrypoint": ["/bin/docker"] });
+    let archive = image(
+        dir.path(),
+        "gcr.io/cloud-builders/docker:latest",
+        &config,
+        |root| {
+            fs::create_dir_all(root.join("bin")).unwrap();
+            fs::create_dir_all(root.join("tmp")).unwrap();
+            fs::copy(program, root.join("bin/docker")).unwrap();
+            // Debian's is not static.
+            let listed = Command::new("ldd").arg(program).output().expect("ldd");
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for library in listed
+                .split_whitespace()
+                .filter(|word| word.starts_with('/'))
+            {
+                let to = root.join(library.trim_start_matches('/'));
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(library, to).unwrap();
+            }
+        },
+    );
+    load(server, &archive);
+}
+
+/// The two build files of those who build on Cloud Build: one makes the image of their builder and keeps it, the other runs it
+/// with all privileges on a kickstart. Here the builder says what it was given, and makes the file that is kept.
+#[test]
+fn a_build_makes_the_builder_and_another_runs_it() {
+    let server = Server::open();
+    load_docker(&server);
+    server.bucket("out");
+    let script = "#!/bin/busybox sh\n/bin/busybox cat \"$1\"\n/bin/busybox mkdir -p output && /bin/busybox cp \"$1\" output/disk.tar.gz\n";
+    let source = server.source(&[
+        ("Dockerfile", "FROM scratch\nCOPY busybox builder /bin/\nWORKDIR /workspace\nENTRYPOINT [\"/bin/builder\"]\n"),
+        ("builder", script),
+        ("lab.ks", "lang C.UTF-8\n%packages\n%end\n"),
+    ]);
+    let docker = |args: Value| json!({ "name": "gcr.io/cloud-builders/docker", "args": args });
+    let name = "gcr.io/$PROJECT_ID/image-build";
+    let first = json!({
+        "source": source,
+        "steps": [
+            // The source of the tests is text: programs come with a step.
+            { "name": "gcr.io/demo-proj/tools", "script": "cp /bin/busybox . && chmod 755 builder" },
+            docker(json!(["build", "-t", name, "."])),
+        ],
+        "images": [name],
+    });
+    load_busybox(&server, "gcr.io/demo-proj/tools:latest");
+    let id = server.create(&first);
+    let build = server.end(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{}", server.log(&id));
+    let kept = &build["results"]["images"][0];
+    assert_eq!(kept["name"], "gcr.io/demo-proj/image-build");
+    assert!(
+        kept["digest"].as_str().unwrap().starts_with("sha256:"),
+        "{build}"
+    );
+    let second = json!({
+        "source": source,
+        "steps": [docker(json!(["run", "--privileged", "--volume", "/workspace:/workspace", name, "/workspace/lab.ks"]))],
+        "artifacts": { "objects": { "location": "gs://out/", "paths": ["output/disk.tar.gz"] } },
+    });
+    let id = server.create(&second);
+    let build = server.end(&id);
+    let log = server.log(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{log}");
+    assert!(log.contains("%packages\n"), "{log}");
+    let path = "/download/storage/v1/b/out/o/disk.tar.gz?alt=media";
+    assert_eq!(server.request("GET", path, "", b"").0, 200);
+
+    // What no step has made is not kept, and no build changes another project's images.
+    let mut other = first.clone();
+    other["images"] = json!(["gcr.io/demo-proj/nothing"]);
+    let build = server.end(&server.create(&other));
+    assert_eq!(
+        build["failureInfo"]["type"], "PUSH_IMAGE_NOT_FOUND",
+        "{build}"
+    );
+    for name in [
+        "gcr.io/cloud-builders/docker",
+        "docker.io/me/x",
+        "gcr.io/demo-proj/../x/y",
+        "gcr.io/demo-proj/",
+    ] {
+        other["images"] = json!([name]);
+        let (status, error) = server.json("POST", BUILDS, &other);
+        assert_eq!(status, 400, "{name}: {error}");
+    }
 }

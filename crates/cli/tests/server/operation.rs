@@ -118,7 +118,9 @@ fn only_administrators_see_who_did_what() {
         );
     }
     let (_, body) = server.request("GET", "/kiln/v1/audit", &admin, b"");
-    let made = String::from_utf8_lossy(&body).matches("token create").count();
+    let made = String::from_utf8_lossy(&body)
+        .matches("token create")
+        .count();
     assert_eq!(made, 3, "{}", String::from_utf8_lossy(&body));
     let (_, body) = server.request("GET", "/kiln/v1/audit?limit=1", &admin, b"");
     let entries: Value = serde_json::from_slice(&body).unwrap();

@@ -284,7 +284,7 @@ impl Job<'_> {
     }
 }
 
-fn connect(engine: &Engine) -> Result<Docker, String> {
+pub(super) fn connect(engine: &Engine) -> Result<Docker, String> {
     Docker::connect_with_unix(&engine.socket(), PATIENCE, bollard::API_DEFAULT_VERSION)
         .map_err(told)
 }
@@ -300,7 +300,7 @@ async fn wanted(stop: &dyn Fn() -> Option<Stop>) -> Stop {
 }
 
 /// What the engine said, without the name of the crate's error around it.
-fn told(error: Error) -> String {
+pub(super) fn told(error: Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message,
         Error::DockerStreamError { error } => error,

@@ -7,6 +7,7 @@ pub(crate) mod engine;
 mod events;
 mod glob;
 mod log;
+mod push;
 mod schedule;
 mod source;
 mod step;
@@ -194,16 +195,36 @@ impl Work<'_> {
             engines: &engines,
         };
         let verdict = schedule::run(&self.request.steps, &means, self.events, &|| self.stop());
+        let pushed = match &verdict {
+            Ok(Verdict::Done) if !self.request.push.is_empty() => Some(self.push(&engines)),
+            _ => None,
+        };
         // Before anything else is read or written in the workspace.
         engines.end()?;
         let verdict = verdict?;
         self.events.write(What::StepsEnded)?;
+        if let Some(Some(ending)) = pushed.transpose()? {
+            return Ok(ending);
+        }
         Ok(match verdict {
             Verdict::Done => Ending::new(Status::Success),
             Verdict::Stopped(Stop::Cancelled) => Ending::new(Status::Cancelled),
             Verdict::Stopped(Stop::TimedOut) => Ending::new(Status::Timeout),
             Verdict::Failed(detail) => Ending::failed("USER_BUILD_STEP", detail),
         })
+    }
+
+    /// Keeps the images that the build names; returns an end only if that is one.
+    fn push(&self, engines: &Engines) -> io::Result<Option<Ending>> {
+        self.log.line("PUSH")?;
+        let mut say = |line: &str| self.log.line(line);
+        match push::keep(engines, &self.request.push, &self.request.images, &mut say)? {
+            Ok(images) => {
+                self.events.write(What::Pushed { images })?;
+                Ok(None)
+            }
+            Err(push::Trouble { failure, detail }) => Ok(Some(Ending::failed(failure, detail))),
+        }
     }
 
     fn stop(&self) -> Option<Stop> {

@@ -34,6 +34,9 @@ pub struct Request {
     pub artifacts: Option<ArtifactsRequest>,
     /// Threads for a step; the queue has set them aside.
     pub threads: u32,
+    /// Images that are kept for all builds when the steps are done.
+    #[serde(default)]
+    pub push: Vec<String>,
     /// Kiln's cache of downloads and layers.
     pub cache: PathBuf,
     /// Whether steps fetch from other machines only.
@@ -104,6 +107,19 @@ pub struct Artifact {
     pub md5: String,
 }
 
+/// An image that is kept for all builds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedImage {
+    /// Its name.
+    pub name: String,
+    /// The digest of its configuration.
+    pub digest: String,
+    /// When that began.
+    pub began: i64,
+    /// When it was done.
+    pub ended: i64,
+}
+
 /// Something that happened, and when (nanoseconds since 1970).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -150,6 +166,11 @@ pub enum What {
     },
     /// The last step has ended.
     StepsEnded,
+    /// Images are kept.
+    Pushed {
+        /// In the order in which the build names them.
+        images: Vec<PushedImage>,
+    },
     /// The files that are to be kept, all of them complete.
     Artifacts {
         /// In the order of their paths.

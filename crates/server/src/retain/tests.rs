@@ -121,6 +121,7 @@ async fn build(server: &Server, id: &str, ended: Option<i64>) {
                 location: format!("gs://p_cloudbuild/{id}"),
                 paths: Vec::new(),
             }),
+            images: Vec::new(),
             timeout: 1.0,
             queue_ttl: 1.0,
             cpus: 1,

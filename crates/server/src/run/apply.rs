@@ -1,7 +1,7 @@
 //! What an event changes in a build as clients see it. Applying one twice changes nothing.
 
-use crate::executor::request::{Event, What};
-use crate::wire::model::{Build, Status, TimeSpan};
+use crate::executor::request::{Event, PushedImage, What};
+use crate::wire::model::{Build, BuiltImage, Status, TimeSpan};
 use crate::wire::time;
 
 /// Applies an event.
@@ -67,6 +67,18 @@ pub(super) fn event(build: &mut Build, event: &Event) {
                     end_time: now,
                 });
             }
+        }
+        What::Pushed { images } => {
+            let results = build.results.get_or_insert_default();
+            let shown = |image: &PushedImage| BuiltImage {
+                name: image.name.clone(),
+                digest: image.digest.clone(),
+                push_timing: Some(TimeSpan {
+                    start_time: Some(time::stamp(image.began)),
+                    end_time: Some(time::stamp(image.ended)),
+                }),
+            };
+            results.images = images.iter().map(shown).collect();
         }
         What::Artifacts { .. } | What::Ended { .. } => {}
     }

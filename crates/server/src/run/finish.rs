@@ -66,11 +66,10 @@ pub(super) async fn build(
             if let Some(span) = results.artifact_timing.clone() {
                 build.timing.insert("PUSH".to_owned(), span);
             }
-            let images = build
-                .results
-                .take()
-                .map_or_else(Vec::new, |results| results.build_step_images);
-            results.build_step_images = images;
+            if let Some(told) = build.results.take() {
+                results.build_step_images = told.build_step_images;
+                results.images = told.images;
+            }
             results
                 .build_step_images
                 .resize(build.steps.len(), String::new());
@@ -128,6 +127,7 @@ async fn keep(
             end_time: Some(time::stamp(time::now())),
         }),
         build_step_images: Vec::new(),
+        images: Vec::new(),
     })
 }
 

@@ -68,6 +68,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         source: storage.map(place),
         timeout: record.task.timeout,
         artifacts: record.task.artifacts.clone(),
+        push: record.task.images.clone(),
         threads: demand::threads(record, &server.settings),
         cache: server.cache.clone(),
         from_elsewhere: server.settings.from_elsewhere,

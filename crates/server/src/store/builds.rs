@@ -240,6 +240,7 @@ mod tests {
             task: Task {
                 steps: Vec::new(),
                 artifacts: None,
+                images: Vec::new(),
                 timeout: 1.0,
                 queue_ttl: 1.0,
                 cpus: 1,

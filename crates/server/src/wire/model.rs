@@ -90,6 +90,8 @@ pub struct Build {
     pub queue_ttl: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<Artifacts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs_bucket: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,8 +215,21 @@ pub struct Results {
     pub artifact_manifest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_artifacts: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<BuiltImage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_timing: Option<TimeSpan>,
+}
+
+/// An image that was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct BuiltImage {
+    pub name: String,
+    pub digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_timing: Option<TimeSpan>,
 }
 
 /// What the whole build is told.

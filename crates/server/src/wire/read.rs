@@ -293,8 +293,8 @@ mod tests {
              (type.googleapis.com/google.protobuf.Duration), 600"
         );
         assert_eq!(
-            refused(json!({ "images": ["x"] })),
-            "invalid build.images: the server pushes no images; a step can: docker push"
+            refused(json!({ "gitConfig": {} })),
+            "invalid build.gitConfig: sources come from a bucket only"
         );
         assert!(refused(json!([])).contains("not a list"));
         assert!(refused(json!({ "waitFor": 1, "wait_for": 1 })).contains("waitFor"));

@@ -16,7 +16,8 @@ pub(super) const fn field(name: &'static str, kind: Kind, handling: Handling) ->
 }
 
 const TEXTS: Kind = List(&Text);
-const IMAGES: &str = "the server pushes no images; a step can: docker push";
+const IMAGES: &str = "images belong in the build's own list `images`";
+const KEPT_IMAGES: &str = "kept on the server for all builds, under `gcr.io/$PROJECT_ID/…` or `…-docker.pkg.dev/$PROJECT_ID/…`; nothing goes to a registry";
 const SECRETS: &str = "the server keeps no secrets";
 const GIT: &str = "sources come from a bucket only";
 const ARTIFACTS: &str = "artifacts go to buckets only";
@@ -294,6 +295,15 @@ static FAILURE_INFO: Message = Message {
     ],
 };
 
+static BUILT_IMAGE: Message = Message {
+    name: "BuiltImage",
+    fields: &[
+        field("digest", Text, Output("of the image's configuration")),
+        field("name", Text, Output("")),
+        field("pushTiming", M(&TIME_SPAN), Output("")),
+    ],
+};
+
 static RESULTS: Message = Message {
     name: "Results",
     fields: &[
@@ -305,7 +315,7 @@ static RESULTS: Message = Message {
             Output("the digest of each step's image; an empty text for kiln"),
         ),
         field("buildStepOutputs", List(&Bytes), Output("never there")),
-        field("images", Opaque, Output("never there")),
+        field("images", List(&M(&BUILT_IMAGE)), Output("")),
         field("numArtifacts", Int64, Output("")),
     ],
 };
@@ -332,7 +342,7 @@ pub static BUILD: Message = Message {
         field("finishTime", Timestamp, Output("")),
         field("gitConfig", Opaque, Refused(GIT)),
         field("id", Text, Output("")),
-        field("images", TEXTS, Refused(IMAGES)),
+        field("images", TEXTS, Done(KEPT_IMAGES)),
         field("logUrl", Text, Output("")),
         field("logsBucket", Text, Done("")),
         field("name", Text, Output("")),

@@ -15,6 +15,24 @@ use crate::agent::log::Log;
 /// # Errors
 /// There is no engine, or it does not take the archive.
 pub fn load(data: &Path, archive: &Path, say: &mut dyn FnMut(&str)) -> io::Result<()> {
+    fill(data, &data.join("images"), archive, say)
+}
+
+/// Puts the image of a stranger's archive into a store, under this name and no other.
+pub(in crate::agent) fn add(
+    store: &Path,
+    archive: &Path,
+    name: &str,
+    say: &mut dyn FnMut(&str),
+) -> io::Result<()> {
+    let data = archive.parent().unwrap_or(Path::new("."));
+    let alone = data.join("alone.tar");
+    super::archive::only(archive, name, &alone)?;
+    fill(data, store, &alone, say)
+}
+
+/// `data` is where it works meanwhile.
+fn fill(data: &Path, store: &Path, archive: &Path, say: &mut dyn FnMut(&str)) -> io::Result<()> {
     super::available().map_err(io::Error::other)?;
     let file = File::open(archive)?;
     let sandbox = Sandbox::detect().map_err(io::Error::other)?;
@@ -30,7 +48,7 @@ pub fn load(data: &Path, archive: &Path, say: &mut dyn FnMut(&str)) -> io::Resul
             &workspace,
         )?,
         workspace,
-        storage: data.join("images"),
+        storage: store.to_owned(),
         images: work.path().join("none"),
         network: Network::None,
         mounts: Vec::new(),

@@ -1,5 +1,6 @@
 //! The container engine of an attempt: started when a step needs it, ended before Kiln itself works in the workspace.
 
+mod archive;
 pub mod images;
 mod own;
 mod private;
@@ -148,6 +149,11 @@ impl Engines {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory of the engine.
+    pub(super) fn dir(&self) -> &Path {
+        &self.place.dir
     }
 
     /// Ends the engine and removes all that it kept.
