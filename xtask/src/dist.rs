@@ -47,6 +47,7 @@ pub(crate) fn run_chore(arguments: &[&str]) -> Result<()> {
     let archive = parts.archive(&root)?;
     let package = package::build(&parts, &root)?;
     parts.sums(&[archive, package])?;
+    parts.builder(&root)?;
     println!("{}", parts.dir.display());
     Ok(())
 }
@@ -110,6 +111,18 @@ impl Parts {
         let place = self.dir.join(&name);
         fs::rename(&target, &place).map_err(|error| trouble(&place, &error))?;
         Ok(name)
+    }
+
+    /// What `docker build` of the directory needs for the builder's image.
+    fn builder(&self, root: &Path) -> Result<()> {
+        let certificates = Path::new("/etc/ssl/certs/ca-certificates.crt");
+        copy(certificates, &self.dir.join("ca-certificates.crt"), 0o644)?;
+        let name = "Dockerfile";
+        copy(
+            &root.join("dist/builder").join(name),
+            &self.dir.join(name),
+            0o644,
+        )
     }
 
     fn sums(&self, names: &[String]) -> Result<()> {

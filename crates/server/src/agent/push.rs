@@ -92,5 +92,7 @@ async fn export(docker: &Docker, name: &str, archive: &Path) -> Result<String, T
         let chunk = chunk.map_err(|error| failed(told(error)))?;
         file.write_all(&chunk).map_err(write)?;
     }
-    Ok(image.id.unwrap_or_default())
+    image
+        .id
+        .ok_or_else(|| failed("it does not say which image that is".to_owned()))
 }

@@ -70,17 +70,20 @@ pub(super) fn event(build: &mut Build, event: &Event) {
         }
         What::Pushed { images } => {
             let results = build.results.get_or_insert_default();
-            let shown = |image: &PushedImage| BuiltImage {
-                name: image.name.clone(),
-                digest: image.digest.clone(),
-                push_timing: Some(TimeSpan {
-                    start_time: Some(time::stamp(image.began)),
-                    end_time: Some(time::stamp(image.ended)),
-                }),
-            };
-            results.images = images.iter().map(shown).collect();
+            results.images = images.iter().map(built).collect();
         }
         What::Artifacts { .. } | What::Ended { .. } => {}
+    }
+}
+
+fn built(image: &PushedImage) -> BuiltImage {
+    BuiltImage {
+        name: image.name.clone(),
+        digest: image.digest.clone(),
+        push_timing: Some(TimeSpan {
+            start_time: Some(time::stamp(image.began)),
+            end_time: Some(time::stamp(image.ended)),
+        }),
     }
 }
 

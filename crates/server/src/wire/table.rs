@@ -376,6 +376,7 @@ pub static MESSAGES: &[&Message] = &[
     &SOURCE,
     &STORAGE_SOURCE,
     &RESULTS,
+    &BUILT_IMAGE,
     &FAILURE_INFO,
     &WARNING,
     &TIME_SPAN,
