@@ -1,5 +1,6 @@
 //! The log of an attempt: whole lines of UTF-8, appended.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -14,8 +15,8 @@ const LONGEST_LINE: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     files: Arc<Mutex<Files>>,
-    /// The workspace on this machine, which lines call `/workspace`.
-    workspace: String,
+    /// Directories of this machine, which are nobody's concern, and what lines say instead.
+    places: Vec<(String, &'static str)>,
 }
 
 /// How close two moments may be that are not told apart, in milliseconds.
@@ -56,9 +57,13 @@ impl Log {
             times,
             told: 0,
         };
+        let mut places = vec![(workspace.display().to_string(), "/workspace")];
+        if let Some(attempt) = path.parent().filter(|dir| dir.parent().is_some()) {
+            places.push((format!("{}/", attempt.display()), ""));
+        }
         Ok(Log {
             files: Arc::new(Mutex::new(files)),
-            workspace: workspace.display().to_string(),
+            places,
         })
     }
 
@@ -108,11 +113,13 @@ impl Log {
         let mut lines = String::with_capacity(text.len() + 256);
         for line in text.split('\n') {
             lines.push_str(prefix);
-            if line.contains(&self.workspace) {
-                lines.push_str(&line.replace(&self.workspace, "/workspace"));
-            } else {
-                lines.push_str(line);
+            let mut line = Cow::Borrowed(line);
+            for (place, shown) in &self.places {
+                if line.contains(place.as_str()) {
+                    line = Cow::Owned(line.replace(place, shown));
+                }
             }
+            lines.push_str(&line);
             lines.push('\n');
         }
         lines
@@ -147,9 +154,11 @@ mod tests {
         )
         .unwrap();
         log.copy(Drops(b"\xff\n"), "").unwrap();
+        let kept = format!("whole log: {}/states/1/x\n", dir.path().display());
+        log.copy(Drops(kept.as_bytes()), "").unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
-            "BUILD\nStep #0: at /workspace/lab.ks: zoë\nStep #0: \nStep #0: last\n\u{fffd}\n"
+            "BUILD\nStep #0: at /workspace/lab.ks: zoë\nStep #0: \nStep #0: last\n\u{fffd}\nwhole log: states/1/x\n"
         );
     }
 }
