@@ -15,6 +15,8 @@ use super::run::{Server, builds, create, log_address, success, upload};
 use crate::Result;
 use crate::peer::{afresh, trouble};
 
+/// One build at a time, so that others wait.
+const ONE: &[&str] = &["--cpus", "1"];
 /// Builds whose first line is waited for.
 const FIRSTS: usize = 30;
 /// Builds that wait while the loud one runs.
@@ -27,7 +29,7 @@ const LINES: usize = 600_000;
 
 /// Measures from sending a build to the first line of its log.
 pub(super) fn first_lines(kiln: &Path, work: &Path) -> Result<()> {
-    let server = Server::start(kiln, &work.join("data"), &work.join("cache"))?;
+    let server = Server::start(kiln, &work.join("data"), &work.join("cache"), ONE)?;
     let mut client = server.client()?;
     let mut times = Vec::new();
     for _ in 0..FIRSTS {
@@ -73,7 +75,7 @@ pub(super) fn storm(kiln: &Path, work: &Path) -> Result<()> {
     afresh(&source)?;
     let file = source.join("loud.ks");
     fs::write(&file, loud()).map_err(trouble("writing", &file))?;
-    let server = Server::start(kiln, &work.join("data"), &work.join("cache"))?;
+    let server = Server::start(kiln, &work.join("data"), &work.join("cache"), ONE)?;
     let mut client = server.client()?;
     let source = upload(&mut client, &source)?;
     let step = json!({ "name": "kiln", "args": ["flatten", "loud.ks"] });

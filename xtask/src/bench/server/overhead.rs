@@ -60,7 +60,7 @@ fn on_server(
     project: &Path,
     work: &Path,
 ) -> Result<Duration> {
-    let server = Server::start(kiln, &work.join("data"), cache)?;
+    let server = Server::start(kiln, &work.join("data"), cache, &[])?;
     let mut client = server.client()?;
     let source = upload(&mut client, source)?;
     let name = match project.is_dir() {

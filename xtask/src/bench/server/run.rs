@@ -25,8 +25,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server over an empty directory. It runs one build at a time.
-    pub(super) fn start(kiln: &Path, data: &Path, cache: &Path) -> Result<Server> {
+    /// Starts a server over an empty directory; with `options`, besides where it listens and keeps things.
+    pub(super) fn start(
+        kiln: &Path,
+        data: &Path,
+        cache: &Path,
+        options: &[&str],
+    ) -> Result<Server> {
         afresh(data)?;
         let mut command = Command::new(kiln);
         command.args(["serve", "--listen", "127.0.0.1:0", "--open-to-this-machine"]);
@@ -35,9 +40,8 @@ impl Server {
             .arg(data)
             .arg("--build-cache")
             .arg(cache);
-        // A build takes a processor of its own, so that others wait.
         command
-            .args(["--cpus", "1"])
+            .args(options)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
         let described = process::describe(&command);
