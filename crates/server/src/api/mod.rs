@@ -16,6 +16,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ use triggers::Hook;
 const LONGEST_BODY: usize = 4 << 20;
 /// Entries of the log of who did what in one answer, at most.
 const ENTRIES: i64 = 1000;
+/// Bytes of a body that is too long that are still taken, so that its sender comes to read why.
+const MOST_THROWN_AWAY: usize = 64 << 20;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -150,20 +153,36 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
     .await
 }
 
-/// A request's body, if it comes in time and is not too long.
+/// A request's body, if it comes in time and is not too long. One that is too long is read on for a while and thrown away: most
+/// clients listen only when they have said all.
 async fn whole(body: Body) -> Result<bytes::Bytes, ApiError> {
-    let read = axum::body::to_bytes(body, LONGEST_BODY);
-    match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => {
-            let text =
-                format!("the request's body is cut off, or has more than {LONGEST_BODY} bytes");
-            Err(ApiError::invalid(text))
+    let read = async {
+        let mut chunks = body.into_data_stream();
+        let (mut bytes, mut length) = (bytes::BytesMut::new(), 0);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::invalid("the request's body is cut off"))?;
+            length += chunk.len();
+            if length <= LONGEST_BODY {
+                bytes.extend_from_slice(&chunk);
+            } else if length <= MOST_THROWN_AWAY {
+                bytes.clear();
+            } else {
+                break;
+            }
         }
-        Err(_) => Err(ApiError::invalid(
+        match length <= LONGEST_BODY {
+            true => Ok(bytes.freeze()),
+            false => Err(ApiError::invalid(format!(
+                "the request's body has more than {LONGEST_BODY} bytes"
+            ))),
+        }
+    };
+    let read = tokio::time::timeout(PATIENCE, read).await;
+    read.unwrap_or_else(|_| {
+        Err(ApiError::invalid(
             "the request's body did not arrive in time",
-        )),
-    }
+        ))
+    })
 }
 
 /// Answers with what a thread finds that may wait for the database.
