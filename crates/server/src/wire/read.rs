@@ -293,7 +293,7 @@ mod tests {
              (type.googleapis.com/google.protobuf.Duration), 600"
         );
         assert_eq!(
-            refused(json!({ "gitConfig": {} })),
+            refused(json!({ "gitConfig": { "x": 1 } })),
             "invalid build.gitConfig: sources come from a bucket only"
         );
         assert!(refused(json!([])).contains("not a list"));
