@@ -342,37 +342,37 @@ mod tests {
     fn a_definition_in_memory_is_planned_and_climbs_no_higher_than_one_on_a_disk() {
         let project = |include: &'static str| {
             Memory::files(&[
-                ("/work/lab/kiln.toml", TOML),
-                ("/work/lab/a.ks", include),
-                ("/work/lab/parts/b.ks", "lang C.UTF-8\n"),
-                ("/work/lab/.hidden/b.ks", "lang C.UTF-8\n"),
-                ("/work/common/c.ks", "lang C.UTF-8\n"),
+                ("/srv/lab/kiln.toml", TOML),
+                ("/srv/lab/a.ks", include),
+                ("/srv/lab/parts/b.ks", "lang C.UTF-8\n"),
+                ("/srv/lab/.hidden/b.ks", "lang C.UTF-8\n"),
+                ("/srv/common/c.ks", "lang C.UTF-8\n"),
             ])
         };
-        let found = lowered(&project("%include parts/b.ks\n"), "/work/lab");
+        let found = lowered(&project("%include parts/b.ks\n"), "/srv/lab");
         assert_eq!(errors(&found), Vec::<&str>::new());
         let plan = found.plan.expect("a plan");
-        assert_eq!(plan.layers[0].commands[0].origin, "/work/lab/parts/b.ks:1");
+        assert_eq!(plan.layers[0].commands[0].origin, "/srv/lab/parts/b.ks:1");
         for climbing in [
             "%include ../common/c.ks\n",
             "%include parts/../../common/c.ks\n",
-            "%include /work/common/c.ks\n",
-            "%include /work/common/nowhere.ks\n",
+            "%include /srv/common/c.ks\n",
+            "%include /srv/common/nowhere.ks\n",
             "%include .hidden/b.ks\n",
         ] {
-            let refused = lowered(&project(climbing), "/work/lab");
+            let refused = lowered(&project(climbing), "/srv/lab");
             let said = errors(&refused);
             assert!(
                 said[0].contains("not among the files"),
                 "{climbing}: {said:?}"
             );
         }
-        let common = [PathBuf::from("/work/common")];
+        let common = [PathBuf::from("/srv/common")];
         let allowed = project("%include ../common/c.ks\n").allow(&common);
-        assert_eq!(errors(&lowered(&allowed, "/work/lab")), Vec::<&str>::new());
-        let confined = allowed.within(Some(Path::new("/work/lab")));
-        let failure = source(&confined, "/work/lab").expect_err("refused");
-        assert!(failure.message.contains("/work/common"), "{failure:?}");
+        assert_eq!(errors(&lowered(&allowed, "/srv/lab")), Vec::<&str>::new());
+        let confined = allowed.within(Some(Path::new("/srv/lab")));
+        let failure = source(&confined, "/srv/lab").expect_err("refused");
+        assert!(failure.message.contains("/srv/common"), "{failure:?}");
     }
 
     /// The name that a user gives is followed wherever it leads; one that a stranger gives is not.
