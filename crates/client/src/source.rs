@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use kiln_digest::Sha256;
 use md5::{Digest as _, Md5};
-use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use crate::ignored::Ignored;

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::str::FromStr;
 
+use kiln_digest::Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest. Text form: 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Digest(Sha256::digest(bytes).into())
+        Digest(Sha256::digest(bytes))
     }
 
     /// Returns the digest of all that a file holds, from its start.
@@ -61,7 +61,7 @@ impl Hasher {
     }
 
     pub(crate) fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        Digest(self.0.finalize())
     }
 }
 

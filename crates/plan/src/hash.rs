@@ -4,8 +4,8 @@
 //! bytes little endian, so no two different sequences of fields have the same encoding. Nested values are hashed on
 //! their own and enter as their digest. The first field is always the kind of thing and the version of its encoding.
 
+use kiln_digest::Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
 /// A SHA-256 digest that names a step, a layer, a plan or a lock.
@@ -121,7 +121,7 @@ impl Hasher {
 
     /// The id of all that was added.
     pub fn finish(self) -> Id {
-        Id(self.0.finalize().into())
+        Id(self.0.finalize())
     }
 }
 

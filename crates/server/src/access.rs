@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, Method, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use kiln_digest::Sha256;
 
 use crate::store::{Error, Role, Store, Token};
 use crate::wire::error::{ApiError, Code};

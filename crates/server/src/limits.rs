@@ -16,7 +16,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
+use kiln_digest::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -163,7 +163,7 @@ fn token(headers: &HeaderMap) -> Option<Client> {
     let token = value.strip_prefix(b"Bearer ")?;
     token
         .starts_with(b"kiln_")
-        .then(|| Client::Token(Sha256::digest(token).into()))
+        .then(|| Client::Token(Sha256::digest(token)))
 }
 
 /// Stands before routes and turns clients away that ask too much.
@@ -317,7 +317,7 @@ mod tests {
         let limits = Limits::new(1);
         let now = Instant::now();
         let many = |number: usize, now| {
-            let client = Client::Token(Sha256::digest(number.to_le_bytes()).into());
+            let client = Client::Token(Sha256::digest(number.to_le_bytes()));
             limits.ask(client, now)
         };
         for number in 0..REMEMBERED {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
+use kiln_digest::Sha256;
 
 use crate::key::Key;
 use crate::package::{Compression, Package};

@@ -10,16 +10,21 @@ use crate::{Result, workspace};
 /// A crate, and the crates of ours that it may use. Imports go downward only, and `kickstart`, `packages`, `sandbox`
 /// and `image` know nothing of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("digest", &[]),
     ("kickstart", &[]),
-    ("share", &[]),
-    ("packages", &[]),
+    ("share", &["digest"]),
+    ("packages", &["digest"]),
     ("sandbox", &[]),
     ("image", &[]),
-    ("plan", &["kickstart"]),
-    ("rootfs", &["kickstart", "plan", "packages", "sandbox"]),
+    ("plan", &["digest", "kickstart"]),
+    (
+        "rootfs",
+        &["digest", "kickstart", "plan", "packages", "sandbox"],
+    ),
     (
         "engine",
         &[
+            "digest",
             "kickstart",
             "plan",
             "packages",
@@ -30,11 +35,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("vm", &["sandbox"]),
-    ("client", &[]),
-    ("server", &["sandbox"]),
+    ("client", &["digest"]),
+    ("server", &["digest", "sandbox"]),
     (
         "cli",
         &[
+            "digest",
             "kickstart",
             "plan",
             "packages",
@@ -47,7 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("testkit", &[]),
+    ("testkit", &["digest"]),
 ];
 
 /// Crates of async runtimes: only `share` and `server` may use them, whose interfaces are synchronous.

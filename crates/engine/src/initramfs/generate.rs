@@ -16,13 +16,13 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use kiln_digest::Sha256;
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
 use kiln_rootfs::trace::{Observation, Query, SharedTrace, queries, states};
 use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
 use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::Failure;
 use crate::io::{descriptor, write_failure};

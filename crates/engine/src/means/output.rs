@@ -16,11 +16,11 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use kiln_digest::Sha256;
 use kiln_rootfs::private;
 use rustix::fs::{FlockOperation, OFlags, SeekFrom, flock, seek};
 use rustix::io::Errno;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::io::{plain, unique, write_failure};
 use crate::{Failure, FailureKind};

@@ -11,10 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use kiln_digest::Sha256;
 use kiln_plan::{Hasher, Id};
 use kiln_rootfs::Store;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::Event;
 use crate::ids::image_id;

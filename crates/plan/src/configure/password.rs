@@ -1,7 +1,7 @@
 //! Password hashes.
 
+use kiln_digest::Sha256;
 use sha_crypt::{Algorithm, Params, PasswordHasher as _, ShaCrypt};
-use sha2::{Digest as _, Sha256};
 
 use super::Secret;
 

@@ -125,7 +125,7 @@ fn facts(root: &Path) -> BTreeMap<String, String> {
 }
 
 fn blake(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
+    use kiln_digest::Sha256;
     hex::encode(Sha256::digest(bytes))
 }
 

@@ -10,9 +10,9 @@
 use std::fs;
 use std::path::Path;
 
+use kiln_digest::Sha256;
 use kiln_sandbox::{Call, Mount, Say, Silence};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::run::{Extras, Place};

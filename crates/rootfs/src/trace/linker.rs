@@ -13,7 +13,7 @@
 
 use std::io;
 
-use sha2::{Digest, Sha256};
+use kiln_digest::Sha256;
 
 /// Where the dynamic linker finds which file a library's name means (ld.so(8)).
 pub(super) const CACHE: &str = "/etc/ld.so.cache";

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kiln_digest::Sha256;
 use md5::{Digest as _, Md5};
-use sha2::{Digest as _, Sha256};
 
 use super::glob;
 use crate::executor::request::{Artifact, ArtifactsRequest};

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
+use kiln_digest::Sha256;
 
 use super::error::{ApiError, Result};
 

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use kiln_client::Error;
 use kiln_client::builds::{Artifact, Builds};
+use kiln_digest::Sha256;
 use kiln_engine::{Failure, FailureKind};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{connect, failure};
 use crate::args::client::ArtifactsArgs;

@@ -1,6 +1,6 @@
 //! NetworkManager's keyfile format: sections of `key=value` lines (GLib's key files).
 
-use sha2::{Digest as _, Sha256};
+use kiln_digest::Sha256;
 
 use crate::hash::custom_uuid;
 
@@ -109,5 +109,5 @@ pub(super) fn uuid(id: &str) -> String {
         .chain_update(b"kiln connection v1\0")
         .chain_update(id.as_bytes())
         .finalize();
-    custom_uuid(&digest.into()).to_string()
+    custom_uuid(&digest).to_string()
 }
