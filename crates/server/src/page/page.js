@@ -60,6 +60,8 @@
         const now = fresh.getElementById(old.id);
         if (now) merge(old, now);
       }
+      // A build that waited has a log now.
+      if (!view && fresh.getElementById("view")) location.reload();
       document.title = fresh.title;
     } catch { /* The server is away; the next event comes when it is back. */ } finally {
       loading = false;
@@ -75,6 +77,8 @@
         open.forEach((child, at) => { if (!child.contains(document.activeElement)) child.replaceWith(next[at]); });
         return;
       }
+      old.addEventListener("focusout", refresh, { once: true });
+      return;
     }
     if (old.querySelector("details.ask[open]")) { setTimeout(refresh, 5000); return; }
     const opened = [...old.querySelectorAll("details")].map((part) => part.open);
@@ -176,6 +180,8 @@
       const item = make("li");
       const link = make("a", "n", number.toLocaleString("en"));
       link.href = this.link(number);
+      // Rows come and go with the view, and would take the focus along. A search leads to a line's address by keyboard.
+      link.tabIndex = -1;
       link.onclick = (event) => { event.preventDefault(); history.replaceState(null, "", this.link(number)); this.mark(number); };
       item.append(link);
       const known = this.known(number);
@@ -289,6 +295,7 @@
       this.follow(false);
       this.mark(line);
       this.show(line);
+      history.replaceState(null, "", this.link(line));
     }
   }
   const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
