@@ -235,7 +235,7 @@ pub(crate) struct Settings {
     config: Directory,
     source_date_epoch: Option<OsString>,
     /// `--within`
-    within: Option<PathBuf>,
+    pub(crate) within: Option<PathBuf>,
     /// `--from-elsewhere`
     pub(crate) from_elsewhere: bool,
     /// How much is said.

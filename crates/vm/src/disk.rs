@@ -9,6 +9,7 @@ mod overlay;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,16 @@ const UNPACKED_LIMIT: u64 = 1 << 40;
 impl Disk {
     /// Looks at an image; a `tar.gz` is unpacked into `work`. Without a `format` it is raw, and must not look like another.
     pub(crate) fn open(image: &Path, format: Option<ImageFormat>, work: &WorkDir) -> Result<Disk> {
+        Disk::open_within(image, format, work, None)
+    }
+
+    /// The same; the file that is open in the end must be below a directory, whatever links are put on the way meanwhile.
+    pub(crate) fn open_within(
+        image: &Path,
+        format: Option<ImageFormat>,
+        work: &WorkDir,
+        within: Option<&Path>,
+    ) -> Result<Disk> {
         let path = image.canonicalize().map_err(|e| cannot_read(image, e))?;
         // A FIFO would wait for a writer.
         let kind = path
@@ -56,6 +67,9 @@ impl Disk {
             .hint("name the image file itself, as in `output/disk.raw`"));
         }
         let mut file = File::open(&path).map_err(|e| cannot_read(image, e))?;
+        if let Some(within) = within {
+            is_below(&file, within, image)?;
+        }
         let mut head = Vec::new();
         Read::by_ref(&mut file)
             .take(512)
@@ -124,6 +138,21 @@ impl Disk {
 /// A block device has no length, but an end.
 fn raw_size(file: &mut File) -> std::io::Result<u64> {
     file.seek(SeekFrom::End(0))
+}
+
+/// Asks the kernel where an open file is.
+fn is_below(file: &File, within: &Path, image: &Path) -> Result<()> {
+    let within = within.canonicalize().map_err(|e| cannot_read(image, e))?;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let place = std::fs::read_link(link).map_err(|e| cannot_read(image, e))?;
+    if place.starts_with(&within) {
+        return Ok(());
+    }
+    let what = format!(
+        "the image {} is not a file of the workspace",
+        image.display()
+    );
+    Err(Error::input(what).hint("name an image that a step of this build has made"))
 }
 
 fn cannot_read(image: &Path, e: std::io::Error) -> Error {
@@ -240,6 +269,22 @@ mod tests {
         // Whoever says raw means it.
         let disk = Disk::open(&path, Some(ImageFormat::Raw), &work).unwrap();
         assert_eq!((disk.format, disk.size), (ImageFormat::Raw, 1024));
+    }
+
+    #[test]
+    fn an_image_of_a_workspace_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = WorkDir::new(&dir.path().join("work")).unwrap();
+        let (inside, outside) = (dir.path().join("w"), dir.path().join("secret"));
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::write(&outside, vec![0; 1024]).unwrap();
+        std::fs::write(inside.join("disk.raw"), vec![0; 1024]).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link.raw")).unwrap();
+        let open =
+            |name: &str| Disk::open_within(&inside.join(name), None, &work, Some(inside.as_path()));
+        assert_eq!(open("disk.raw").unwrap().size, 1024);
+        let error = open("link.raw").unwrap_err();
+        assert!(error.to_string().contains("not a file of the workspace"));
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub struct TestRequest {
     /// How it is read. `None`: as raw, and an image that looks like another format is refused. A format that can name
     /// other files is refused when it does.
     pub image_format: Option<ImageFormat>,
+    /// The directory that the image must be in, if that matters.
+    pub within: Option<PathBuf>,
     /// The machine.
     pub hardware: Hardware,
     /// From power-on to what is expected; the script and the closing report have this long again.
@@ -164,6 +166,7 @@ impl TestRequest {
         TestRequest {
             image: image.into(),
             image_format: None,
+            within: None,
             hardware: Hardware::new(Firmware::Bios),
             timeout: Duration::from_secs(900),
             expect: Expect::Auto,

@@ -65,7 +65,8 @@ pub fn test(
         .create(&request.output)
         .map_err(|e| Error::file("making the directory", &request.output, e))?;
     let session = WorkDir::new(&request.work)?;
-    let disk = Disk::open(&request.image, request.image_format, &session)?;
+    let within = request.within.as_deref();
+    let disk = Disk::open_within(&request.image, request.image_format, &session, within)?;
     let mut note = None;
     for attempt in engine::attempts(request.hardware.accel, &request.tools.kvm)? {
         note = note.or(attempt.note.clone());

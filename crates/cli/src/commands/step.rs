@@ -4,13 +4,17 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, ValueEnum};
 use kiln_server::commands::{Commands, Find};
 
+use crate::args::{Accel, Bus, Expect, Firmware, ImageFormat, Network};
 use crate::args::{
     BuildArgs, CheckArgs, Cli, Command, DefinitionArgs, FlattenArgs, Global, Layout, LockArgs,
-    LogFormat, PlanArgs, ScriptNetwork, SharedArgs,
+    LogFormat, PlanArgs, ScriptNetwork, SharedArgs, TestArgs,
 };
+
+/// MiB of a step's machine at most.
+const MOST_MEMORY: u32 = 4096;
 
 /// Kiln's command line, for steps.
 pub(crate) struct Steps;
@@ -49,10 +53,10 @@ impl Commands for Steps {
             Command::Lock(args) => line.lock(args)?,
             Command::Check(args) => line.check(args)?,
             Command::Flatten(args) => line.flatten(args)?,
+            Command::Test(args) => line.test(args, threads)?,
             _ => {
-                return Err(
-                    "a step can build, plan, lock, check and flatten, nothing else".to_owned(),
-                );
+                let can = "a step can build, plan, lock, check, flatten and test, nothing else";
+                return Err(can.to_owned());
             }
         }
         Ok(line.words)
@@ -188,6 +192,62 @@ impl Line<'_> {
         self.paths("--include-path", &args.include_path)
     }
 
+    /// Boots an image of the workspace. It is raw: what reads other formats believes what they say of other files, and another
+    /// step can write while QEMU reads. The machine has no network but its own, and no more of this one than the build has.
+    fn test(&mut self, args: &TestArgs, threads: u32) -> Result<(), String> {
+        let machine = &args.machine;
+        if machine
+            .image_format
+            .is_some_and(|format| format != ImageFormat::Raw)
+        {
+            return Err("a step tests raw images only: output/disk.raw".to_owned());
+        }
+        if machine.network == Network::Host {
+            return Err(
+                "machines of a server's builds do not reach its network: --network host".to_owned(),
+            );
+        }
+        if args.script.is_some() {
+            return Err("--script is no option of steps".to_owned());
+        }
+        if machine.memory > MOST_MEMORY {
+            return Err(format!(
+                "a step's machine has at most {MOST_MEMORY} MiB of memory"
+            ));
+        }
+        self.word("test");
+        self.path(&machine.image)?;
+        self.word("--image-format=raw");
+        self.option(
+            "--firmware",
+            chosen(machine.firmware, &Firmware::default()).as_deref(),
+        );
+        self.option(
+            "--accel",
+            chosen(machine.accel, &Accel::default()).as_deref(),
+        );
+        self.option("--bus", chosen(machine.bus, &Bus::default()).as_deref());
+        self.option(
+            "--network",
+            chosen(machine.network, &Network::default()).as_deref(),
+        );
+        self.option(
+            "--expect",
+            chosen(args.expect, &Expect::default()).as_deref(),
+        );
+        self.option("--memory", Some(&machine.memory.to_string()));
+        let processors = machine.cpus.unwrap_or(2).min(threads.max(1));
+        self.option("--cpus", Some(&processors.to_string()));
+        for argument in &machine.append {
+            self.option("--append", Some(argument));
+        }
+        self.flag("--allow-failed-units", args.allow_failed_units);
+        let timeout = args.timeout.map(|seconds| seconds.to_string());
+        self.option("--timeout", timeout.as_deref());
+        self.flag("--json", args.json);
+        self.paths("--output", std::slice::from_ref(&args.output))
+    }
+
     /// Without the network, as [`Line::check`].
     fn flatten(&mut self, args: &FlattenArgs) -> Result<(), String> {
         self.word("flatten");
@@ -197,6 +257,12 @@ impl Line<'_> {
         self.option("--version", args.version.as_deref());
         Ok(())
     }
+}
+
+/// The word of a choice that is not the one that is made without it.
+fn chosen<T: ValueEnum + PartialEq>(choice: T, default: &T) -> Option<String> {
+    let value = (choice != *default).then(|| choice.to_possible_value())??;
+    Some(value.get_name().to_owned())
 }
 
 #[cfg(test)]
@@ -249,6 +315,25 @@ mod tests {
                 &["lock", "a.ks", "--vendor", "v"],
                 "--verbose lock /w/a.ks --vendor /w/v",
             ),
+            (
+                &["test", "output/disk.raw"],
+                "--verbose test /w/output/disk.raw --image-format=raw --memory=2048 --cpus=2 --output /w/output",
+            ),
+            (
+                &[
+                    "test",
+                    "output",
+                    "--firmware",
+                    "uefi",
+                    "--cpus=64",
+                    "--append=-x",
+                    "--expect=login",
+                    "--timeout=60",
+                    "-o",
+                    "seen",
+                ],
+                "--verbose test /w/output --image-format=raw --firmware=uefi --expect=login --memory=2048 --cpus=2 --append=-x --timeout=60 --output /w/seen",
+            ),
         ] {
             assert_eq!(read(args).as_deref(), Ok(expected));
         }
@@ -264,6 +349,11 @@ mod tests {
                 &["build", "a.ks", "--shared-cache", "file:///x"],
                 "the shared cache",
             ),
+            (&["test", "x", "--image-format", "qcow2"], "raw images only"),
+            (&["test", "x", "--network", "host"], "--network host"),
+            (&["test", "x", "--script", "s"], "--script"),
+            (&["test", "x", "--memory", "999999"], "4096 MiB"),
+            (&["boot", "x"], "nothing else"),
             (&["bild"], "unrecognized subcommand 'bild'"),
             (&[], "does not understand"),
             (&["--version"], "does not understand"),

@@ -54,6 +54,7 @@ fn request(args: &TestArgs, context: &Context<'_>) -> Result<TestRequest, Failur
         tools(context)?,
     );
     request.image_format = image_format(&args.machine);
+    request.within.clone_from(&context.settings.within);
     request.hardware = hardware(&args.machine, context);
     request.kernel_args.clone_from(&args.machine.append);
     request.allow_failed_units = args.allow_failed_units;

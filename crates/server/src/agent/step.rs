@@ -15,7 +15,7 @@ use super::engine::Engines;
 use super::log::Log;
 use super::workspace;
 use crate::commands::Commands;
-use crate::executor::request::{FAILURES, StepRequest};
+use crate::executor::request::{FAILURES, LARGEST_PICTURE, StepRequest};
 
 /// How often a step is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -55,6 +55,9 @@ pub(super) struct Means<'a> {
     /// The container engine.
     pub engines: &'a Engines,
 }
+
+/// Boots that are kept.
+const MOST_BOOTS: usize = 8;
 
 /// Why a step is to end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +198,8 @@ impl Running {
     }
 }
 
-/// Copies what steps used and made into a directory of the attempt: lock files and `manifest.json`, wherever they lie, and why a
-/// step failed.
+/// Copies what steps used and made into a directory of the attempt: lock files and `manifest.json`, wherever they lie, what tests
+/// of images saw, and why a step failed.
 pub(super) fn keep(workspace: &Path, states: &Path, kept: &Path) -> io::Result<()> {
     for name in ["kiln.lock", "*.kiln.lock", "manifest.json"] {
         for path in super::glob::find(workspace, &format!("**/{name}"))? {
@@ -205,6 +208,22 @@ pub(super) fn keep(workspace: &Path, states: &Path, kept: &Path) -> io::Result<(
                 fs::create_dir_all(parent)?;
             }
             fs::copy(workspace.join(&path), target)?;
+        }
+    }
+    for record in super::glob::find(workspace, "**/boot.json")?
+        .into_iter()
+        .take(MOST_BOOTS)
+    {
+        for path in [record.with_file_name("desktop.png"), record] {
+            let from = workspace.join(&path);
+            let data = from.symlink_metadata();
+            if data.is_ok_and(|data| data.is_file() && data.len() <= LARGEST_PICTURE) {
+                let target = kept.join(&path);
+                if let Some(parent) = target.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                fs::copy(from, target)?;
+            }
         }
     }
     for path in super::glob::find(states, "*/failed/*/failure.json")? {

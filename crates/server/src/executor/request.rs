@@ -187,6 +187,9 @@ pub enum What {
     },
 }
 
+/// Bytes of a picture that is kept and shown.
+pub(crate) const LARGEST_PICTURE: u64 = 8 << 20;
+
 /// In `kept/`: why steps failed, each in a directory with its number.
 pub const FAILURES: &str = ".failures";
 

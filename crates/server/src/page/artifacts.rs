@@ -14,7 +14,7 @@ use super::parts::{digest, size, trusted};
 use super::view::View;
 use super::{Page, ansi, find, kept, session};
 use crate::api;
-use crate::executor::request::Artifact;
+use crate::executor::request::{Artifact, LARGEST_PICTURE};
 use crate::objects::{BucketName, ObjectName, Opened};
 use crate::server::split;
 use crate::store::{Record, Role};
@@ -41,7 +41,7 @@ pub(super) fn section(view: &View<'_>) -> Markup {
         section.artifacts aria-labelledby="artifacts" {
             h2 #artifacts { "Files" }
             @for (at, file) in files.iter().enumerate() {
-                @if base(file).ends_with(".png") {
+                @if base(file).ends_with(".png") && file.size <= LARGEST_PICTURE {
                     figure { img src={ "/builds/" (build.id) "/artifacts/" (at) } alt={ "Picture " (base(file)) } loading="lazy"; }
                 }
             }

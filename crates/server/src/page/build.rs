@@ -7,7 +7,9 @@ use super::index::{Note, Tells};
 use super::parts::{self, bar, digest, frame, moment, span, state};
 use super::session::Visitor;
 use super::view::View;
-use super::{Page, Query, ansi, artifacts, attempt_of, failure, find, image, kept, log, submit};
+use super::{
+    Page, Query, ansi, artifacts, attempt_of, boots, failure, find, image, kept, log, submit,
+};
 use crate::store::{Record, Role};
 use crate::wire::error::ApiError;
 use crate::wire::model::{Status, Step};
@@ -161,8 +163,8 @@ fn answer(view: &View<'_>) -> Markup {
             @let note = view.notes.iter().rev().find(|note| note.tells == Tells::Running);
             @if let Some(note) = note { p.now { "Now: " strong { (note.text) } } }
         },
-        Status::Success => artifacts::section(view),
-        _ => failure::section(view),
+        Status::Success => html! { (boots::section(view)) (artifacts::section(view)) },
+        _ => html! { (failure::section(view)) (boots::section(view)) },
     }
 }
 

@@ -87,7 +87,7 @@ fn text(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_str(&text(path)?).ok()
 }
 
@@ -107,7 +107,7 @@ fn below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn named(attempt: &Attempt, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+pub(super) fn named(attempt: &Attempt, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     below(&attempt.kept(), 0, &mut found);
     let name = |path: &PathBuf| {

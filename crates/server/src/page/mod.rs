@@ -7,6 +7,7 @@ mod admin;
 mod ansi;
 mod artifacts;
 mod assets;
+mod boots;
 mod build;
 mod failure;
 mod history;
@@ -140,6 +141,7 @@ enum Answer {
     Page(Markup),
     Json(serde_json::Value),
     Text(String),
+    Other(Response),
 }
 
 async fn show(State(page): State<Arc<Page>>, request: Request) -> Response {
@@ -148,6 +150,7 @@ async fn show(State(page): State<Arc<Page>>, request: Request) -> Response {
         Ok(Answer::Page(markup)) => page_of(StatusCode::OK, &markup),
         Ok(Answer::Json(value)) => text_of("application/json; charset=utf-8", value.to_string()),
         Ok(Answer::Text(text)) => text_of("text/plain; charset=utf-8", text),
+        Ok(Answer::Other(response)) => response,
         Err(error) => trouble(&page, &parts.headers, &parts.uri, &error),
     })
     .await
@@ -180,6 +183,7 @@ fn answer(page: &Page, parts: &request::Parts) -> Result<Answer, ApiError> {
         ["admin"] => admin::page(page, &visitor, None).map(Answer::Page),
         ["builds", id, "lines"] => log::lines(page, id, &query).map(Answer::Json),
         ["builds", id, "search"] => log::search(page, id, &query).map(Answer::Json),
+        ["builds", id, "kept", "desktop.png"] => boots::send(page, id, &query).map(Answer::Other),
         ["builds", id, "kept", file] => kept::file(page, id, file, &query).map(Answer::Text),
         _ => Err(not_found()),
     }
