@@ -7,11 +7,13 @@ mod bench;
 mod breadth;
 mod deny;
 mod dist;
+mod kill_server;
 mod language;
 mod peer;
 mod prerequisites;
 mod process;
 mod roots;
+mod served;
 mod space;
 mod test;
 mod tidy;
@@ -31,6 +33,8 @@ usage: cargo xtask CHORE
                         ask pykickstart and Kiln about new kickstarts, and compare what they say
   fuzz-server [--seconds N] [--seed S]
                         send a server requests that no friend sends, for a minute unless told otherwise
+  kill-server [DEF] [--kills N] [--builds N] [--seed S] [--kiln FILE] [--warm CACHE] [--keep]
+                        kill a server again and again while builds run, are removed, and its database is changed
   docs                  write the generated parts of docs/
   record-gcloud         run the real gcloud against a server, and write what it sends into the server's transcripts
   tidy                  only the rules about the source tree
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         ["e2e", filters @ ..] => test::end_to_end(filters),
         ["language", rest @ ..] => language::run(rest),
         ["fuzz-server", rest @ ..] => test::fuzz_server(rest),
+        ["kill-server", rest @ ..] => kill_server::run(rest),
         ["docs"] => test::write_documents(),
         ["record-gcloud"] => test::record_gcloud(),
         ["tidy"] => tidy::run(),

@@ -80,6 +80,28 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
     }
 }
 
+/// All processes that can be seen, with their command lines.
+pub(crate) fn running() -> Result<Vec<(i32, Vec<String>)>> {
+    let all = std::fs::read_dir("/proc").map_err(|error| format!("reading /proc: {error}"))?;
+    let mut found = Vec::new();
+    for entry in all.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // It may have ended since.
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned());
+        found.push((pid, words.collect()));
+    }
+    Ok(found)
+}
+
 fn cannot_start(command: &Command, error: &std::io::Error) -> String {
     format!(
         "`{}` could not be started: {error}",

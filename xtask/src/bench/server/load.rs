@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::percentile;
-use super::run::{Server, builds, create, log_address, success, upload};
 use crate::Result;
 use crate::peer::{afresh, trouble};
+use crate::served::{Server, builds, create, log_address, success, upload};
 
 /// One build at a time, so that others wait.
 const ONE: &[&str] = &["--cpus", "1"];

@@ -1,9 +1,7 @@
 //! The build server: how soon a log begins, what it bears, and what it costs over the same build by hand.
 
-mod http;
 mod load;
 mod overhead;
-mod run;
 
 use std::time::Duration;
 

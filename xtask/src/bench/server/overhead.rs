@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::run::{Server, create, success, upload};
 use crate::bench::measure::measure;
 use crate::peer::{Options, afresh, build_command, definition, link_downloads};
+use crate::served::{Server, create, success, upload};
 use crate::{Result, workspace};
 
 /// Builds of each kind; the middle one counts.

@@ -12,13 +12,13 @@ use crate::Result;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A connection to the server.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     host: String,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr) -> Result<Client> {
+    pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
         let connect = || {
             let stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
@@ -34,7 +34,7 @@ impl Client {
     }
 
     /// Sends a request and returns the answer's status and body.
-    pub(super) fn request(
+    pub(crate) fn request(
         &mut self,
         method: &str,
         path: &str,
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Asks for JSON; an answer other than 200 is a failure.
-    pub(super) fn json(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) fn json(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
         let body = if body.is_null() {
             String::new()
         } else {

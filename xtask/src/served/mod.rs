@@ -1,4 +1,6 @@
-//! A server in a directory of its own.
+//! A server in a directory of its own, for chores that measure one or try to break it.
+
+mod http;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -8,31 +10,36 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::http::Client;
 use crate::peer::{afresh, trouble};
 use crate::{Result, process};
+pub(crate) use http::Client;
 
 /// How long a build of a measurement may take.
 const LONGEST: Duration = Duration::from_secs(1800);
-const PROJECT: &str = "bench";
+pub(crate) const PROJECT: &str = "bench";
 
 /// A running server, which ends when dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     data: PathBuf,
     /// Where it listens.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
     /// Starts a server over an empty directory; with `options`, besides where it listens and keeps things.
-    pub(super) fn start(
+    pub(crate) fn start(
         kiln: &Path,
         data: &Path,
         cache: &Path,
         options: &[&str],
     ) -> Result<Server> {
         afresh(data)?;
+        Server::over(kiln, data, cache, options)
+    }
+
+    /// Starts a server over what another one left.
+    pub(crate) fn over(kiln: &Path, data: &Path, cache: &Path, options: &[&str]) -> Result<Server> {
         let mut command = Command::new(kiln);
         command.args(["serve", "--listen", "127.0.0.1:0", "--open-to-this-machine"]);
         command
@@ -65,6 +72,8 @@ impl Server {
             let status = child.wait();
             return Err(format!("`{described}` names no address: {status:?}"));
         };
+        // What it says later is read as well, so that it never writes to nobody.
+        std::thread::spawn(move || lines.for_each(drop));
         Ok(Server {
             child,
             data: data.to_owned(),
@@ -72,12 +81,12 @@ impl Server {
         })
     }
 
-    pub(super) fn client(&self) -> Result<Client> {
+    pub(crate) fn client(&self) -> Result<Client> {
         Client::connect(self.address)
     }
 
     /// The most memory that it had, in MiB: proc_pid_status(5).
-    pub(super) fn peak_memory(&self) -> Result<f64> {
+    pub(crate) fn peak_memory(&self) -> Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
         let path = Path::new(&path);
         let text = std::fs::read_to_string(path).map_err(trouble("reading", path))?;
@@ -89,8 +98,16 @@ impl Server {
             .ok_or_else(|| format!("{} has no VmHWM", path.display()))
     }
 
+    /// Ends the server as the kernel does when memory is short, and returns without it.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed
+            .map(drop)
+            .map_err(|e| format!("killing the server: {e}"))
+    }
+
     /// The file that a build's first attempt writes its log to.
-    pub(super) fn log(&self, build: &str) -> PathBuf {
+    pub(crate) fn log(&self, build: &str) -> PathBuf {
         self.data
             .join("builds")
             .join(build)
@@ -112,17 +129,17 @@ impl Drop for Server {
 }
 
 /// The address of all builds, or below it.
-pub(super) fn builds(rest: &str) -> String {
+pub(crate) fn builds(rest: &str) -> String {
     format!("/v1/projects/{PROJECT}/locations/global/builds{rest}")
 }
 
 /// The address of a build's log as an object.
-pub(super) fn log_address(build: &str) -> String {
+pub(crate) fn log_address(build: &str) -> String {
     format!("/download/storage/v1/b/{PROJECT}_cloudbuild/o/log-{build}.txt?alt=media")
 }
 
 /// Makes a build and returns its id.
-pub(super) fn create(client: &mut Client, build: &Value) -> Result<String> {
+pub(crate) fn create(client: &mut Client, build: &Value) -> Result<String> {
     let answer = client.json("POST", &builds(""), build)?;
     let id = answer.pointer("/metadata/build/id").and_then(Value::as_str);
     id.map(str::to_owned)
@@ -130,7 +147,7 @@ pub(super) fn create(client: &mut Client, build: &Value) -> Result<String> {
 }
 
 /// Waits until a build has succeeded.
-pub(super) fn success(client: &mut Client, build: &str) -> Result<()> {
+pub(crate) fn success(client: &mut Client, build: &str) -> Result<()> {
     let since = Instant::now();
     loop {
         let now = client.json("GET", &builds(&format!("/{build}")), &Value::Null)?;
@@ -144,7 +161,7 @@ pub(super) fn success(client: &mut Client, build: &str) -> Result<()> {
 }
 
 /// Uploads files as a source, and returns it as a build names it.
-pub(super) fn upload(client: &mut Client, directory: &Path) -> Result<Value> {
+pub(crate) fn upload(client: &mut Client, directory: &Path) -> Result<Value> {
     let bucket = format!("{PROJECT}_cloudbuild");
     let make = format!("/storage/v1/b?project={PROJECT}");
     client.request(
