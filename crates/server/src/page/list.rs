@@ -40,8 +40,9 @@ pub(super) fn page(page: &Page, visitor: &Visitor, query: &Query) -> Result<Mark
             Some(store::Page { created, id })
         });
     let store = &page.server.store;
+    let waits_or_ended = |record: &Record| record.build.status != Status::Working && fits(record);
     let mut found = store
-        .newest(after.as_ref(), ROWS + 1, fits)
+        .newest(after.as_ref(), ROWS + 1, waits_or_ended)
         .map_err(ApiError::internal)?;
     let more = found.len() > ROWS;
     found.truncate(ROWS);
@@ -51,12 +52,13 @@ pub(super) fn page(page: &Page, visitor: &Visitor, query: &Query) -> Result<Mark
     let all = store
         .newest(None, LOOKED_THROUGH, |_| true)
         .map_err(ApiError::internal)?;
-    // Those that run stand on top; the sort keeps the others' order.
-    found.sort_by_key(|record| match record.build.status {
-        Status::Working => 0,
-        Status::Queued => 1,
-        _ => 2,
-    });
+    // Those that run stand on top, however many came behind them; the sort keeps the others' order.
+    found.sort_by_key(|record| record.build.status != Status::Queued);
+    if after.is_none() {
+        let running = store.with_status(Status::Working);
+        let running = running.map_err(ApiError::internal)?.into_iter();
+        found.splice(0..0, running.filter(&fits));
+    }
     let body = html! {
         div.head { h1 { "Builds" } (filter(text, state)) }
         div #live data-live data-every="3" {

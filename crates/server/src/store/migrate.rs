@@ -96,6 +96,9 @@ const STEPS: &[&str] = &[
         ends INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE INDEX builds_newest ON builds (created DESC, id DESC);
+",
 ];
 
 /// The version of this program.

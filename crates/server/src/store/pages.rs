@@ -22,6 +22,9 @@ pub struct AttemptRow {
     pub reason: Option<String>,
 }
 
+/// Builds that are read at once.
+const AT_ONCE: usize = 100;
+
 impl Store {
     /// The newest builds of all projects, `most` of them; behind `after`, if that is said.
     ///
@@ -33,22 +36,36 @@ impl Store {
         most: usize,
         fits: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Record>, Error> {
-        let connection = self.connection();
-        let mut query = connection.prepare(&format!(
-            "SELECT {COLUMNS} FROM builds WHERE (?1 IS NULL OR (created, id) < (?1, ?2)) ORDER BY created DESC, id DESC"
-        ))?;
-        let after = after.map(|page| (page.created, page.id.as_str())).unzip();
-        let mut rows = query.query(after)?;
         let mut found = Vec::new();
-        while found.len() < most
-            && let Some(row) = rows.next()?
-        {
-            let record = record(row)?;
-            if fits(&record) {
+        let mut after = after.cloned();
+        loop {
+            let some = self.some(after.as_ref())?;
+            let is_end = some.len() < AT_ONCE;
+            after = some.last().map(|last| Page {
+                created: last.created,
+                id: last.build.id.clone(),
+            });
+            for record in some.into_iter().filter(|record| fits(record)) {
                 found.push(record);
+                if found.len() == most {
+                    return Ok(found);
+                }
+            }
+            if is_end {
+                return Ok(found);
             }
         }
-        Ok(found)
+    }
+
+    /// The next builds of all projects. Others get at the database between two of these, however long a search takes.
+    fn some(&self, after: Option<&Page>) -> Result<Vec<Record>, Error> {
+        let connection = self.connection();
+        let mut query = connection.prepare(&format!(
+            "SELECT {COLUMNS} FROM builds WHERE (created, id) < (?1, ?2) ORDER BY created DESC, id DESC LIMIT {AT_ONCE}"
+        ))?;
+        let after = after.map_or((i64::MAX, ""), |page| (page.created, page.id.as_str()));
+        let rows = query.query_map(after, |row| Ok(record(row)))?;
+        rows.map(|row| row?).collect()
     }
 
     /// The attempts at a build, in their order.
