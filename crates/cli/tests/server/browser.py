@@ -119,7 +119,7 @@ def pages(browser):
     addresses |= {"list": "/", "none": "/?q=nothing-fits", "submit": "/submit", "login": "/login", "admin": "/admin"}
     addresses |= {"error": "/builds/none", "line": f"/builds/{BUILDS['failed']}?attempt=1&line=30#L30"}
     words = {
-        "done": ["Files", "desktop.png", "Changed packages", "Size by package"],
+        "done": ["emulated: login prompt after 48 s", "Debian GNU/Linux 12", "The screen of the image before", "Files", "desktop.png", "Changed packages", "Size by package"],
         "failed": ["Why it failed", "bad.ks:"],
         "refused": ["Why it failed", "good.ks"],
         "lost": ["3 of 3", "3 times"],
@@ -234,6 +234,16 @@ def stop(page, id):
     expect(page.locator("h1")).to_contain_text("cancelled")
 
 
+def reload(page, is_there):
+    """Loads a page again until it has what is waited for: without script nobody else does."""
+    for _ in range(200):
+        if is_there():
+            return
+        page.wait_for_timeout(100)
+        page.reload()
+    raise AssertionError(f"{page.url} stays as it is: {page.locator('main').inner_text()}")
+
+
 def plain(browser):
     """Without script: the list, a build and its log, and a kickstart that is planned and built."""
     page = browser.new_context(java_script_enabled=False).new_page()
@@ -247,21 +257,27 @@ def plain(browser):
     page.get_by_role("link", name="Submit").click()
     page.get_by_label("Name").fill("lab")
     page.get_by_label("Kickstart", exact=True).fill(BUILDS["kickstart"])
-    page.get_by_label("Distribution").fill("debian:bookworm")
-    page.get_by_role("button", name="Show what will be done").click()
+    page.get_by_label("Distribution").first.fill("debian:bookworm")
+    page.get_by_role("button", name="Show what will be done", exact=True).click()
     build = page.get_by_role("button", name="Build it")
-    for _ in range(100):
-        if build.count():
-            break
-        page.wait_for_timeout(100)
-        page.reload()
+    reload(page, build.count)
     planned = page.url
     build.click()
     assert page.url != planned and "/builds/" in page.url, page.url
     expect(page.locator("main")).to_contain_text("build lab.ks")
     page.locator("summary", has_text="Cancel").click()
     page.get_by_role("button", name="Cancel this build").click()
-    expect(page.locator("h1")).to_contain_text("cancelled")
+    reload(page, page.locator("h1", has_text="cancelled").count)
+    for field in ("archive", "directory"):
+        page.goto(f"{ADDRESS}/submit")
+        page.locator(f"#{field}").set_input_files(BUILDS[field])
+        page.get_by_role("button", name="Send and show").click()
+        reload(page, page.locator("h1", has_text="failed").count)
+        expect(page.locator(".why").first).to_contain_text("lab.ks:1")
+    watch.forgiven = ["status of 400"]
+    page.goto(f"{ADDRESS}/submit")
+    page.get_by_role("button", name="Send and show").click()
+    expect(page.locator(".failure")).to_contain_text("no file was chosen")
     watch.done("a page without script")
     print("done", flush=True)
 

@@ -82,6 +82,10 @@ fn kiln(args: &[&str]) -> Value {
 /// A definition that one waits for without end, and many lines of complaints about another.
 fn source(server: &Server) -> (TcpListener, Value) {
     let (listener, hang) = silent();
+    let seen = server.directory.path().join("source/seen");
+    fs::create_dir_all(&seen).expect("a directory");
+    fs::write(seen.join("desktop.png"), PICTURE).expect("a picture");
+    fs::write(seen.join("boot.json"), BOOT).expect("a record");
     let nonsense: String = (0..400).map(|at| format!("nonsense{at} --x\n")).collect();
     let source = server.source(&[
         ("good.ks", GOOD),
@@ -93,6 +97,14 @@ fn source(server: &Server) -> (TcpListener, Value) {
     ]);
     (listener, source)
 }
+
+const BOOT: &str = r#"{"verdict":"passed","firmware":"bios","accel":"tcg","seconds":48.2,"os":"Debian GNU/Linux 12","stages":[{"name":"login"}]}"#;
+/// A grey dot.
+pub(crate) const PICTURE: &[u8] = &[
+    137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0,
+    0, 0, 58, 126, 155, 85, 0, 0, 0, 10, 73, 68, 65, 84, 120, 156, 99, 104, 0, 0, 0, 130, 0, 129,
+    119, 205, 114, 182, 0, 0, 0, 0, 73, 69, 78, 68, 174, 66, 96, 130,
+];
 
 const MANIFEST: &str = r#"{"name":"lab","image":"sha256:0011223344556677","plan":"sha256:8899aabbccddeeff","kernel":"6.1.0-1-amd64",
 "packages":[{"name":"bash","version":"5.2-1","architecture":"amd64"},{"name":"zsh","version":"5.9-1","architecture":"amd64"}],
@@ -189,6 +201,20 @@ fn the_page_works_without_script() {
     let failed = server.create(&json!({ "source": source, "steps": [kiln(&["check", "bad.ks"])] }));
     server.end(&failed);
     let (_repository, hang) = silent();
-    let builds = json!({ "failed": failed, "kickstart": hang });
+    let lab = server.directory.path().join("lab");
+    fs::create_dir(&lab).expect("a directory");
+    fs::write(lab.join("lab.ks"), "nonsense 1\n").expect("a kickstart");
+    let archive = server.directory.path().join("lab.tar.gz");
+    let mut tar = Command::new("tar");
+    let packed = tar
+        .arg("-czf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&lab)
+        .arg(".")
+        .status();
+    assert!(packed.expect("tar").success());
+    let builds =
+        json!({ "failed": failed, "kickstart": hang, "directory": lab, "archive": archive });
     Browser::start("plain", &server, &builds).end();
 }

@@ -341,6 +341,20 @@ fn forms_are_of_this_server_and_roles_hold() {
     assert_eq!(get(&bob).0, 401);
 }
 
+/// A build from the page, once it has ended.
+fn ended_of_the_page(server: &Server, id: &str) -> Value {
+    let path = format!("/v1/projects/kiln-local/builds/{id}");
+    let since = std::time::Instant::now();
+    loop {
+        let (_, build) = server.json("GET", &path, &Value::Null);
+        if build["finishTime"].is_string() {
+            return build;
+        }
+        assert!(since.elapsed().as_secs() < 60, "{build}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn a_kickstart_is_planned_before_it_is_built() {
     let server = Server::open();
@@ -359,16 +373,7 @@ fn a_kickstart_is_planned_before_it_is_built() {
         .find(|line| line.to_lowercase().starts_with("location: "));
     let address = line.expect("an address")[10..].trim().to_owned();
     let id = address.rsplit('/').next().expect("an id");
-    let path = format!("/v1/projects/kiln-local/builds/{id}");
-    let since = std::time::Instant::now();
-    let build = loop {
-        let (_, build) = server.json("GET", &path, &Value::Null);
-        if build["finishTime"].is_string() {
-            break build;
-        }
-        assert!(since.elapsed().as_secs() < 60, "{build}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    };
+    let build = ended_of_the_page(&server, id);
     assert_eq!(build["steps"][0]["args"], json!(["plan", "lab.ks"]));
     let shown = page(&server, &address);
     assert!(
@@ -377,6 +382,171 @@ fn a_kickstart_is_planned_before_it_is_built() {
         "{shown}"
     );
     assert_eq!(sent(" ").0, 400);
+}
+
+/// Sends files as a form does; `field` is the one that they were chosen in.
+fn upload(server: &Server, field: &str, files: &[(&str, &[u8])], kickstart: &str) -> (u16, String) {
+    let proof = proof(&page(server, "/submit"));
+    let mut body = Vec::new();
+    let mut part = |head: String, content: &[u8]| {
+        let head = format!("--cut\r\nContent-Disposition: form-data; {head}\r\n\r\n");
+        body.extend([head.as_bytes(), content, b"\r\n"].concat());
+    };
+    part("name=\"proof\"".to_owned(), proof.as_bytes());
+    part("name=\"kickstart\"".to_owned(), kickstart.as_bytes());
+    // What was left empty.
+    part("name=\"other\"; filename=\"\"".to_owned(), b"");
+    for (name, content) in files {
+        part(format!("name=\"{field}\"; filename=\"{name}\""), content);
+    }
+    body.extend(b"--cut--\r\n");
+    let kind = "Content-Type: multipart/form-data; boundary=cut\r\n";
+    let (status, head, body) = server.answer("POST", "/submit/files", kind, &body);
+    let place = head
+        .lines()
+        .find_map(|line| line.strip_prefix("location: "));
+    let said = String::from_utf8_lossy(&body).into_owned();
+    (status, place.map_or(said, |place| place.trim().to_owned()))
+}
+
+/// What a shell's commands print.
+fn shell(dir: &std::path::Path, script: &str) -> Vec<u8> {
+    let mut command = std::process::Command::new("bash");
+    let ran = command.args(["-euc", script]).current_dir(dir).output();
+    let ran = ran.expect("bash");
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    ran.stdout
+}
+
+#[test]
+fn a_directory_or_an_archive_is_planned() {
+    let server = Server::open();
+    let planned = |(status, place): (u16, String)| {
+        assert_eq!(status, 303, "{place}");
+        let id = place.strip_prefix("/builds/").expect("a build").to_owned();
+        let build = ended_of_the_page(&server, &id);
+        (build["steps"][0]["args"].clone(), place)
+    };
+    let dir = server.directory.path();
+    shell(
+        dir,
+        "mkdir lab; echo 'nonsense 1' > lab/lab.ks; echo x > lab/notes",
+    );
+    let archive = shell(dir, "tar -cz -C lab .");
+    let (args, place) = planned(upload(&server, "archive", &[("lab.tar.gz", &archive)], ""));
+    assert_eq!(args, json!(["plan", "lab.ks"]));
+    // What is wrong with it is told with its file and line.
+    assert!(page(&server, &place).contains("lab.ks:1"));
+    let good = GOOD.as_bytes();
+    let files = [
+        ("lab/a.ks", good),
+        ("lab/parts/b.ks", good),
+        ("lab/run", b"#!/bin/sh\n"),
+    ];
+    let (args, _) = planned(upload(&server, "directory", &files, "parts/b.ks"));
+    assert_eq!(args, json!(["plan", "parts/b.ks"]));
+    let (args, _) = planned(upload(&server, "archive", &[("one.ks", good)], ""));
+    assert_eq!(args, json!(["plan", "one.ks"]));
+}
+
+#[test]
+fn hostile_uploads_are_refused_with_words() {
+    let server = Server::open();
+    let dir = server.directory.path();
+    shell(
+        dir,
+        "echo x > a.ks; ln -s /etc/passwd link; mkfifo pipe; truncate -s 9G hole; mkdir many; cd many; seq 100000 | xargs touch",
+    );
+    for (script, expected) in [
+        (
+            "tar -czP --transform 's,^,../,' a.ks",
+            "leads out of the source",
+        ),
+        (
+            "tar -czP --transform 's,^,/etc/,' a.ks",
+            "leads out of the source",
+        ),
+        (
+            "tar -cz a.ks link",
+            "the link link leads out of the source, to /etc/passwd",
+        ),
+        ("tar -cz a.ks pipe", "pipe is neither a file nor a link"),
+        ("tar -czS a.ks hole", "MB, unpacked"),
+        ("tar -cz many", "more than 10000 files"),
+        ("tar -cz a.ks | head -c 60", "cannot be taken"),
+        ("printf 'PK\\3\\4'", "zip archive"),
+        ("printf '\\37\\213'", "cannot be taken"),
+        ("head -c 40000000 /dev/zero", "more than 33554432 bytes"),
+        ("echo nothing", "no kickstart"),
+    ] {
+        let archive = shell(dir, script);
+        let (status, text) = upload(&server, "archive", &[("x", &archive)], "");
+        assert_eq!(status, 400, "{script}: {text}");
+        assert!(text.contains(expected), "{script}: {text}");
+    }
+    for (name, expected) in [
+        ("../a.ks", "leads out"),
+        ("/a.ks", "leads out"),
+        (".", "cannot be called"),
+    ] {
+        let (status, text) = upload(&server, "directory", &[(name, b"x"), ("b", b"x")], "");
+        assert!(status == 400 && text.contains(expected), "{name}: {text}");
+    }
+    let (_, listed) = server.json("GET", crate::harness::BUILDS, &Value::Null);
+    assert_eq!(listed["builds"], Value::Null, "nothing was queued");
+    // Without the text of a form of this server, or from another site, nothing is taken.
+    let kind = "Content-Type: multipart/form-data; boundary=cut\r\n";
+    let body = "--cut\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a.ks\"\r\n\r\nx\r\n--cut--\r\n";
+    let foreign = format!("{kind}Origin: http://evil.example\r\n");
+    for headers in [kind, &foreign, "Content-Type: text/plain\r\n"] {
+        let status = answer(&server, "POST", "/submit/files", headers, body).0;
+        assert!(status == 403 || status == 400, "{headers}: {status}");
+    }
+}
+
+#[test]
+fn only_a_picture_is_sent_as_one() {
+    let server = Server::open();
+    let source = server.directory.path().join("source");
+    for (dir, picture) in [
+        ("a", crate::browser::PICTURE),
+        ("b", b"<script>alert(1)</script>"),
+        (
+            "c",
+            b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\x0f\xff\xff\0\x0f\xff\xff",
+        ),
+    ] {
+        std::fs::create_dir_all(source.join(dir)).expect("a directory");
+        std::fs::write(source.join(dir).join("desktop.png"), picture).expect("a picture");
+        let record =
+            json!({ "verdict": "failed", "detail": HOSTILE, "os": HOSTILE, "firmware": "uefi" });
+        std::fs::write(source.join(dir).join("boot.json"), record.to_string()).expect("a record");
+    }
+    let source = server.source(&[("good.ks", GOOD)]);
+    let id = server.create(&json!({ "source": source, "steps": [check("good.ks")] }));
+    server.end(&id);
+    let shown = page(&server, &format!("/builds/{id}"));
+    assert!(
+        !shown.contains("<img src=x") && shown.contains("does not come up"),
+        "{shown}"
+    );
+    assert_eq!(shown.matches("<img src=\"/builds/").count(), 1, "{shown}");
+    let get = |number: usize| {
+        let path = format!("/builds/{id}/kept/desktop.png?attempt=1&number={number}");
+        server.answer("GET", &path, "", b"")
+    };
+    let (status, head, body) = get(0);
+    assert_eq!((status, body.as_slice()), (200, crate::browser::PICTURE));
+    let head = head.to_lowercase();
+    assert!(
+        head.contains("content-type: image/png") && head.contains("nosniff"),
+        "{head}"
+    );
+    assert_eq!([get(1).0, get(2).0, get(3).0], [404, 404, 404]);
 }
 
 fn url_encoded(name: &str, value: &str) -> String {

@@ -9,7 +9,7 @@ mod glob;
 mod log;
 mod push;
 mod schedule;
-mod source;
+pub(crate) mod source;
 mod step;
 mod workspace;
 

@@ -78,6 +78,89 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
     Ok(left_out)
 }
 
+/// What a source may have that is looked at before it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Files, directories and links.
+    pub(crate) entries: usize,
+    /// Bytes, unpacked.
+    pub(crate) bytes: u64,
+}
+
+/// Bytes of what an archive says of an entry: a name, times, attributes. They are held in memory.
+const LONGEST_NOTE: u64 = 1 << 20;
+
+/// Looks through a gzipped tar archive and returns its files. Nothing is written.
+///
+/// # Errors
+/// It is no such archive, has more than it may, or has something that [`unpack`] refuses or leaves out.
+pub(crate) fn look(archive: &[u8], most: Most) -> io::Result<Vec<PathBuf>> {
+    // First without believing any note, so that none is too long to be read.
+    let unpacked = || MultiGzDecoder::new(archive).take(most.bytes.saturating_mul(2));
+    let mut bytes = 0_u64;
+    for (number, entry) in Archive::new(unpacked()).entries()?.raw(true).enumerate() {
+        let entry = entry?;
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > most.bytes {
+            return Err(too_long(most));
+        }
+        if number >= most.entries.saturating_mul(2) {
+            return Err(too_many(most));
+        }
+        let kind = entry.header().entry_type();
+        let is_content = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
+        if !is_content && entry.size() > LONGEST_NOTE {
+            return Err(wrong(format!("an entry of type {kind:?} is too long")));
+        }
+    }
+    let (mut files, mut bytes) = (Vec::new(), 0_u64);
+    for (number, entry) in Archive::new(unpacked()).entries()?.enumerate() {
+        let entry = entry?;
+        // Files with holes are longer than what stands for them.
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > most.bytes {
+            return Err(too_long(most));
+        }
+        if number >= most.entries {
+            return Err(too_many(most));
+        }
+        let path = plain(&entry.path()?)?;
+        match entry.header().entry_type() {
+            EntryType::Directory | EntryType::XGlobalHeader => {}
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => files.push(path),
+            EntryType::Link => drop(plain(&target(&entry)?)?),
+            EntryType::Symlink => {
+                let to = target(&entry)?;
+                if leads_out(&path, &to) {
+                    let (path, to) = (path.display(), to.display());
+                    return Err(wrong(format!(
+                        "the link {path} leads out of the source, to {to}"
+                    )));
+                }
+            }
+            kind => {
+                let path = path.display();
+                return Err(wrong(format!(
+                    "{path} is neither a file nor a link but {kind:?}"
+                )));
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn too_long(most: Most) -> io::Error {
+    let most = most.bytes.div_ceil(1_000_000);
+    wrong(format!("the source has more than {most} MB, unpacked"))
+}
+
+fn too_many(most: Most) -> io::Error {
+    let entries = most.entries;
+    wrong(format!(
+        "the source has more than {entries} files, directories and links"
+    ))
+}
+
 fn target<R: Read>(entry: &Entry<'_, R>) -> io::Result<PathBuf> {
     let name = entry.link_name()?;
     let name = name.ok_or_else(|| wrong("a link of the source says nothing".to_owned()))?;
@@ -102,7 +185,7 @@ fn parents(workspace: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// A path without `.` and with nothing that leads up.
-fn plain(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn plain(path: &Path) -> io::Result<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -205,6 +288,39 @@ mod tests {
         assert!(unpack(&source, &workspace).unwrap().is_empty());
         for name in ["b", "a/up", "a/x.ks", "hard"] {
             assert_eq!(fs::read_to_string(workspace.join(name)).unwrap(), "lang");
+        }
+    }
+
+    #[test]
+    fn a_source_is_looked_at_before_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let most = Most {
+            entries: 3,
+            bytes: 100,
+        };
+        let look = |entries: &[(&str, &str)]| {
+            let archive = fs::read(archive(dir.path(), entries)).unwrap();
+            look(&archive, most).map_err(|error| error.to_string())
+        };
+        let good = look(&[("./a/x.ks", "=lang"), ("b", "a/x.ks"), ("h", "#b")]);
+        assert_eq!(good, Ok(vec![PathBuf::from("a/x.ks")]));
+        let long = format!("={}", "x".repeat(60));
+        for (entries, expected) in [
+            (&[("../x", "=1")][..], "\"../x\" leads out"),
+            (&[("/x", "=1")], "leads out"),
+            (&[("h", "#../x")], "leads out"),
+            (&[("l", "/etc/passwd")], "to /etc/passwd"),
+            (&[("a", &long), ("b", &long)], "more than 1 MB"),
+            (
+                &[("a", "="), ("b", "="), ("c", "="), ("d", "=")],
+                "more than 3 files",
+            ),
+        ] {
+            let error = look(entries).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        for bytes in [&b""[..], b"PK\x03\x04", &[0x1f, 0x8b, 8, 0]] {
+            assert!(super::look(bytes, most).is_err());
         }
     }
 

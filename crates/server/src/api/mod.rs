@@ -136,12 +136,12 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         // Who sends a webhook has the trigger's secret, and no token.
         if let Some(hook) = Hook::find(&server, &words, &query) {
-            let (hook, body) = (hook?, whole(body).await?);
+            let (hook, body) = (hook?, whole(body, LONGEST_BODY, PATIENCE).await?);
             return work(move || hook.receive(&body)).await;
         }
     }
     let caller = access::caller(&server.store, &parts.headers, server.settings.open)?;
-    let body = whole(body).await?;
+    let body = whole(body, LONGEST_BODY, PATIENCE).await?;
     work(move || {
         let call = Call {
             method: &parts.method,
@@ -155,29 +155,33 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
 
 /// A request's body, if it comes in time and is not too long. One that is too long is read on for a while and thrown away: most
 /// clients listen only when they have said all.
-async fn whole(body: Body) -> Result<bytes::Bytes, ApiError> {
+pub(crate) async fn whole(
+    body: Body,
+    longest: usize,
+    patience: Duration,
+) -> Result<bytes::Bytes, ApiError> {
     let read = async {
         let mut chunks = body.into_data_stream();
         let (mut bytes, mut length) = (bytes::BytesMut::new(), 0);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| ApiError::invalid("the request's body is cut off"))?;
             length += chunk.len();
-            if length <= LONGEST_BODY {
+            if length <= longest {
                 bytes.extend_from_slice(&chunk);
-            } else if length <= MOST_THROWN_AWAY {
+            } else if length <= longest + MOST_THROWN_AWAY {
                 bytes.clear();
             } else {
                 break;
             }
         }
-        match length <= LONGEST_BODY {
+        match length <= longest {
             true => Ok(bytes.freeze()),
             false => Err(ApiError::invalid(format!(
-                "the request's body has more than {LONGEST_BODY} bytes"
+                "the request's body has more than {longest} bytes"
             ))),
         }
     };
-    let read = tokio::time::timeout(PATIENCE, read).await;
+    let read = tokio::time::timeout(patience, read).await;
     read.unwrap_or_else(|_| {
         Err(ApiError::invalid(
             "the request's body did not arrive in time",

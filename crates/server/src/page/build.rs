@@ -198,7 +198,7 @@ fn steps(view: &View<'_>) -> Markup {
                         @for (at, step) in shown {
                             @let reach = began.and_then(|(began, _)| reach(step, began, now));
                             tr {
-                                td { (state(step.status.unwrap_or(Status::Queued))) }
+                                td { (state_of(step, build.status)) }
                                 th scope="row" { (called(step, at)) }
                                 td.quiet { (step.wait_for.join(", ")) }
                                 td.number { @if let Some((from, to)) = reach { (span(to - from)) } }
@@ -211,6 +211,14 @@ fn steps(view: &View<'_>) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// A step of a build that has ended waits for nothing any more.
+fn state_of(step: &Step, of_build: Status) -> Markup {
+    let status = step.status.unwrap_or(Status::Queued);
+    html! {
+        @if of_build.is_final() && status == Status::Queued { span.quiet { "not run" } } @else { (state(status)) }
     }
 }
 

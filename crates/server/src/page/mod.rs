@@ -18,10 +18,12 @@ mod list;
 mod live;
 mod log;
 mod login;
+mod multipart;
 mod parts;
 mod session;
 mod submit;
 mod treemap;
+mod upload;
 mod versions;
 mod view;
 
@@ -36,6 +38,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use maud::{Markup, html};
+use tokio::sync::Semaphore;
 
 use crate::access;
 use crate::api;
@@ -56,6 +59,8 @@ struct Page {
     logs: index::Logs,
     /// Behind the forms of those who have no session.
     secret: [u8; 32],
+    /// Places for uploads, which are held in memory.
+    uploads: Semaphore,
 }
 
 /// The routes of the page.
@@ -67,6 +72,7 @@ pub(crate) fn router(server: Arc<Server>) -> std::io::Result<Router> {
         server,
         logs: index::Logs::default(),
         secret: access::random()?,
+        uploads: Semaphore::new(upload::AT_ONCE),
     });
     Ok(Router::new()
         .route("/", get(show))
@@ -81,6 +87,7 @@ pub(crate) fn router(server: Arc<Server>) -> std::io::Result<Router> {
         .route("/builds/{id}/retry", post(act))
         .route("/builds/{id}/build", post(act))
         .route("/submit", get(show).post(act))
+        .route("/submit/files", post(upload::take))
         .route("/admin", get(show))
         .route("/admin/{what}", post(act))
         .route("/login", get(show).post(act))
@@ -216,13 +223,9 @@ fn attempt_of(record: &Record, query: &Query) -> Result<u32, ApiError> {
 /// A form that was sent.
 async fn act(State(page): State<Arc<Page>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let read = axum::body::to_bytes(body, LONGEST_FORM);
-    let body = match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Ok(body)) => body,
-        _ => {
-            let error = ApiError::invalid("the form is cut off, or too long");
-            return trouble(&page, &parts.headers, &parts.uri, &error);
-        }
+    let body = match api::whole(body, LONGEST_FORM, PATIENCE).await {
+        Ok(body) => body,
+        Err(error) => return trouble(&page, &parts.headers, &parts.uri, &error),
     };
     blocking(move || {
         let done = std::str::from_utf8(&body)

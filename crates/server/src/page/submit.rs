@@ -22,6 +22,8 @@ use crate::wire::model::Status;
 const PROJECT: &str = "kiln-local";
 /// Marks a build that only plans, among its tags.
 const PLAN: &str = "kiln-plan";
+/// Bytes of an upload.
+pub(super) const LARGEST_UPLOAD: usize = 32 << 20;
 /// Bytes of a kickstart.
 const LONGEST: usize = 512 << 10;
 
@@ -39,11 +41,35 @@ pub(super) fn page(visitor: &Visitor) -> Result<Markup, ApiError> {
             input #distribution name="distribution" autocomplete="off";
             label for="text" { "Kickstart" }
             textarea #text.drop name="text" required rows="16" spellcheck="false" {}
-            p.quiet { "With script, a file can be dropped here. A whole directory goes with " code { "kiln submit DIRECTORY" } "." }
+            p.quiet { "With script, a file can be dropped here." }
             button.main { "Show what will be done" }
         }
+        (files(visitor))
     };
     Ok(frame("Submit", Some(visitor), &body))
+}
+
+/// The form for a kickstart with the files beside it.
+fn files(visitor: &Visitor) -> Markup {
+    html! {
+        form.sheet.wide-sheet method="post" action="/submit/files" enctype="multipart/form-data" aria-labelledby="files" {
+            h2 #files { "Or a directory, or an archive of one" }
+            (proof(visitor))
+            label for="archive" { "Archive (.tar.gz)" }
+            input #archive type="file" name="archive" accept=".tar.gz,.tgz,.gz,.ks";
+            label for="directory" { "Directory" }
+            input #directory type="file" name="directory" webkitdirectory multiple;
+            label for="kickstart" { "The kickstart in it, if there are several" }
+            input #kickstart name="kickstart" placeholder="lab.ks" autocomplete="off";
+            label for="release" { "Distribution and release, if the kickstart does not say" }
+            input #release name="distribution" autocomplete="off";
+            p.quiet {
+                "At most " (LARGEST_UPLOAD >> 20) " MB. What is larger, or has a cloudbuild.yaml, goes with "
+                code { "kiln submit DIRECTORY" } " or " code { "gcloud builds submit" } "."
+            }
+            button { "Send and show what will be done" }
+        }
+    }
 }
 
 /// Takes a kickstart and queues its plan.
@@ -64,8 +90,26 @@ pub(super) fn take(page: &Page, visitor: &Visitor, form: &Query) -> Result<Respo
         ));
     }
     let file = format!("{name}.ks");
-    let source = keep(&page.server, &file, &text)?;
-    let args = args("plan", &file, form.get("distribution").trim());
+    let archive = pack(&file, &text).map_err(ApiError::internal)?;
+    plan(
+        page,
+        visitor,
+        archive,
+        &file,
+        form.get("distribution").trim(),
+    )
+}
+
+/// Keeps a source and queues the plan of one of its kickstarts.
+pub(super) fn plan(
+    page: &Page,
+    visitor: &Visitor,
+    archive: Vec<u8>,
+    file: &str,
+    distribution: &str,
+) -> Result<Response, ApiError> {
+    let source = keep(&page.server, archive)?;
+    let args = args("plan", file, distribution);
     let request = json!({
         "source": source, "tags": [PLAN],
         "steps": [{ "name": "kiln", "id": "plan", "args": args }],
@@ -94,16 +138,18 @@ fn queue(server: &Arc<Server>, visitor: &Visitor, request: Value) -> Result<Resp
     Ok(to(&format!("/builds/{}", record.build.id)))
 }
 
-/// Puts a file into an archive, and the archive into the project's bucket.
-fn keep(server: &Server, file: &str, text: &str) -> Result<Value, ApiError> {
+/// Puts a file into an archive.
+fn pack(file: &str, text: &str) -> std::io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     let mut head = tar::Header::new_gnu();
     head.set_size(text.len() as u64);
     head.set_mode(0o644);
-    let packed = archive
-        .append_data(&mut head, file, text.as_bytes())
-        .and_then(|()| archive.into_inner()?.finish());
-    let packed = packed.map_err(ApiError::internal)?;
+    archive.append_data(&mut head, file, text.as_bytes())?;
+    archive.into_inner()?.finish()
+}
+
+/// Puts an archive into the project's bucket.
+fn keep(server: &Server, packed: Vec<u8>) -> Result<Value, ApiError> {
     let bucket = format!("{PROJECT}_cloudbuild");
     let object = format!("source/page-{}.tgz", submit::new_id()?);
     let name = BucketName::new(&bucket).map_err(ApiError::internal)?;
