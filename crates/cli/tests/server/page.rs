@@ -185,6 +185,31 @@ fn what_runs_and_waits_is_told_as_it_comes() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 
+    // What runs stands on top of the list, however many came behind it.
+    for _ in 0..55 {
+        server.create(&json!({ "source": source, "steps": [step] }));
+    }
+    let list = page(&server, "/");
+    let place = |id: &str| list.find(&format!("id=\"b-{id}\""));
+    assert!(
+        place(&running).is_some() && place(&other) < place(&running),
+        "{list}"
+    );
+    assert_eq!(place(&queued), None, "it is on the second page");
+    let (_, rest) = list
+        .split_once("<a rel=\"next\" href=\"")
+        .expect("more builds");
+    let next = rest
+        .split('"')
+        .next()
+        .expect("an address")
+        .replace("&amp;", "&");
+    let older = page(&server, &next);
+    assert!(
+        older.contains(&format!("b-{queued}")) && !older.contains(&format!("b-{running}")),
+        "{older}"
+    );
+
     // Events tell of the end, and a form brings it.
     let events = std::thread::scope(|scope| {
         let watching =
@@ -235,6 +260,12 @@ fn a_login_needs_a_token_and_leaves_no_secret() {
     assert_eq!(
         form(&server, "/login", foreign, &format!("token={view}")).0,
         403
+    );
+    // Who sends a form after the session has ended comes back to the form's page.
+    let (status, _, login) = form(&server, "/builds/x/retry", "", "proof=old");
+    assert!(
+        status == 401 && login.contains("value=\"/builds/x\""),
+        "{login}"
     );
     let ann = enter(&server, &view);
     // The secret itself is nowhere in the data directory.
@@ -547,6 +578,32 @@ fn only_a_picture_is_sent_as_one() {
         "{head}"
     );
     assert_eq!([get(1).0, get(2).0, get(3).0], [404, 404, 404]);
+}
+
+#[test]
+fn no_build_makes_its_page_long() {
+    let server = Server::open();
+    let long = "x".repeat(1000);
+    let names = 0..3000;
+    let packages = names
+        .clone()
+        .map(|at| json!({ "name": format!("p{at}{long}"), "version": long }));
+    let manifest =
+        json!({ "packages": packages.collect::<Vec<_>>(), "warnings": vec![&long; 3000] });
+    let lock: String = names
+        .map(|at| format!("package p{at}{long} 1 size=9\n"))
+        .collect();
+    let [manifest, lock] = [manifest.to_string(), lock];
+    let source = server.source(&[
+        ("good.ks", GOOD),
+        ("manifest.json", &manifest),
+        ("kiln.lock", &lock),
+    ]);
+    let id = server.create(&json!({ "source": source, "steps": [check("good.ks")] }));
+    server.end(&id);
+    let shown = page(&server, &format!("/builds/{id}"));
+    assert!(shown.contains("and 2,000 more"), "{}", &shown[..2000]);
+    assert!(shown.len() < 1 << 20, "{} bytes", shown.len());
 }
 
 fn url_encoded(name: &str, value: &str) -> String {

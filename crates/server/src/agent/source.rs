@@ -96,7 +96,8 @@ const LONGEST_NOTE: u64 = 1 << 20;
 /// It is no such archive, has more than it may, or has something that [`unpack`] refuses or leaves out.
 pub(crate) fn look(archive: &[u8], most: Most) -> io::Result<Vec<PathBuf>> {
     // First without believing any note, so that none is too long to be read.
-    let unpacked = || MultiGzDecoder::new(archive).take(most.bytes.saturating_mul(2));
+    let heads = most.entries as u64 * 2 * 1024 + (64 << 10);
+    let unpacked = || MultiGzDecoder::new(archive).take(most.bytes.saturating_add(heads));
     let mut bytes = 0_u64;
     for (number, entry) in Archive::new(unpacked()).entries()?.raw(true).enumerate() {
         let entry = entry?;

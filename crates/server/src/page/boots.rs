@@ -52,8 +52,8 @@ impl Boot {
         };
         let reached = self.stages.last().map_or("", |stage| stage.name.as_str());
         let reached = match reached {
-            "login" | "multi-user" => "login prompt",
-            "desktop" | "windows" | "session" | "graphical" => "desktop",
+            "login" | "multi-user" | "graphical" => "login prompt",
+            "desktop" | "windows" | "session" => "desktop",
             "userspace" => "init",
             "kernel" => "kernel",
             "boot-loader" => "boot loader",

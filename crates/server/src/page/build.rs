@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::history::{self, LOOKED_THROUGH};
 use super::index::{Note, Tells};
-use super::parts::{self, bar, digest, frame, moment, span, state};
+use super::parts::{self, ROWS, bar, cell, digest, frame, moment, more, span, state};
 use super::session::Visitor;
 use super::view::View;
 use super::{
@@ -259,17 +259,18 @@ fn layers(view: &View<'_>) -> Markup {
                     table {
                         thead { tr { th scope="col" { "Was" } th scope="col" { "Step" } th.number scope="col" { "Time" } th scope="col" { "Why not from before" } } }
                         tbody {
-                            @for (note, why) in &rows {
+                            @for (note, why) in rows.iter().take(ROWS) {
                                 tr.reused[note.tells == Tells::Cached] {
                                     td { @if note.tells == Tells::Cached { "reused" } @else { "made" } }
-                                    th scope="row" { a href={ "?attempt=" (view.number) "&line=" (note.line) "#L" (note.line) } { (note.text) } }
+                                    th scope="row" { a href={ "?attempt=" (view.number) "&line=" (note.line) "#L" (note.line) } { (cell(&note.text)) } }
                                     td.number { @if let Some(time) = seconds_of(view, &note.text) { (time) } }
-                                    td { @if let Some(why) = why { (why.text) } }
+                                    td { @if let Some(why) = why { (cell(&why.text)) } }
                                 }
                             }
                         }
                     }
                 }
+                (more(rows.len()))
             }
         }
     }

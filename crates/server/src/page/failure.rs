@@ -8,6 +8,8 @@ use super::kept::Failure;
 use super::view::View;
 use crate::wire::model::Status;
 
+/// Lines of each thing that Kiln recorded of a failure, and how many there are of each kind.
+const LINES: usize = 100;
 /// Lines of the log that stand for a failure that Kiln itself did not record.
 const TAIL: u64 = 20;
 
@@ -24,7 +26,7 @@ pub(super) fn section(view: &View<'_>) -> Markup {
         section.why aria-labelledby="why" {
             h2 #why { (headline(build.status)) }
             @if let Some(detail) = &build.status_detail { p.failure { (ansi::plain(detail)) } }
-            @for failure in &own { (block(view, failure)) }
+            @for failure in own.iter().take(LINES) { (block(view, failure)) }
             @if own.is_empty() && build.status != Status::Cancelled { (last_lines(view)) }
             @if let Some(note) = line {
                 p { a href={ "?attempt=" (view.number) "&line=" (note.line) "#L" (note.line) } { "Line " (note.line) " of the log" } }
@@ -48,6 +50,7 @@ fn block(view: &View<'_>, failure: &Failure) -> Markup {
     let text = |text: &str| -> String {
         let lines = text
             .lines()
+            .take(LINES)
             .map(|line| ansi::plain(&line.replace(&workspace, "/workspace")));
         lines.collect::<Vec<_>>().join("\n")
     };
@@ -58,14 +61,14 @@ fn block(view: &View<'_>, failure: &Failure) -> Markup {
             @if let Some(excerpt) = &failure.excerpt { pre tabindex="0" { (text(excerpt)) } }
             @if let Some(layer) = &failure.layer { p { "layer " code { (text(layer)) } } }
             @if let Some(package) = &failure.package { p { "package " code { (text(package)) } } }
-            @for cause in &failure.causes { p { "because " (text(cause)) } }
+            @for cause in failure.causes.iter().take(LINES) { p { "because " (text(cause)) } }
             @if let Some(status) = &failure.status { p { "it ended with " (text(status)) } }
             @if let Some(command) = &failure.command { pre tabindex="0" { (text(&command.join(" "))) } }
             @if !failure.tail.is_empty() {
                 p.quiet { "its last output" }
                 pre tabindex="0" { (text(&failure.tail.join("\n"))) }
             }
-            @for hint in &failure.hints { p.hint { strong { "hint: " } (text(hint)) } }
+            @for hint in failure.hints.iter().take(LINES) { p.hint { strong { "hint: " } (text(hint)) } }
         }
     }
 }

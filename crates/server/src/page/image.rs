@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::kept::{self, Package};
-use super::parts::{several, size};
+use super::parts::{ROWS, cell, more, several, size};
 use super::view::View;
 use super::{ansi, history, treemap, versions};
 use crate::wire::model::Status;
 
+/// Warnings that are shown.
+const WARNINGS: usize = 100;
 /// Packages with a rectangle of their own.
 const RECTANGLES: usize = 40;
 
@@ -27,7 +29,7 @@ pub(super) fn section(view: &View<'_>) -> Markup {
         @if !manifest.warnings.is_empty() {
             details.part {
                 summary { h2 { "Warnings" } span.quiet { (manifest.warnings.len()) } }
-                ul { @for warning in &manifest.warnings { li { (ansi::plain(warning)) } } }
+                ul { @for warning in manifest.warnings.iter().take(WARNINGS) { li { (ansi::plain(warning)) } } }
             }
         }
     }
@@ -105,11 +107,12 @@ fn changes(view: &View<'_>, now: &[Package]) -> Markup {
                 div.scrolls tabindex="0" role="group" aria-label="Changed packages" {
                     table {
                         thead { tr { th scope="col" { "How" } th scope="col" { "Package" } th scope="col" { "Was" } th scope="col" { "Is" } } }
-                        tbody { @for change in &changes {
-                            tr { td { (change.how) } th scope="row" { (ansi::plain(&change.name)) } td { (ansi::plain(&change.was)) } td { (ansi::plain(&change.is)) } }
+                        tbody { @for change in changes.iter().take(ROWS) {
+                            tr { td { (change.how) } th scope="row" { (cell(&change.name)) } td { (cell(&change.was)) } td { (cell(&change.is)) } }
                         } }
                     }
                 }
+                (more(changes.len()))
             }
         }
     }
@@ -147,11 +150,12 @@ fn sizes(view: &View<'_>) -> Markup {
                 div.scrolls tabindex="0" role="group" aria-label="Size by package" {
                     table {
                         thead { tr { th scope="col" { "Package" } th.number scope="col" { "Size" } } }
-                        tbody { @for (name, bytes) in &sizes {
-                            tr { th scope="row" { (ansi::plain(name)) } td.number { (size(*bytes)) } }
+                        tbody { @for (name, bytes) in sizes.iter().take(ROWS) {
+                            tr { th scope="row" { (cell(name)) } td.number { (size(*bytes)) } }
                         } }
                     }
                 }
+                (more(sizes.len()))
             }
         }
     }

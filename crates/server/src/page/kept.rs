@@ -14,7 +14,7 @@ use crate::executor::request::{Artifact, Attempt, Event, FAILURES, What};
 use crate::wire::error::{ApiError, Code};
 
 /// Bytes of a kept file that are read.
-const LONGEST: u64 = 64 << 20;
+const LONGEST: u64 = 16 << 20;
 /// Directories below `kept/` that are looked through.
 const DEEPEST: usize = 8;
 

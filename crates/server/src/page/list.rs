@@ -56,8 +56,9 @@ pub(super) fn page(page: &Page, visitor: &Visitor, query: &Query) -> Result<Mark
     found.sort_by_key(|record| record.build.status != Status::Queued);
     if after.is_none() {
         let running = store.with_status(Status::Working);
-        let running = running.map_err(ApiError::internal)?.into_iter();
-        found.splice(0..0, running.filter(&fits));
+        let mut running = running.map_err(ApiError::internal)?;
+        running.sort_by_key(|record| std::cmp::Reverse(record.created));
+        found.splice(0..0, running.into_iter().filter(&fits));
     }
     let body = html! {
         div.head { h1 { "Builds" } (filter(text, state)) }

@@ -280,6 +280,14 @@ fn to(path: &str) -> Response {
     }
 }
 
+/// The page that a form is on: what takes a form shows nothing.
+fn page_of_form(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((page, "cancel" | "retry" | "build" | "files" | "token" | "revoke")) => page,
+        _ => path,
+    }
+}
+
 fn page_of(status: StatusCode, markup: &Markup) -> Response {
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     let body = Body::from(markup.0.clone());
@@ -292,6 +300,7 @@ fn trouble(page: &Page, headers: &HeaderMap, uri: &Uri, error: &ApiError) -> Res
         StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if error.code == Code::Unauthenticated {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = page_of_form(path);
         // A link on another site leads here without the cookie; the page's own second look has it.
         let comes_from_elsewhere = headers
             .get("sec-fetch-site")

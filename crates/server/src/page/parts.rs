@@ -2,8 +2,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::assets;
 use super::session::Visitor;
+use super::{ansi, assets};
 use crate::store::Role;
 use crate::wire::model::Status;
 use crate::wire::time;
@@ -187,6 +187,27 @@ pub(super) fn bar(class: &str, from: f64, to: f64) -> Markup {
     }
 }
 
+/// Rows of a table at most. Builds write what stands in them, and a page is read on phones.
+pub(super) const ROWS: usize = 1000;
+/// Characters of a cell.
+const CELL: usize = 160;
+
+/// What a build wrote, as it fits a cell.
+pub(super) fn cell(text: &str) -> String {
+    let text = ansi::plain(text);
+    match text.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Says how many rows a table has not got.
+pub(super) fn more(all: usize) -> Markup {
+    html! {
+        @if all > ROWS { p.quiet { "and " (grouped((all - ROWS) as u64)) " more" } }
+    }
+}
+
 /// Markup of a library that escapes on its own.
 pub(super) fn trusted(svg: String) -> Markup {
     PreEscaped(svg)
@@ -210,6 +231,12 @@ mod tests {
             [several(1, "package"), several(1234, "package")],
             ["1 package", "1,234 packages"]
         );
+    }
+
+    #[test]
+    fn a_cell_is_short() {
+        assert_eq!(cell("bash"), "bash");
+        assert_eq!(cell(&"ä".repeat(9000)).chars().count(), CELL + 1);
     }
 
     #[test]

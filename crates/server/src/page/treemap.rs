@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::ansi;
-use super::parts::size;
+use super::parts::{cell, size};
 
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 360.0;
@@ -33,7 +33,7 @@ pub(super) fn draw(sizes: &[(String, u64)]) -> Markup {
         svg.treemap viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label="Size by package; the table below has all figures" {
             @for (at, ((name, bytes), area)) in sizes.iter().zip(&areas).enumerate() {
                 g {
-                    title { (ansi::plain(name)) ", " (size(*bytes)) }
+                    title { (cell(name)) ", " (size(*bytes)) }
                     rect class={ "t" (at % 4) } x=(short(area.x)) y=(short(area.y)) width=(short(area.width)) height=(short(area.height)) {}
                     @if let Some(label) = label(name, area) {
                         text x=(short(area.x + 6.0)) y=(short(area.y + 19.0)) { (label) }
