@@ -14,6 +14,7 @@ mod installer;
 mod kernels;
 mod native;
 mod order;
+mod outline;
 mod pools;
 mod repositories;
 mod requests;

@@ -26,6 +26,7 @@ const CASES: &[(&str, Case)] = &[
         refreshed_beside,
     ),
     ("flat_repositories_resolve_whatever_their_suite", flat),
+    ("what_was_noted_of_indices_answers_for_them", outlined),
     ("versions_and_suites_are_asked_for_as_apt_knows_them", forms),
     ("forms_that_are_not_supported_are_said_to_be", unsupported),
 ];
@@ -244,6 +245,50 @@ fn refreshed_beside(dir: &Path) -> Outcome {
         return Err(format!("only {refreshes} refreshes in {ROUNDS} rounds").into());
     }
     Ok(())
+}
+
+/// What was noted of the same indices answers without them, and of others there is no note.
+fn outlined(dir: &Path) -> Outcome {
+    const TOOLS: [&str; 6] = [
+        "apt",
+        "grub-efi-amd64-signed",
+        "grub-pc-bin",
+        "mawk",
+        "shim-helpers-amd64-signed",
+        "shim-signed",
+    ];
+    let open = |metadata: &Metadata| {
+        Indices::outlined(metadata.clone(), "amd64", &dir.join("metadata")).map_err(told)
+    };
+    let tools = |version: &str| TOOLS.map(|name| Package::new(name, version));
+    let world = World::new(dir, &[Repository::new(SUITE, tools("1"))])?;
+    let metadata = world.refresh()?;
+    let read = open(&metadata)?;
+    for index in metadata.repositories.iter().flat_map(|r| &r.indices) {
+        std::fs::remove_file(index.path())?;
+    }
+    let noted = open(&metadata)?;
+    let names: Vec<String> = noted
+        .tools()
+        .map_err(told)?
+        .into_iter()
+        .map(|p| p.name)
+        .collect();
+    if names != TOOLS
+        || noted.tools().map_err(told)? != read.tools().map_err(told)?
+        || noted.packages() != read.packages()
+    {
+        return Err(format!("another answer: {names:?}").into());
+    }
+    if noted.requests(&plan("apt")?).is_ok() {
+        return Err("an index that is gone was read".into());
+    }
+    let world = World::new(dir, &[Repository::new(SUITE, tools("2"))])?;
+    let renewed = open(&world.refresh()?)?.tools().map_err(told)?;
+    match renewed.iter().all(|package| package.version == "2") {
+        true => Ok(()),
+        false => Err(format!("an old answer: {renewed:?}").into()),
+    }
 }
 
 /// `suite = "/"` locked, but apt did not find the index under the name that it had.

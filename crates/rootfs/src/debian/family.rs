@@ -52,7 +52,7 @@ impl Family for Debian {
     fn world(&self, plan: &Plan, source: &Metadata<'_>) -> Result<Box<dyn World>> {
         let all = repositories(plan)?;
         let metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
-        let indices = Indices::read(metadata, &plan.target.architecture)?;
+        let indices = Indices::outlined(metadata, &plan.target.architecture, source.directory)?;
         Ok(Box::new(indices))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use kiln_packages::debian::{
@@ -11,6 +12,7 @@ use kiln_packages::debian::{
 use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::Plan;
 
+use super::outline::{self, Outline};
 use super::requests::collect;
 use super::solve::{Solved, solve};
 use super::tools::tools;
@@ -22,7 +24,10 @@ use crate::run::Place;
 /// Repositories as they were verified, and all packages of them.
 pub struct Indices {
     metadata: Metadata,
-    universe: Universe,
+    /// Read when somebody needs more than the outline.
+    universe: OnceLock<Universe>,
+    /// What an earlier build noted of the same indices.
+    outline: Option<Outline>,
     architecture: String,
 }
 
@@ -32,11 +37,44 @@ impl Indices {
     /// # Errors
     /// An index is malformed.
     pub fn read(metadata: Metadata, architecture: &str) -> Result<Self> {
+        let universe = Universe::read(&metadata)?;
         Ok(Indices {
-            universe: Universe::read(&metadata)?,
             metadata,
+            universe: universe.into(),
+            outline: None,
             architecture: architecture.to_owned(),
         })
+    }
+
+    /// As [`Indices::read`], unless `directory` has a note about the same indices: then they are read when they are needed.
+    ///
+    /// # Errors
+    /// As [`Indices::read`].
+    pub fn outlined(metadata: Metadata, architecture: &str, directory: &Path) -> Result<Self> {
+        let note = outline::place(directory, &metadata, architecture);
+        if let Some(outline) = Outline::recall(&note) {
+            return Ok(Indices {
+                metadata,
+                universe: OnceLock::new(),
+                outline: Some(outline),
+                architecture: architecture.to_owned(),
+            });
+        }
+        let indices = Indices::read(metadata, architecture)?;
+        // Whoever needs what the repositories lack is told why.
+        if let (Ok(tools), true) = (indices.tools(), indices.universe()?.warnings().is_empty()) {
+            let packages = indices.packages();
+            Outline { packages, tools }.remember(&note);
+        }
+        Ok(indices)
+    }
+
+    fn universe(&self) -> Result<&Universe> {
+        if let Some(universe) = self.universe.get() {
+            return Ok(universe);
+        }
+        let read = Universe::read(&self.metadata)?;
+        Ok(self.universe.get_or_init(|| read))
     }
 
     /// Reads what a directory has of repositories. What is not there, or not signed as it has to be, does not count; why the latter
@@ -65,7 +103,8 @@ impl Indices {
         });
         let indices = Indices {
             metadata,
-            universe,
+            universe: universe.into(),
+            outline: None,
             architecture: architecture.to_owned(),
         };
         (indices, unfit)
@@ -85,16 +124,23 @@ impl World for Indices {
     }
 
     fn packages(&self) -> usize {
-        self.universe.len()
+        match (&self.outline, self.universe.get()) {
+            (Some(outline), _) => outline.packages,
+            (None, universe) => universe.map_or(0, Universe::len),
+        }
     }
 
     fn warnings(&self) -> Vec<String> {
         let all = self.metadata.warnings.iter();
-        all.chain(self.universe.warnings()).cloned().collect()
+        let read = self.universe.get().map_or(&[][..], Universe::warnings);
+        all.chain(read).cloned().collect()
     }
 
     fn verdict(&self, package: &LockedPackage) -> Verdict {
-        verdict(&self.universe, package)
+        match self.universe() {
+            Ok(universe) => verdict(universe, package),
+            Err(error) => Verdict::Differs(format!("its index cannot be read: {error}")),
+        }
     }
 
     fn files(&self) -> Vec<(String, PathBuf)> {
@@ -109,16 +155,19 @@ impl World for Indices {
     }
 
     fn tools(&self) -> Result<Vec<LockedPackage>> {
-        let packages = tools(&self.universe)?;
+        if let Some(outline) = &self.outline {
+            return Ok(outline.tools.clone());
+        }
+        let packages = tools(self.universe()?)?;
         Ok(packages.iter().map(|p| locked(p, TOOLS, true)).collect())
     }
 
     fn requests(&self, plan: &Plan) -> Result<Requests> {
-        collect(plan, &self.universe)
+        collect(plan, self.universe()?)
     }
 
     fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
-        let (universe, metadata) = (&self.universe, &self.metadata);
+        let (universe, metadata) = (self.universe()?, &self.metadata);
         let solved = solve(place, universe, metadata, requests, &self.architecture)?;
         let locked = |s: &Solved| locked(&s.package, &requests.layers[s.layer].0, s.auto);
         Ok(solved.iter().map(locked).collect())

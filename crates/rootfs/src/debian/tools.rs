@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 
 /// Programs that Kiln runs from the tools root, with all that they need, beside the essential packages: apt resolves, and
 /// the shell tools are for `%pre` and `%post --nochroot` scripts.
-const PROGRAMS: &[&str] = &["apt", "mawk"];
+pub(super) const PROGRAMS: &[&str] = &["apt", "mawk"];
 
 /// Packages that only bring files: boot loaders. What they depend on is not wanted.
-const FILES: &[&str] = &[
+pub(super) const FILES: &[&str] = &[
     "grub-pc-bin",
     "grub-efi-amd64-signed",
     "shim-signed",
