@@ -3,6 +3,7 @@
 // A test says in one line what it had to do without.
 #![allow(clippy::print_stdout)]
 
+mod boots;
 mod browser;
 mod builds;
 mod client;
