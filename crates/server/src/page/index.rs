@@ -103,10 +103,9 @@ impl Index {
         self.lines += 1;
         self.size += line.len() as u64 + 1;
         if self.notes.len() < MOST_NOTES
-            && let Some((tells, text)) = tells(line)
+            && let Some((tells, text)) = told(line)
         {
             let line = self.lines;
-            let text = super::ansi::plain(&String::from_utf8_lossy(text));
             self.notes.push(Note { line, tells, text });
         }
     }
@@ -188,6 +187,17 @@ impl Index {
         }
         Ok((count, found))
     }
+}
+
+/// What a line tells, and of what, whichever colours it has.
+fn told(line: &[u8]) -> Option<(Tells, String)> {
+    let plain = |bytes: &[u8]| super::ansi::plain(&String::from_utf8_lossy(bytes));
+    if memchr::memchr(0x1b, line).is_some() {
+        let line = plain(line);
+        let (kind, text) = tells(line.as_bytes())?;
+        return Some((kind, plain(text)));
+    }
+    tells(line).map(|(kind, text)| (kind, plain(text)))
 }
 
 /// What a line tells. Kiln's own words stand in a column where nothing that a script prints can stand.
@@ -296,7 +306,7 @@ mod tests {
 
     #[test]
     fn lines_tell_of_steps_and_nothing_that_a_script_prints_does() {
-        let log = "FETCHSOURCE\nStarting Step #0 - \"a\"\nStep #0 - \"a\":   cached tools: unpacking\n running x\n         because y is new\n    done x (1.0 s)\n       |  running fake\n       | error[step]: fake\nerror[step]: real\nFinished Step #0 - \"a\"\n";
+        let log = "FETCHSOURCE\nStarting Step #0 - \"a\"\nStep #0 - \"a\":   cached tools: unpacking\n running x\n         because y is new\n    done x (1.0 s)\n       |  running fake\n       | \x1b[31merror[step]: fake\n\x1b[1;31merror[step]\x1b[0m: real\nFinished Step #0 - \"a\"\n";
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.txt");
         std::fs::write(&path, log).unwrap();
