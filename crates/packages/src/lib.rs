@@ -12,6 +12,7 @@
 
 mod cancel;
 pub mod debian;
+mod decompress;
 mod digest;
 mod error;
 mod fetch;

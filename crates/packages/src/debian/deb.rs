@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::contents::{self, Entry};
 use super::control::field;
-use super::decompress::Compression;
+use crate::decompress::Compression;
 use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"!<arch>\n";

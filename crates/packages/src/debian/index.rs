@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::decompress::Compression;
+use crate::decompress::Compression;
 use super::release::{Listed, Release};
 use super::repository::Repository;
 use crate::digest::Hasher;

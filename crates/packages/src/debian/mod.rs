@@ -4,7 +4,6 @@ pub mod closure;
 pub mod contents;
 pub mod control;
 pub mod deb;
-mod decompress;
 mod glob;
 mod index;
 pub mod keys;

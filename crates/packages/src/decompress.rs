@@ -1,10 +1,10 @@
-//! Decompression of what Debian compresses: indices and members of `.deb` files.
+//! Decompression of what repositories compress: indices, and what is in package files.
 
 use std::io::{BufReader, Read};
 
 /// How bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(crate) enum Compression {
     None,
     Gzip,
     Xz,
@@ -13,7 +13,7 @@ pub(super) enum Compression {
 
 impl Compression {
     /// By the end of a file name: `Packages.xz`, `data.tar.zst`.
-    pub(super) fn of_name(name: &str) -> Self {
+    pub(crate) fn of_name(name: &str) -> Self {
         match name.rsplit_once('.').map(|(_, ending)| ending) {
             Some("gz") => Compression::Gzip,
             Some("xz" | "lzma") => Compression::Xz,
@@ -23,7 +23,7 @@ impl Compression {
     }
 
     /// A reader of the plain bytes. Concatenated streams are read to their end.
-    pub(super) fn reader<'a>(
+    pub(crate) fn reader<'a>(
         self,
         reader: impl Read + Send + 'a,
     ) -> std::io::Result<Box<dyn Read + Send + 'a>> {
