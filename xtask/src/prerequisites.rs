@@ -67,6 +67,9 @@ const PACKAGES: &[Package] = &[
     package("gnupg", &["gpg"]),
     package("gpgv", &["gpgv"]),
     package("dpkg", &["dpkg", "dpkg-deb"]),
+    package("rpm", &["rpm", "rpmbuild", "rpmsign"]),
+    package("createrepo-c", &["createrepo_c"]),
+    package("bzip2", &["bzip2"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),
     // The root that the sandbox's tests run in; the proof is not the program, which may be the one that is not static.

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
+    Bzip2,
     Gzip,
     Xz,
     Zstd,
@@ -15,10 +16,22 @@ impl Compression {
     /// By the end of a file name: `Packages.xz`, `data.tar.zst`.
     pub(crate) fn of_name(name: &str) -> Self {
         match name.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("bz2") => Compression::Bzip2,
             Some("gz") => Compression::Gzip,
             Some("xz" | "lzma") => Compression::Xz,
             Some("zst") => Compression::Zstd,
             _ => Compression::None,
+        }
+    }
+
+    /// The end of a file's name that says so.
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Compression::None => "",
+            Compression::Bzip2 => ".bz2",
+            Compression::Gzip => ".gz",
+            Compression::Xz => ".xz",
+            Compression::Zstd => ".zst",
         }
     }
 
@@ -30,6 +43,7 @@ impl Compression {
         let reader = BufReader::with_capacity(128 << 10, reader);
         Ok(match self {
             Compression::None => Box::new(reader),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(reader)?),
             Compression::Xz => {

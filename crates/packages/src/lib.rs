@@ -8,8 +8,9 @@
 //! Nothing here prints, reads the environment or knows where caches are: callers say. Not a byte from the network
 //! is used before it is verified: release files by OpenPGP signature, everything else by SHA-256 and size.
 //!
-//! What is Debian's own is in [`debian`]; fetching, store, lock and OpenPGP are for any kind of repository.
+//! What is Debian's own is in [`debian`], what RPM repositories have in [`rpm`]; fetching, store, lock and OpenPGP are for any kind of repository.
 
+mod cache;
 mod cancel;
 pub mod debian;
 mod decompress;
@@ -18,6 +19,7 @@ mod error;
 mod fetch;
 mod lock;
 pub mod openpgp;
+pub mod rpm;
 mod store;
 
 pub use cancel::CancelToken;

@@ -1,5 +1,5 @@
 //! Test support, never part of the product: a loopback mirror that injects faults ([`mirror`]), and small signed
-//! Debian repositories made on the spot ([`repository`], [`package`], [`key`]).
+//! Debian repositories made on the spot ([`repository`], [`package`], [`key`]), and RPM ones ([`rpm`]).
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
@@ -9,6 +9,7 @@ pub mod key;
 pub mod mirror;
 pub mod package;
 pub mod repository;
+pub mod rpm;
 mod server;
 mod shared;
 

@@ -1,14 +1,15 @@
 //! Package indices: chosen from what `Release` lists, fetched by hash, verified, kept uncompressed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::decompress::Compression;
 use super::release::{Listed, Release};
 use super::repository::Repository;
+use crate::cache::{self, intact};
+use crate::decompress::Compression;
 use crate::digest::Hasher;
-use crate::fetch::{Deadline, Wanted};
+use crate::fetch::Wanted;
 use crate::{Digest, Error, ErrorKind, Fetcher, Result};
 
 /// In the order of preference: small first, then quick to read. What `Release` lists but the mirror lacks is
@@ -45,13 +46,7 @@ impl Index {
 
     /// Like [`Index::name`], with the ending of the compression that the file on disk has.
     pub fn file_name(&self) -> String {
-        let ending = match self.compression {
-            Compression::None => "",
-            Compression::Gzip => ".gz",
-            Compression::Xz => ".xz",
-            Compression::Zstd => ".zst",
-        };
-        format!("{}{ending}", self.name)
+        format!("{}{}", self.name, self.compression.ending())
     }
 
     /// Reads, verifies and, if need be, decompresses it.
@@ -221,22 +216,6 @@ pub(super) fn cached(release: &Release, name: &str, directory: &Path) -> Result<
     Ok(None)
 }
 
-/// Whether a stored file is there and what it should be; a damaged one is removed.
-pub(super) fn intact(path: &Path, size: u64, sha256: &Digest) -> Result<bool> {
-    let failed = |e| Error::io(format_args!("reading {}", path.display()), e);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(failed(e)),
-    };
-    let length = file.metadata().map_err(failed)?.len();
-    if length == size && Digest::of_file(&mut file).map_err(failed)? == *sha256 {
-        return Ok(true);
-    }
-    fs::remove_file(path).map_err(failed)?;
-    Ok(false)
-}
-
 /// Fetches a listed file, by its hash where the repository has that, else by its name.
 fn download(
     fetcher: &Fetcher,
@@ -252,39 +231,20 @@ fn download(
         .by_hash
         .then(|| repository.release_url(by_hash.trim_start_matches('/')));
     let by_name = repository.release_url(file);
-    let path = directory.join(listed.sha256.to_string());
-    let partial = path.with_extension("part");
-    let failed = |e| Error::io(format_args!("storing {}", partial.display()), e);
-    let mut options = OpenOptions::new();
-    let mut out = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&partial)
-        .map_err(failed)?;
-    let deadline = Deadline::after(fetcher.options().file_deadline);
-    let mut fetch = |url: &str| {
+    let fetch = |url: &str| {
         let wanted = Wanted {
             url,
             size: listed.size,
             sha256: listed.sha256,
         };
-        fetcher.resume_into(&wanted, &mut out, &|_| (), &deadline)
+        cache::fetch(fetcher, &wanted, directory)
     };
     let outcome = match by_hash.map(|url| fetch(&url)) {
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => fetch(&by_name),
         None => fetch(&by_name),
         Some(other) => other,
     };
-    if let Err(error) = outcome {
-        if error.kind() == ErrorKind::NotFound {
-            let _ = fs::remove_file(&partial);
-        }
-        return Err(error.with_origin(&repository.origin));
-    }
-    fs::rename(&partial, &path).map_err(failed)?;
-    Ok(path)
+    outcome.map_err(|error| error.with_origin(&repository.origin))
 }
 
 /// Turns a verified file into its plain form, if the plain form can be verified too.

@@ -16,17 +16,16 @@
 //! goes with the next refresh that can lock `files/` alone.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use rustix::fs::{FlockOperation, flock};
 
 use super::index;
 pub use super::index::Index;
 use super::release::Release;
 use super::repository::{Keys, Repository};
+use crate::cache::Directory;
 use crate::fetch::Fetched;
 use crate::fetch::url::shown;
 use crate::openpgp::Signer;
@@ -222,39 +221,16 @@ struct Unverified {
 /// The cache directory of one repository, locked.
 struct Cache<'a> {
     repository: &'a Repository,
-    directory: PathBuf,
-    files: PathBuf,
+    directory: Directory,
     warnings: Vec<String>,
-    /// A shared lock on `files`.
-    held: Arc<File>,
-    _lock: File,
 }
 
 impl<'a> Cache<'a> {
     fn open(repository: &'a Repository, metadata: &Path, cancel: &CancelToken) -> Result<Self> {
-        let directory = metadata.join(repository.cache_name());
-        let files = directory.join("files");
-        let failed = |e| Error::io(format_args!("opening {}", directory.display()), e);
-        fs::create_dir_all(&files).map_err(failed)?;
-        let lock = File::create(directory.join("lock")).map_err(failed)?;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
-                    cancel.sleep(Duration::from_millis(50))?;
-                }
-                Err(errno) => return Err(failed(errno.into())),
-            }
-        }
-        let held = File::open(&files).map_err(failed)?;
-        flock(&held, FlockOperation::LockShared).map_err(|errno| failed(errno.into()))?;
         Ok(Cache {
             repository,
-            directory,
-            files,
+            directory: Directory::open(metadata.join(repository.cache_name()), cancel)?,
             warnings: Vec::new(),
-            held: Arc::new(held),
-            _lock: lock,
         })
     }
 
@@ -297,7 +273,7 @@ impl<'a> Cache<'a> {
         let cached = self.cached().ok_or_else(absent)?;
         let mut verified = self.verify(&cached, now, true)?;
         for name in index::names(self.repository, &verified.release)? {
-            let found = index::cached(&verified.release, &name, &self.files)?;
+            let found = index::cached(&verified.release, &name, self.directory.files())?;
             verified.indices.push(found.ok_or_else(absent)?);
         }
         Ok((verified, std::mem::take(&mut self.warnings)))
@@ -305,12 +281,8 @@ impl<'a> Cache<'a> {
 
     /// The last seen release, if its files are there and undamaged.
     fn cached(&self) -> Option<Unverified> {
-        let current = Current::parse(&fs::read_to_string(self.directory.join("current")).ok()?)?;
-        let read = |digest: Digest| {
-            fs::read(self.files.join(digest.to_string()))
-                .ok()
-                .filter(|bytes| Digest::of(bytes) == digest)
-        };
+        let current = Current::parse(&self.directory.current()?)?;
+        let read = |digest: Digest| self.directory.read(&digest);
         let signature = match current.signature {
             Some(digest) => Some(read(digest)?),
             None => None,
@@ -414,7 +386,7 @@ impl<'a> Cache<'a> {
         self.check_name(&what, &release)?;
         self.check_dates(&what, &release, now, lenient)?;
         let release_sha256 = Digest::of(&seen.release);
-        let path = |digest: Digest| self.files.join(digest.to_string());
+        let path = |digest: Digest| self.directory.path(&digest);
         Ok(VerifiedRepository {
             repository: repository.clone(),
             release,
@@ -426,7 +398,7 @@ impl<'a> Cache<'a> {
                 .map(|bytes| path(Digest::of(bytes))),
             signer,
             indices: Vec::new(),
-            _held: Arc::clone(&self.held),
+            _held: self.directory.held(),
         })
     }
 
@@ -514,7 +486,7 @@ impl<'a> Cache<'a> {
                 self.repository,
                 &verified.release,
                 name,
-                &self.files,
+                self.directory.files(),
             )
         };
         names.iter().map(one).collect()
@@ -522,48 +494,20 @@ impl<'a> Cache<'a> {
 
     /// Stores the release, then makes it the current one, then removes garbage.
     fn commit(&self, seen: &Unverified, verified: &VerifiedRepository) -> Result<()> {
-        self.keep(&verified.release_file, &seen.release)?;
-        if let (Some(path), Some(bytes)) = (&verified.signature_file, &seen.signature) {
-            self.keep(path, bytes)?;
+        self.directory.keep(&seen.release)?;
+        if let Some(bytes) = &seen.signature {
+            self.directory.keep(bytes)?;
         }
         let current = Current {
             release: verified.release_sha256,
             signature: seen.signature.as_deref().map(Digest::of),
             modified: seen.modified.clone(),
         };
-        store(&self.directory.join("current"), current.text().as_bytes())?;
-        self.remove_garbage(&current, &verified.release)
-    }
-
-    /// Makes sure that a file named by its content is there. One that is there stays as it is: somebody may be reading it.
-    fn keep(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        match index::intact(path, bytes.len() as u64, &Digest::of(bytes))? {
-            true => Ok(()),
-            false => store(path, bytes),
-        }
-    }
-
-    /// Removes what the current release does not list, unless somebody reads here. Failures to remove do not matter.
-    fn remove_garbage(&self, current: &Current, release: &Release) -> Result<()> {
-        // The lock of this process itself, for the moment. Nobody else can get it alone: that takes the repository's lock too.
-        if flock(&*self.held, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let mut used: HashSet<Digest> = release.digests().collect();
-            used.insert(current.release);
-            used.extend(current.signature);
-            for entry in fs::read_dir(&self.files).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let content = path
-                    .file_stem()
-                    .and_then(|name| name.to_str()?.parse().ok());
-                if content.is_none_or(|digest| !used.contains(&digest)) {
-                    let _ = fs::remove_file(&path);
-                }
-            }
-        }
-        flock(&*self.held, FlockOperation::LockShared).map_err(|errno| {
-            let directory = self.files.display();
-            Error::io(format_args!("locking {directory}"), errno.into())
-        })
+        self.directory.set_current(&current.text())?;
+        let mut used: HashSet<Digest> = verified.release.digests().collect();
+        used.insert(current.release);
+        used.extend(current.signature);
+        self.directory.remove_garbage(&used)
     }
 }
 
@@ -573,13 +517,6 @@ fn is_race(error: &Error) -> bool {
         error.kind(),
         ErrorKind::HashMismatch | ErrorKind::NotFound | ErrorKind::Truncated
     )
-}
-
-/// Writes a file beside its place and renames it.
-fn store(path: &Path, bytes: &[u8]) -> Result<()> {
-    let staged = path.with_extension("part");
-    let write = || fs::write(&staged, bytes).and_then(|()| fs::rename(&staged, path));
-    write().map_err(|e| Error::io(format_args!("storing {}", path.display()), e))
 }
 
 /// For people, in UTC.

@@ -1,0 +1,20 @@
+//! RPM repositories: mirrors, metadata, package files.
+//!
+//! What decides about trust: a package's header is signed, and has the digest of the payload. So a package is proven by
+//! [`package::PackageFile::verify`] whoever served it. Metadata is proven where the repository signs it
+//! ([`repository::Proof::Signature`]) or a metalink has its digest; else it only says which packages are asked for, and each of
+//! them still has to prove itself.
+
+mod href;
+pub mod mirrors;
+pub mod primary;
+pub mod refresh;
+pub mod repomd;
+pub mod repository;
+pub mod version;
+mod xml;
+
+pub use primary::{Capability, Package};
+pub use refresh::{Metadata, VerifiedRepository, load_cached, refresh};
+pub use repository::{Proof, Repository, Source};
+pub use version::Evr;

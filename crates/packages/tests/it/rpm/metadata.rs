@@ -1,0 +1,444 @@
+//! `repomd.xml` and what it leads to.
+
+use std::fs;
+use std::time::SystemTime;
+
+use kiln_packages::rpm::{Package, Proof, Source};
+use kiln_packages::{Digest, Error, ErrorKind};
+use kiln_testkit::{Fault, Mirror, Rule};
+
+use super::World;
+use crate::support::good;
+
+const REPOMD: &str = "mirror/repodata/repomd.xml";
+
+fn packages(world: &World) -> Result<Vec<Package>, Error> {
+    world.refresh()?.repositories[0].packages()
+}
+
+fn names(packages: &[Package]) -> Vec<String> {
+    let mut names: Vec<String> = packages.iter().map(Package::nevra).collect();
+    names.sort();
+    names
+}
+
+/// Writes another `primary.xml`, with a `repomd.xml` that is right about it and signed.
+fn with_primary(world: &World, change: impl Fn(String) -> String) {
+    let directory = world.path("mirror/repodata");
+    let found = fs::read_dir(&directory)
+        .expect("metadata")
+        .flatten()
+        .map(|entry| entry.path());
+    let packed = found
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with("primary.xml.gz"))
+        .expect("primary");
+    let plain = good("gzip", &["-dc", &packed.to_string_lossy()]);
+    let plain = change(plain);
+    let name = directory.join("other-primary.xml");
+    fs::write(&name, &plain).expect("primary");
+    let digest = Digest::of(plain.as_bytes());
+    let size = plain.len();
+    let repomd = format!(
+        "<repomd><data type='primary'><checksum type='sha256'>{digest}</checksum><location href='repodata/other-primary.xml'/>\
+         <timestamp>9</timestamp><size>{size}</size></data></repomd>"
+    );
+    fs::write(world.path(REPOMD), repomd).expect("repomd.xml");
+    world.sign();
+}
+
+/// Changes `repomd.xml` and signs it.
+fn with_repomd(world: &World, change: impl Fn(String) -> String) {
+    let text = fs::read_to_string(world.path(REPOMD)).expect("repomd.xml");
+    fs::write(world.path(REPOMD), change(text)).expect("repomd.xml");
+    world.sign();
+}
+
+fn fails(world: &World, kind: ErrorKind, says: &str) {
+    let error = packages(world).expect_err(says);
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(says), "{says:?}: {error}");
+    assert_eq!(error.origin(), Some("lab.ks:7"), "{error}");
+}
+
+#[test]
+fn rpm_reads_the_same_of_packages_as_their_metadata_says() {
+    let world = World::new();
+    let found = packages(&world).expect("good metadata");
+    let files = fs::read_dir(world.path("mirror/Packages"))
+        .expect("packages")
+        .flatten();
+    let mut expected = Vec::new();
+    for file in files {
+        let format = "[%{NAME}-%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}.%{ARCH}]";
+        expected.push(good(
+            "rpm",
+            &[
+                "-qp",
+                "--nosignature",
+                "--qf",
+                format,
+                &file.path().to_string_lossy(),
+            ],
+        ));
+        let package = found
+            .iter()
+            .find(|p| p.href.ends_with(&*file.file_name().to_string_lossy()))
+            .expect("its package");
+        let bytes = fs::read(file.path()).expect("a package");
+        assert_eq!(
+            (package.size, package.sha256),
+            (bytes.len() as u64, Some(Digest::of(&bytes)))
+        );
+    }
+    expected.sort();
+    assert_eq!(names(&found), expected);
+    let shell = found.iter().find(|p| p.name == "shell").expect("shell");
+    assert_eq!(
+        (shell.evr.epoch, shell.files.as_slice()),
+        (1, ["/usr/bin/shell".to_owned()].as_slice())
+    );
+    assert!(shell.provides.iter().any(|c| c.name == "/bin/sh"));
+}
+
+#[test]
+fn every_compression_gives_the_same() {
+    let world = World::new();
+    let expected = names(&packages(&world).expect("gz"));
+    for kind in ["xz", "bz2"] {
+        world.createrepo(&["--general-compress-type", kind]);
+        assert_eq!(names(&packages(&world).expect(kind)), expected, "{kind}");
+    }
+    // createrepo_c 0.17 has no zstd of its own for metadata: modifyrepo's work is done here.
+    let primary = fs::read_dir(world.path("mirror/repodata"))
+        .expect("metadata")
+        .flatten();
+    let packed = primary
+        .map(|e| e.path())
+        .find(|p| p.to_string_lossy().contains("primary.xml.bz2"))
+        .expect("primary");
+    let plain = good("bzip2", &["-dc", &packed.to_string_lossy()]);
+    let zst = world.path("mirror/repodata/p.xml.zst");
+    fs::write(world.path("plain"), &plain).expect("plain");
+    good(
+        "zstd",
+        &[
+            "-q",
+            "-f",
+            &world.path("plain").to_string_lossy(),
+            "-o",
+            &zst.to_string_lossy(),
+        ],
+    );
+    let bytes = fs::read(&zst).expect("zst");
+    let text = format!(
+        "<repomd><data type='primary'><checksum type='sha256'>{}</checksum><open-checksum type='sha256'>{}</open-checksum>\
+         <location href='repodata/p.xml.zst'/><timestamp>4000000000</timestamp><size>{}</size><open-size>{}</open-size></data></repomd>",
+        Digest::of(&bytes),
+        Digest::of(plain.as_bytes()),
+        bytes.len(),
+        plain.len()
+    );
+    with_repomd(&world, |_| text.clone());
+    assert_eq!(names(&packages(&world).expect("zst")), expected);
+}
+
+#[test]
+fn what_is_not_signed_by_the_key_is_not_used() {
+    let world = World::new();
+    fs::write(
+        world.path(REPOMD),
+        fs::read_to_string(world.path(REPOMD)).expect("text") + " ",
+    )
+    .expect("changed");
+    fails(
+        &world,
+        ErrorKind::BadSignature,
+        "repomd.xml has no good signature",
+    );
+    fs::remove_file(world.path("mirror/repodata/repomd.xml.asc")).expect("removing");
+    fails(&world, ErrorKind::Unsigned, "repomd.xml.asc");
+    // Where only packages are signed, nobody looks for it.
+    let mut repository = world.repository(world.base());
+    repository.proof = Proof::Packages;
+    assert_eq!(
+        world
+            .refresh_with(&repository)
+            .expect("not asked for")
+            .repositories[0]
+            .signer,
+        None
+    );
+}
+
+#[test]
+fn hostile_metadata_is_refused_with_its_place() {
+    let world = World::new();
+    let cases: &[(&str, &dyn Fn(String) -> String)] = &[
+        ("which does not lie below the repository", &|t| {
+            t.replace("href=\"Packages/shell", "href=\"../../etc/shell")
+        }),
+        ("which lies in another repository", &|t| {
+            t.replace(
+                "<location href=\"Packages/shell",
+                "<location xml:base=\"http://elsewhere/\" href=\"Packages/shell",
+            )
+        }),
+        ("declares entities", &|t| {
+            t.replacen(
+                "<metadata",
+                "<!DOCTYPE m [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;\">]>\n<metadata",
+                1,
+            )
+        }),
+        ("uses the entity &b;", &|t| {
+            t.replacen("<summary>", "<summary>&b;", 1)
+        }),
+        ("is cut: it ends within <", &|t| {
+            t[..t.len() / 2]
+                .rsplit_once('<')
+                .map_or("", |(head, _)| head)
+                .to_owned()
+        }),
+        ("says that it has 6 packages, but it has 5", &|t| {
+            t.replace("packages=\"5\"", "packages=\"6\"")
+        }),
+        ("twice, with different content", &|t| {
+            t.replace("<name>small-langpack<", "<name>big-langpack<")
+        }),
+        ("which is no name, version or architecture", &|t| {
+            t.replace("<name>shell<", "<name>../shell<")
+        }),
+        ("Kiln trusts no other", &|t| {
+            t.replace("type=\"sha256\"", "type=\"sha\"")
+        }),
+        ("or how large", &|t| {
+            t.replace("<size package=", "<size other=")
+        }),
+        ("has the bad epoch", &|t| {
+            t.replace("epoch=\"1\"", "epoch=\"-1\"")
+        }),
+        ("is no list of packages", &|t| {
+            t.replace("<metadata", "<html")
+                .replace("</metadata", "</html")
+        }),
+    ];
+    for (says, change) in cases {
+        world.createrepo(&[]);
+        with_primary(&world, change);
+        fails(&world, ErrorKind::Malformed, says);
+        // What it says of the place is where the error is, but for counts.
+        let error = packages(&world).expect_err(says).to_string();
+        assert!(
+            error.contains("(at byte ") || says.contains("packages, but"),
+            "{error}"
+        );
+        assert!(error.contains("baseos"), "{error}");
+    }
+}
+
+#[test]
+fn a_repomd_that_lies_is_refused() {
+    let world = World::new();
+    let cases: &[(ErrorKind, &str, &dyn Fn(String) -> String)] = &[
+        (
+            ErrorKind::Malformed,
+            "two files of the type primary",
+            &|t| t.replace("\"filelists\"", "\"primary\""),
+        ),
+        (ErrorKind::Malformed, "lists no packages", &|t| {
+            t.replace("\"primary\"", "\"primary_zck\"")
+        }),
+        (ErrorKind::Malformed, "does not lie below", &|t| {
+            t.replace("href=\"repodata", "href=\"/repodata")
+        }),
+        (ErrorKind::Malformed, "the most that Kiln reads", &|t| {
+            t.replace("<open-size>", "<open-size>99999999")
+        }),
+        (ErrorKind::Malformed, "has no SHA-256 of primary", &|t| {
+            t.replace("<checksum type=\"sha256\"", "<checksum type=\"md5\"")
+        }),
+        (
+            ErrorKind::Malformed,
+            "than the 1 bytes that it may have",
+            &|t| shrink(&t),
+        ),
+        (
+            ErrorKind::HashMismatch,
+            "does not hold what repomd.xml promises",
+            &|t| other_content(&t),
+        ),
+    ];
+    for (kind, says, change) in cases {
+        world.createrepo(&[]);
+        with_repomd(&world, change);
+        fails(&world, *kind, says);
+    }
+}
+
+/// Every file is one byte long when it is unpacked, says this.
+fn shrink(text: &str) -> String {
+    let parts = text
+        .split("<open-size>")
+        .map(|part| match part.split_once("</open-size>") {
+            Some((_, rest)) => format!("1</open-size>{rest}"),
+            None => part.to_owned(),
+        });
+    parts.collect::<Vec<_>>().join("<open-size>")
+}
+
+/// Every file has the content of an empty one when it is unpacked, says this.
+fn other_content(text: &str) -> String {
+    let start = "<open-checksum type=\"sha256\">";
+    let parts = text
+        .split(start)
+        .map(|part| match part.split_once("</open-checksum>") {
+            Some((_, rest)) => format!("{}</open-checksum>{rest}", Digest::of(b"")),
+            None => part.to_owned(),
+        });
+    parts.collect::<Vec<_>>().join(start)
+}
+
+#[test]
+fn broken_transfers_never_give_metadata() {
+    let cases = [
+        (Fault::NotFound, ErrorKind::NotFound),
+        (Fault::Status(503), ErrorKind::Refused),
+        (Fault::Truncate { after: 0 }, ErrorKind::Truncated),
+        (Fault::Short { length: 100 }, ErrorKind::HashMismatch),
+        (Fault::Flip { offset: 50 }, ErrorKind::HashMismatch),
+        (
+            Fault::Replace(b"<html>sign in</html>".to_vec()),
+            ErrorKind::HashMismatch,
+        ),
+    ];
+    let world = World::new();
+    for (fault, kind) in cases {
+        world
+            .mirror
+            .inject(Rule::always("*primary*", fault.clone()));
+        let error = packages(&world).expect_err("the fault must be noticed");
+        assert_eq!(error.kind(), kind, "{fault:?}: {error}");
+        assert!(error.to_string().contains("primary.xml.gz"), "{error}");
+        world.mirror.heal();
+        fs::remove_dir_all(world.path("metadata")).expect("forgetting");
+    }
+    assert!(packages(&world).is_ok());
+    world
+        .mirror
+        .inject(Rule::always("*/repomd.xml", Fault::NotFound));
+    fails(&world, ErrorKind::Input, "is not a repository");
+}
+
+#[test]
+fn mirrors_are_tried_until_one_is_good() {
+    let world = World::new();
+    let bad = Mirror::of(world.path("mirror"));
+    bad.inject(Rule::always("*primary*", Fault::Flip { offset: 9 }));
+    let list = format!("# mirrors\n{}\n{}\n", bad.url(), world.mirror.url());
+    fs::write(world.path("mirror/list-9"), list).expect("a list");
+    let source = Source::MirrorList(format!("{}/list-$releasever", world.mirror.url()));
+    let metadata = world
+        .refresh_with(&world.repository(source.clone()))
+        .expect("the second is good");
+    assert!(metadata.repositories[0].packages().is_ok());
+    let said = metadata.warnings.join("\n");
+    assert!(
+        said.contains("was passed over") && said.contains("primary"),
+        "{said}"
+    );
+    // Without network, the last good state is there, and whence its packages come.
+    let all = [world.repository(source)];
+    let kept = kiln_packages::rpm::load_cached(&all, &world.path("metadata"), SystemTime::now())
+        .expect("kept");
+    assert_eq!(kept.repositories[0].packages().expect("good").len(), 5);
+    assert_eq!(kept.repositories[0].bases[0], bad.url());
+    // If none is good, each is named.
+    world
+        .mirror
+        .inject(Rule::always("*/repomd.xml", Fault::Status(500)));
+    bad.inject(Rule::always("*/repomd.xml", Fault::NotFound));
+    let error = world.refresh_with(&all[0]).expect_err("none");
+    assert!(
+        error.to_string().contains(&bad.url()) && error.to_string().contains(&world.mirror.url()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_metalink_says_which_mirror_is_stale() {
+    let world = World::new();
+    let old = world.path("old");
+    good(
+        "cp",
+        &[
+            "-a",
+            &world.path("mirror").to_string_lossy(),
+            &old.to_string_lossy(),
+        ],
+    );
+    world.createrepo(&["--revision", "2"]);
+    let (stale, now) = (Mirror::of(old.clone()), &world.mirror);
+    let digest = |path: &str| Digest::of(&fs::read(world.path(path)).expect("repomd.xml"));
+    let (current, former) = (digest(REPOMD), digest("old/repodata/repomd.xml"));
+    let write = |current: Digest, former: &str, mirrors: &[&Mirror]| {
+        let urls: String = mirrors
+            .iter()
+            .map(|m| format!("<url protocol='http'>{}/repodata/repomd.xml</url>", m.url()))
+            .collect();
+        let text = format!(
+            "<metalink><files><file name='repomd.xml'><verification><hash type='sha256'>{current}</hash></verification>{former}\
+             <resources>{urls}</resources></file></files></metalink>"
+        );
+        fs::write(world.path("mirror/metalink"), text).expect("a metalink");
+    };
+    let mut repository = world.repository(Source::Metalink(format!("{}/metalink", now.url())));
+    repository.proof = Proof::Packages;
+    // One that has something else is passed over.
+    write(current, "", &[&stale, now]);
+    let metadata = world
+        .refresh_with(&repository)
+        .expect("the second is right");
+    assert_eq!(metadata.repositories[0].release, current);
+    assert!(
+        metadata.warnings[0].contains("not what the metalink promises"),
+        "{:?}",
+        metadata.warnings
+    );
+    // One that is known to be behind is used if there is no other, and said.
+    let alternates = format!(
+        "<alternates><alternate><verification><hash type='sha256'>{former}</hash></verification></alternate></alternates>"
+    );
+    write(current, &alternates, &[&stale]);
+    fs::remove_dir_all(world.path("metadata")).expect("forgetting");
+    let metadata = world
+        .refresh_with(&repository)
+        .expect("better than nothing");
+    assert_eq!(metadata.repositories[0].release, former);
+    assert!(
+        metadata.warnings[0].contains("behind"),
+        "{:?}",
+        metadata.warnings
+    );
+    // None fits.
+    write(Digest::of(b"other"), "", &[&stale, now]);
+    let error = world.refresh_with(&repository).expect_err("none");
+    assert_eq!(error.kind(), ErrorKind::HashMismatch, "{error}");
+}
+
+#[test]
+fn a_mirror_that_falls_behind_takes_nothing_back() {
+    let world = World::new();
+    let text = fs::read_to_string(world.path(REPOMD)).expect("text");
+    with_repomd(&world, |t| t.replace("<timestamp>", "<timestamp>4"));
+    let newer = world.refresh().expect("good").repositories[0].release;
+    fs::write(world.path(REPOMD), text).expect("text");
+    world.sign();
+    let metadata = world.refresh().expect("good");
+    assert_eq!(metadata.repositories[0].release, newer);
+    assert!(
+        metadata.warnings[0].contains("is behind"),
+        "{:?}",
+        metadata.warnings
+    );
+}

@@ -1,0 +1,243 @@
+//! Small RPM repositories, made on the spot by rpm's and createrepo's own programs (Debian packages rpm, createrepo-c, gnupg).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A package to be built: a name, version and release, and pieces of its spec file.
+#[derive(Clone, Debug)]
+pub struct Rpm {
+    name: String,
+    version: String,
+    tags: String,
+    files: Vec<(String, String, Vec<u8>)>,
+    sections: String,
+    payload: &'static str,
+}
+
+impl Rpm {
+    /// A package of `noarch` with release 1 and nothing in it.
+    pub fn new(name: &str, version: &str) -> Self {
+        Rpm {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            tags: String::new(),
+            files: Vec::new(),
+            sections: String::new(),
+            payload: "w3.zstdio",
+        }
+    }
+
+    /// Adds lines such as `Requires: bash >= 5`.
+    #[must_use]
+    pub fn tag(mut self, lines: &str) -> Self {
+        self.tags.push_str(lines);
+        self.tags.push('\n');
+        self
+    }
+
+    /// Adds a file; `directives` stand before it in `%files`: `%attr(4755,root,root)`.
+    #[must_use]
+    pub fn file(mut self, directives: &str, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files
+            .push((directives.to_owned(), path.to_owned(), content.into()));
+        self
+    }
+
+    /// Adds sections: scriptlets, triggers.
+    #[must_use]
+    pub fn section(mut self, text: &str) -> Self {
+        self.sections.push_str(text);
+        self.sections.push('\n');
+        self
+    }
+
+    /// How the payload is compressed, in rpm's words: `w9.gzdio`, `w6.xzdio`, `w9.bzdio`, `w.ufdio`.
+    #[must_use]
+    pub fn payload(mut self, how: &'static str) -> Self {
+        self.payload = how;
+        self
+    }
+
+    fn spec(&self) -> String {
+        let Rpm {
+            name,
+            version,
+            tags,
+            sections,
+            ..
+        } = self;
+        let list: String = self
+            .files
+            .iter()
+            .map(|(directives, path, _)| format!("{directives} {path}\n"))
+            .collect();
+        format!(
+            "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: {name}\nLicense: MIT\nBuildArch: noarch\nAutoReqProv: no\n{tags}\n\
+             %description\n{name}\n%install\ncp -a %{{content}}/. %{{buildroot}}/\n{sections}\n%files\n%defattr(-,root,root)\n{list}"
+        )
+    }
+
+    /// Builds it into a directory.
+    fn build(&self, into: &Path, work: &Path) {
+        let content = work.join("content").join(&self.name);
+        fs::create_dir_all(&content).expect("a directory");
+        for (_, path, bytes) in &self.files {
+            let path = content.join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, bytes).expect("a file");
+        }
+        let spec = work.join(format!("{}.spec", self.name));
+        fs::write(&spec, self.spec()).expect("a spec file");
+        let mut rpmbuild = Command::new("rpmbuild");
+        rpmbuild.args(["-bb", "--quiet", "--nodeps", "--target", "noarch-linux"]);
+        let definitions = [
+            format!("_topdir {}", work.display()),
+            format!("_rpmdir {}", into.display()),
+            format!("content {}", content.display()),
+            format!("_dbpath {}", work.join("db").display()),
+            format!("_tmppath {}", work.display()),
+            "_rpmfilename %%{NVRA}.rpm".to_owned(),
+            format!("_binary_payload {}", self.payload),
+            "__os_install_post %{nil}".to_owned(),
+            "debug_package %{nil}".to_owned(),
+            "_buildhost localhost".to_owned(),
+            // Capabilities and owners need no privilege: they are noted, not set.
+            "_build_id_links none".to_owned(),
+        ];
+        for text in &definitions {
+            rpmbuild.args(["--define", text]);
+        }
+        run(rpmbuild.arg(spec));
+    }
+}
+
+/// A key of GnuPG's in a directory of its own.
+#[derive(Clone, Debug)]
+pub struct Gpg {
+    home: PathBuf,
+    user: String,
+}
+
+impl Gpg {
+    /// Makes one, of 2,048 bits as distributions have at least.
+    ///
+    /// # Panics
+    /// If there is no gpg.
+    pub fn generate(home: &Path, user: &str) -> Self {
+        fs::create_dir_all(home).expect("a directory");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(home, mode).expect("its mode");
+        let key = Gpg {
+            home: home.to_owned(),
+            user: user.to_owned(),
+        };
+        run(key.gpg().args([
+            "--passphrase",
+            "",
+            "--quick-gen-key",
+            user,
+            "rsa2048",
+            "sign",
+            "never",
+        ]));
+        key
+    }
+
+    fn gpg(&self) -> Command {
+        let mut gpg = Command::new("gpg");
+        gpg.arg("--homedir")
+            .arg(&self.home)
+            .args(["--batch", "--quiet", "--yes"]);
+        gpg
+    }
+
+    /// The public certificate, armoured.
+    ///
+    /// # Panics
+    /// If gpg fails.
+    pub fn public(&self) -> Vec<u8> {
+        run(self.gpg().args(["--armor", "--export", &self.user]))
+    }
+
+    /// Signs packages by `rpmsign`.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn sign_packages(&self, packages: &[PathBuf]) {
+        let mut rpmsign = Command::new("rpmsign");
+        rpmsign.env("GNUPGHOME", &self.home).arg("--addsign");
+        for text in [
+            format!("_gpg_name {}", self.user),
+            format!("_gpg_path {}", self.home.display()),
+            "__gpg /usr/bin/gpg".to_owned(),
+        ] {
+            rpmsign.args(["--define", &text]);
+        }
+        run(rpmsign.args(packages));
+    }
+
+    /// Writes a detached signature beside a file: `FILE.asc`.
+    ///
+    /// # Panics
+    /// If gpg fails.
+    pub fn sign_file(&self, file: &Path) {
+        run(self.gpg().args(["--armor", "--detach-sign"]).arg(file));
+    }
+}
+
+impl Drop for Gpg {
+    /// Ends the agent that gpg started for the directory.
+    fn drop(&mut self) {
+        let _ = Command::new("gpgconf")
+            .arg("--homedir")
+            .arg(&self.home)
+            .args(["--kill", "all"])
+            .output();
+    }
+}
+
+/// Builds packages into `directory/Packages`; returns their paths.
+///
+/// # Panics
+/// If rpmbuild fails.
+pub fn build(packages: &[Rpm], directory: &Path) -> Vec<PathBuf> {
+    let (into, work) = (directory.join("Packages"), directory.join("work"));
+    fs::create_dir_all(&into).expect("a directory");
+    packages
+        .iter()
+        .for_each(|package| package.build(&into, &work));
+    fs::remove_dir_all(work).expect("removing what building left");
+    let mut files: Vec<PathBuf> = fs::read_dir(into)
+        .expect("a directory")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    files
+}
+
+/// Writes the metadata of a directory with packages by `createrepo_c`, which gets further options.
+///
+/// # Panics
+/// If it fails.
+pub fn createrepo(directory: &Path, options: &[&str]) {
+    run(Command::new("createrepo_c")
+        .args(["--quiet", "--no-database"])
+        .args(options)
+        .arg(directory));
+}
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.env("LC_ALL", "C").output();
+    let output =
+        output.unwrap_or_else(|e| panic!("this test needs {:?}: {e}", command.get_program()));
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&said)
+    );
+    output.stdout
+}
