@@ -11,6 +11,7 @@ pub struct Rpm {
     version: String,
     tags: String,
     files: Vec<(String, String, Vec<u8>)>,
+    install: String,
     sections: String,
     payload: &'static str,
 }
@@ -23,6 +24,7 @@ impl Rpm {
             version: version.to_owned(),
             tags: String::new(),
             files: Vec::new(),
+            install: String::new(),
             sections: String::new(),
             payload: "w3.zstdio",
         }
@@ -41,6 +43,16 @@ impl Rpm {
     pub fn file(mut self, directives: &str, path: &str, content: impl Into<Vec<u8>>) -> Self {
         self.files
             .push((directives.to_owned(), path.to_owned(), content.into()));
+        self
+    }
+
+    /// Adds lines to `%install`, and lines to `%files` for what they make.
+    #[must_use]
+    pub fn made(mut self, lines: &str, files: &str) -> Self {
+        self.install.push_str(lines);
+        self.install.push('\n');
+        self.files
+            .push((files.to_owned(), String::new(), Vec::new()));
         self
     }
 
@@ -64,25 +76,31 @@ impl Rpm {
             name,
             version,
             tags,
+            install,
             sections,
             ..
         } = self;
         let list: String = self
             .files
             .iter()
-            .map(|(directives, path, _)| format!("{directives} {path}\n"))
+            .map(|(directives, path, _)| match path.as_str() {
+                "" => format!("{directives}\n"),
+                path => format!("{directives} \"{path}\"\n"),
+            })
             .collect();
         format!(
             "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: {name}\nLicense: MIT\nBuildArch: noarch\nAutoReqProv: no\n{tags}\n\
-             %description\n{name}\n%install\ncp -a %{{content}}/. %{{buildroot}}/\n{sections}\n%files\n%defattr(-,root,root)\n{list}"
+             %description\n{name}\n%install\ncp -a %{{content}}/. %{{buildroot}}/\n{install}{sections}\n%files\n%defattr(-,root,root)\n{list}"
         )
     }
 
     /// Builds it into a directory.
     fn build(&self, into: &Path, work: &Path) {
-        let content = work.join("content").join(&self.name);
+        let content = work
+            .join("content")
+            .join(format!("{}-{}", self.name, self.version));
         fs::create_dir_all(&content).expect("a directory");
-        for (_, path, bytes) in &self.files {
+        for (_, path, bytes) in self.files.iter().filter(|(_, path, _)| !path.is_empty()) {
             let path = content.join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
             fs::write(path, bytes).expect("a file");

@@ -132,9 +132,11 @@ impl Take for Reading {
         };
         match rest {
             "verification/hash" if self.kind == "sha256" => {
-                if self.current.replace(digest()?).is_some() {
-                    return Err("has two SHA-256 digests of the same file".into());
-                }
+                let former = self.current.replace(digest()?);
+                return match former {
+                    None => Ok(()),
+                    Some(_) => Err("has two SHA-256 digests of the same file".into()),
+                };
             }
             "alternates/alternate/verification/hash" if self.kind == "sha256" => {
                 self.former.push(digest()?);

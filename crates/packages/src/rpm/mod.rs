@@ -5,15 +5,24 @@
 //! ([`repository::Proof::Signature`]) or a metalink has its digest; else it only says which packages are asked for, and each of
 //! them still has to prove itself.
 
+pub mod closure;
+mod files;
+mod header;
 mod href;
 pub mod mirrors;
+pub mod package;
+pub mod payload;
 pub mod primary;
 pub mod refresh;
 pub mod repomd;
 pub mod repository;
+mod rich;
 pub mod version;
 mod xml;
 
+pub use closure::closure;
+pub use files::FileInfo;
+pub use package::PackageFile;
 pub use primary::{Capability, Package};
 pub use refresh::{Metadata, VerifiedRepository, load_cached, refresh};
 pub use repository::{Proof, Repository, Source};

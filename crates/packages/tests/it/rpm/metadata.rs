@@ -10,6 +10,8 @@ use kiln_testkit::{Fault, Mirror, Rule};
 use super::World;
 use crate::support::good;
 
+type Change<'a> = &'a dyn Fn(String) -> String;
+
 const REPOMD: &str = "mirror/repodata/repomd.xml";
 
 fn packages(world: &World) -> Result<Vec<Package>, Error> {
@@ -174,7 +176,7 @@ fn what_is_not_signed_by_the_key_is_not_used() {
 #[test]
 fn hostile_metadata_is_refused_with_its_place() {
     let world = World::new();
-    let cases: &[(&str, &dyn Fn(String) -> String)] = &[
+    let cases: &[(&str, Change)] = &[
         ("which does not lie below the repository", &|t| {
             t.replace("href=\"Packages/shell", "href=\"../../etc/shell")
         }),
@@ -240,7 +242,7 @@ fn hostile_metadata_is_refused_with_its_place() {
 #[test]
 fn a_repomd_that_lies_is_refused() {
     let world = World::new();
-    let cases: &[(ErrorKind, &str, &dyn Fn(String) -> String)] = &[
+    let cases: &[(ErrorKind, &str, Change)] = &[
         (
             ErrorKind::Malformed,
             "two files of the type primary",

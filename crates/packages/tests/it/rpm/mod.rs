@@ -1,6 +1,8 @@
 //! RPM repositories as rpm's own programs make them, and as hostile or broken servers serve them.
 
+mod closure;
 mod metadata;
+mod packages;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
