@@ -581,6 +581,34 @@ fn only_a_picture_is_sent_as_one() {
 }
 
 #[test]
+fn a_build_of_a_directory_is_called_as_its_image() {
+    let server = Server::open();
+    let manifest = json!({ "name": "lab", "packages": [] }).to_string();
+    let definition = "name = \"lab\"\ndistribution = \"debian:bookworm\"\nlayers = [\"good.ks\"]\n";
+    let source = server.source(&[
+        ("good.ks", GOOD),
+        ("kiln.toml", definition),
+        ("manifest.json", &manifest),
+    ]);
+    let step = |args: &[&str]| json!({ "name": "kiln", "args": args });
+    let done = server.create(&json!({ "source": source, "steps": [step(&["plan", "."])] }));
+    assert_eq!(
+        server.end(&done)["status"],
+        "SUCCESS",
+        "{}",
+        server.log(&done)
+    );
+    assert!(page(&server, &format!("/builds/{done}")).contains("<title>lab done"));
+    assert!(page(&server, "/").contains(">lab<"));
+    let options = step(&["plan", ".", "--distribution=none:none"]);
+    let failed = server.create(&json!({ "source": source, "steps": [options] }));
+    assert_eq!(server.end(&failed)["status"], "FAILURE");
+    let title = format!("<title>source {} failed", &failed[..8]);
+    assert!(page(&server, &format!("/builds/{failed}")).contains(&title));
+    assert!(page(&server, "/").contains(&format!(">source {}<", &failed[..8])));
+}
+
+#[test]
 fn no_build_makes_its_page_long() {
     let server = Server::open();
     let long = "x".repeat(1000);

@@ -8,7 +8,7 @@ use super::parts::{self, ROWS, bar, cell, digest, frame, moment, more, span, sta
 use super::session::Visitor;
 use super::view::View;
 use super::{
-    Page, Query, ansi, artifacts, attempt_of, boots, failure, find, image, kept, log, submit,
+    Page, Query, ansi, artifacts, attempt_of, boots, failure, find, image, kept, log, names, submit,
 };
 use crate::store::{Record, Role};
 use crate::wire::error::ApiError;
@@ -64,7 +64,7 @@ pub(super) fn page(
             (origin(&view))
         }
     };
-    let title = format!("{} {}", history::name(&record), parts::word(build.status));
+    let title = format!("{} {}", names::of(page, &record), parts::word(build.status));
     Ok(frame(&title, Some(visitor), &body))
 }
 
@@ -77,7 +77,7 @@ fn head(view: &View<'_>, visitor: &Visitor) -> Markup {
         div.head {
             div {
                 p.crumbs { a href="/" { "Builds" } " / " code.id data-copy=(build.id) { (build.id.get(..8).unwrap_or(&build.id)) } }
-                h1 aria-live="polite" { (state(build.status)) " " (history::name(record)) }
+                h1 aria-live="polite" { (state(build.status)) " " (names::of(view.page, record)) }
             }
             @if visitor.may(Role::Submit) { (actions(record, visitor)) }
         }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::history::{self, LOOKED_THROUGH};
 use super::parts::{self, bar, frame, moment, span};
 use super::session::Visitor;
-use super::{Page, Query};
+use super::{Page, Query, names};
 use crate::store::{self, Record};
 use crate::wire::error::ApiError;
 use crate::wire::model::Status;
@@ -128,7 +128,7 @@ fn row(page: &Page, record: &Record, all: &[Record]) -> Markup {
         li class=(parts::class(build.status)) id={ "b-" (build.id) } {
             (parts::state(build.status))
             div.what {
-                a href={ "/builds/" (build.id) } { (history::name(record)) }
+                a href={ "/builds/" (build.id) } { (names::of(page, record)) }
                 @if let Some(step) = doing(page, record) { span.step { (step) } }
                 @for tag in &build.tags { span.tag { (tag) } }
             }

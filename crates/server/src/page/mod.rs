@@ -19,6 +19,7 @@ mod live;
 mod log;
 mod login;
 mod multipart;
+mod names;
 mod parts;
 mod session;
 mod submit;
@@ -59,6 +60,7 @@ struct Page {
     logs: index::Logs,
     /// Behind the forms of those who have no session.
     secret: [u8; 32],
+    names: names::Names,
     /// Places for uploads, which are held in memory.
     uploads: Semaphore,
 }
@@ -72,6 +74,7 @@ pub(crate) fn router(server: Arc<Server>) -> std::io::Result<Router> {
         server,
         logs: index::Logs::default(),
         secret: access::random()?,
+        names: names::Names::default(),
         uploads: Semaphore::new(upload::AT_ONCE),
     });
     Ok(Router::new()
