@@ -9,18 +9,20 @@ fn described(packages: &[Rpm]) -> Vec<Package> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     kiln_testkit::rpm::build(packages, directory.path());
     kiln_testkit::rpm::createrepo(directory.path(), &[]);
+    read(directory.path())
+}
+
+/// The packages of an unsigned repository in a directory.
+fn read(directory: &std::path::Path) -> Vec<Package> {
     let repository = kiln_packages::rpm::Repository {
         name: "local".into(),
-        source: kiln_packages::rpm::Source::Base(vec![format!(
-            "file://{}",
-            directory.path().display()
-        )]),
+        source: kiln_packages::rpm::Source::Base(vec![format!("file://{}", directory.display())]),
         variables: Vec::new(),
         keys: ("none".into(), Vec::new()),
         proof: kiln_packages::rpm::Proof::Packages,
         origin: String::new(),
     };
-    let cache = directory.path().join("metadata");
+    let cache = directory.join("metadata");
     let now = std::time::SystemTime::now();
     let metadata =
         kiln_packages::rpm::refresh(&crate::support::fetcher(), &[repository], &cache, now);
@@ -134,4 +136,63 @@ fn versions_are_ordered_as_rpm_orders_them() {
         })
         .collect();
     assert_eq!(theirs.split_whitespace().collect::<Vec<_>>(), ours);
+}
+
+/// As many packages as a distribution has, each needing some of those before it and described as createrepo_c does it.
+fn large(count: usize) -> String {
+    let mut text =
+        format!("<metadata xmlns:rpm='rpm' packages='{count}'>\n");
+    for n in 0..count {
+        let entry = |n: usize| {
+            format!(
+                "<rpm:entry name='lib{n}.so.1()(64bit)' flags='GE' epoch='0' ver='1.{}'/>",
+                n % 7
+            )
+        };
+        let needs: String = (1..=12)
+            .map(|step| n / 2 / step)
+            .filter(|&other| other != n)
+            .map(entry)
+            .collect();
+        let files: String = (0..6)
+            .map(|f| format!("<file>/usr/bin/p{n}-{f}</file>"))
+            .collect();
+        text.push_str(&format!(
+            "<package type='rpm'><name>p{n}</name><arch>x86_64</arch><version epoch='0' ver='1.0' rel='1.el9'/>\
+             <checksum type='sha256' pkgid='YES'>{}</checksum><summary>{n}</summary><description>{}</description>\
+             <time file='1' build='1'/><size package='9' installed='9' archive='9'/><location href='Packages/p{n}.rpm'/>\
+             <format><rpm:license>MIT</rpm:license><rpm:provides><rpm:entry name='p{n}' flags='EQ' epoch='0' ver='1.0' rel='1.el9'/>\
+             <rpm:entry name='lib{n}.so.1()(64bit)' flags='EQ' epoch='0' ver='1.9'/></rpm:provides>\
+             <rpm:requires>{needs}</rpm:requires>{files}</format></package>\n",
+            kiln_packages::Digest::of(&n.to_le_bytes()),
+            "Words about the package. ".repeat(12),
+        ));
+    }
+    text + "</metadata>\n"
+}
+
+#[test]
+fn a_repository_of_20_000_packages_is_read_whole() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("repodata");
+    std::fs::create_dir(&data).expect("a directory");
+    let primary = large(20_000);
+    std::fs::write(data.join("primary.xml"), &primary).expect("primary");
+    let repomd = format!(
+        "<repomd><data type='primary'><checksum type='sha256'>{}</checksum><location href='repodata/primary.xml'/>\
+         <timestamp>1</timestamp><size>{}</size></data></repomd>",
+        kiln_packages::Digest::of(primary.as_bytes()),
+        primary.len()
+    );
+    std::fs::write(data.join("repomd.xml"), repomd).expect("repomd.xml");
+    drop(primary);
+    let all = read(directory.path());
+    assert_eq!(all.len(), 20_000);
+    // Its halves, and thirds of these, and so on down to the first.
+    let found = closure(&all, "x86_64", &["p19999"]).expect("a closure");
+    assert!(
+        found.contains(&0) && found.contains(&9_999) && found.len() > 100,
+        "{}",
+        found.len()
+    );
 }
