@@ -6,6 +6,7 @@
 //! them still has to prove itself.
 
 pub mod closure;
+pub mod comps;
 mod files;
 mod header;
 mod href;

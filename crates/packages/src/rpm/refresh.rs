@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::comps::{self, Comps};
 use super::mirrors::{self, Metalink};
 use super::primary::{self, Package};
 use super::repomd::{Listed, MAX_FILE, Repomd};
@@ -63,18 +64,38 @@ impl VerifiedRepository {
     /// # Errors
     /// [`ErrorKind::Malformed`] with the byte where it is; [`ErrorKind::HashMismatch`] if a file is not what `repomd.xml` says.
     pub fn packages(&self) -> Result<Vec<Package>> {
-        self.read_packages()
+        self.read("primary", |what, input| primary::read(what, input))
+    }
+
+    /// Reads its groups and environments; none where it has no list of them.
+    ///
+    /// # Errors
+    /// As [`VerifiedRepository::packages`].
+    pub fn comps(&self) -> Result<Comps> {
+        match self.repomd.files.contains_key("group") {
+            true => self.read("group", |what, input| comps::read(what, input)),
+            false => Ok(Comps::default()),
+        }
+    }
+
+    fn read<T>(
+        &self,
+        kind: &str,
+        read: impl FnOnce(&str, BufReader<&mut dyn Read>) -> Result<T>,
+    ) -> Result<T> {
+        self.checked(kind, read)
             .map_err(|error| error.with_origin(&self.repository.origin))
     }
 
-    fn read_packages(&self) -> Result<Vec<Package>> {
-        let found = self.files.iter().find(|(kind, _)| kind == "primary");
-        let listed = self.repomd.files.get("primary");
-        let (Some((_, path)), Some(listed)) = (found, listed) else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "a repository without primary was used",
-            ));
+    fn checked<T>(
+        &self,
+        kind: &str,
+        read: impl FnOnce(&str, BufReader<&mut dyn Read>) -> Result<T>,
+    ) -> Result<T> {
+        let found = self.files.iter().find(|(known, _)| known == kind);
+        let (Some((_, path)), Some(listed)) = (found, self.repomd.files.get(kind)) else {
+            let message = format!("a repository without its {kind} was used");
+            return Err(Error::new(ErrorKind::Internal, message));
         };
         let what = format!("{} of {}", listed.href, self.repository.describe());
         if !intact(path, listed.size, &listed.sha256)? {
@@ -89,10 +110,9 @@ impl VerifiedRepository {
             reader.map_err(failed)?,
             listed.open.map_or(MAX_FILE, |(size, _)| size),
         );
-        let packages = primary::read(&what, BufReader::with_capacity(128 << 10, &mut checked));
-        let packages = packages?;
+        let read = read(&what, BufReader::with_capacity(128 << 10, &mut checked))?;
         match listed.open.filter(|open| *open != checked.finish()) {
-            None => Ok(packages),
+            None => Ok(read),
             Some((size, sha256)) => {
                 let message = format!(
                     "{what} does not hold what repomd.xml promises: {size} bytes with the SHA-256 {sha256}"

@@ -140,8 +140,7 @@ fn versions_are_ordered_as_rpm_orders_them() {
 
 /// As many packages as a distribution has, each needing some of those before it and described as createrepo_c does it.
 fn large(count: usize) -> String {
-    let mut text =
-        format!("<metadata xmlns:rpm='rpm' packages='{count}'>\n");
+    let mut text = format!("<metadata xmlns:rpm='rpm' packages='{count}'>\n");
     for n in 0..count {
         let entry = |n: usize| {
             format!(

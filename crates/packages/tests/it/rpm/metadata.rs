@@ -444,3 +444,85 @@ fn a_mirror_that_falls_behind_takes_nothing_back() {
         metadata.warnings
     );
 }
+
+const COMPS: &str = "<?xml version='1.0'?>
+<!DOCTYPE comps PUBLIC '-//Red Hat, Inc.//DTD Comps info//EN' 'comps.dtd'>
+<comps>
+ <group><id>core</id><name>Core</name><name xml:lang='de'>Kern</name><packagelist>
+  <packagereq type='mandatory'>shell</packagereq><packagereq type='default'>resolver</packagereq><packagereq>libc</packagereq>
+  <packagereq type='conditional' requires='shell'>big-langpack</packagereq></packagelist></group>
+ <environment><id>small</id><name>Small &amp; quick</name><grouplist><groupid>core</groupid></grouplist>
+  <optionlist><groupid default='true'>tools</groupid><groupid>more</groupid></optionlist></environment>
+</comps>";
+
+#[test]
+fn groups_and_environments_are_read_as_they_are_written() {
+    use kiln_packages::rpm::comps::Member::{Conditional, Default, Mandatory, Optional};
+    let world = World::new();
+    let file = world.path("comps.xml");
+    let comps = |text: &str| {
+        fs::write(&file, text).expect("comps.xml");
+        world.createrepo(&["-g", &file.to_string_lossy()]);
+        world.refresh().expect("good metadata").repositories[0].comps()
+    };
+    let mut found = comps(COMPS).expect("good groups");
+    let core = &found.groups["core"];
+    let expected = [
+        ("shell", Mandatory),
+        ("resolver", Default),
+        ("libc", Optional),
+        ("big-langpack", Conditional("shell".into())),
+    ];
+    assert_eq!(
+        core.packages,
+        expected.map(|(name, member)| (name.to_owned(), member))
+    );
+    assert_eq!(core.name, "Core");
+    let small = &found.environments["small"];
+    assert_eq!(
+        (small.name.as_str(), &small.groups[..]),
+        ("Small & quick", &["core".to_owned()][..])
+    );
+    assert_eq!(
+        small.options,
+        [("tools".to_owned(), true), ("more".to_owned(), false)]
+    );
+    // What two repositories say of a group is joined.
+    let more = comps(
+        "<comps><group><id>core</id><packagelist><packagereq type='default'>extra</packagereq></packagelist></group></comps>",
+    );
+    found.join(more.expect("good groups"));
+    assert_eq!(found.groups["core"].packages.len(), 5);
+    for (says, text) in [
+        (
+            "of the unknown type",
+            COMPS.replace("'default'>resolver", "'wanted'>resolver"),
+        ),
+        ("without a condition", COMPS.replace("requires=", "needs=")),
+        ("with the id", COMPS.replace("<id>core</id>", "")),
+        (
+            "the environment small twice",
+            COMPS.replace(
+                "</comps>",
+                "<environment><id>small</id></environment></comps>",
+            ),
+        ),
+        ("is no list of groups", "<html></html>".to_owned()),
+    ] {
+        let error = comps(&text).expect_err(says);
+        assert_eq!(
+            (error.kind(), error.origin()),
+            (ErrorKind::Malformed, Some("lab.ks:7")),
+            "{error}"
+        );
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    world.createrepo(&[]);
+    assert!(
+        world.refresh().expect("good metadata").repositories[0]
+            .comps()
+            .expect("none")
+            .groups
+            .is_empty()
+    );
+}
