@@ -3,6 +3,7 @@
 //! Help text, completions and the manual page all come from these definitions.
 
 pub(crate) mod client;
+pub(crate) mod secret;
 
 use std::path::PathBuf;
 
@@ -125,6 +126,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make, list and take back the tokens of a server's users
     Token(TokenArgs),
+    /// Keep values that steps of a server's builds have in their environment
+    Secret(secret::SecretArgs),
     /// Show who did what on a server
     Audit(AuditArgs),
     /// Give all builds of a server an image, for steps in containers

@@ -6,6 +6,7 @@
 //! - `builds/ID/attempt-N/`: everything of an attempt, written by nobody else ([`executor::request`]);
 //! - `cache/`: Kiln's downloads and layers, unless they are elsewhere;
 //! - `notify.toml`: who is told how builds go ([`notify`]);
+//! - `secrets/`: values for the environment of steps ([`secrets`]);
 //! - `authority.json`: the certificate authority for the CLI's log reader.
 
 pub mod access;
@@ -29,6 +30,7 @@ mod queue;
 mod requests;
 mod retain;
 mod run;
+pub mod secrets;
 mod serve;
 mod server;
 pub mod store;

@@ -1,5 +1,6 @@
 //! A build without a server: the same file, prepared, carried out and reported the same way, in a directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,6 +11,7 @@ use crate::agent::engine;
 use crate::commands::Commands;
 use crate::executor::request::{Artifact, Attempt, Event, Request, What};
 use crate::prepare::{self, Rules};
+use crate::secrets::Secrets;
 use crate::substitute::Place;
 use crate::wire::model::Status;
 
@@ -52,6 +54,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         images: &["kiln".to_owned()],
         commands: here.commands,
         engine: &engine::available,
+        secrets: &|_| Err("a build without a server has no secrets".to_owned()),
     };
     let prepared = prepare::prepare(build, place, &rules).map_err(|error| error.message)?;
     let request = Request {
@@ -66,6 +69,8 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         cache: here.cache.to_owned(),
         from_elsewhere: false,
         images: attempt.dir.join("images"),
+        secrets: BTreeMap::new(),
+        secrets_of: Secrets::default(),
         locks_of: None,
     };
     let written = serde_json::to_vec(&request)

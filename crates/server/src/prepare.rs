@@ -1,5 +1,6 @@
 //! From what a client sent to a build that can be queued: read, substituted and checked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::commands::Commands;
 use crate::executor::request::{ArtifactsRequest, Container, StepRequest};
 use crate::graph;
+use crate::secrets;
 use crate::substitute::{self, Place};
 use crate::wire::error::ApiError;
 use crate::wire::model::{Build, Options, Source, Status, Step, Volume, Warning};
@@ -32,6 +34,8 @@ pub(crate) struct Rules<'a> {
     pub commands: &'a dyn Commands,
     /// Says why no container can be run.
     pub engine: &'a dyn Fn() -> Result<(), String>,
+    /// Says why a version of a secret cannot be had.
+    pub secrets: &'a dyn Fn(&str) -> Result<(), String>,
 }
 
 /// A build that can be queued.
@@ -53,6 +57,9 @@ pub struct Task {
     /// Images that are kept for all builds.
     #[serde(default)]
     pub images: Vec<String>,
+    /// Variables with secrets, and the versions that they hold.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// From start to end, in seconds.
     pub timeout: f64,
     /// How long it may wait, in seconds.
@@ -94,6 +101,7 @@ pub(crate) fn prepare(
         steps,
         artifacts: artifacts(&build)?,
         images: images(&build, place.project, rules)?,
+        secrets: secrets::check(&build, rules.images, rules.secrets)?,
         timeout: timeout.as_secs_f64(),
         queue_ttl: queue_ttl.as_secs_f64(),
         cpus: cpus(&build),
@@ -216,11 +224,17 @@ fn step_request(
         None => None,
         Some(text) => Some(span("build.steps.timeout", Some(text), LONGEST)?.as_secs_f64()),
     };
+    let secret_env = match container {
+        Some(_) => shared.secret_env.iter().chain(&step.secret_env),
+        None => [].iter().chain(&[]),
+    };
+    let secret_env: BTreeSet<&String> = secret_env.collect();
     Ok(StepRequest {
         image: step.name.clone(),
         id: step.id.clone(),
         args: step.args.clone(),
         env,
+        secret_env: secret_env.into_iter().cloned().collect(),
         dir,
         timeout,
         allow_failure: step.allow_failure,
@@ -493,6 +507,7 @@ mod tests {
             images: &["kiln".to_owned()],
             commands: &Builds,
             engine: &|| Err("podman is not installed".to_owned()),
+            secrets: &|_| Ok(()),
         };
         prepare(value, place, &rules).map_err(|error| error.message)
     }

@@ -22,6 +22,7 @@ use crate::limits::{self, Connection, Limits, Patient};
 use crate::metrics;
 use crate::objects::{self, Authority, Objects};
 use crate::requests::Requests;
+use crate::secrets::Secrets;
 use crate::server::{Logs, Server, Settings};
 use crate::store::{self, Store};
 use crate::tls::{self, Tls};
@@ -200,6 +201,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         builds: data.join("builds"),
         cache: options.cache.unwrap_or_else(|| data.join("cache")),
         images: data.join("images"),
+        secrets: Secrets::of(&data),
         wake: Notify::new(),
         limits: Arc::new(Limits::new(options.rate)),
         requests: Requests::default(),

@@ -13,6 +13,7 @@ use crate::executor::request::Attempt;
 use crate::limits::Limits;
 use crate::objects::{Live, Objects};
 use crate::requests::Requests;
+use crate::secrets::Secrets;
 use crate::store::Store;
 
 /// How much a server runs at once, and what it takes for granted.
@@ -65,6 +66,8 @@ pub(crate) struct Server {
     pub cache: PathBuf,
     /// Images for containers.
     pub images: PathBuf,
+    /// Values for the environment of steps.
+    pub secrets: Secrets,
     /// Notified when the queue may go on.
     pub wake: Notify,
     /// What one client may take.

@@ -40,6 +40,7 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
             true => engine::available(),
             false => Err("the server was started with --engine none".to_owned()),
         },
+        secrets: &|version| server.secrets.find(version).map(drop),
     };
     let place = Place {
         project: order.project,

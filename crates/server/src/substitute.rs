@@ -192,6 +192,11 @@ impl Template<'_> {
             self.texts(&mut step.args)?;
             self.texts(&mut step.env)?;
         }
+        if let Some(secrets) = &mut build.available_secrets {
+            for secret in &mut secrets.secret_manager {
+                self.text(&mut secret.version_name)?;
+            }
+        }
         self.maybe(&mut build.logs_bucket)?;
         self.texts(&mut build.tags)?;
         self.texts(&mut build.images)?;

@@ -12,6 +12,7 @@ mod gcloud_env;
 mod machine;
 mod man;
 mod plan;
+mod secret;
 mod serve;
 mod shared;
 mod shell;
@@ -70,6 +71,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<u8, Failure
         Command::Login(args) => client::login(&args, context),
         Command::Serve(args) => serve::run(&args, context),
         Command::Token(args) => serve::token(&args, context),
+        Command::Secret(args) => secret::run(&args, context),
         Command::Audit(args) => serve::audit(&args, context),
         Command::LoadImage(args) => serve::load_image(&args, context),
         Command::RunAttempt(args) => serve::agent(&args, context),

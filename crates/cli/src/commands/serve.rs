@@ -132,7 +132,7 @@ pub(crate) fn token(args: &TokenArgs, context: &Context<'_>) -> Result<u8, Failu
 }
 
 /// Puts on record what was done beside the server.
-fn note(store: &kiln_server::store::Store, what: &str) -> Result<(), Failure> {
+pub(crate) fn note(store: &kiln_server::store::Store, what: &str) -> Result<(), Failure> {
     let now = kiln_server::wire::time::now();
     store
         .audit(now, "command line", what, None)
@@ -216,7 +216,8 @@ pub(crate) fn of_containers(context: &Context<'_>) -> Result<Access, Failure> {
     Ok(Access::new(Reach::Own, &resolv_conf, &proxies))
 }
 
-fn data(given: Option<&PathBuf>, context: &Context<'_>) -> Result<PathBuf, Failure> {
+/// The server's data directory: the one that is said, or the usual one.
+pub(crate) fn data(given: Option<&PathBuf>, context: &Context<'_>) -> Result<PathBuf, Failure> {
     let data = match given {
         Some(data) => data.clone(),
         None => context.settings.state_dir()?.join("server"),
@@ -238,7 +239,7 @@ fn program() -> Result<PathBuf, Failure> {
     })
 }
 
-fn failure(error: &kiln_server::Error) -> Failure {
+pub(crate) fn failure(error: &kiln_server::Error) -> Failure {
     let failure = Failure::new(FailureKind::Environment, error.to_string());
     match error.source() {
         Some(cause) => failure.cause(cause.to_string()),

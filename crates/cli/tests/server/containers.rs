@@ -47,7 +47,7 @@ fn tar(dir: &Path, to: &Path) {
 }
 
 /// Gives the server an image with a shell and what usually goes with it.
-fn load_busybox(server: &Server, name: &str) {
+pub(crate) fn load_busybox(server: &Server, name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = json!({ "Env": ["PATH=/bin"], "Cmd": ["/bin/sh"] });
     let archive = image(dir.path(), name, &path, |root| {
@@ -126,7 +126,7 @@ fn any_image_runs_in_a_container() {
 }
 
 /// Processes of this machine whose command line has a word.
-fn processes(word: &str) -> Vec<String> {
+pub(crate) fn processes(word: &str) -> Vec<String> {
     let lines = fs::read_dir("/proc")
         .unwrap()
         .flatten()
@@ -139,7 +139,7 @@ fn processes(word: &str) -> Vec<String> {
     lines.collect()
 }
 
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !is_so() {
         assert!(began.elapsed().as_secs() < 30, "{what}");

@@ -17,5 +17,6 @@ mod operation;
 mod page;
 mod python;
 mod replay;
+mod secrets;
 mod tls;
 mod triggers;

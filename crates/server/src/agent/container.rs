@@ -191,6 +191,12 @@ impl Job<'_> {
             env.push(format!("{name}={value}"));
         }
         env.extend(self.step.env.iter().cloned());
+        for name in &self.step.secret_env {
+            // The agent has read all of the build's.
+            if let Some(value) = self.means.secrets.get(name) {
+                env.push(format!("{name}={value}"));
+            }
+        }
         ContainerCreateBody {
             image: Some(self.step.image.clone()),
             entrypoint: program,

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::mask::Mask;
 use crate::wire::time;
 
 /// A line without an end is ended here.
@@ -17,6 +18,8 @@ pub(super) struct Log {
     files: Arc<Mutex<Files>>,
     /// Directories of this machine, which are nobody's concern, and what lines say instead.
     places: Vec<(String, &'static str)>,
+    /// Values of secrets.
+    mask: Arc<Mask>,
 }
 
 /// How close two moments may be that are not told apart, in milliseconds.
@@ -48,7 +51,12 @@ impl Files {
 
 impl Log {
     /// Opens the log for what comes next.
-    pub(super) fn open(path: &Path, times: &Path, workspace: &Path) -> io::Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        times: &Path,
+        workspace: &Path,
+        mask: Mask,
+    ) -> io::Result<Self> {
         let open = |path| File::options().create(true).append(true).open(path);
         let (log, times) = (open(path)?, open(times)?);
         let files = Files {
@@ -64,11 +72,21 @@ impl Log {
         Ok(Log {
             files: Arc::new(Mutex::new(files)),
             places,
+            mask: Arc::new(mask),
         })
     }
 
-    /// Writes lines as they are. The text ends with a line end.
+    /// A text without the values of secrets.
+    pub(super) fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.mask.text(text)
+    }
+
+    /// Writes lines. The text ends with a line end.
     pub(super) fn write(&self, text: &str) -> io::Result<()> {
+        self.put(&self.shown(text))
+    }
+
+    fn put(&self, text: &str) -> io::Result<()> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.write(text.as_bytes())
     }
@@ -81,26 +99,27 @@ impl Log {
     /// Writes what comes out of a step until its end, each line behind `prefix`.
     pub(super) fn copy(&self, mut from: impl Read, prefix: &str) -> io::Result<()> {
         let mut chunk = vec![0; 128 << 10];
-        let mut rest: Vec<u8> = Vec::new();
+        let (mut raw, mut rest): (Vec<u8>, Vec<u8>) = Default::default();
         loop {
             let length = match from.read(&mut chunk) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            rest.extend_from_slice(&chunk[..length]);
+            raw.extend_from_slice(&chunk[..length]);
+            self.mask.pass(&mut raw, &mut rest, length == 0);
             let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
                 Some(end) => end + 1,
                 None if rest.len() > LONGEST_LINE || length == 0 => rest.len(),
                 None => continue,
             };
             if whole > 0 {
-                self.write(&self.lines(&rest[..whole], prefix))?;
+                self.put(&self.lines(&rest[..whole], prefix))?;
                 rest.drain(..whole);
             }
             if length == 0 {
                 if !rest.is_empty() {
-                    self.write(&self.lines(&rest, prefix))?;
+                    self.put(&self.lines(&rest, prefix))?;
                 }
                 return Ok(());
             }
@@ -146,7 +165,13 @@ mod tests {
     fn output_becomes_whole_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.txt");
-        let log = Log::open(&path, &dir.path().join("times"), Path::new("/data/w")).unwrap();
+        let log = Log::open(
+            &path,
+            &dir.path().join("times"),
+            Path::new("/data/w"),
+            Mask::default(),
+        )
+        .unwrap();
         log.line("BUILD").unwrap();
         log.copy(
             Drops("at /data/w/lab.ks: zoë\n\nlast".as_bytes()),

@@ -7,12 +7,14 @@ pub(crate) mod engine;
 mod events;
 mod glob;
 mod log;
+mod mask;
 mod push;
 mod schedule;
 pub(crate) mod source;
 mod step;
 mod workspace;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::commands::Commands;
 use crate::executor::local::wish;
@@ -30,6 +34,7 @@ use artifacts::Trouble;
 use engine::Engines;
 use events::Events;
 use log::Log;
+use mask::Mask;
 use schedule::Verdict;
 use step::{Means, Stop};
 
@@ -89,7 +94,12 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
     let request: Request = serde_json::from_slice(&fs::read(attempt.request())?)?;
     let workspace = attempt.workspace();
     fs::create_dir_all(&workspace)?;
-    let log = Log::open(&attempt.log(), &attempt.times(), &workspace)?;
+    let secrets = request.secrets_of.read(&request.secrets);
+    let mask = Mask::new(secrets.iter().flat_map(|values| values.values()));
+    if !request.secrets.is_empty() {
+        no_memory_on_disk()?;
+    }
+    let log = Log::open(&attempt.log(), &attempt.times(), &workspace, mask)?;
     let events = Events::open(&attempt.events())?;
     if request.attempt == 1 {
         log.line(&format!("starting build \"{}\"", request.build))?;
@@ -107,11 +117,16 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
         events: &events,
         deadline: Instant::now() + Duration::from_secs_f64(request.timeout),
     };
-    let ending = work.all().unwrap_or_else(|error| Ending {
+    let result = match secrets {
+        Ok(values) => work.all(&values),
+        Err(why) => Ok(Ending::failed("USER_BUILD_STEP", why)),
+    };
+    let mut ending = result.unwrap_or_else(|error| Ending {
         status: Status::InternalError,
         detail: Some(error.to_string()),
         failure: None,
     });
+    ending.detail = ending.detail.map(|detail| log.shown(&detail).into_owned());
     step::keep(&workspace, &attempt.dir.join("states"), &attempt.kept())?;
     let detail = ending.detail.as_deref();
     match (ending.status, detail) {
@@ -129,6 +144,15 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
     })
 }
 
+/// A process that fails leaves nothing of its memory in a file, nor do those that it starts.
+fn no_memory_on_disk() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    Ok(setrlimit(Resource::Core, none)?)
+}
+
 struct Work<'a> {
     agent: &'a Agent<'a>,
     attempt: &'a Attempt,
@@ -139,11 +163,11 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn all(&self) -> io::Result<Ending> {
+    fn all(&self, secrets: &BTreeMap<String, String>) -> io::Result<Ending> {
         if let Some(ending) = self.fetch()? {
             return Ok(ending);
         }
-        let ending = self.steps()?;
+        let ending = self.steps(secrets)?;
         match &self.request.artifacts {
             Some(artifacts) if ending.status == Status::Success => self.artifacts(artifacts),
             _ => Ok(ending),
@@ -176,7 +200,7 @@ impl Work<'_> {
         Ok(None)
     }
 
-    fn steps(&self) -> io::Result<Ending> {
+    fn steps(&self, secrets: &BTreeMap<String, String>) -> io::Result<Ending> {
         self.log.line("BUILD")?;
         self.events.write(What::StepsBegan)?;
         let engines = Engines::new(self);
@@ -192,6 +216,7 @@ impl Work<'_> {
             from_elsewhere: self.request.from_elsewhere,
             log: self.log,
             proxies: &self.agent.proxies,
+            secrets,
             engines: &engines,
         };
         let verdict = schedule::run(&self.request.steps, &means, self.events, &|| self.stop());

@@ -1,5 +1,6 @@
 //! Runs one step: Kiln itself, as a process that ends with the agent.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -52,6 +53,8 @@ pub(super) struct Means<'a> {
     pub log: &'a Log,
     /// Variables that name the proxies of containers.
     pub proxies: &'a [(String, String)],
+    /// Values of secrets, by the names of their variables.
+    pub secrets: &'a BTreeMap<String, String>,
     /// The container engine.
     pub engines: &'a Engines,
 }

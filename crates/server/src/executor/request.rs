@@ -11,10 +11,12 @@
 //! - `times`: when lines were written: pairs of little-endian 64-bit numbers, a place in the log and the milliseconds since 1970
 //!   at which what stands behind it was written; what has no pair of its own came within a tenth of a second.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::secrets::Secrets;
 use crate::wire::model::{Status, Volume};
 
 /// An attempt at a build.
@@ -44,6 +46,12 @@ pub struct Request {
     /// Images for containers, which all builds share.
     #[serde(default)]
     pub images: PathBuf,
+    /// Variables of [`StepRequest::secret_env`], and the versions of secrets that they hold.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// Where these are.
+    #[serde(default)]
+    pub secrets_of: Secrets,
     /// An attempt whose lock files are used where the source has none.
     pub locks_of: Option<PathBuf>,
 }
@@ -59,6 +67,9 @@ pub struct StepRequest {
     pub args: Vec<String>,
     /// `NAME=VALUE`.
     pub env: Vec<String>,
+    /// Variables that hold secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<String>,
     /// Working directory, relative to the workspace.
     pub dir: PathBuf,
     /// Seconds after which the step is stopped.

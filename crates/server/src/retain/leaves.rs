@@ -182,7 +182,7 @@ fn held(dir: &Path) -> u64 {
 
 /// Removes a directory, also if directories of its source may not be written, or containers made some that are another
 /// id's of the sandbox.
-fn remove_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -12,6 +12,7 @@ use crate::server::{Keep, Server};
 use crate::store::{Ended, Error, Record};
 use crate::wire::time;
 use leaves::Leaves;
+pub(crate) use leaves::remove_dir;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_secs(60);

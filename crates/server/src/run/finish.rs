@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::ending::{Ending, close};
 use crate::executor::request::{Artifact, Attempt};
 use crate::objects::{Attributes, BucketName, ObjectName, Objects};
+use crate::retain;
 use crate::server::{Server, log_object, split};
 use crate::store::{Error, Record};
 use crate::wire::model::{FailureInfo, Results, Status, TimeSpan, Warning};
@@ -43,6 +45,7 @@ pub(super) async fn build(
     {
         close(&attempt.log(), Some(detail))?;
     }
+    clean(attempt).await;
     let warning = keep_log(server, record).await.err();
     server
         .store
@@ -82,6 +85,22 @@ pub(super) async fn build(
         true
     })?;
     Ok(())
+}
+
+/// Removes what the engine of an attempt has left that was killed: its containers, and with them the secrets of their environment.
+async fn clean(attempt: &Attempt) {
+    for _ in 0..10 {
+        let engine = attempt.engine();
+        if !engine.exists() {
+            return;
+        }
+        let removed = tokio::task::spawn_blocking(move || retain::remove_dir(&engine)).await;
+        if matches!(removed, Ok(Ok(()))) {
+            return;
+        }
+        // Mounts and processes of an engine end a moment after the agent.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Makes objects of files, and of the list of them.

@@ -73,6 +73,8 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         cache: server.cache.clone(),
         from_elsewhere: server.settings.from_elsewhere,
         images: server.images.clone(),
+        secrets: record.task.secrets.clone(),
+        secrets_of: server.secrets.clone(),
         locks_of: earlier.filter(|kept| kept.is_dir()),
     }
 }

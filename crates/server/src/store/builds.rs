@@ -241,6 +241,7 @@ mod tests {
                 steps: Vec::new(),
                 artifacts: None,
                 images: Vec::new(),
+                secrets: std::collections::BTreeMap::new(),
                 timeout: 1.0,
                 queue_ttl: 1.0,
                 cpus: 1,

@@ -108,10 +108,30 @@ pub struct Build {
     pub service_account: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_trigger_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_secrets: Option<AvailableSecrets>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_info: Option<FailureInfo>,
+}
+
+/// Values that steps may have in their environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct AvailableSecrets {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret_manager: Vec<SecretManagerSecret>,
+}
+
+/// A version of a secret, and the variable that holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct SecretManagerSecret {
+    pub version_name: String,
+    pub env: String,
 }
 
 /// Where the source is.
@@ -142,6 +162,8 @@ pub struct Step {
     pub name: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,6 +267,8 @@ pub struct Options {
     pub automap_substitutions: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,7 +18,8 @@ pub(super) const fn field(name: &'static str, kind: Kind, handling: Handling) ->
 const TEXTS: Kind = List(&Text);
 const IMAGES: &str = "images belong in the build's own list `images`";
 const KEPT_IMAGES: &str = "kept on the server for all builds, under `gcr.io/$PROJECT_ID/…` or `…-docker.pkg.dev/$PROJECT_ID/…`; nothing goes to a registry";
-const SECRETS: &str = "the server keeps no secrets";
+const KMS: &str = "there is no KMS: `kiln secret create` keeps secrets, and availableSecrets.secretManager names them";
+const HANDED: &str = "names of availableSecrets; not of a step of kiln";
 const GIT: &str = "sources come from a bucket only";
 const ARTIFACTS: &str = "artifacts go to buckets only";
 
@@ -195,7 +196,7 @@ static STEP: Message = Message {
             Text,
             Done("begins with #!, or is for /bin/sh; not of a step of kiln"),
         ),
-        field("secretEnv", TEXTS, Refused(SECRETS)),
+        field("secretEnv", TEXTS, Done(HANDED)),
         field("status", E(&STATUS), Output("")),
         field("timeout", Duration, Done("")),
         field("timing", M(&TIME_SPAN), Output("")),
@@ -267,7 +268,7 @@ static OPTIONS: Message = Message {
             E(&VERIFY),
             Ignored("there is no attestation"),
         ),
-        field("secretEnv", TEXTS, Refused(SECRETS)),
+        field("secretEnv", TEXTS, Done("for all steps but those of kiln")),
         field(
             "sourceProvenanceHash",
             List(&E(&HASH_TYPE)),
@@ -276,6 +277,28 @@ static OPTIONS: Message = Message {
         field("substitutionOption", E(&SUBSTITUTION_OPTION), Done("")),
         field("volumes", List(&M(&VOLUME)), Done("")),
         field("workerPool", Text, Ignored("there are no pools")),
+    ],
+};
+
+static SECRET: Message = Message {
+    name: "SecretManagerSecret",
+    fields: &[
+        field("env", Text, Done("")),
+        field(
+            "versionName",
+            Text,
+            Done(
+                "projects/PROJECT/secrets/NAME/versions/VERSION: a number, or latest; a server has secrets for all its projects",
+            ),
+        ),
+    ],
+};
+
+static SECRETS: Message = Message {
+    name: "Secrets",
+    fields: &[
+        field("inline", Opaque, Refused(KMS)),
+        field("secretManager", List(&M(&SECRET)), Done("")),
     ],
 };
 
@@ -330,7 +353,7 @@ pub static BUILD: Message = Message {
             Output("never there: nothing has to be approved"),
         ),
         field("artifacts", M(&ARTIFACTS_MESSAGE), Done("")),
-        field("availableSecrets", Opaque, Refused(SECRETS)),
+        field("availableSecrets", M(&SECRETS), Done("")),
         field(
             "buildTriggerId",
             Text,
@@ -350,7 +373,7 @@ pub static BUILD: Message = Message {
         field("projectId", Text, Output("taken from the address")),
         field("queueTtl", Duration, Done("")),
         field("results", M(&RESULTS), Output("")),
-        field("secrets", Opaque, Refused(SECRETS)),
+        field("secrets", Opaque, Refused(KMS)),
         field("serviceAccount", Text, Ignored("builds have no account")),
         field("source", M(&SOURCE), Done("")),
         field("sourceProvenance", Opaque, Output("never there")),
@@ -375,6 +398,8 @@ pub static MESSAGES: &[&Message] = &[
     &OBJECTS,
     &SOURCE,
     &STORAGE_SOURCE,
+    &SECRETS,
+    &SECRET,
     &RESULTS,
     &BUILT_IMAGE,
     &FAILURE_INFO,

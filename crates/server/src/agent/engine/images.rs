@@ -8,6 +8,7 @@ use kiln_sandbox::{Body, Io, Network, Sandbox, Stream};
 
 use super::private::{Archive, Load, Place};
 use crate::agent::log::Log;
+use crate::agent::mask::Mask;
 
 /// Puts the images of an archive (`docker save`, or an OCI archive) into the store below a data directory. `say` is told what podman
 /// prints.
@@ -46,6 +47,7 @@ fn fill(data: &Path, store: &Path, archive: &Path, say: &mut dyn FnMut(&str)) ->
             &work.path().join("log.txt"),
             &work.path().join("times"),
             &workspace,
+            Mask::default(),
         )?,
         workspace,
         storage: store.to_owned(),
