@@ -126,7 +126,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make, list and take back the tokens of a server's users
     Token(TokenArgs),
-    /// Keep values that steps of a server's builds have in their environment
+    /// Keep, list and remove the secrets of a server's builds
     Secret(secret::SecretArgs),
     /// Show who did what on a server
     Audit(AuditArgs),
