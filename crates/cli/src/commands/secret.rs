@@ -35,8 +35,8 @@ pub(crate) fn run(args: &SecretArgs, context: &Context<'_>) -> Result<u8, Failur
                 output::print_json(&all)?;
             } else {
                 let line = |secret: &kiln_server::secrets::Secret| {
-                    let newest = secret.versions.last().copied().unwrap_or_default();
-                    format!("{}  {newest}\n", secret.name)
+                    let newest = secret.versions.last().map(ToString::to_string);
+                    format!("{}  {}\n", secret.name, newest.as_deref().unwrap_or("-"))
                 };
                 output::print(&all.iter().map(line).collect::<String>())?;
             }

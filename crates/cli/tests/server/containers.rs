@@ -57,7 +57,7 @@ pub(crate) fn load_busybox(server: &Server, name: &str) {
         fs::copy("/bin/busybox", bin.join("busybox")).expect("Debian's busybox-static");
         for name in [
             "sh", "cat", "chmod", "cp", "echo", "id", "ls", "sleep", "mount", "logger", "wget",
-            "touch", "env",
+            "touch", "env", "mkfifo", "mkdir", "ln", "dd",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
         }
@@ -123,6 +123,40 @@ fn any_image_runs_in_a_container() {
     let image = build["results"]["buildStepImages"][0].as_str().unwrap();
     assert!(image.starts_with("sha256:"), "{build}");
     assert_eq!(build["results"]["buildStepImages"][3], "");
+}
+
+/// What steps say to programs is what they wrote, and neither what a link leads to nor what never ends.
+#[test]
+fn steps_have_outputs_and_nobody_elses() {
+    let server = Server::open();
+    load_busybox(&server, "tools:latest");
+    std::fs::write(server.data().join("of-the-server"), "private").unwrap();
+    let sh = |script: &str| json!({ "name": "tools", "script": script, "allowFailure": true });
+    let here = server.data().join("of-the-server").display().to_string();
+    let id = server.create(&json!({ "steps": [
+        sh("printf out > $BUILDER_OUTPUT/output"),
+        sh("cat $BUILDER_OUTPUT/output"),
+        sh(&format!("ln -s {here} $BUILDER_OUTPUT/output")),
+        sh("mkfifo $BUILDER_OUTPUT/output"),
+        sh("mkdir $BUILDER_OUTPUT/output"),
+        sh("dd if=/dev/zero of=$BUILDER_OUTPUT/output bs=1M seek=1000000 count=1; printf begin > /tmp/x; dd if=/tmp/x of=$BUILDER_OUTPUT/output conv=notrunc"),
+        sh("ln -s /workspace $BUILDER_OUTPUT/output"),
+        sh("printf last > $BUILDER_OUTPUT/output; exit 3"),
+    ] }));
+    let build = server.end(&id);
+    let log = server.log(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{log}");
+    // 50 KiB: `begin`, and zeros.
+    let large = format!("YmVnaW4A{}AAA=", "AAAA".repeat(17_064));
+    assert_eq!(
+        build["results"]["buildStepOutputs"],
+        json!(["b3V0", "", "", "", "", large, "", "bGFzdA=="]),
+        "{log}"
+    );
+    for (step, why) in [(2, ""), (3, "it is no file"), (4, "it is no file"), (6, "")] {
+        let said = format!("Step #{step}: WARNING: $BUILDER_OUTPUT/output is not kept: {why}");
+        assert!(log.contains(&said), "{said:?} is not in\n{log}");
+    }
 }
 
 /// Processes of this machine whose command line has a word.

@@ -89,19 +89,31 @@ fn answers(server: &Server, id: &str) -> String {
 }
 
 #[test]
+fn secrets_are_kept_by_their_owner_alone() {
+    let server = Server::open();
+    secret(&server, &["create", "key"], FIRST).unwrap();
+    assert_eq!(secret(&server, &["add", "key"], SECOND).unwrap(), "2\n");
+    assert_eq!(secret(&server, &["list"], "").unwrap(), "key  2\n");
+    let taken = secret(&server, &["create", "key"], "x").unwrap_err();
+    assert!(taken.contains("kiln secret add key"), "{taken}");
+    let kept = server.data().join("secrets/key/1");
+    assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Files of the server that hold a value, but for where secrets are kept and what `allowed` says.
+fn leaks(server: &Server, value: &str, allowed: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    holders(&server.data(), value, &mut found);
+    found.retain(|path| !path.contains("/data/secrets/key/") && !allowed(path));
+    found
+}
+
+#[test]
 fn secrets_reach_the_steps_that_name_them_and_nothing_else() {
     let server = Server::open();
     load_busybox(&server, "tools:latest");
     secret(&server, &["create", "key"], FIRST).unwrap();
-    assert_eq!(secret(&server, &["add", "key"], SECOND).unwrap(), "2\n");
-    assert_eq!(secret(&server, &["list"], "").unwrap(), "key  2\n");
-    assert!(
-        secret(&server, &["create", "key"], "x")
-            .unwrap_err()
-            .contains("kiln secret add key")
-    );
-    let kept = server.data().join("secrets/key/1");
-    assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    secret(&server, &["add", "key"], SECOND).unwrap();
 
     // What it prints in two pieces is one value all the same.
     let mut first = sh(
@@ -111,7 +123,7 @@ fn secrets_reach_the_steps_that_name_them_and_nothing_else() {
     let mut waits = sh("echo length $${#A}; until [ -e go ]; do sleep 0.1; done");
     waits["secretEnv"] = json!(["A"]);
     let build = json!({
-        "steps": [first, waits, sh("echo none $${#A}; echo $$B > out")],
+        "steps": [first, waits, sh("echo none $${#A}; echo $$B > out; echo \"$$B\" > $$BUILDER_OUTPUT/output")],
         "availableSecrets": available(&[("A", "key/versions/1"), ("B", "key/versions/latest")]),
         "options": { "secretEnv": ["B"] },
     });
@@ -127,29 +139,22 @@ fn secrets_reach_the_steps_that_name_them_and_nothing_else() {
         String::from_utf8_lossy(&log).contains("Step #1: length 20")
     });
     // While a step has it, no command line does, and of the server's files only those of the build's own engine.
-    let engine = format!("/{id}/attempt-1/engine/");
     for value in [FIRST, SECOND] {
         assert_eq!(processes(value), Vec::<String>::new());
-        let mut found = Vec::new();
-        holders(&server.data(), value, &mut found);
-        found.retain(|path| !path.contains(&engine) && !path.contains("/data/secrets/key/"));
-        found.retain(|path| !path.contains(&format!("/{beside}/attempt-1/engine/")));
-        assert_eq!(found, Vec::<String>::new());
+        let of_engines = |path: &str| path.contains("/attempt-1/engine/");
+        assert_eq!(leaks(&server, value, of_engines), Vec::<String>::new());
         assert!(!answers(&server, &id).contains(value));
     }
-    fs::write(
-        server
-            .data()
-            .join("builds")
-            .join(&id)
-            .join("attempt-1/workspace/go"),
-        "",
-    )
-    .unwrap();
+    let attempt = server.data().join("builds").join(&id).join("attempt-1");
+    fs::write(attempt.join("workspace/go"), "").unwrap();
     let ended = server.end(&id);
     let log = server.log(&id);
     assert_eq!(ended["status"], "SUCCESS", "{ended}\n{log}");
     let second = SECOND.len();
+    assert_eq!(
+        ended["results"]["buildStepOutputs"],
+        json!(["", "", "KioqCg=="])
+    );
     for line in [
         format!("Step #0: of 20 {second}\n"),
         "Step #0: ***\n".to_owned(),
@@ -164,23 +169,29 @@ fn secrets_reach_the_steps_that_name_them_and_nothing_else() {
     assert!(log.contains("len 20\n") && log.contains("B=***\n"), "{log}");
     // What a step wrote into the workspace is its own affair; nothing else is left.
     for value in [FIRST, SECOND] {
-        let mut found = Vec::new();
-        holders(&server.data(), value, &mut found);
-        found.retain(|path| {
-            !path.contains("/data/secrets/key/") && !path.ends_with("/workspace/out")
-        });
-        assert_eq!(found, Vec::<String>::new());
+        let of_the_step = |path: &str| path.ends_with("/workspace/out");
+        assert_eq!(leaks(&server, value, of_the_step), Vec::<String>::new());
         assert!(
             !answers(&server, &id).contains(value) && !answers(&server, &beside).contains(value)
         );
     }
+}
 
-    // A repetition names the version again, whatever it holds by now.
+#[test]
+fn a_repetition_names_the_version_again() {
+    let server = Server::open();
+    load_busybox(&server, "tools:latest");
+    secret(&server, &["create", "key"], FIRST).unwrap();
+    let first = server.create(&json!({
+        "steps": [{ "name": "tools", "script": "echo \"len ${#B}\"", "secretEnv": ["B"] }],
+        "availableSecrets": available(&[("B", "key/versions/1")]),
+    }));
+    server.end(&first);
     secret(&server, &["delete", "key"], "").unwrap();
-    let (status, error) = server.json("POST", &format!("{BUILDS}/{beside}:retry"), &json!({}));
+    let (status, error) = server.json("POST", &format!("{BUILDS}/{first}:retry"), &json!({}));
     assert_eq!(status, 400, "{error}");
     secret(&server, &["create", "key"], "0123456789").unwrap();
-    let (status, answer) = server.json("POST", &format!("{BUILDS}/{beside}:retry"), &json!({}));
+    let (status, answer) = server.json("POST", &format!("{BUILDS}/{first}:retry"), &json!({}));
     assert_eq!(status, 200, "{answer}");
     let again = answer["metadata"]["build"]["id"].as_str().unwrap();
     server.end(again);

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
@@ -16,6 +18,7 @@ use futures_util::StreamExt;
 
 use super::engine::{Engine, SHARED, SOCKET};
 use super::events::Events;
+use super::output;
 use super::step::{End, Means, Stop};
 use crate::executor::request::{Container, StepRequest, What};
 use crate::wire::time;
@@ -46,9 +49,30 @@ impl Job<'_> {
             Ok(held) => held,
             Err(error) => return End::Failed(error.to_string()),
         };
-        match held.engine() {
-            Some(engine) => self.run_in(engine, stop),
-            None => End::Failed("the container engine has ended".to_owned()),
+        let Some(engine) = held.engine() else {
+            return End::Failed("the container engine has ended".to_owned());
+        };
+        let end = self.run_in(engine, stop);
+        match self.say_output() {
+            Ok(()) => end,
+            Err(error) => End::Failed(error.to_string()),
+        }
+    }
+
+    /// Tells what the step has written for programs.
+    fn say_output(&self) -> io::Result<()> {
+        let read = output::read(self.means.engines.dir(), self.number, self.means.log);
+        match read {
+            Ok(output) if output.is_empty() => Ok(()),
+            Ok(output) => self.events.write(What::Output {
+                step: self.number,
+                output: STANDARD.encode(output),
+            }),
+            Err(error) => {
+                let prefix = self.prefix;
+                let line = format!("{prefix}WARNING: $BUILDER_OUTPUT/output is not kept: {error}");
+                self.means.log.line(&line)
+            }
         }
     }
 
@@ -171,7 +195,7 @@ impl Job<'_> {
             "/workspace:/workspace".to_owned(),
             format!("{SOCKET}:/var/run/docker.sock"),
             format!("{SHARED}/home:/builder/home"),
-            format!("{SHARED}/outputs:/builder/outputs"),
+            format!("{}:/builder/outputs", output::volume(self.number)),
             "/dev/log:/dev/log".to_owned(),
         ];
         for volume in volumes {

@@ -81,6 +81,13 @@ impl Log {
         self.mask.text(text)
     }
 
+    /// Bytes without the values of secrets.
+    pub(super) fn shown_bytes(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let mut shown = Vec::new();
+        self.mask.pass(&mut bytes, &mut shown, true);
+        shown
+    }
+
     /// Writes lines. The text ends with a line end.
     pub(super) fn write(&self, text: &str) -> io::Result<()> {
         self.put(&self.shown(text))

@@ -8,6 +8,7 @@ mod events;
 mod glob;
 mod log;
 mod mask;
+mod output;
 mod push;
 mod schedule;
 pub(crate) mod source;

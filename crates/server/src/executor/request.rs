@@ -175,6 +175,13 @@ pub enum What {
         /// When it began to be pulled, if it was.
         pulled: Option<i64>,
     },
+    /// A step has said something to programs.
+    Output {
+        /// Which.
+        step: usize,
+        /// In Base64.
+        output: String,
+    },
     /// The last step has ended.
     StepsEnded,
     /// Images are kept.

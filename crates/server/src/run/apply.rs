@@ -58,9 +58,7 @@ pub(super) fn event(build: &mut Build, event: &Event) {
             let steps = build.steps.len();
             let results = build.results.get_or_insert_default();
             results.build_step_images.resize(steps, String::new());
-            if let Some(place) = results.build_step_images.get_mut(*step) {
-                place.clone_from(image);
-            }
+            put(&mut results.build_step_images, *step, image);
             if let (Some(step), Some(began)) = (build.steps.get_mut(*step), pulled) {
                 step.pull_timing = Some(TimeSpan {
                     start_time: Some(time::stamp(*began)),
@@ -68,11 +66,25 @@ pub(super) fn event(build: &mut Build, event: &Event) {
                 });
             }
         }
+        What::Output { step, output } => said(build, *step, output),
         What::Pushed { images } => {
             let results = build.results.get_or_insert_default();
             results.images = images.iter().map(built).collect();
         }
         What::Artifacts { .. } | What::Ended { .. } => {}
+    }
+}
+
+fn said(build: &mut Build, step: usize, output: &str) {
+    let steps = build.steps.len();
+    let results = build.results.get_or_insert_default();
+    results.build_step_outputs.resize(steps, String::new());
+    put(&mut results.build_step_outputs, step, output);
+}
+
+fn put(texts: &mut [String], step: usize, text: &str) {
+    if let Some(place) = texts.get_mut(step) {
+        text.clone_into(place);
     }
 }
 

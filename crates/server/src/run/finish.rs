@@ -12,7 +12,7 @@ use crate::objects::{Attributes, BucketName, ObjectName, Objects};
 use crate::retain;
 use crate::server::{Server, log_object, split};
 use crate::store::{Error, Record};
-use crate::wire::model::{FailureInfo, Results, Status, TimeSpan, Warning};
+use crate::wire::model::{Build, FailureInfo, Results, Status, TimeSpan, Warning};
 use crate::wire::time;
 
 /// Brings a build to its end.
@@ -69,14 +69,7 @@ pub(super) async fn build(
             if let Some(span) = results.artifact_timing.clone() {
                 build.timing.insert("PUSH".to_owned(), span);
             }
-            if let Some(told) = build.results.take() {
-                results.build_step_images = told.build_step_images;
-                results.images = told.images;
-            }
-            results
-                .build_step_images
-                .resize(build.steps.len(), String::new());
-            build.results = Some(results);
+            join(build, results);
         }
         if let Some(text) = warning {
             let priority = "ALERT".to_owned();
@@ -101,6 +94,19 @@ async fn clean(attempt: &Attempt) {
         // Mounts and processes of an engine end a moment after the agent.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Adds what was kept to what the steps have told.
+fn join(build: &mut Build, mut results: Results) {
+    if let Some(told) = build.results.take() {
+        results.build_step_images = told.build_step_images;
+        results.build_step_outputs = told.build_step_outputs;
+        results.images = told.images;
+    }
+    results
+        .build_step_images
+        .resize(build.steps.len(), String::new());
+    build.results = Some(results);
 }
 
 /// Makes objects of files, and of the list of them.
@@ -146,6 +152,7 @@ async fn keep(
             end_time: Some(time::stamp(time::now())),
         }),
         build_step_images: Vec::new(),
+        build_step_outputs: Vec::new(),
         images: Vec::new(),
     })
 }

@@ -154,9 +154,12 @@ mod tests {
         );
     }
 
+    fn sh(names: &[&str]) -> Value {
+        json!([{ "name": "sh", "secretEnv": names }])
+    }
+
     #[test]
-    fn what_is_wrong_is_refused() {
-        let sh = |names: &[&str]| json!([{ "name": "sh", "secretEnv": names }]);
+    fn what_is_used_and_not_defined_or_defined_and_not_used_is_refused() {
         for (secrets, steps, options, said) in [
             (
                 &[][..],
@@ -188,8 +191,23 @@ mod tests {
                 json!({}),
                 "hands no environment",
             ),
+        ] {
+            refused(secrets, &steps, &options, said);
+        }
+    }
+
+    fn refused(secrets: &[(&str, &str)], steps: &Value, options: &Value, said: &str) {
+        let build =
+            json!({ "availableSecrets": available(secrets), "steps": steps, "options": options });
+        let error = checked(build).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+
+    #[test]
+    fn what_no_step_can_have_is_refused() {
+        for (secrets, steps, options, said) in [
             (
-                &[("A", "v"), ("A", "w")],
+                &[("A", "v"), ("A", "w")][..],
                 sh(&["A"]),
                 json!({}),
                 "is defined more than once",
@@ -219,9 +237,7 @@ mod tests {
                 "both env and secretEnv",
             ),
         ] {
-            let build = json!({ "availableSecrets": available(secrets), "steps": steps, "options": options });
-            let error = checked(build).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            refused(secrets, &steps, &options, said);
         }
         let many: Vec<(String, String)> = (0..101)
             .map(|n| (format!("A{n}"), "v".to_owned()))

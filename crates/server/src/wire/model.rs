@@ -233,6 +233,8 @@ pub struct ArtifactObjects {
 pub struct Results {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub build_step_images: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub build_step_outputs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_manifest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

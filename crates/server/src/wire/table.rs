@@ -337,7 +337,13 @@ static RESULTS: Message = Message {
             TEXTS,
             Output("the digest of each step's image; an empty text for kiln"),
         ),
-        field("buildStepOutputs", List(&Bytes), Output("never there")),
+        field(
+            "buildStepOutputs",
+            List(&Bytes),
+            Output(
+                "the first 50 KiB of each step's $BUILDER_OUTPUT/output, if any step wrote one; empty for kiln",
+            ),
+        ),
         field("images", List(&M(&BUILT_IMAGE)), Output("")),
         field("numArtifacts", Int64, Output("")),
     ],

@@ -237,9 +237,6 @@ impl Place {
         for name in ["tmp", "home", "socket", "shared", "shared/home"] {
             own(name)?;
         }
-        for name in ["shared/outputs", "shared/volumes"] {
-            own(name)?;
-        }
         for path in [&self.storage, &self.images] {
             if !path.exists() {
                 sandbox
