@@ -247,22 +247,9 @@ impl Job<'_> {
         let (output, mut input) = io::pipe().map_err(|error| error.to_string())?;
         let (log, prefix) = (self.means.log.clone(), self.prefix.to_owned());
         let copy = thread::spawn(move || log.copy(output, &prefix));
-        let options = LogsOptionsBuilder::default()
-            .follow(true)
-            .stdout(true)
-            .stderr(true)
-            .build();
-        let mut said = docker.logs(id, Some(options));
         let mut stopped = None;
-        let mut printed = async || -> Result<(), String> {
-            while let Some(said) = said.next().await {
-                let bytes = said.map(LogOutput::into_bytes).map_err(told)?;
-                input.write_all(&bytes).map_err(|error| error.to_string())?;
-            }
-            Ok(())
-        };
         {
-            let mut printing = std::pin::pin!(printed());
+            let mut printing = std::pin::pin!(print(docker, id, &mut input));
             let result = tokio::select! {
                 result = printing.as_mut() => result,
                 why = wanted(stop) => {
@@ -317,6 +304,33 @@ impl Job<'_> {
 pub(super) fn connect(engine: &Engine) -> Result<Docker, String> {
     Docker::connect_with_unix(&engine.socket(), PATIENCE, bollard::API_DEFAULT_VERSION)
         .map_err(told)
+}
+
+/// Copies what a container prints, until it has ended.
+async fn print(docker: &Docker, id: &str, to: &mut impl Write) -> Result<(), String> {
+    let options = LogsOptionsBuilder::default()
+        .follow(true)
+        .stdout(true)
+        .stderr(true)
+        .build();
+    let mut said = docker.logs(id, Some(options));
+    loop {
+        let said = match tokio::time::timeout(DRAIN, said.next()).await {
+            Ok(Some(said)) => said,
+            Ok(None) => break,
+            Err(_) if is_running(docker, id).await? => continue,
+            // Podman can miss the end of a container that ends at once, and would follow its log for ever.
+            Err(_) => break,
+        };
+        let bytes = said.map(LogOutput::into_bytes).map_err(told)?;
+        to.write_all(&bytes).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+async fn is_running(docker: &Docker, id: &str) -> Result<bool, String> {
+    let found = docker.inspect_container(id, None).await.map_err(told)?;
+    Ok(found.state.and_then(|state| state.running) == Some(true))
 }
 
 /// Waits until a step is to end.
