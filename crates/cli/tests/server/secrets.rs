@@ -273,6 +273,30 @@ fn what_is_wrong_with_secrets_is_said_when_a_build_is_created() {
     );
 }
 
+#[test]
+fn a_trigger_names_secrets_too() {
+    let server = Server::open();
+    load_busybox(&server, "tools:latest");
+    secret(&server, &["create", "key"], FIRST).unwrap();
+    let triggers = "/v1/projects/demo-proj/locations/global/triggers";
+    let trigger = json!({ "name": "nightly", "build": {
+        "steps": [{ "name": "tools", "script": "echo \"len ${#B} $B\"", "secretEnv": ["B"] }],
+        "availableSecrets": available(&[("B", "key/versions/latest")]),
+    }});
+    let (status, answer) = server.json("POST", triggers, &trigger);
+    assert_eq!(status, 200, "{answer}");
+    let run = || server.json("POST", &format!("{triggers}/nightly:run"), &json!({}));
+    let (status, answer) = run();
+    assert_eq!(status, 200, "{answer}");
+    let id = answer["metadata"]["build"]["id"].as_str().unwrap();
+    server.end(id);
+    let log = server.log(id);
+    assert!(log.contains("len 20 ***\n"), "{log}");
+    secret(&server, &["delete", "key"], "").unwrap();
+    let (status, error) = run();
+    assert_eq!(status, 400, "{error}");
+}
+
 /// A build that is killed leaves its containers' configuration, environment and all, to be removed.
 #[test]
 fn a_killed_build_leaves_no_secret() {
