@@ -12,6 +12,7 @@
 //! taken that layer out of the store: then the whole list begins again (`again.rs`).
 
 use std::cell::Cell;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -62,7 +63,7 @@ pub fn build(
     });
     let result = result.map_err(Failure::neutral);
     match &result {
-        Ok(report) => sink(Event::BuildFinished {
+        Ok((report, _)) => sink(Event::BuildFinished {
             seconds: report.seconds,
             output: report.output.clone(),
         }),
@@ -70,7 +71,8 @@ pub fn build(
             failure: Box::new(failure.clone()),
         }),
     }
-    result
+    // The artifacts of the build before go now.
+    result.map(|(report, _replaced)| report)
 }
 
 /// Work whose log is kept if it fails. What can be said without a sandbox or a network has been said before.
@@ -93,12 +95,13 @@ fn recorded<T>(
     })
 }
 
+/// Builds what was opened; returns the report, and the files that the artifacts have replaced.
 fn run(
     request: &BuildRequest,
     opened: (Source, Lowered),
     steps: &Steps<'_>,
     cancel: &Cancel,
-) -> Result<BuildReport, Failure> {
+) -> Result<(BuildReport, Vec<File>), Failure> {
     let output = Output::open(&request.output)?;
     if private::is_everybodys(output.dir()) {
         let message = format!(
@@ -133,7 +136,7 @@ fn run(
     let report = report.map_err(|failure| steps.space.explain(failure));
     // Damaged layers were only taken away while this build held them. What cannot be emptied now, the next build reports.
     let _ = session.store.reclaim();
-    report
+    report.map(|report| (report, output.close()))
 }
 
 /// From a resolved definition to its artifacts.

@@ -15,6 +15,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_digest::Sha256;
 use kiln_rootfs::private;
@@ -35,6 +36,8 @@ pub(crate) struct Output {
     staging: PathBuf,
     /// Directories that were made for this, the innermost first.
     made: Vec<PathBuf>,
+    /// What was there before and has lost its name, held open: the disk takes back its blocks once nobody has it.
+    replaced: Mutex<Vec<File>>,
     _lock: File,
 }
 
@@ -81,6 +84,7 @@ impl Output {
             dir: dir.to_owned(),
             staging,
             made,
+            replaced: Mutex::default(),
             _lock: lock,
         })
     }
@@ -113,6 +117,13 @@ impl Output {
     /// Moves a finished artifact to its place; returns the place.
     pub(crate) fn publish(&self, name: &str) -> Result<PathBuf, Failure> {
         let to = self.dir.join(name);
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut before = File::options();
+        before.read(true).custom_flags(flags.bits().cast_signed());
+        // What cannot be opened is given back at once.
+        if let Ok(before) = before.open(&to) {
+            self.replaced().push(before);
+        }
         fs::rename(self.path(name), &to).map_err(|e| write_failure(&to, &e))?;
         Ok(to)
     }
@@ -120,6 +131,16 @@ impl Output {
     /// Where artifacts appear.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Removes the private directory; returns what the artifacts have replaced. Dropping a large image takes as long as the disk
+    /// takes to have its blocks back, which nobody need wait for. If the build is killed, the kernel does it.
+    pub(crate) fn close(self) -> Vec<File> {
+        std::mem::take(&mut *self.replaced())
+    }
+
+    fn replaced(&self) -> std::sync::MutexGuard<'_, Vec<File>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size and digest of an artifact that is still private.
@@ -229,6 +250,24 @@ fn reclaim(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_replaced_is_held_until_the_build_is_done() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("disk.raw"), "before").expect("an artifact");
+        let output = Output::open(dir.path()).expect("an output directory");
+        for name in ["disk.raw", "packages.txt"] {
+            output.write(name, b"now").expect("an artifact");
+            output.publish(name).expect("published");
+        }
+        let replaced = output.close();
+        let links: Vec<u64> = replaced
+            .iter()
+            .map(|file| file.metadata().expect("its facts").nlink())
+            .collect();
+        assert_eq!(links, [0], "one file, without a name");
+        assert_eq!(dir.path().read_dir().expect("it").count(), 2);
+    }
 
     #[test]
     fn holes_count_as_zeros() {
