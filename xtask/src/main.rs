@@ -32,7 +32,7 @@ usage: cargo xtask CHORE
   language [--seed N] [--inputs N]
                         ask pykickstart and Kiln about new kickstarts, and compare what they say
   fuzz-server [--seconds N] [--seed S]
-                        send a server requests that no friend sends, for a minute unless told otherwise
+                        send a server requests, then build files, that no friend sends, for a minute each unless told otherwise
   kill-server [DEF] [--kills N] [--builds N] [--seed S] [--kiln FILE] [--warm CACHE] [--keep]
                         kill a server again and again while builds run, are removed, and its database is changed
   docs                  write the generated parts of docs/

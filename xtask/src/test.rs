@@ -118,7 +118,7 @@ pub(crate) fn record_gcloud() -> Result<()> {
     process::run(command.args(test).envs(variables))
 }
 
-/// `cargo xtask fuzz-server [--seconds N] [--seed S]`: the test of every day for longer, with another seed each time.
+/// `cargo xtask fuzz-server [--seconds N] [--seed S]`: the tests of every day for longer, with another seed each time.
 pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
     let since = std::time::UNIX_EPOCH.elapsed();
     let mut seed = since.map_or(1, |since| since.as_secs());
@@ -141,16 +141,15 @@ pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
         ));
     }
     let mut command = workspace::cargo();
-    let filter = "hostile::any_request";
-    let test = [
-        "test",
-        "--locked",
-        "--workspace",
-        "--test",
-        "server",
-        filter,
-    ];
-    command.args(test).args(["--", "--nocapture"]);
+    // One after the other: each has the whole time.
+    let test = ["test", "--locked", "--workspace", "--test", "server", "--"];
+    command.args(test).args([
+        "hostile::any_request",
+        "build_files::any_build_file",
+        "--nocapture",
+        "--test-threads",
+        "1",
+    ]);
     command.env("KILN_FUZZ_SECONDS", seconds.to_string());
     process::run(command.env("KILN_FUZZ_SEED", seed.to_string()))
 }

@@ -5,6 +5,7 @@
 
 mod boots;
 mod browser;
+mod build_files;
 mod builds;
 mod client;
 mod containers;
