@@ -27,7 +27,7 @@ steps:
   - \"$_A.ks\"
 - <<: *one
   id: third
-substitutions: {_A: x, _B: \"y\"}
+substitutions: {_A: x}
 artifacts:
   objects:
     location: gs://none/$BUILD_ID
