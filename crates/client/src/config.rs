@@ -17,7 +17,7 @@ const MOST_ALIASES: usize = 1000;
 pub fn read(text: &str, name: &str) -> Result<Value, Error> {
     if text.len() > LONGEST {
         let message = format!("{name} has more than {LONGEST} bytes, which no build file has");
-        return Err(Error::new(Kind::Input, message));
+        return Err(Error::new(Kind::Input, message).at(format!("{name}:1:1")));
     }
     let value = if name.ends_with(".json") {
         json(text, name)?
