@@ -19,23 +19,24 @@ pub(crate) async fn work(server: Arc<Server>) {
     loop {
         let wake = server.wake.notified();
         let pass = Arc::clone(&server);
+        let start = Arc::clone(&server);
+        let runtime = tokio::runtime::Handle::current();
+        let started = move |record| {
+            runtime.spawn(run::build(Arc::clone(&start), record, run::From::Start));
+        };
         // Trouble with the database shows in /readyz; the next pass tries again.
-        if let Ok(Ok(ready)) = tokio::task::spawn_blocking(move || take(&pass)).await {
-            for record in ready {
-                tokio::spawn(run::build(Arc::clone(&server), record, run::From::Start));
-            }
-        }
+        drop(tokio::task::spawn_blocking(move || take(&pass, started)).await);
         let _ = tokio::time::timeout(LOOK, wake).await;
     }
 }
 
-/// Ends builds that have waited too long and takes those that can run; they are marked as running.
-fn take(server: &Server) -> Result<Vec<Record>, Error> {
+/// Ends builds that have waited too long and takes those that can run: each is handed on as soon as it is marked as running, so
+/// that trouble with the next one leaves none behind that nobody attends to.
+fn take(server: &Server, started: impl Fn(Record)) -> Result<(), Error> {
     let mut used = Used::default();
     for record in server.store.with_status(Status::Working)? {
         used.add(demand::of(&record, &server.settings));
     }
-    let mut ready = Vec::new();
     let mut waits = BTreeMap::new();
     for record in server.store.with_status(Status::Queued)? {
         let id = record.build.id.clone();
@@ -55,18 +56,17 @@ fn take(server: &Server) -> Result<Vec<Record>, Error> {
                 waits.insert(id, why);
             }
             None => {
-                let started = begin(server, &id)?;
-                if let Some(record) =
-                    started.filter(|record| record.build.status == Status::Working)
+                let begun = begin(server, &id)?;
+                if let Some(record) = begun.filter(|record| record.build.status == Status::Working)
                 {
                     used.add(needs);
-                    ready.push(record);
+                    started(record);
                 }
             }
         }
     }
     *server.waits() = waits;
-    Ok(ready)
+    Ok(())
 }
 
 fn begin(server: &Server, id: &str) -> Result<Option<Record>, Error> {

@@ -19,6 +19,8 @@ use ending::Ending;
 
 /// How often the files of an attempt are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long is waited when the database cannot be used.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Attempts at a build that nobody has stopped.
 const MOST_ATTEMPTS: u32 = 3;
 
@@ -31,23 +33,54 @@ pub(crate) enum From {
     Follow,
 }
 
-/// Takes care of a build until its attempt is over. Trouble with the server's own files ends the build with that reason.
-pub(crate) async fn build(server: Arc<Server>, record: Record, from: From) {
-    let id = record.build.id.clone();
-    let number = record.attempt;
-    let attempt = server.attempt(&id, number);
-    let result = attend(&server, &record, &attempt, from).await;
-    let ended = match result {
-        Ok(Some(ending)) => finish::build(&server, &record, &attempt, ending).await,
-        Ok(None) => again(&server, &record, &attempt).await,
-        Err(error) => {
-            let ending = Ending::failed(Status::InternalError, error);
-            finish::build(&server, &record, &attempt, ending).await
-        }
-    };
-    // A database that cannot be written leaves the build as running; the next start of the server goes on with it.
-    drop(ended);
+/// Takes care of a build until its attempt is over. Trouble with the attempt's own files ends the build with that reason; while
+/// the database cannot be used, the build stays as it is, and is gone on with later.
+pub(crate) async fn build(server: Arc<Server>, record: Record, mut from: From) {
+    let attempt = server.attempt(&record.build.id, record.attempt);
+    while whole(&server, &record, &attempt, &mut from).await.is_err() {
+        tokio::time::sleep(PATIENCE).await;
+    }
     server.wake.notify_one();
+}
+
+/// A build from where it goes on to its end.
+async fn whole(
+    server: &Arc<Server>,
+    record: &Record,
+    attempt: &Attempt,
+    from: &mut From,
+) -> Result<(), Error> {
+    match attend(server, record, attempt, from).await {
+        Ok(Some(ending)) => finish::build(server, record, attempt, ending).await,
+        Ok(None) => again(server, record, attempt).await,
+        Err(Trouble::Database(error)) => Err(error),
+        Err(Trouble::Attempt(why)) => {
+            // What can be told so is told: nobody attends to the attempt from here on.
+            drop(server.executor.cancel(attempt));
+            let ending = Ending::failed(Status::InternalError, why);
+            finish::build(server, record, attempt, ending).await
+        }
+    }
+}
+
+/// Why an attempt cannot be attended to.
+enum Trouble {
+    /// That may pass.
+    Database(Error),
+    /// Its files, or its process.
+    Attempt(String),
+}
+
+impl std::convert::From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Database(error)
+    }
+}
+
+impl std::convert::From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Trouble::Attempt(why)
+    }
 }
 
 /// Starts an attempt if need be and follows it. `None`: it vanished without an end.
@@ -55,23 +88,20 @@ async fn attend(
     server: &Arc<Server>,
     record: &Record,
     attempt: &Attempt,
-    from: From,
-) -> Result<Option<Ending>, String> {
+    from: &mut From,
+) -> Result<Option<Ending>, Trouble> {
     let id = &record.build.id;
-    if from == From::Start {
-        let begun = server.store.attempt_began(id, record.attempt);
-        begun.map_err(|error| error.to_string())?;
+    if *from == From::Start {
+        server.store.attempt_began(id, record.attempt)?;
         if let Some(ending) = start::attempt(server, record, attempt).await? {
             return Ok(Some(ending));
         }
-        // A wish that came before there was somebody to tell.
-        let now = server.store.get(id).map_err(|error| error.to_string())?;
-        if now.is_some_and(|now| now.cancelled) {
-            server
-                .executor
-                .cancel(attempt)
-                .map_err(|error| error.to_string())?;
-        }
+        *from = From::Follow;
+    }
+    // A wish that came before there was somebody to tell.
+    if server.store.get(id)?.is_some_and(|now| now.cancelled) {
+        let told = server.executor.cancel(attempt);
+        told.map_err(|error| format!("stopping the build: {error}"))?;
     }
     follow(server, record, attempt).await
 }
@@ -80,7 +110,7 @@ async fn follow(
     server: &Arc<Server>,
     record: &Record,
     attempt: &Attempt,
-) -> Result<Option<Ending>, String> {
+) -> Result<Option<Ending>, Trouble> {
     let mut seen = 0;
     let mut files = Vec::new();
     loop {
@@ -88,16 +118,15 @@ async fn follow(
         let alive = server
             .executor
             .is_alive(attempt)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("looking for the build's process: {error}"))?;
         let events = read_events(attempt, &mut seen).await?;
         if !events.is_empty() {
-            let changed = server.store.change(&record.build.id, |record| {
+            server.store.change(&record.build.id, |record| {
                 events
                     .iter()
                     .for_each(|event| apply::event(&mut record.build, event));
                 true
-            });
-            changed.map_err(|error| error.to_string())?;
+            })?;
         }
         for event in events {
             match event.what {
