@@ -66,6 +66,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         artifacts: prepared.task.artifacts,
         push: Vec::new(),
         threads: here.threads,
+        memory: None,
         cache: here.cache.to_owned(),
         from_elsewhere: false,
         images: attempt.dir.join("images"),

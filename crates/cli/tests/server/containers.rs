@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUILDS, Server, kiln};
+use crate::harness::{BUILDS, OPEN, Server, kiln};
 
 /// Writes an image as `docker save` does: one layer of the given files, and its configuration.
 fn image(dir: &Path, name: &str, config: &Value, lay_out: impl Fn(&Path)) -> std::path::PathBuf {
@@ -212,7 +212,7 @@ fn a_killed_build_leaves_no_container() {
 }
 
 /// Gives the server the docker command under the name that it has on Cloud Build.
-fn load_docker(server: &Server) {
+pub(crate) fn load_docker(server: &Server) {
     let dir = tempfile::tempdir().unwrap();
     let program = ["/usr/local/bin/docker", "/usr/bin/docker"];
     let program = program.into_iter().find(|path| Path::new(path).is_file());
@@ -307,4 +307,88 @@ fn a_build_makes_the_builder_and_another_runs_it() {
         let (status, error) = server.json("POST", BUILDS, &other);
         assert_eq!(status, 400, "{name}: {error}");
     }
+}
+
+/// `docker build` in a step: programs of a step (`RUN`) too, with what people write around them.
+#[test]
+fn a_dockerfile_runs_programs() {
+    let server = Server::open();
+    load_docker(&server);
+    load_busybox(&server, "gcr.io/demo-proj/tools:latest");
+    let dockerfile = "FROM gcr.io/demo-proj/tools AS first\nARG WORD=none\nRUN echo \"$WORD\" > /tmp/word && id > /tmp/root\n\
+        FROM gcr.io/demo-proj/tools\nCOPY --from=first /tmp/word /tmp/root /\nCOPY . /context/\nRUN touch /id && chmod 666 /id\nUSER 1234:1234\n\
+        RUN [\"sh\", \"-c\", \"id > /id\"]\n\
+        CMD [\"cat\", \"/word\", \"/root\", \"/id\"]\n";
+    let source = server.source(&[
+        ("Dockerfile", dockerfile),
+        (".dockerignore", "hidden\n"),
+        ("hidden", "x"),
+        ("seen", "x"),
+    ]);
+    let docker = |args: Value| json!({ "name": "gcr.io/cloud-builders/docker", "args": args });
+    let id = server.create(&json!({ "source": source, "steps": [
+        docker(json!(["build", "--build-arg", "WORD=given", "-t", "made", "."])),
+        docker(json!(["run", "made"])),
+        docker(json!(["run", "made", "ls", "/context"])),
+        { "name": "gcr.io/cloud-builders/docker", "allowExitCodes": [7],
+          "args": ["run", "--rm", "made", "sh", "-c", "exit 7"] },
+    ] }));
+    let build = server.end(&id);
+    let log = server.log(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{log}");
+    for line in [
+        "Step #1: given\n",
+        "Step #1: uid=0(root)",
+        "Step #1: uid=1234 gid=1234",
+        "Step #2: seen\n",
+    ] {
+        assert!(log.contains(line), "{line:?} is not in\n{log}");
+    }
+    assert!(!log.contains("Step #2: hidden"), "{log}");
+    assert_eq!(build["steps"][3]["exitCode"], 7, "{build}\n{log}");
+}
+
+/// What a step said last is in the log, however it ended.
+#[test]
+fn a_step_that_is_ended_has_its_last_lines_in_the_log() {
+    let server = Server::start(&[OPEN, &["--build-memory", "200"]].concat());
+    load_busybox(&server, "tools:latest");
+    let step = |script: &str, more: Value| {
+        let mut step = json!({ "name": "tools", "args": ["sh", "-c", script] });
+        step.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        server.create(&json!({ "steps": [step] }))
+    };
+    let raised =
+        "echo Traceback >&2; echo '  File \"x.py\", line 1' >&2; echo 'ValueError: no' >&2; exit 1";
+    let raised = step(raised, json!({}));
+    let late = step(
+        "echo one; echo two >&2; sleep 86415",
+        json!({ "timeout": "2s" }),
+    );
+    // The shell's variable doubles until the limit.
+    let large = step(
+        "echo begins; x=0123456789abcdef; i=0; while true; do x=$$x$$x; i=$$((i+1)); [ $$i -lt 18 ] || { echo grows >&2; sleep 0.3; }; done",
+        json!({}),
+    );
+    let build = server.end(&raised);
+    let log = server.log(&raised);
+    assert_eq!(build["status"], "FAILURE", "{build}");
+    assert!(
+        log.contains("Traceback\n  File \"x.py\", line 1\nValueError: no\n"),
+        "{log}"
+    );
+    let build = server.end(&late);
+    let log = server.log(&late);
+    assert_eq!(build["status"], "TIMEOUT", "{build}");
+    assert!(log.contains("one\n") && log.contains("two\n"), "{log}");
+    let build = server.end(&large);
+    let log = server.log(&large);
+    assert_eq!(build["status"], "FAILURE", "{build}");
+    assert!(log.contains("begins\n") && log.contains("grows\n"), "{log}");
+    assert!(
+        log.contains("together they took more than the 200 MiB of memory"),
+        "{build}\n{log}"
+    );
 }

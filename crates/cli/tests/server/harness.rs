@@ -36,18 +36,23 @@ impl Server {
 
     /// Kills the server as the kernel would, and starts another over what it left.
     pub(crate) fn kill_and_start(&mut self) {
-        self.restart_at(ANY_PORT);
+        self.restart_at(ANY_PORT, OPEN);
+    }
+
+    /// The same with other options.
+    pub(crate) fn kill_and_start_with(&mut self, options: &[&str]) {
+        self.restart_at(ANY_PORT, options);
     }
 
     /// The same, at the same address: who follows something finds the server again.
     pub(crate) fn kill_and_start_here(&mut self) {
-        self.restart_at(&self.address.to_string());
+        self.restart_at(&self.address.to_string(), OPEN);
     }
 
-    fn restart_at(&mut self, listen: &str) {
+    fn restart_at(&mut self, listen: &str, options: &[&str]) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
-        let (child, address) = start(self.directory.path(), listen, OPEN);
+        let (child, address) = start(self.directory.path(), listen, options);
         (self.child, self.address) = (child, address);
     }
 

@@ -3,6 +3,7 @@
 // A test says in one line what it had to do without.
 #![allow(clippy::print_stdout)]
 
+mod attacks;
 mod boots;
 mod browser;
 mod build_files;

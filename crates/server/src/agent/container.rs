@@ -85,7 +85,7 @@ impl Job<'_> {
             Err(error) => Err(error.to_string()),
         };
         result.unwrap_or_else(|error| {
-            End::Failed(match engine.ended() {
+            End::Failed(match engine.ends_within(DRAIN) {
                 Some(said) => format!("the container engine has ended: {said}"),
                 None => error,
             })
@@ -248,9 +248,9 @@ impl Job<'_> {
         let (log, prefix) = (self.means.log.clone(), self.prefix.to_owned());
         let copy = thread::spawn(move || log.copy(output, &prefix));
         let mut stopped = None;
-        {
+        let result = {
             let mut printing = std::pin::pin!(print(docker, id, &mut input));
-            let result = tokio::select! {
+            tokio::select! {
                 result = printing.as_mut() => result,
                 why = wanted(stop) => {
                     stopped = Some(why);
@@ -259,14 +259,15 @@ impl Job<'_> {
                     // The last words.
                     tokio::time::timeout(DRAIN, printing.as_mut()).await.unwrap_or(Ok(()))
                 }
-            };
-            result?;
-        }
+            }
+        };
+        // What it said is in the log before why it ended.
         drop(input);
         let copied = copy
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
         copied.map_err(|error| format!("writing the log: {error}"))?;
+        result?;
         if let Some(why) = stopped {
             return Ok(End::Stopped(why));
         }

@@ -109,6 +109,13 @@ fn start(
     prefix: &str,
     means: &Means<'_>,
 ) -> io::Result<Running> {
+    // A container may have put a link in its place.
+    workspace::find(
+        means.workspace,
+        Path::new(""),
+        &Path::new("/workspace").join(&step.dir),
+    )
+    .map_err(|error| io::Error::other(format!("the step's directory: {error}")))?;
     let dir = means.workspace.join(&step.dir);
     fs::create_dir_all(&dir)?;
     let mut find = |path: &Path| workspace::find(means.workspace, &step.dir, path);

@@ -36,6 +36,9 @@ pub struct Request {
     pub artifacts: Option<ArtifactsRequest>,
     /// Threads for a step; the queue has set them aside.
     pub threads: u32,
+    /// Bytes of memory that all containers have together; `None`: what fits the machine.
+    #[serde(default)]
+    pub memory: Option<u64>,
     /// Images that are kept for all builds when the steps are done.
     #[serde(default)]
     pub push: Vec<String>,

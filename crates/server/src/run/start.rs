@@ -70,6 +70,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         artifacts: record.task.artifacts.clone(),
         push: record.task.images.clone(),
         threads: demand::threads(record, &server.settings),
+        memory: Some(demand::of(record, &server.settings).memory),
         cache: server.cache.clone(),
         from_elsewhere: server.settings.from_elsewhere,
         images: server.images.clone(),

@@ -55,8 +55,11 @@ fn fill(data: &Path, store: &Path, archive: &Path, say: &mut dyn FnMut(&str)) ->
         network: Network::None,
         mounts: Vec::new(),
         env: Vec::new(),
+        memory: None,
     };
     place.lay_out(&sandbox)?;
+    let lock = File::open(store)?;
+    lock.lock()?;
     let (body, fds) =
         Body::call(&Load::new(&place), Archive::new(file)).map_err(io::Error::other)?;
     let request = place.request(body);
@@ -64,6 +67,7 @@ fn fill(data: &Path, store: &Path, archive: &Path, say: &mut dyn FnMut(&str)) ->
     let mut io = Io::new(&mut output, &mut message);
     io.fds = fds;
     let outcome = sandbox.run(&request, io).map_err(io::Error::other)?;
+    drop(lock);
     let removed = sandbox.remove_trees(&[place.dir.clone(), place.images.clone()]);
     match outcome.value {
         Some(Ok(_)) => removed.map_err(io::Error::other),

@@ -1,6 +1,7 @@
 //! The container engine of an attempt: started when a step needs it, ended before Kiln itself works in the workspace.
 
 mod archive;
+mod front;
 pub mod images;
 mod own;
 mod private;
@@ -77,6 +78,7 @@ impl Engines {
                 mounts: agent.mounts.clone(),
                 env: agent.proxies.clone(),
                 log: work.log.clone(),
+                memory: work.request.memory,
             },
             earlier: work
                 .attempt

@@ -7,22 +7,24 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use kiln_sandbox::{
     Body, Call, CancelToken, Error, ErrorKind, Function, Io, Limits, Mount, Network, Request, Root,
-    Sandbox, Say, Silence, Stream,
+    Sandbox, Say, Silence, Status, Stream,
 };
 use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::front;
 use super::own::give;
 use crate::agent::log::Log;
 
@@ -35,6 +37,8 @@ pub(super) const PODMAN: &str = "/usr/bin/podman";
 pub(super) const CRUN: &str = "/usr/bin/crun";
 /// Where the engine listens, as it sees it.
 pub(in crate::agent) const SOCKET: &str = "/engine/docker.sock";
+/// Where podman itself listens.
+const BEHIND: &str = "/run/podman.sock";
 /// What steps share besides the workspace, as the engine sees it.
 pub(in crate::agent) const SHARED: &str = "/builder";
 /// How long the engine may take to listen.
@@ -48,19 +52,38 @@ const LAST: usize = 12;
 const CONTAINERS: &str = r#"[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-runtime = "crun"
+runtime = "/runtime/crun"
 [containers]
 cgroups = "disabled"
 log_driver = "k8s-file"
 keyring = false
 "#;
+/// What podman takes for crun. Building an image does not heed `keyring = false`, and the sandbox refuses keyrings, which belong to no
+/// namespace; nor does it know that there are no control groups.
+const RUNTIME: &str = r#"#!/bin/sh
+rest=$#
+command=
+while [ "$rest" -gt 0 ]; do
+    word=$1
+    shift
+    set -- "$@" "$word"
+    rest=$((rest - 1))
+    case $command$word in
+    create | run)
+        command=$word
+        set -- "$@" --no-new-keyring
+        ;;
+    esac
+done
+exec /usr/bin/crun --cgroup-manager=disabled "$@"
+"#;
+/// Where its images and containers are, as it sees them.
+const GRAPH: &str = "/var/lib/containers/storage";
 const STORAGE: &str = r#"[storage]
 driver = "overlay"
 graphroot = "/var/lib/containers/storage"
 runroot = "/run/containers/storage"
 "#;
-/// Read-only images, once there are some: the engine takes no empty store.
-const SHARED_STORE: &str = "[storage.options]\nadditionalimagestores = [\"/images\"]\n";
 const REGISTRIES: &str = "unqualified-search-registries = [\"docker.io\"]\n";
 const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
@@ -88,7 +111,7 @@ pub(super) struct Place {
     pub workspace: PathBuf,
     /// Its images and containers.
     pub storage: PathBuf,
-    /// Images for all builds, which they cannot change.
+    /// Images for all builds, which it begins with a copy of.
     pub images: PathBuf,
     /// What containers reach.
     pub network: Network,
@@ -98,6 +121,8 @@ pub(super) struct Place {
     pub env: Vec<(String, String)>,
     /// Where lines go that are not a step's alone.
     pub log: Log,
+    /// Bytes of memory that everything in it has together; `None`: what fits the machine.
+    pub memory: Option<u64>,
 }
 
 /// An engine that runs.
@@ -112,6 +137,9 @@ impl Engine {
     pub(super) fn start(place: &Place) -> io::Result<Engine> {
         let sandbox = Sandbox::detect().map_err(io::Error::other)?;
         place.lay_out(&sandbox)?;
+        // Nobody changes the images of all builds while they are copied.
+        let images = File::open(&place.images)?;
+        images.lock_shared()?;
         let (body, _) = Body::call(&Service(place.environment()), ()).map_err(io::Error::other)?;
         let request = place.request(body);
         let cancel = CancelToken::new()?;
@@ -145,7 +173,7 @@ impl Engine {
                 .open(path);
             if let Ok(socket) = opened {
                 let name = format!("/proc/self/fd/{}", socket.as_raw_fd());
-                if std::os::unix::net::UnixStream::connect(name).is_ok() {
+                if UnixStream::connect(name).is_ok() {
                     return Ok(socket.into());
                 }
             }
@@ -165,10 +193,18 @@ impl Engine {
         format!("/proc/self/fd/{}", self.socket.as_raw_fd())
     }
 
-    /// Whether it has ended by itself; what it said last.
-    pub(in crate::agent) fn ended(&self) -> Option<String> {
-        let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        ended.then(|| self.said())
+    /// Whether it has ended by itself, or does so before long if it does not answer; what it said last.
+    pub(in crate::agent) fn ends_within(&self, patience: Duration) -> Option<String> {
+        let began = Instant::now();
+        loop {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Some(self.said());
+            }
+            if began.elapsed() > patience || UnixStream::connect(self.socket()).is_ok() {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn said(&self) -> String {
@@ -214,10 +250,22 @@ fn serve(
     io.cancel = Some(cancel);
     match sandbox.run(request, io) {
         Err(error) => keep(error.to_string()),
-        Ok(outcome) => match outcome.value {
-            Some(Err(error)) => keep(error.to_string()),
-            _ => keep(format!("it ended: {:?}", outcome.status)),
+        Ok(outcome) => match (outcome.status, outcome.value) {
+            (Status::OverMemory, _) => keep(too_much(request)),
+            (_, Some(Err(error))) => keep(error.to_string()),
+            (status, _) => keep(format!("it ended: {status:?}")),
         },
+    }
+}
+
+/// What is said of containers that took too much memory.
+fn too_much(request: &Request) -> String {
+    match request.limits.memory {
+        Some(limit) => format!(
+            "all containers were ended: together they took more than the {} MiB of memory that a build has on this server (`kiln serve --build-memory`)",
+            limit >> 20
+        ),
+        None => "all containers were ended: together they took more than seven eighths of the machine's memory".to_owned(),
     }
 }
 
@@ -252,18 +300,15 @@ impl Place {
         own("root/etc")?;
         let containers = etc.join("containers");
         fs::create_dir(&containers)?;
-        let shared = match self.images.join("overlay-images").is_dir() {
-            true => SHARED_STORE,
-            false => "",
-        };
         let (files, processes) = (most(Resource::Nofile), most(Resource::Nproc));
         let config = format!(
             "{CONTAINERS}default_ulimits = [\"nofile={files}:{files}\", \"nproc={processes}:{processes}\"]\n"
         );
-        let storage = format!("{STORAGE}{shared}");
+        let runtime = own("root/runtime")?.join("crun");
         for (path, text) in [
+            (runtime.clone(), RUNTIME),
             (containers.join("containers.conf"), config.as_str()),
-            (containers.join("storage.conf"), storage.as_str()),
+            (containers.join("storage.conf"), STORAGE),
             (containers.join("registries.conf"), REGISTRIES),
             (containers.join("policy.json"), POLICY),
             (etc.join("passwd"), PASSWD),
@@ -272,6 +317,7 @@ impl Place {
         ] {
             fs::write(path, text)?;
         }
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755))?;
         for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
             if let Ok(to) = fs::read_link(Path::new("/").join(name)) {
                 symlink(to, root.join(name))?;
@@ -291,8 +337,6 @@ impl Place {
             ("HOME", "/root"),
             ("TMPDIR", "/var/tmp"),
             ("LANG", "C.UTF-8"),
-            // Building an image would otherwise make keyrings, which the sandbox refuses.
-            ("BUILDAH_ISOLATION", "chroot"),
         ];
         env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         env
@@ -314,6 +358,7 @@ impl Place {
                 output_bytes: u64::MAX,
                 open_files: most(Resource::Nofile),
                 processes: Some(most(Resource::Nproc)),
+                memory: self.memory,
                 ..Limits::default()
             },
             hostname: "build".to_owned(),
@@ -341,7 +386,7 @@ impl Place {
         mounts.extend(programs.map(|path| bind(path.into(), path, false)));
         let ours = |name: &str, target: &str| bind(self.dir.join(name), target, true);
         mounts.extend([
-            bind(self.storage.clone(), "/var/lib/containers/storage", true),
+            bind(self.storage.clone(), GRAPH, true),
             ours("tmp", "/var/tmp"),
             ours("home", "/root"),
             ours("socket", "/engine"),
@@ -387,17 +432,33 @@ impl Call for Service {
             Error::new(ErrorKind::Environment, what.to_owned()).because(error)
         };
         uncover().map_err(|error| failed("preparing /proc and /sys for containers", error))?;
-        let status = Command::new(PODMAN)
+        copy_images().map_err(|error| failed("copying the images of all builds", error))?;
+        let started = Command::new(PODMAN)
             .env_clear()
             .envs(self.0)
             .args(["system", "service", "--time=0"])
-            .arg(format!("unix://{SOCKET}"))
-            .status()
-            .map_err(|error| failed("starting podman", error))?;
-        Err(Error::new(
-            ErrorKind::Environment,
-            format!("podman ended: {status}"),
-        ))
+            .arg(format!("unix://{BEHIND}"))
+            .spawn();
+        let mut podman = started.map_err(|error| failed("starting podman", error))?;
+        let ended = |status: ExitStatus| {
+            Error::new(ErrorKind::Environment, format!("podman ended: {status}"))
+        };
+        let waiting = |error| failed("waiting for podman", error);
+        while UnixStream::connect(BEHIND).is_err() {
+            if let Some(status) = podman.try_wait().map_err(waiting)? {
+                return Err(ended(status));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        // An earlier engine of this attempt has left its own.
+        let _ = fs::remove_file(SOCKET);
+        let listener = UnixListener::bind(SOCKET);
+        let listener = listener.map_err(|error| failed("listening for steps", error))?;
+        let front = thread::Builder::new().name("front".to_owned());
+        front
+            .spawn(move || front::serve(&listener, Path::new(BEHIND)))
+            .map_err(|error| failed("listening for steps", error))?;
+        Err(ended(podman.wait().map_err(waiting)?))
     }
 }
 
@@ -449,6 +510,21 @@ impl Call for Load {
             format!("podman did not take the archive: {status}"),
         ))
     }
+}
+
+/// Makes the images of all builds this engine's own, and takes their place away before a stranger's program runs: whoever is root in the
+/// sandbox could make it writable, and its files belong to that root.
+fn copy_images() -> io::Result<()> {
+    if !Path::new(GRAPH).join("overlay-images").exists() {
+        let copied = Command::new("/bin/cp")
+            .env_clear()
+            .args(["-a", "--reflink=auto", "/images/.", GRAPH])
+            .status()?;
+        if !copied.success() {
+            return Err(io::Error::other(format!("cp: {copied}")));
+        }
+    }
+    Ok(rustix::mount::unmount("/images", UnmountFlags::DETACH)?)
 }
 
 /// Takes away what covers parts of `/proc`: the kernel gives containers one of their own only where one is whole. Nothing that it
