@@ -93,7 +93,8 @@ impl Head {
                 return Ok(Some(Head { text, body }));
             }
             let line = String::from_utf8_lossy(&line).to_ascii_lowercase();
-            let (name, value) = line.split_once(':').unwrap_or_default();
+            // A line without a colon is the engine's to refuse.
+            let (name, value) = line.split_once(':').unwrap_or((&line, ""));
             match (name, value.trim()) {
                 _ if body == Body::Connection => {}
                 ("upgrade", _) => body = Body::Connection,
@@ -110,11 +111,11 @@ impl Head {
 
 /// Whether what follows a request's line is no HTTP once it is answered, even if it does not say so.
 fn takes_over(line: &[u8]) -> bool {
-    let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    let path = target
-        .split(|byte| *byte == b'?')
-        .next()
-        .unwrap_or_default();
+    let target = line.split(|byte| *byte == b' ').nth(1);
+    let path = target.and_then(|target| target.split(|byte| *byte == b'?').next());
+    let Some(path) = path else {
+        return false;
+    };
     line.starts_with(b"POST ")
         && (path.ends_with(b"/attach") || path.ends_with(b"/start") && contains(path, b"/exec/"))
 }
