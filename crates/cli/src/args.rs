@@ -557,6 +557,9 @@ pub(crate) struct ServeArgs {
     /// on; ten times as many at once
     #[arg(long, value_name = "PER-SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) request_rate: u32,
+    /// Builds that may wait; more are refused
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) queue_length: u32,
     /// Remove builds this long after their end, with logs and artifacts;
     /// pinned ones stay [default: all stay]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]

@@ -47,6 +47,7 @@ pub use ids::{Extent, ID_COUNT, IdMap, SHIFTED_BASE};
 pub use memory::available as available_memory;
 pub use network::{closed_to_runs, is_elsewhere, own_network};
 pub use parent::{confine, die_with_parent, hand_over};
+pub use remove::remove_tree;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
 pub use watch::{AccessKind, Observer, PathAccess, Watch};

@@ -14,6 +14,18 @@ use crate::error::{Context, Error, Result};
 /// descriptors or stack.
 const MAX_DEPTH: usize = 64;
 
+/// Removes a tree with the rights of this process, however deep it is. Does nothing if nothing is there.
+///
+/// # Errors
+/// Something in it cannot be removed; what was, is.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let path = std::path::absolute(path).doing_at("looking for", path)?;
+    match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        _ => remove_one(&path),
+    }
+}
+
 /// Removes trees with the rights of this process.
 pub(crate) fn remove_all(paths: &[PathBuf]) -> Result<()> {
     paths.iter().try_for_each(|path| remove_one(path))

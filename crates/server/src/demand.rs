@@ -81,6 +81,7 @@ mod tests {
             containers: false,
             open: false,
             keep: crate::Keep::default(),
+            queue_length: 1,
         };
         let needs = |cpus, memory: u64| Used {
             builds: 1,

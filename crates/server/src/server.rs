@@ -35,6 +35,8 @@ pub struct Settings {
     pub from_elsewhere: bool,
     /// How long builds stay that have ended.
     pub keep: Keep,
+    /// Builds that may wait at once.
+    pub queue_length: u32,
 }
 
 /// How long builds stay that have ended.

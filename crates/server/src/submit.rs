@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::agent::engine;
+use crate::demand;
 use crate::prepare::{self, Rules};
 use crate::server::Server;
 use crate::store::Record;
 use crate::substitute::Place;
-use crate::wire::error::ApiError;
+use crate::wire::error::{ApiError, Code};
 use crate::wire::time;
 
 /// Who wants a build, and where.
@@ -70,9 +71,19 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
 /// there would be two builds.
 ///
 /// # Errors
-/// The database cannot be written, and there is no build.
+/// As many builds wait as may, or the database cannot be written; there is no build.
 pub(crate) fn queue(server: &Server, record: &Record, what: &str) -> Result<(), ApiError> {
-    server.store.add(record).map_err(ApiError::internal)?;
+    let most = server.settings.queue_length;
+    let added = server.store.add(record, most).map_err(ApiError::internal)?;
+    if !added {
+        let builds = demand::builds(usize::try_from(most).unwrap_or(usize::MAX));
+        return Err(ApiError::new(
+            Code::ResourceExhausted,
+            format!(
+                "the queue is full: {builds} waiting, as many as the server's --queue-length allows; try again later"
+            ),
+        ));
+    }
     server.wake.notify_one();
     // Best effort: what it tells of is done already.
     drop(

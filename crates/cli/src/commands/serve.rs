@@ -47,6 +47,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
                     .map(|days| std::time::Duration::from_secs(days * 86_400)),
                 bytes: args.keep_size.map(|mib| mib << 20),
             },
+            queue_length: args.queue_length,
         },
         rate: args.request_rate,
         cache: args.build_cache.clone(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUILDS, PROJECT, Server};
+use crate::harness::{BUILDS, OPEN, PROJECT, Server, silent};
 
 #[test]
 fn who_asks_too_much_is_told_when_to_come_back() {
@@ -28,6 +28,39 @@ fn who_asks_too_much_is_told_when_to_come_back() {
     assert_eq!(body["error"]["code"], 429);
     assert_eq!(body["error"]["status"], "RESOURCE_EXHAUSTED");
     assert_eq!(ask(&calm, BUILDS).0, 200);
+}
+
+#[test]
+fn a_full_queue_takes_no_more() {
+    let server = Server::start(&[OPEN, &["--queue-length", "2"]].concat());
+    let (_listener, hang) = silent();
+    let source = server.source(&[("hang.ks", &hang)]);
+    let step = json!({ "name": "kiln", "args": ["build", "hang.ks"] });
+    let build =
+        json!({ "source": source, "steps": [step], "options": { "machineType": "E2_HIGHCPU_32" } });
+    let running = server.create(&build);
+    server.wait(&running, &["WORKING"]);
+    let waiting = [server.create(&build), server.create(&build)];
+    let (status, error) = server.json("POST", BUILDS, &build);
+    assert_eq!(status, 429, "{error}");
+    assert_eq!(error["error"]["status"], "RESOURCE_EXHAUSTED");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("2 builds waiting"), "{message}");
+    let cancel = |id: &str| server.json("POST", &format!("{BUILDS}/{id}:cancel"), &json!({}));
+    assert_eq!(cancel(&waiting[0]).0, 200);
+    let (status, error) = server.json(
+        "POST",
+        &format!("{BUILDS}/{}:retry", waiting[0]),
+        &json!({}),
+    );
+    assert_eq!(status, 200, "{error}");
+    let (status, _) = server.json(
+        "POST",
+        &format!("{BUILDS}/{}:retry", waiting[0]),
+        &json!({}),
+    );
+    assert_eq!(status, 429);
+    assert_eq!(cancel(&running).0, 200);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! What a build leaves on the disk and in buckets.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use kiln_sandbox::Sandbox;
+use kiln_sandbox::{Sandbox, remove_tree};
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{ApiError, BucketName, Conditions, ObjectName};
@@ -162,55 +161,54 @@ fn is_gone(error: &ApiError) -> bool {
     error.reason() == "notFound"
 }
 
-/// Bytes on the disk below a directory.
+/// Bytes on the disk below a directory. What a build nests deeper than paths reach is not counted.
 fn held(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return 0;
-    };
-    let of = |entry: fs::DirEntry| {
+    let mut bytes = 0;
+    below(dir, |entry| {
         // Of the entry itself: links are not followed.
-        let meta = entry.metadata().ok()?;
-        let below = if meta.is_dir() {
-            held(&entry.path())
-        } else {
-            0
+        bytes += entry.metadata().map_or(0, |meta| meta.blocks() * 512);
+    });
+    bytes
+}
+
+/// Shows all entries below a directory that can be read, a directory before what is in it. Builds nest deeper than a stack is.
+fn below(dir: &Path, mut see: impl FnMut(&fs::DirEntry)) {
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
         };
-        Some(meta.blocks() * 512 + below)
-    };
-    entries.flatten().filter_map(of).sum()
+        for entry in entries.flatten() {
+            see(&entry);
+            // The type of the entry itself: what a link leads to is not looked at.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+        }
+    }
 }
 
 /// Removes a directory, also if directories of its source may not be written, or containers made some that are another
 /// id's of the sandbox.
-pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
-    let gone = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    let mut removed = gone(fs::remove_dir_all(dir));
-    if removed.as_ref().is_err_and(is_denied) {
-        removed = open_up(dir).and_then(|()| gone(fs::remove_dir_all(dir)));
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), String> {
+    if remove_tree(dir).is_ok() {
+        return Ok(());
     }
-    if removed.as_ref().is_err_and(is_denied) {
-        let sandbox = Sandbox::detect().map_err(io::Error::other)?;
-        removed = sandbox
-            .remove_trees(&[dir.to_owned()])
-            .map_err(io::Error::other);
-    }
-    removed
-}
-
-fn open_up(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        // The type of the entry itself: what a link leads to is not touched.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+    let writable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    // What stays closed is told of by the removal.
+    drop(writable(dir));
+    below(dir, |entry| {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            drop(writable(&entry.path()));
         }
+    });
+    if remove_tree(dir).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    let sandbox = Sandbox::detect().map_err(|error| error.to_string())?;
+    sandbox
+        .remove_trees(&[dir.to_owned()])
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -240,6 +238,16 @@ mod tests {
             let mode = fs::Permissions::from_mode(0o500);
             fs::set_permissions(build.join(closed), mode).unwrap();
         }
+        // Deeper than paths, descriptors and stacks reach.
+        let deep = std::process::Command::new("perl")
+            .args([
+                "-e",
+                "for (1..20000) { mkdir \"d\" or die; chdir \"d\" or die }",
+            ])
+            .current_dir(&build)
+            .status();
+        assert!(deep.unwrap().success());
+        assert!(held(&build) >= 5000);
         remove_dir(&build).unwrap();
         remove_dir(&build).unwrap();
         assert!(!build.exists());

@@ -46,6 +46,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
             from_elsewhere: true,
             containers: false,
             keep,
+            queue_length: 9,
         },
         url: String::new(),
         builds: data.join("builds"),
@@ -130,7 +131,7 @@ async fn build(server: &Server, id: &str, ended: Option<i64>) {
             priority: 0,
         },
     };
-    server.store.add(&record).unwrap();
+    assert!(server.store.add(&record, 9).unwrap());
 }
 
 /// What is left of a build: on the list, in its directory, in the bucket.
@@ -188,7 +189,7 @@ async fn old_builds_go_with_all_that_is_theirs() {
         record.build.id = id.to_owned();
         record.retry_of = of.map(str::to_owned);
         record.build.source = from.build.source;
-        server.store.add(&record).unwrap();
+        assert!(server.store.add(&record, 9).unwrap());
     }
     // Somebody put something else in the place of an artifact.
     put(&server, "old/two", "of somebody").await;

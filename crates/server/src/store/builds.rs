@@ -46,14 +46,15 @@ pub(super) const COLUMNS: &str =
     "location, created, who, attempt, cancelled, retry_of, build, request, task";
 
 impl Store {
-    /// Adds a build.
+    /// Adds a build. Returns false, and adds nothing, if `most` builds are waiting already.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn add(&self, record: &Record) -> Result<(), Error> {
-        self.connection().execute(
+    pub fn add(&self, record: &Record, most: u32) -> Result<bool, Error> {
+        let added = self.connection().execute(
             "INSERT INTO builds (id, project, location, created, who, status, priority, attempt, cancelled, retry_of, build, request, task)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+             WHERE (SELECT count(*) FROM builds WHERE status = 'QUEUED') < ?14",
             (
                 &record.build.id,
                 &record.build.project_id,
@@ -68,9 +69,10 @@ impl Store {
                 serde_json::to_string(&record.build)?,
                 serde_json::to_string(&record.request)?,
                 serde_json::to_string(&record.task)?,
+                most,
             ),
         )?;
-        Ok(())
+        Ok(added == 1)
     }
 
     /// A build by its id.
@@ -262,8 +264,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         for (id, created, priority) in [("a", 1, 0), ("b", 2, -1), ("c", 2, 1), ("d", 3, 0)] {
-            store.add(&record(id, created, priority)).unwrap();
+            assert!(store.add(&record(id, created, priority), 4).unwrap());
         }
+        assert!(!store.add(&record("e", 4, 0), 4).unwrap());
         let all = store.list("p", None, None, 2, |_| true).unwrap();
         assert_eq!(ids(&all), ["d", "c"]);
         let page = Page {
