@@ -77,6 +77,8 @@ def old(data, dump, rows):
     with open(dump, encoding="utf-8") as text:
         database.executescript(text.read())
     database.execute("PRAGMA journal_mode = WAL")
+    # A dump does not say it.
+    database.execute("PRAGMA user_version = 1")
     columns = [row[1] for row in database.execute("PRAGMA table_info(builds)")]
     copied = ["printf('%s-%06d', id, n)" if name == "id" else name for name in columns]
     with database:
@@ -84,7 +86,7 @@ def old(data, dump, rows):
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
             f" INSERT INTO builds ({', '.join(columns)}) SELECT {', '.join(copied)} FROM numbers,"
             " (SELECT * FROM builds ORDER BY id LIMIT 1)",
-            (rows,),
+            (int(rows),),
         )
     return {"builds": database.execute("SELECT count(*) FROM builds").fetchone()[0]}
 

@@ -15,7 +15,7 @@ use crate::served::Server;
 /// Kills of each kind at most.
 const KILLS: usize = 20;
 /// Builds in a database of the first version: changing it takes a moment.
-const MANY: usize = 100_000;
+const MANY: usize = 20_000;
 /// A database that the first server wrote.
 const FIRST: &str = include_str!("first.sql");
 
@@ -29,7 +29,8 @@ pub(super) fn removal(chore: &Chore) -> Result<()> {
     let options = ["--keep-for", "1"];
     for _ in 0..KILLS {
         let server = Server::over(&chore.kiln, &data, &chore.cache(), &options)?;
-        thread::sleep(chore.dice.moment(0, 12));
+        // Later and later, so that some come before the first removal, some between two.
+        thread::sleep(chore.dice.moment(0, 12 + 8 * kills));
         server.kill()?;
         kills += 1;
         seen = chore.ask("count", &data, &[])?;
@@ -70,8 +71,8 @@ pub(super) fn first_version(chore: &Chore) -> Result<()> {
     let many = MANY.to_string();
     let made = chore.ask("old", &data, &[&dump.display().to_string(), &many])?;
     let (mut kills, mut amid, mut longest) = (0, 0, 1_u64);
+    let begun = Instant::now();
     loop {
-        let begun = Instant::now();
         let mut server = std::process::Command::new(&chore.kiln)
             .args([
                 "serve",
