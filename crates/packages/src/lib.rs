@@ -17,15 +17,16 @@ mod decompress;
 mod digest;
 mod error;
 mod fetch;
+mod glob;
 mod lock;
 pub mod openpgp;
 pub mod rpm;
 mod store;
 
 pub use cancel::CancelToken;
-pub use debian::glob_matches;
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{Allows, FetchOptions, Fetched, Fetcher, Proxies};
+pub use glob::matches as glob_matches;
 pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, Verdict, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

@@ -4,7 +4,6 @@ pub mod closure;
 pub mod contents;
 pub mod control;
 pub mod deb;
-mod glob;
 mod index;
 pub mod keys;
 pub mod refresh;
@@ -17,7 +16,6 @@ pub mod unpack;
 pub mod version;
 
 pub use closure::closure;
-pub use glob::matches as glob_matches;
 pub use refresh::{Index, Metadata, VerifiedRepository, load_cached, refresh};
 pub use release::Release;
 pub use repository::{Keys, Repository, default_repositories};

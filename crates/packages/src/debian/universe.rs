@@ -10,7 +10,8 @@ use super::control::{self, field_end};
 use super::refresh::{Index, Metadata, VerifiedRepository};
 use super::relation::{Relation, list};
 use super::repository::Repository;
-use super::{glob, version};
+use super::version;
+use crate::glob;
 use crate::{Digest, Error, ErrorKind, Result};
 
 /// The fields that are found when an index is read. Others are searched in the stanza when asked for.

@@ -1,6 +1,7 @@
 //! What a package is asked for as, beside its name: the forms that apt-get(8) knows.
 
-use kiln_packages::debian::{Universe, glob_matches};
+use kiln_packages::debian::Universe;
+use kiln_packages::glob_matches;
 
 /// `name[:architecture]`, `name[:architecture]=version` or `name[:architecture]/suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kiln_packages::debian::contents::{Entry, Kind};
 use kiln_packages::debian::deb::{Control, Deb as File_};
-use kiln_packages::debian::glob_matches;
+use kiln_packages::glob_matches;
 use kiln_packages::{Error as PackageError, ErrorKind as PackageErrorKind};
 use kiln_sandbox::{Call, CancelToken, ErrorKind, Mount, Root, Say};
 use md5::{Digest, Md5};

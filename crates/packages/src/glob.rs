@@ -1,7 +1,7 @@
 //! Shell patterns over package names, and names that look alike.
 
 /// Whether a text has characters that make it a pattern.
-pub(super) fn is_pattern(text: &str) -> bool {
+pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
@@ -64,7 +64,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
 }
 
 /// The names nearest to a misspelt one, best first: at most `count`, and only such that plausibly were meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     wanted: &str,
     names: impl Iterator<Item = &'a str>,
     count: usize,
