@@ -14,7 +14,10 @@ mod model;
 mod problem;
 
 pub use conventions::Conventions;
-pub use definition::{Definition, FilesDefinition, ProfileDefinition, RepositoryDefinition};
+pub use definition::{
+    DebianRepositoryDefinition, Definition, FilesDefinition, ProfileDefinition,
+    RepositoryDefinition, RpmRepositoryDefinition,
+};
 pub use disk::{Disk, Partition, PartitionTable, Role, Size};
 pub use hash::{Hasher, Id};
 pub use lower::{Files, Found, Input, Lowered, include_path, lower, lower_text};

@@ -123,20 +123,42 @@ pub struct RpmRepository {
     pub include: Vec<String>,
     /// Whether the image knows it, too.
     pub install: bool,
+    /// Key material where it is not the distribution's own: name for messages, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<(String, Vec<u8>)>,
+    /// What its downloads go through, where it is said; `_none_` for nothing. Its password is not shown.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "without_password"
+    )]
+    pub proxy: Option<String>,
+    /// Whether its metadata has to be signed, where it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_metadata: Option<bool>,
     /// `file:line` that brought it.
     pub origin: String,
+}
+
+impl RpmRepository {
+    /// The proxy for people and programs that read: without its password.
+    pub fn shown_proxy(&self) -> Option<String> {
+        self.proxy.as_deref().map(shown_proxy)
+    }
 }
 
 /// How the packages of an RPM repository are found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RpmSource {
-    /// `--baseurl`, `--url`
-    Base(String),
+    /// `--baseurl`, `--url`: all have the same content.
+    Base(Vec<String>),
     /// `--mirrorlist`
     MirrorList(String),
     /// `--metalink`
     MetaLink(String),
+    /// A bare `repo --name=updates`: the distribution's own repository of that name.
+    Known,
 }
 
 /// A package repository.
@@ -322,6 +344,23 @@ fn without_secrets<S: serde::Serializer>(
         redact(&mut shown.item);
         shown
     }))
+}
+
+fn without_password<S: serde::Serializer>(
+    proxy: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = proxy.as_deref().map(shown_proxy);
+    shown.serialize(serializer)
+}
+
+/// A proxy's address without user name and password.
+fn shown_proxy(proxy: &str) -> String {
+    let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}"),
+        None => proxy.to_owned(),
+    }
 }
 
 /// What replaces a secret where people or programs read.
@@ -550,11 +589,17 @@ impl Plan {
                 exclude,
                 include,
                 install,
+                keys,
+                // How files come changes none of them.
+                proxy: _,
+                signed_metadata,
                 origin: _,
             } = repository;
+            let keys = keys.as_ref().map(|(_, bytes)| hex::encode(bytes));
+            let filters = (cost, exclude, include);
             hasher = hasher.json(
                 "rpm-repository",
-                &(name, source, cost, exclude, include, install),
+                &(name, source, filters, install, keys, signed_metadata),
             );
         }
         for layer in &self.layers {

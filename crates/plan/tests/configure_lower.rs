@@ -446,6 +446,22 @@ fn what_has_no_effect_says_so() {
 }
 
 #[test]
+fn repositories_of_rpm_packages_have_more_options() {
+    let found = lowered_for(
+        Conventions::Rpm,
+        "url --url=http://h --noverifyssl --proxy=http://p --sslcacert=c\nrepo --name=x --baseurl=http://h --cost=1 --includepkgs=a --excludepkgs=b --install\n",
+        &[],
+    );
+    assert_eq!(
+        notices(&found),
+        [
+            "1 Warning url --noverifyssl has no effect: certificates are always checked",
+            "1 Warning url --sslcacert has no effect: the host's certificates are used",
+        ]
+    );
+}
+
+#[test]
 fn the_table_is_sorted_and_has_every_command_of_the_language() {
     let names: Vec<&str> = TABLE.iter().map(|e| e.command).collect();
     let mut sorted = names.clone();

@@ -2,6 +2,8 @@
 
 #[path = "lowering/files.rs"]
 mod files;
+#[path = "lowering/repositories.rs"]
+mod repositories;
 
 use std::collections::BTreeMap;
 use std::fs;

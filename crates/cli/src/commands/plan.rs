@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kiln_engine::{Event, Failure, FailureKind};
 use kiln_plan::configure::{Level, Notice};
-use kiln_plan::{Plan, Problem, RpmSource};
+use kiln_plan::{Plan, Problem, RpmRepository, RpmSource};
 use serde::Serialize;
 
 use super::Context;
@@ -188,14 +188,41 @@ fn repositories(out: &mut String, plan: &Plan) {
         }
     }
     for repository in &plan.rpm_repositories {
-        let (kind, place) = match &repository.source {
-            RpmSource::Base(url) => ("", url),
-            RpmSource::MirrorList(url) => ("mirror list ", url),
-            RpmSource::MetaLink(url) => ("metalink ", url),
-        };
-        let (name, origin) = (&repository.name, &repository.origin);
-        line(out, 1, &format!("{name}: {kind}{place} ({origin})"));
+        rpm_repository(out, repository);
     }
+}
+
+fn rpm_repository(out: &mut String, repository: &RpmRepository) {
+    let place = match &repository.source {
+        RpmSource::Base(urls) => urls.join(", "),
+        RpmSource::MirrorList(url) => format!("mirror list {url}"),
+        RpmSource::MetaLink(url) => format!("metalink {url}"),
+        RpmSource::Known => "the distribution's own".to_owned(),
+    };
+    let (name, origin) = (&repository.name, &repository.origin);
+    line(out, 1, &format!("{name}: {place} ({origin})"));
+    let mut more = Vec::new();
+    if let Some((name, _)) = &repository.keys {
+        more.push(format!("signed by {name}"));
+    }
+    if repository.signed_metadata == Some(true) {
+        more.push("with signed metadata".to_owned());
+    }
+    if let Some(cost) = repository.cost {
+        more.push(format!("cost {cost}"));
+    }
+    for (word, globs) in [
+        ("only", &repository.include),
+        ("without", &repository.exclude),
+    ] {
+        if !globs.is_empty() {
+            more.push(format!("{word} {}", globs.join(" ")));
+        }
+    }
+    if let Some(proxy) = repository.shown_proxy() {
+        more.push(format!("through {proxy}"));
+    }
+    more.iter().for_each(|said| line(out, 2, said));
 }
 
 fn boot_and_disk(out: &mut String, plan: &Plan) {

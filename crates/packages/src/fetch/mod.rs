@@ -84,6 +84,29 @@ impl Fetcher {
         })
     }
 
+    /// Returns one that goes through another proxy, but for the hosts that go through none; through none at all for `_none_`.
+    /// `whose` says for messages who wants it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] if the proxy is not valid; [`ErrorKind::Refused`] where [`FetchOptions::only`] is said: a proxy that a
+    /// stranger names reaches what is closed to him.
+    pub fn through(&self, whose: &str, proxy: &str) -> Result<Self> {
+        let mut options = self.options.clone();
+        if options.only.is_some() {
+            let message = format!("{whose} names a proxy, which builds of others must not");
+            return Err(Error::new(ErrorKind::Refused, message)
+                .with_hint("Leave the proxy out: the server has its own way to the network."));
+        }
+        let said = (proxy != "_none_").then(|| proxy.to_owned());
+        options.proxies.http.clone_from(&said);
+        options.proxies.https = said;
+        Fetcher::new(options, self.cancel.clone()).map_err(|error| {
+            let message = format!("the proxy of {whose} cannot be used");
+            Error::new(error.kind(), message)
+                .with_hint("Kiln understands http://[USER:PASSWORD@]HOST[:PORT], and _none_.")
+        })
+    }
+
     /// Returns its options.
     pub fn options(&self) -> &FetchOptions {
         &self.options

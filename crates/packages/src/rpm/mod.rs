@@ -26,5 +26,5 @@ pub use files::FileInfo;
 pub use package::PackageFile;
 pub use primary::{Capability, Package};
 pub use refresh::{Metadata, VerifiedRepository, load_cached, refresh};
-pub use repository::{Proof, Repository, Source};
+pub use repository::{Filter, Proof, Repository, Source};
 pub use version::Evr;

@@ -59,12 +59,14 @@ pub struct VerifiedRepository {
 }
 
 impl VerifiedRepository {
-    /// Reads its packages.
+    /// Reads its packages, but for those that the repository's filter leaves out.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] with the byte where it is; [`ErrorKind::HashMismatch`] if a file is not what `repomd.xml` says.
     pub fn packages(&self) -> Result<Vec<Package>> {
-        self.read("primary", |what, input| primary::read(what, input))
+        let mut all = self.read("primary", |what, input| primary::read(what, input))?;
+        all.retain(|package| self.repository.filter.takes(package));
+        Ok(all)
     }
 
     /// Reads its groups and environments; none where it has no list of them.
@@ -184,6 +186,8 @@ pub fn refresh(
     let offline = fetcher.options().offline;
     each(repositories, |repository| {
         let mut cache = Cache::open(repository, directory, fetcher.cancel_token())?;
+        let own = through(fetcher, repository)?;
+        let fetcher = own.as_ref().unwrap_or(fetcher);
         match offline
             && !matches!(&cache.source, Source::Base(urls) if urls.iter().all(|u| u.starts_with("file:")))
         {
@@ -191,6 +195,13 @@ pub fn refresh(
             false => cache.refresh(fetcher, now),
         }
     })
+}
+
+/// The fetcher that goes through the repository's proxy, where it has one.
+fn through(fetcher: &Fetcher, repository: &Repository) -> Result<Option<Fetcher>> {
+    let proxy = repository.proxy.as_deref();
+    let own = proxy.map(|proxy| fetcher.through(&repository.describe(), proxy));
+    own.transpose()
 }
 
 /// Returns the metadata of the last good [`refresh`], verified again.

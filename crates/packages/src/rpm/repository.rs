@@ -1,6 +1,8 @@
 //! Which repositories to use.
 
+use super::primary::Package;
 use crate::fetch::url::{append, shown};
+use crate::glob;
 use crate::openpgp::Keyring;
 use crate::{Digest, Error, ErrorKind, Result};
 
@@ -37,11 +39,63 @@ pub struct Repository {
     pub keys: (String, Vec<u8>),
     /// What proves its metadata.
     pub proof: Proof,
+    /// Of two equal packages the one of the lower cost is taken: whoever joins repositories takes them in this order.
+    pub cost: i64,
+    /// Which of its packages are looked at.
+    pub filter: Filter,
+    /// What its downloads go through instead of the fetcher's proxies; `_none_` for nothing.
+    pub proxy: Option<String>,
     /// `file:line` that brought it, for messages; empty for defaults.
     pub origin: String,
 }
 
+/// Which packages of a repository are looked at, by globs over their names as dnf takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only these; all if empty.
+    pub include: Vec<String>,
+    /// But not these, not even of the included ones.
+    pub exclude: Vec<String>,
+}
+
+impl Filter {
+    /// Whether it lets a package through.
+    pub fn takes(&self, package: &Package) -> bool {
+        let Filter { include, exclude } = self;
+        if include.is_empty() && exclude.is_empty() {
+            return true;
+        }
+        let forms = forms(package);
+        let any = |globs: &[String]| {
+            globs.iter().any(|glob| {
+                let mut forms = forms.iter();
+                forms.any(|form| glob::matches(glob.as_bytes(), form.as_bytes()))
+            })
+        };
+        (include.is_empty() || any(include)) && !any(exclude)
+    }
+}
+
+/// All that dnf lets a package be called: `bash`, `bash.x86_64`, `bash-5.1.8`, `bash-5.1.8-9.el9`, with the architecture, and with
+/// the epoch before the version.
+fn forms(package: &Package) -> Vec<String> {
+    let Package {
+        name, arch, evr, ..
+    } = package;
+    let (epoch, version, release) = (evr.epoch, &evr.version, &evr.release);
+    let mut forms = vec![name.clone(), format!("{name}.{arch}")];
+    for version in [version.clone(), format!("{epoch}:{version}")] {
+        forms.push(format!("{name}-{version}"));
+        forms.push(format!("{name}-{version}-{release}"));
+        forms.push(format!("{name}-{version}-{release}.{arch}"));
+    }
+    forms
+}
+
 impl Repository {
+    /// What a repository costs where nothing is said, as in dnf.
+    pub const COST: i64 = 1000;
+
     /// Reads the certificates.
     ///
     /// # Errors
@@ -141,6 +195,7 @@ pub(super) fn url_of(base: &str, href: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::version::Evr;
     use super::*;
 
     fn at(url: &str) -> Repository {
@@ -153,6 +208,9 @@ mod tests {
             ],
             keys: ("test.asc".into(), Vec::new()),
             proof: Proof::Packages,
+            cost: Repository::COST,
+            filter: Filter::default(),
+            proxy: None,
             origin: "lab.ks:3".into(),
         }
     }
@@ -174,6 +232,41 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn filters_know_the_forms_of_a_package() {
+        let evr = Evr {
+            epoch: 1,
+            version: "5.1.8".into(),
+            release: "9.el9".into(),
+        };
+        let bash = Package {
+            name: "bash".into(),
+            arch: "x86_64".into(),
+            evr,
+            ..Package::default()
+        };
+        let takes = |include: &[&str], exclude: &[&str]| {
+            let of = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
+            let filter = Filter {
+                include: of(include),
+                exclude: of(exclude),
+            };
+            filter.takes(&bash)
+        };
+        for form in [
+            "bash",
+            "b*",
+            "*.x86_64",
+            "bash-5.1.8",
+            "bash-5.*.el9",
+            "bash-1:5.1.8-9.el9.x86_64",
+        ] {
+            assert!(takes(&[form], &[]) && !takes(&[], &[form]), "{form}");
+            assert!(!takes(&[form], &["bash"]), "{form}");
+        }
+        assert!(takes(&[], &["bas", "*.i686", "bash-5.2*"]) && !takes(&["zsh"], &[]));
     }
 
     #[test]

@@ -40,15 +40,20 @@ pub(super) fn repository(draft: &mut Draft<'_>) {
         let message = "--noverifyssl has no effect: certificates are always checked";
         draft.warn(message, "use http:// if the server has no good certificate: packages are verified by signature anyway");
     }
-    draft.without_effect(&[(
-        "--proxy",
-        "the proxy comes from the environment (http_proxy, https_proxy, no_proxy)",
-    )]);
+    draft.without_effect(&[
+        ("--sslcacert", "the host's certificates are used"),
+        ("--sslclientcert", "client certificates are not supported"),
+        ("--sslclientkey", "client certificates are not supported"),
+    ]);
     if draft.is_rpm() {
         // The other options are in the plan's list of repositories.
         return;
     }
     draft.without_effect(&[
+        (
+            "--proxy",
+            "the proxy comes from the environment (http_proxy, https_proxy, no_proxy)",
+        ),
         ("--cost", "the newest version wins"),
         ("--excludepkgs", "exclude packages in %packages"),
         ("--includepkgs", "packages are taken from all repositories"),
@@ -56,9 +61,6 @@ pub(super) fn repository(draft: &mut Draft<'_>) {
             "--install",
             "write the source to /etc/apt/sources.list.d in %post",
         ),
-        ("--sslcacert", "the host's certificates are used"),
-        ("--sslclientcert", "client certificates are not supported"),
-        ("--sslclientkey", "client certificates are not supported"),
     ]);
 }
 

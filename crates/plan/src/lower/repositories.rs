@@ -2,7 +2,9 @@
 
 use super::debian::components;
 use super::{Lowering, commands};
-use crate::definition::{Definition, RepositoryDefinition};
+use crate::definition::{
+    DebianRepositoryDefinition, Definition, RepositoryDefinition, RpmRepositoryDefinition,
+};
 use crate::model::{Layer, Located, Repository, RpmRepository, RpmSource};
 use crate::problem::Problem;
 
@@ -31,7 +33,18 @@ impl Lowering<'_> {
     ) -> Vec<Repository> {
         let mut all: Vec<Repository> = Vec::new();
         for repository in &definition.repositories {
-            all.extend(self.defined(repository));
+            match repository {
+                RepositoryDefinition::Debian(repository) => all.extend(self.defined(repository)),
+                RepositoryDefinition::Rpm(repository) => {
+                    let message = format!(
+                        "[[repository]] {} is of RPM packages, which Debian does not install",
+                        repository.name
+                    );
+                    let hint = "name a Debian repository by url, suite and components";
+                    self.problems
+                        .push(Problem::error(message).at(self.name).hint(hint));
+                }
+            }
         }
         for (name, option) in [("url", "--url"), ("repo", "--baseurl")] {
             for command in commands(layers, name) {
@@ -41,20 +54,10 @@ impl Lowering<'_> {
         all
     }
 
-    fn defined(&mut self, definition: &RepositoryDefinition) -> Option<Repository> {
+    fn defined(&mut self, definition: &DebianRepositoryDefinition) -> Option<Repository> {
         let keys = match &definition.signed_by {
             None => None,
-            Some(path) => match self.files.read(path, self.name) {
-                Ok(found) => Some(found),
-                Err(reason) => {
-                    let message = format!(
-                        "the key file `{path}` of repository {} cannot be read: {reason}",
-                        definition.url
-                    );
-                    self.problems.push(Problem::error(message).at(self.name));
-                    return None;
-                }
-            },
+            Some(path) => Some(self.key_file(path, &definition.url)?),
         };
         Some(Repository {
             url: definition.url.trim_end_matches('/').to_owned(),
@@ -64,6 +67,19 @@ impl Lowering<'_> {
             check_valid_until: definition.check_valid_until,
             origin: self.name.to_owned(),
         })
+    }
+
+    /// A repository's keys: the file's name for messages, and its bytes.
+    fn key_file(&mut self, path: &str, repository: &str) -> Option<(String, Vec<u8>)> {
+        let found = self.files.read(path, self.name);
+        found
+            .map_err(|reason| {
+                let message = format!(
+                    "the key file `{path}` of repository {repository} cannot be read: {reason}"
+                );
+                self.problems.push(Problem::error(message).at(self.name));
+            })
+            .ok()
     }
 
     fn kickstart_repository(
@@ -109,32 +125,100 @@ impl Lowering<'_> {
         })
     }
 
-    /// All RPM repositories that the definition names, in order.
+    /// All RPM repositories that the definition names, in order: kiln.toml first, then the kickstart files.
     pub(super) fn rpm_repositories(
         &mut self,
         definition: &Definition,
         layers: &[Layer],
     ) -> Vec<RpmRepository> {
+        let mut defined: Vec<Defined> = Vec::new();
         for repository in &definition.repositories {
-            let message = format!("[[repository]] {} is a Debian repository", repository.url);
-            let hint = "name RPM repositories with url and repo in a kickstart file";
-            self.problems
-                .push(Problem::error(message).at(self.name).hint(hint));
+            match repository {
+                RepositoryDefinition::Rpm(repository) => {
+                    if defined.iter().any(|other| other.name() == repository.name) {
+                        let message = format!("two [[repository]] are called {}", repository.name);
+                        self.problems.push(Problem::error(message).at(self.name));
+                    }
+                    defined.extend(self.defined_rpm(repository));
+                }
+                RepositoryDefinition::Debian(repository) => {
+                    let message =
+                        format!("[[repository]] {} is a Debian repository", repository.url);
+                    let hint =
+                        "name an RPM repository by name, key and baseurl, mirrorlist or metalink";
+                    self.problems
+                        .push(Problem::error(message).at(self.name).hint(hint));
+                }
+            }
         }
-        let mut all: Vec<RpmRepository> = Vec::new();
+        let mut said: Vec<RpmRepository> = Vec::new();
         // As in the reference, the last `url` counts.
         if let Some(url) = commands(layers, "url").last() {
-            all.extend(self.rpm_repository(url, "--url"));
+            said.extend(self.rpm_repository(url, "--url"));
         }
         for command in commands(layers, "repo") {
             let Some(repository) = self.rpm_repository(command, "--baseurl") else {
                 continue;
             };
             // A repository that is named again replaces the earlier one.
-            all.retain(|r| r.name != repository.name);
-            all.push(repository);
+            said.retain(|r| r.name != repository.name);
+            said.push(repository);
         }
+        for repository in &mut said {
+            let of_name = |defined: &Defined| defined.name() == repository.name;
+            if let Some(at) = defined.iter().position(of_name) {
+                defined.remove(at).complete(repository);
+            }
+        }
+        let mut all = Vec::new();
+        for alone in defined {
+            match alone.is_placed {
+                true => all.push(alone.repository),
+                false => self.no_place(alone.name()),
+            }
+        }
+        all.append(&mut said);
         all
+    }
+
+    fn no_place(&mut self, name: &str) {
+        let message = format!(
+            "[[repository]] {name} does not say where it is, and no kickstart file has a repository of this name"
+        );
+        self.problems
+            .push(Problem::error(message).at(self.name).hint(
+                "give baseurl, mirrorlist or metalink; the name of a kickstart's `url` is \"url\"",
+            ));
+    }
+
+    fn defined_rpm(&mut self, said: &RpmRepositoryDefinition) -> Option<Defined> {
+        let keys = match &said.key {
+            None => None,
+            Some(path) => Some(self.key_file(path, &said.name)?),
+        };
+        let place = match (&said.mirrorlist, &said.metalink) {
+            (Some(url), _) => Some(RpmSource::MirrorList(url.clone())),
+            (_, Some(url)) => Some(RpmSource::MetaLink(url.clone())),
+            _ if said.baseurl.is_empty() => None,
+            _ => Some(RpmSource::Base(said.baseurl.clone())),
+        };
+        let is_placed = place.is_some();
+        let repository = RpmRepository {
+            name: said.name.clone(),
+            source: place.unwrap_or(RpmSource::Known),
+            cost: said.cost,
+            exclude: said.exclude.clone(),
+            include: said.include.clone(),
+            install: false,
+            keys,
+            proxy: said.proxy.clone(),
+            signed_metadata: said.repo_gpgcheck,
+            origin: self.name.to_owned(),
+        };
+        Some(Defined {
+            repository,
+            is_placed,
+        })
     }
 
     fn rpm_repository(
@@ -146,17 +230,13 @@ impl Lowering<'_> {
         let name = said.text("--name").unwrap_or(URL).to_owned();
         let text = |option: &str| said.text(option).map(str::to_owned);
         let source = text(base)
-            .map(RpmSource::Base)
+            .map(|url| RpmSource::Base(vec![url]))
             .or_else(|| text("--mirrorlist").map(RpmSource::MirrorList))
             .or_else(|| text("--metalink").map(RpmSource::MetaLink));
-        let Some(source) = source else {
-            // The installer takes a bare `repo --name=updates` for one that it knows itself.
-            if matches!(
-                name.as_str(),
-                "fedora" | "updates" | "updates-testing" | "rawhide"
-            ) {
-                return None;
-            }
+        // The installer takes a bare `repo --name=updates` for one that it knows itself.
+        const KNOWN: &[&str] = &["fedora", "updates", "updates-testing", "rawhide"];
+        let known = || KNOWN.contains(&name.as_str()).then_some(RpmSource::Known);
+        let Some(source) = source.or_else(known) else {
             let message = format!("`{} --name={name}` does not say where it is", said.name);
             self.problems.push(
                 Problem::error(message)
@@ -180,7 +260,38 @@ impl Lowering<'_> {
             exclude: list("--excludepkgs"),
             include: list("--includepkgs"),
             install: said.flag("--install"),
+            keys: None,
+            proxy: text("--proxy"),
+            signed_metadata: None,
             origin: command.origin.clone(),
         })
+    }
+}
+
+/// A repository of kiln.toml.
+struct Defined {
+    repository: RpmRepository,
+    /// Whether it says where it is.
+    is_placed: bool,
+}
+
+impl Defined {
+    fn name(&self) -> &str {
+        &self.repository.name
+    }
+
+    /// Adds to a kickstart's repository of the same name what that does not say.
+    fn complete(self, said: &mut RpmRepository) {
+        let own = self.repository;
+        said.keys = own.keys;
+        said.signed_metadata = own.signed_metadata;
+        said.proxy = said.proxy.take().or(own.proxy);
+        said.cost = said.cost.or(own.cost);
+        if said.exclude.is_empty() {
+            said.exclude = own.exclude;
+        }
+        if said.include.is_empty() {
+            said.include = own.include;
+        }
     }
 }

@@ -20,6 +20,9 @@ fn read(directory: &std::path::Path) -> Vec<Package> {
         variables: Vec::new(),
         keys: ("none".into(), Vec::new()),
         proof: kiln_packages::rpm::Proof::Packages,
+        cost: kiln_packages::rpm::Repository::COST,
+        filter: kiln_packages::rpm::Filter::default(),
+        proxy: None,
         origin: String::new(),
     };
     let cache = directory.join("metadata");

@@ -526,3 +526,63 @@ fn groups_and_environments_are_read_as_they_are_written() {
             .is_empty()
     );
 }
+
+#[test]
+fn a_filter_leaves_packages_out() {
+    let world = World::new();
+    let mut repository = world.repository(world.base());
+    repository.filter.include = vec!["*-langpack".into(), "libc".into()];
+    repository.filter.exclude = vec!["big-*.noarch".into()];
+    let metadata = world.refresh_with(&repository).expect("good metadata");
+    let left = metadata.repositories[0].packages().expect("packages");
+    assert_eq!(
+        names(&left),
+        ["libc-2.34-1.noarch", "small-langpack-2.34-1.noarch"]
+    );
+}
+
+/// The mirror as the proxy of one repository: its host does not exist.
+#[test]
+fn a_repository_has_a_proxy_of_its_own() {
+    let world = World::new();
+    let mut repository = world.repository(Source::Base(vec!["http://mirror.invalid".into()]));
+    repository.proxy = Some(world.mirror.url());
+    let metadata = world.refresh_with(&repository).expect("good metadata");
+    assert_eq!(
+        metadata.repositories[0].packages().expect("packages").len(),
+        5
+    );
+    let asked = world.mirror.take_requests();
+    assert!(
+        asked
+            .iter()
+            .all(|r| r.target.starts_with("http://mirror.invalid/repodata/")),
+        "{:?}",
+        asked.iter().map(|r| &r.target).collect::<Vec<_>>()
+    );
+    repository.proxy = Some("ftp://me:secret@h".into());
+    let error = world.refresh_with(&repository).expect_err("no such proxy");
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (
+            ErrorKind::Input,
+            "the proxy of baseos (http://mirror.invalid) cannot be used"
+        )
+    );
+    // On a server a stranger's proxy would reach what is closed to him.
+    let guarded = kiln_packages::FetchOptions {
+        only: Some(|_| true),
+        ..crate::support::options()
+    };
+    let cancel = kiln_packages::CancelToken::new();
+    let fetcher = kiln_packages::Fetcher::new(guarded, cancel).expect("a fetcher");
+    repository.proxy = Some(world.mirror.url());
+    let error = kiln_packages::rpm::refresh(
+        &fetcher,
+        &[repository],
+        &world.path("guarded"),
+        SystemTime::now(),
+    )
+    .expect_err("a proxy of a stranger");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+}

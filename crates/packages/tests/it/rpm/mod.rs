@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use kiln_packages::Error;
-use kiln_packages::rpm::{Metadata, Proof, Repository, Source};
+use kiln_packages::rpm::{Filter, Metadata, Proof, Repository, Source};
 use kiln_testkit::Mirror;
 use kiln_testkit::rpm::{Gpg, Rpm};
 use tempfile::TempDir;
@@ -76,6 +76,9 @@ impl World {
             variables: vec![("releasever".into(), "9".into())],
             keys: ("test.asc".into(), self.key.public()),
             proof: Proof::Signature,
+            cost: Repository::COST,
+            filter: Filter::default(),
+            proxy: None,
             origin: "lab.ks:7".into(),
         }
     }
