@@ -1,10 +1,12 @@
 //! Unpacks a source into a workspace. The archive is a stranger's: nothing of it ends up elsewhere, or leads elsewhere later.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
@@ -24,9 +26,8 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
     let mut left_out = Vec::new();
     let mut links = Vec::new();
     let mut bytes = 0_u64;
-    let mut archive = Archive::new(MultiGzDecoder::new(File::open(archive)?));
-    for (number, entry) in archive.entries()?.enumerate() {
-        let mut entry = entry?;
+    let archive = MultiGzDecoder::new(File::open(archive)?);
+    each(archive, |number, entry| {
         bytes = bytes.saturating_add(entry.size());
         if number >= MOST_ENTRIES || bytes > MOST_BYTES {
             return Err(too_large());
@@ -35,11 +36,11 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
         match entry.header().entry_type() {
             EntryType::Directory => fs::create_dir_all(workspace.join(&path))?,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                file(&mut entry, workspace, &path)?;
+                file(entry, workspace, &path)?;
             }
-            EntryType::Symlink => links.push((path, target(&entry)?)),
+            EntryType::Symlink => links.push((path, target(entry)?)),
             EntryType::Link => {
-                let to = plain(&target(&entry)?)?;
+                let to = plain(&target(entry)?)?;
                 parents(workspace, &path)?;
                 let (from, to) = (workspace.join(to), workspace.join(&path));
                 // A file over and over again is not as short as its archive.
@@ -57,7 +58,8 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
                 path.display()
             )),
         }
-    }
+        Ok(())
+    })?;
     let mut made: BTreeSet<PathBuf> = BTreeSet::new();
     for (path, to) in links {
         if leads_out(&path, &to) {
@@ -78,6 +80,53 @@ pub(super) fn unpack(archive: &Path, workspace: &Path) -> io::Result<Vec<String>
     Ok(left_out)
 }
 
+/// Bytes of what an archive says of an entry: names, times, attributes, holes. They are held in memory, and tar has no limit to them.
+const LONGEST_NOTE: u64 = 1 << 20;
+/// Bytes of a path at most, which is what Linux takes.
+const LONGEST_PATH: usize = 4095;
+
+/// An archive, of which no more is read at once than is left.
+struct Bounded<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(wrong(format!(
+                "a name or another note of the source is longer than {} MiB",
+                LONGEST_NOTE >> 20
+            )));
+        }
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.left.set(left.saturating_sub(read as u64));
+        Ok(read)
+    }
+}
+
+/// Goes through an archive's entries. What it says of one is believed up to [`LONGEST_NOTE`] only; what an entry holds is counted by `see`.
+fn each<R: Read>(
+    archive: R,
+    mut see: impl FnMut(usize, &mut Entry<'_, Bounded<R>>) -> io::Result<()>,
+) -> io::Result<()> {
+    let left = Rc::new(Cell::new(LONGEST_NOTE));
+    let mut archive = Archive::new(Bounded {
+        inner: archive,
+        left: Rc::clone(&left),
+    });
+    for (number, entry) in archive.entries()?.enumerate() {
+        let mut entry = entry?;
+        left.set(entry.size());
+        see(number, &mut entry)?;
+        io::copy(&mut entry, &mut io::sink())?;
+        left.set(LONGEST_NOTE);
+    }
+    Ok(())
+}
+
 /// What a source may have that is looked at before it is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
@@ -87,37 +136,13 @@ pub(crate) struct Most {
     pub(crate) bytes: u64,
 }
 
-/// Bytes of what an archive says of an entry: a name, times, attributes. They are held in memory.
-const LONGEST_NOTE: u64 = 1 << 20;
-
 /// Looks through a gzipped tar archive and returns its files. Nothing is written.
 ///
 /// # Errors
 /// It is no such archive, has more than it may, or has something that [`unpack`] refuses or leaves out.
 pub(crate) fn look(archive: &[u8], most: Most) -> io::Result<Vec<PathBuf>> {
-    // First without believing any note, so that none is too long to be read.
-    let heads = most.entries as u64 * 2 * 1024 + (64 << 10);
-    let unpacked = || MultiGzDecoder::new(archive).take(most.bytes.saturating_add(heads));
-    let mut bytes = 0_u64;
-    for (number, entry) in Archive::new(unpacked()).entries()?.raw(true).enumerate() {
-        let entry = entry?;
-        bytes = bytes.saturating_add(entry.size());
-        if bytes > most.bytes {
-            return Err(too_long(most));
-        }
-        if number >= most.entries.saturating_mul(2) {
-            return Err(too_many(most));
-        }
-        let kind = entry.header().entry_type();
-        let is_content = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
-        if !is_content && entry.size() > LONGEST_NOTE {
-            return Err(wrong(format!("an entry of type {kind:?} is too long")));
-        }
-    }
     let (mut files, mut bytes) = (Vec::new(), 0_u64);
-    for (number, entry) in Archive::new(unpacked()).entries()?.enumerate() {
-        let entry = entry?;
-        // Files with holes are longer than what stands for them.
+    each(MultiGzDecoder::new(archive), |number, entry| {
         bytes = bytes.saturating_add(entry.size());
         if bytes > most.bytes {
             return Err(too_long(most));
@@ -129,9 +154,9 @@ pub(crate) fn look(archive: &[u8], most: Most) -> io::Result<Vec<PathBuf>> {
         match entry.header().entry_type() {
             EntryType::Directory | EntryType::XGlobalHeader => {}
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => files.push(path),
-            EntryType::Link => drop(plain(&target(&entry)?)?),
+            EntryType::Link => drop(plain(&target(entry)?)?),
             EntryType::Symlink => {
-                let to = target(&entry)?;
+                let to = target(entry)?;
                 if leads_out(&path, &to) {
                     let (path, to) = (path.display(), to.display());
                     return Err(wrong(format!(
@@ -146,7 +171,8 @@ pub(crate) fn look(archive: &[u8], most: Most) -> io::Result<Vec<PathBuf>> {
                 )));
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(files)
 }
 
@@ -187,6 +213,14 @@ fn parents(workspace: &Path, path: &Path) -> io::Result<()> {
 
 /// A path without `.` and with nothing that leads up.
 pub(crate) fn plain(path: &Path) -> io::Result<PathBuf> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_PATH {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let begins = String::from_utf8_lossy(&bytes[..40]);
+        return Err(wrong(format!(
+            "a path of the source has {length} bytes, {LONGEST_PATH} at most may be: it begins with {begins:?}"
+        )));
+    }
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -323,6 +357,56 @@ mod tests {
         for bytes in [&b""[..], b"PK\x03\x04", &[0x1f, 0x8b, 8, 0]] {
             assert!(super::look(bytes, most).is_err());
         }
+    }
+
+    /// An archive of one file whose name, or another note, has this many bytes of zeros or of a letter.
+    fn noted(dir: &Path, kind: EntryType, length: u64, byte: u8) -> PathBuf {
+        let path = dir.join("noted.tgz");
+        let to = GzEncoder::new(File::create(&path).unwrap(), Compression::fast());
+        let mut builder = Builder::new(to);
+        let mut header = Header::new_gnu();
+        header.set_path("note").unwrap();
+        header.set_entry_type(kind);
+        header.set_size(length);
+        header.set_cksum();
+        let note = io::repeat(byte).take(length);
+        builder.append(&header, note).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_path("file").unwrap();
+        header.set_mode(0o644);
+        header.set_size(4);
+        header.set_cksum();
+        builder.append(&header, &b"text"[..]).unwrap();
+        builder.into_inner().unwrap().finish().unwrap();
+        path
+    }
+
+    #[test]
+    fn no_name_is_believed_to_be_longer_than_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let most = Most {
+            entries: 3,
+            bytes: 1 << 30,
+        };
+        let workspace = dir.path().join("w");
+        fs::create_dir(&workspace).unwrap();
+        let cases = [
+            (EntryType::GNULongName, 64 << 20, "longer than 1 MiB"),
+            (EntryType::GNULongLink, 64 << 20, "longer than 1 MiB"),
+            (EntryType::XHeader, 64 << 20, "longer than 1 MiB"),
+            (EntryType::GNULongName, 5000, "has 5000 bytes, 4095 at most"),
+        ];
+        for (kind, length, expected) in cases {
+            let source = noted(dir.path(), kind, length, b'a');
+            let error = unpack(&source, &workspace).unwrap_err().to_string();
+            assert!(error.contains(expected), "{kind:?}: {error}");
+            let error = look(&fs::read(source).unwrap(), most).unwrap_err();
+            assert!(error.to_string().contains(expected), "{kind:?}: {error}");
+        }
+        let source = noted(dir.path(), EntryType::GNULongName, 200, b'a');
+        unpack(&source, &workspace).unwrap();
+        let name = "a".repeat(200);
+        assert_eq!(fs::read(workspace.join(name)).unwrap(), b"text");
     }
 
     #[test]
