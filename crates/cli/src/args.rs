@@ -539,10 +539,14 @@ pub(crate) struct ServeArgs {
     /// Memory that is set aside for a build
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(64..=1 << 32))]
     pub(crate) build_memory: u64,
-    /// What runs steps whose image is not Kiln itself: a podman of each build's
-    /// own, or nothing
-    #[arg(long, value_enum, value_name = "ENGINE", default_value_t)]
+    /// What runs steps whose image is not Kiln itself: `podman`, one of each
+    /// build's own; `none`; or unix:///SOCKET, an engine that you run
+    #[arg(long, value_name = "ENGINE", default_value = "podman", value_parser = ContainerEngine::parse)]
     pub(crate) engine: ContainerEngine,
+    /// Give steps the socket of the engine that you run: whoever submits can
+    /// then do all that it can
+    #[arg(long)]
+    pub(crate) engine_socket_for_steps: bool,
     /// A further image that is Kiln itself, besides `kiln`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) builder_image: Vec<String>,
@@ -643,13 +647,25 @@ pub(crate) enum TokenRole {
 }
 
 /// What runs containers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ContainerEngine {
     /// One of each build's own, in Kiln's sandbox
-    #[default]
     Podman,
     /// None: such builds are refused
     None,
+    /// The administrator's, at this socket
+    Elsewhere(PathBuf),
+}
+
+impl ContainerEngine {
+    fn parse(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("unix://")) {
+            ("podman", _) => Ok(ContainerEngine::Podman),
+            ("none", _) => Ok(ContainerEngine::None),
+            (_, Some(path)) if path.starts_with('/') => Ok(ContainerEngine::Elsewhere(path.into())),
+            _ => Err("say podman, none or unix:///SOCKET".to_owned()),
+        }
+    }
 }
 
 /// `kiln load-image`

@@ -79,6 +79,7 @@ mod tests {
             build_memory: 1 << 30,
             from_elsewhere: true,
             containers: false,
+            engine: None,
             open: false,
             keep: crate::Keep::default(),
             queue_length: 1,

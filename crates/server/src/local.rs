@@ -72,6 +72,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         images: attempt.dir.join("images"),
         secrets: BTreeMap::new(),
         secrets_of: Secrets::default(),
+        engine: None,
         locks_of: None,
     };
     let written = serde_json::to_vec(&request)

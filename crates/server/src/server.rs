@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::commands::Commands;
 use crate::executor::Executor;
 use crate::executor::request::Attempt;
+use crate::executor::request::Elsewhere;
 use crate::limits::Limits;
 use crate::objects::{Live, Objects};
 use crate::requests::Requests;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub build_memory: u64,
     /// Whether steps with other images run in containers.
     pub containers: bool,
+    /// The engine that runs them; `None`: one of each build's own.
+    pub engine: Option<Elsewhere>,
     /// Whether whoever reaches the port may do everything.
     pub open: bool,
     /// Whether builds fetch from other machines only.

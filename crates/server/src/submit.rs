@@ -37,9 +37,10 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
     let rules = Rules {
         images: &server.settings.images,
         commands: &*server.commands,
-        engine: &|| match server.settings.containers {
-            true => engine::available(),
-            false => Err("the server was started with --engine none".to_owned()),
+        engine: &|| match (server.settings.containers, &server.settings.engine) {
+            (true, None) => engine::available(),
+            (true, Some(elsewhere)) => engine::answers(elsewhere),
+            (false, _) => Err("the server was started with --engine none".to_owned()),
         },
         secrets: &|version| server.secrets.find(version).map(drop),
     };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_engine::{Failure, FailureKind};
 use kiln_rootfs::network::{self, Access, Reach};
 use kiln_server::agent::Agent;
+use kiln_server::executor::request::Elsewhere;
 use kiln_server::store::Role;
 use kiln_server::{Options, access};
 
@@ -38,7 +39,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             cpus: args.cpus.unwrap_or(processors),
             memory,
             build_memory: args.build_memory << 20,
-            containers: args.engine == ContainerEngine::Podman,
+            containers: args.engine != ContainerEngine::None,
+            engine: elsewhere(args)?,
             open: args.open_to_this_machine,
             from_elsewhere: !args.downloads_from_this_machine,
             keep: kiln_server::Keep {
@@ -75,6 +77,22 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
     };
     kiln_server::serve(options, stop, ready).map_err(|error| failure(&error))?;
     Ok(0)
+}
+
+/// The container engine that the administrator runs, if there is one.
+fn elsewhere(args: &ServeArgs) -> Result<Option<Elsewhere>, Failure> {
+    let is_given = args.engine_socket_for_steps;
+    match &args.engine {
+        ContainerEngine::Elsewhere(socket) => Ok(Some(Elsewhere {
+            socket: socket.clone(),
+            is_given,
+        })),
+        _ if is_given => {
+            let message = "--engine-socket-for-steps is for `--engine unix:///SOCKET`; steps have the socket of an engine of the build's own anyway";
+            Err(Failure::new(FailureKind::Usage, message))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Makes, lists and takes back tokens.

@@ -1,7 +1,7 @@
 //! Steps in containers. Images are made here of Debian's static busybox and the docker command: no registry is asked.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{BUILDS, OPEN, Server, kiln};
 
 /// Writes an image as `docker save` does: one layer of the given files, and its configuration.
-fn image(dir: &Path, name: &str, config: &Value, lay_out: impl Fn(&Path)) -> std::path::PathBuf {
+fn image(dir: &Path, name: &str, config: &Value, lay_out: impl Fn(&Path)) -> PathBuf {
     let root = dir.join("root");
     fs::create_dir_all(&root).unwrap();
     lay_out(&root);
@@ -49,8 +49,13 @@ fn tar(dir: &Path, to: &Path) {
 /// Gives the server an image with a shell and what usually goes with it.
 pub(crate) fn load_busybox(server: &Server, name: &str) {
     let dir = tempfile::tempdir().unwrap();
+    load(server, &busybox(dir.path(), name));
+}
+
+/// The archive of that image.
+pub(crate) fn busybox(dir: &Path, name: &str) -> PathBuf {
     let path = json!({ "Env": ["PATH=/bin"], "Cmd": ["/bin/sh"] });
-    let archive = image(dir.path(), name, &path, |root| {
+    image(dir, name, &path, |root| {
         let bin = root.join("bin");
         fs::create_dir_all(&bin).unwrap();
         fs::create_dir_all(root.join("tmp")).unwrap();
@@ -61,8 +66,7 @@ pub(crate) fn load_busybox(server: &Server, name: &str) {
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
         }
-    });
-    load(server, &archive);
+    })
 }
 
 fn load(server: &Server, archive: &Path) {

@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::engine::{Engine, SHARED, SOCKET};
+use super::engine::{Around, Engine, told};
 use super::events::Events;
 use super::output;
 use super::step::{End, Means, Stop};
@@ -53,15 +53,16 @@ impl Job<'_> {
             return End::Failed("the container engine has ended".to_owned());
         };
         let end = self.run_in(engine, stop);
-        match self.say_output() {
+        match self.say_output(engine) {
             Ok(()) => end,
             Err(error) => End::Failed(error.to_string()),
         }
     }
 
     /// Tells what the step has written for programs.
-    fn say_output(&self) -> io::Result<()> {
-        let read = output::read(self.means.engines.dir(), self.number, self.means.log);
+    fn say_output(&self, engine: &Engine) -> io::Result<()> {
+        let path = engine.output(self.number);
+        let read = output::read(self.means.engines.dir(), &path, self.means.log);
         match read {
             Ok(output) if output.is_empty() => Ok(()),
             Ok(output) => self.events.write(What::Output {
@@ -109,7 +110,7 @@ impl Job<'_> {
             why = wanted(&stop) => return Ok(End::Stopped(why)),
         }
         let options: Option<CreateContainerOptions> = None;
-        let created = docker.create_container(options, self.config());
+        let created = docker.create_container(options, self.config(engine.around(self.number)));
         let id = created.await.map_err(told)?.id;
         let end = self.follow(&docker, &id, &stop).await;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true);
@@ -185,26 +186,28 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn config(&self) -> ContainerCreateBody {
+    fn config(&self, around: Around) -> ContainerCreateBody {
         let Container {
             entrypoint,
             script,
             volumes,
         } = self.container;
-        let mut binds = vec![
-            "/workspace:/workspace".to_owned(),
-            format!("{SOCKET}:/var/run/docker.sock"),
-            format!("{SHARED}/home:/builder/home"),
-            format!("{}:/builder/outputs", output::volume(self.number)),
-            "/dev/log:/dev/log".to_owned(),
-        ];
+        let Around {
+            mut binds,
+            volumes: prefix,
+            scripts,
+            network,
+            labels,
+            dropped,
+            most,
+        } = around;
         for volume in volumes {
-            binds.push(format!("build-{}:{}", volume.name, volume.path));
+            binds.push(format!("{prefix}{}:{}", volume.name, volume.path));
         }
         let mut program = entrypoint.clone().map(|program| vec![program]);
         if script.is_some() {
             let name = format!("script-{}", self.number);
-            binds.push(format!("/scripts/{name}:/builder/{name}:ro"));
+            binds.push(format!("{scripts}/{name}:/builder/{name}:ro"));
             program = Some(vec![format!("/builder/{name}")]);
         }
         let mut env = vec![
@@ -226,10 +229,14 @@ impl Job<'_> {
             entrypoint: program,
             cmd: Some(self.step.args.clone()).filter(|args| !args.is_empty()),
             env: Some(env),
+            labels: Some(labels),
             working_dir: Some(format!("/workspace/{}", self.step.dir.display())),
             host_config: Some(HostConfig {
                 binds: Some(binds),
-                network_mode: Some("host".to_owned()),
+                network_mode: network,
+                cap_drop: dropped,
+                memory: most.map(|(memory, _)| memory),
+                pids_limit: most.map(|(_, processes)| processes),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
@@ -341,14 +348,5 @@ async fn wanted(stop: &dyn Fn() -> Option<Stop>) -> Stop {
             return why;
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// What the engine said, without the name of the crate's error around it.
-pub(super) fn told(error: Error) -> String {
-    match error {
-        Error::DockerResponseServerError { message, .. } => message,
-        Error::DockerStreamError { error } => error,
-        other => other.to_string(),
     }
 }

@@ -1,6 +1,6 @@
-//! What a step in a container says to programs: the file `output` in its own `$BUILDER_OUTPUT`, a volume of the engine's.
+//! What a step in a container says to programs: the file `output` in its own `$BUILDER_OUTPUT`.
 //!
-//! Steps own that volume, and with the engine's socket they can change whatever lies around it. So nothing there is followed: the
+//! Steps own that directory, and with the engine's socket they can change whatever lies around it. So nothing there is followed: the
 //! file is opened below the attempt's own directory without links, without waiting, and only as much is read as is kept.
 
 use std::fs::File;
@@ -16,19 +16,13 @@ use crate::secrets;
 /// Bytes that are kept, as on Cloud Build.
 const MOST: usize = 50 << 10;
 
-/// The engine's volume of a step. Volumes of a build's own have another beginning.
-pub(super) fn volume(step: usize) -> String {
-    format!("output-{step}")
-}
-
-/// What a step has written, without the values of secrets; empty if that is nothing.
+/// What a step has written to a path below the engine's directory, without the values of secrets; empty if that is nothing.
 ///
 /// # Errors
 /// There is something that is no file, or cannot be read.
-pub(super) fn read(engine: &Path, step: usize, log: &Log) -> io::Result<Vec<u8>> {
+pub(super) fn read(engine: &Path, path: &str, log: &Log) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let engine = open(engine, flags, Mode::empty())?;
-    let path = format!("storage/volumes/{}/_data/output", volume(step));
     let flags =
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;

@@ -55,8 +55,20 @@ pub struct Request {
     /// Where these are.
     #[serde(default)]
     pub secrets_of: Secrets,
+    /// The engine that runs containers; `None`: one of the build's own.
+    #[serde(default)]
+    pub engine: Option<Elsewhere>,
     /// An attempt whose lock files are used where the source has none.
     pub locks_of: Option<PathBuf>,
+}
+
+/// A container engine that the server's administrator runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Whether steps get that socket.
+    pub is_given: bool,
 }
 
 /// A step.

@@ -45,6 +45,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
             open: true,
             from_elsewhere: true,
             containers: false,
+            engine: None,
             keep,
             queue_length: 9,
         },

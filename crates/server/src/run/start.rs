@@ -76,6 +76,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         images: server.images.clone(),
         secrets: record.task.secrets.clone(),
         secrets_of: server.secrets.clone(),
+        engine: server.settings.engine.clone(),
         locks_of: earlier.filter(|kept| kept.is_dir()),
     }
 }

@@ -1,6 +1,8 @@
 //! The container engine of an attempt: started when a step needs it, ended before Kiln itself works in the workspace.
 
+mod api;
 mod archive;
+mod elsewhere;
 mod front;
 pub mod images;
 mod own;
@@ -9,15 +11,17 @@ mod private;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kiln_sandbox::Sandbox;
 
+pub(super) use api::{Around, told};
 pub use private::FUNCTIONS;
-pub(super) use private::{Engine, SHARED, SOCKET};
 
-use crate::executor::request::StepRequest;
+use crate::executor::request::{Elsewhere, StepRequest};
 use private::{CRUN, PODMAN, Place};
 
 /// Says why this machine can run no containers, and what to do.
@@ -42,9 +46,71 @@ pub(crate) fn available() -> Result<(), String> {
     kiln_sandbox::own_network().map_err(told)
 }
 
+/// Says why an engine elsewhere can run no containers.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) fn answers(engine: &Elsewhere) -> Result<(), String> {
+    let connected = UnixStream::connect(&engine.socket);
+    connected.map(drop).map_err(|error| {
+        format!(
+            "the container engine at {} of the server does not answer: {error}",
+            engine.socket.display()
+        )
+    })
+}
+
+/// What runs containers.
+pub(super) enum Engine {
+    /// One of the build's own.
+    Own(private::Engine),
+    /// The administrator's.
+    Elsewhere(elsewhere::Engine),
+}
+
+impl Engine {
+    /// Where it listens, as this process sees it.
+    pub(super) fn socket(&self) -> String {
+        match self {
+            Engine::Own(engine) => engine.socket(),
+            Engine::Elsewhere(engine) => engine.socket(),
+        }
+    }
+
+    /// Whether it has ended by itself, or does so before long; what it said last.
+    pub(super) fn ends_within(&self, patience: Duration) -> Option<String> {
+        match self {
+            Engine::Own(engine) => engine.ends_within(patience),
+            Engine::Elsewhere(_) => None,
+        }
+    }
+
+    /// What a step has.
+    pub(super) fn around(&self, step: usize) -> Around {
+        match self {
+            Engine::Own(_) => private::around(step),
+            Engine::Elsewhere(engine) => engine.around(step),
+        }
+    }
+
+    /// Where a step's output for programs is, below the engine's directory.
+    pub(super) fn output(&self, step: usize) -> String {
+        match self {
+            Engine::Own(_) => private::output(step),
+            Engine::Elsewhere(_) => elsewhere::output(step),
+        }
+    }
+
+    /// Whether images of it are there for all builds as they are.
+    pub(super) fn keeps_images(&self) -> bool {
+        matches!(self, Engine::Elsewhere(_))
+    }
+}
+
 /// The engine, when there is one.
 pub(super) struct Engines {
     place: Place,
+    elsewhere: Option<elsewhere::Engine>,
     /// What attempts that were killed have left.
     earlier: Vec<PathBuf>,
     state: Mutex<State>,
@@ -68,7 +134,18 @@ impl Engines {
     /// Nothing is started yet.
     pub(super) fn new(work: &super::Work<'_>) -> Self {
         let agent = work.agent;
+        let at = work.request.engine.as_ref();
+        let elsewhere = at.map(|at| {
+            elsewhere::Engine::new(
+                at.clone(),
+                work.attempt.workspace(),
+                work.attempt.engine(),
+                work.request.build.clone(),
+                work.request.memory,
+            )
+        });
         Engines {
+            elsewhere,
             place: Place {
                 storage: work.attempt.engine().join("storage"),
                 dir: work.attempt.engine(),
@@ -99,6 +176,9 @@ impl Engines {
             };
             fs::create_dir_all(self.place.workspace.join(&step.dir))?;
             fs::create_dir_all(&scripts)?;
+            if let Some(engine) = &self.elsewhere {
+                engine.prepare(number)?;
+            }
             if let Some(script) = &container.script {
                 let shell = if script.starts_with("#!") {
                     ""
@@ -119,7 +199,13 @@ impl Engines {
         let engine = match &state.engine {
             Some(engine) => Arc::clone(engine),
             None => {
-                let engine = Arc::new(Engine::start(&self.place)?);
+                let engine = Arc::new(match &self.elsewhere {
+                    Some(engine) => {
+                        engine.start()?;
+                        Engine::Elsewhere(engine.clone())
+                    }
+                    None => Engine::Own(private::Engine::start(&self.place)?),
+                });
                 state.engine = Some(Arc::clone(&engine));
                 engine
             }
@@ -161,6 +247,9 @@ impl Engines {
     /// Ends the engine and removes all that it kept.
     pub(super) fn end(self) -> io::Result<()> {
         self.lock().engine = None;
+        if let Some(engine) = &self.elsewhere {
+            engine.clean()?;
+        }
         let mut dirs = self.earlier;
         dirs.push(self.place.dir);
         if !dirs.iter().any(|dir| dir.exists()) {

@@ -4,6 +4,7 @@
 //! programs read-only, its images and containers lie there, its network is the sandbox's. Whatever a container is allowed, it has
 //! no more than that. All of it ends with the agent, and mounts, processes and interfaces with it.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,6 +25,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::api::Around;
 use super::front;
 use super::own::give;
 use crate::agent::log::Log;
@@ -36,11 +38,11 @@ pub(super) const PODMAN: &str = "/usr/bin/podman";
 /// What starts its containers: the only one that can do without control groups.
 pub(super) const CRUN: &str = "/usr/bin/crun";
 /// Where the engine listens, as it sees it.
-pub(in crate::agent) const SOCKET: &str = "/engine/docker.sock";
+const SOCKET: &str = "/engine/docker.sock";
 /// Where podman itself listens.
 const BEHIND: &str = "/run/podman.sock";
 /// What steps share besides the workspace, as the engine sees it.
-pub(in crate::agent) const SHARED: &str = "/builder";
+const SHARED: &str = "/builder";
 /// How long the engine may take to listen.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Open files of a process, and processes of a user, at most.
@@ -189,12 +191,12 @@ impl Engine {
     }
 
     /// Where it listens, as this process sees it.
-    pub(in crate::agent) fn socket(&self) -> String {
+    pub(super) fn socket(&self) -> String {
         format!("/proc/self/fd/{}", self.socket.as_raw_fd())
     }
 
     /// Whether it has ended by itself, or does so before long if it does not answer; what it said last.
-    pub(in crate::agent) fn ends_within(&self, patience: Duration) -> Option<String> {
+    pub(super) fn ends_within(&self, patience: Duration) -> Option<String> {
         let began = Instant::now();
         loop {
             if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -218,6 +220,35 @@ impl Drop for Engine {
         self.cancel.cancel();
         // A thread that panicked has ended too.
         let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The volume of a step's output. Volumes of a build's own have another beginning.
+fn volume(step: usize) -> String {
+    format!("output-{step}")
+}
+
+/// Where a step's output for programs is, below the engine's directory.
+pub(super) fn output(step: usize) -> String {
+    format!("storage/volumes/{}/_data/output", volume(step))
+}
+
+/// What a step has of an engine of the build's own.
+pub(super) fn around(step: usize) -> Around {
+    Around {
+        binds: vec![
+            "/workspace:/workspace".to_owned(),
+            format!("{SOCKET}:/var/run/docker.sock"),
+            format!("{SHARED}/home:/builder/home"),
+            format!("{}:/builder/outputs", volume(step)),
+            "/dev/log:/dev/log".to_owned(),
+        ],
+        volumes: "build-".to_owned(),
+        scripts: "/scripts".to_owned(),
+        network: Some("host".to_owned()),
+        labels: HashMap::new(),
+        dropped: None,
+        most: None,
     }
 }
 
