@@ -18,9 +18,12 @@
 //! A chunk is hashed whole before any of its bytes is passed on, so nothing unverified reaches a decompressor or an archive
 //! reader. Records are small and bounded ([`RECORD_MAX`]); memory holds a few chunks at a time.
 //!
-//! The interface is synchronous. `object_store` is asynchronous, so there is a private runtime on the caller's thread
+//! The build server keeps its buckets' contents in such stores too; it takes [`bucket`] only.
+//!
+//! The cache's interface is synchronous. `object_store` is asynchronous, so there is a private runtime on the caller's thread
 //! (`store.rs`); nothing of it can be seen from outside.
 
+mod cloud;
 mod error;
 mod http;
 mod location;
@@ -28,6 +31,7 @@ mod options;
 mod record;
 mod store;
 
+pub use cloud::{Cloud, bucket, is_setting, parts};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{Options, is_local};
 pub use record::{Chunk, Key, Record};

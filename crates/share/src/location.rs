@@ -7,14 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
-use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
+use crate::cloud::{self, Cloud};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::Connector;
 use crate::options::Options;
 
 /// The version of the layout.
@@ -25,26 +22,22 @@ pub(crate) const ROOT: &str = "kiln1";
 /// # Errors
 /// The URL or the settings cannot be used, or a directory cannot be made.
 pub(crate) fn open(options: &Options, writable: bool) -> Result<Arc<dyn ObjectStore>> {
-    let wrong = |why: &str| Error::new(ErrorKind::Config, &options.url, why);
-    let (scheme, rest) = options
-        .url
-        .split_once("://")
-        .ok_or_else(|| wrong("it is no URL"))?;
-    if rest.contains(['?', '#', '@']) {
-        return Err(wrong(
-            "a shared cache's URL has no user, query or fragment; credentials come from the clouds' environment variables",
-        ));
-    }
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let (scheme, rest) = cloud::parts(&options.url)?;
     match scheme {
         "file" => directory(options, rest, writable),
-        "s3" | "gs" if bucket.is_empty() => Err(wrong("it names no bucket")),
-        "s3" | "gs" if options.key.is_none() => Err(wrong(
+        "s3" | "gs" if options.key.is_none() => Err(Error::new(
+            ErrorKind::Config,
+            &options.url,
             "a bucket needs a key: whoever can write it could otherwise choose what you build",
         )),
-        "s3" => Ok(below(prefix, s3(options, bucket)?)),
-        "gs" => Ok(below(prefix, gcs(options, bucket)?)),
-        _ => Err(wrong("it begins with none of file://, s3:// and gs://")),
+        _ => cloud::bucket(&Cloud {
+            url: options.url.clone(),
+            settings: options.settings.clone(),
+            proxy: options.proxy.clone(),
+            no_proxy: options.no_proxy.clone(),
+            patience: options.patience,
+            retry: retry(options),
+        }),
     }
 }
 
@@ -105,59 +98,6 @@ fn guard(
          its owner closes it: chmod o-rwx {shown}",
         found.uid()
     ))
-}
-
-fn below(prefix: &str, store: impl ObjectStore) -> Arc<dyn ObjectStore> {
-    match prefix.trim_matches('/') {
-        "" => Arc::new(store),
-        prefix => Arc::new(PrefixStore::new(store, prefix)),
-    }
-}
-
-fn s3(options: &Options, bucket: &str) -> Result<impl ObjectStore> {
-    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &options.url, why);
-    let mut builder = AmazonS3Builder::new();
-    let (mut plain, mut allowed) = (false, false);
-    for (name, value) in &options.settings {
-        plain |= name.starts_with("AWS_ENDPOINT") && value.starts_with("http://");
-        allowed |= name == "AWS_ALLOW_HTTP" && value.eq_ignore_ascii_case("true");
-        let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
-        if let Ok(key) = key
-            && name.starts_with("AWS_")
-        {
-            builder = builder.with_config(key, value);
-        }
-    }
-    if plain && !allowed {
-        return Err(wrong(
-            &"AWS_ENDPOINT_URL is not encrypted; set AWS_ALLOW_HTTP=true if that is meant",
-        ));
-    }
-    builder
-        .with_bucket_name(bucket)
-        .with_http_connector(Connector::new(options))
-        .with_retry(retry(options))
-        .build()
-        .map_err(|error| wrong(&error))
-}
-
-fn gcs(options: &Options, bucket: &str) -> Result<impl ObjectStore> {
-    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &options.url, why);
-    let mut builder = GoogleCloudStorageBuilder::new();
-    for (name, value) in &options.settings {
-        let key = name.to_ascii_lowercase().parse::<GoogleConfigKey>();
-        if let Ok(key) = key
-            && name.starts_with("GOOGLE_")
-        {
-            builder = builder.with_config(key, value);
-        }
-    }
-    builder
-        .with_bucket_name(bucket)
-        .with_http_connector(Connector::new(options))
-        .with_retry(retry(options))
-        .build()
-        .map_err(|error| wrong(&error))
 }
 
 /// A cache that has to be asked often is slower than building: two more tries, soon.
