@@ -1,5 +1,5 @@
-//! A loopback object store: as much of S3's and Google Cloud Storage's XML interface as a client needs that puts, gets, looks at and
-//! lists objects, with faults on demand.
+//! A loopback object store: as much of S3's and Google Cloud Storage's XML interface as a client needs that puts, gets, looks at,
+//! removes and lists objects, whole, in ranges and in parts, with faults on demand.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::fault::matches;
 
 /// What is wrong with every answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,22 @@ pub enum Trouble {
     Flip,
     /// The body is this.
     Replace(Vec<u8>),
+    /// The connection ends without an answer, and nothing is done.
+    Close,
+    /// What was asked for is done, and the connection ends without an answer.
+    Forget,
+}
+
+/// Trouble with some requests only.
+#[derive(Clone, Debug)]
+struct Fault {
+    /// `METHOD TARGET`, with `*` for any text.
+    pattern: String,
+    /// Requests that go well before.
+    after: u32,
+    /// Requests that it hits then.
+    times: u32,
+    trouble: Trouble,
 }
 
 /// A store with objects by path, `bucket/name`. Dropping it ends it.
@@ -34,10 +52,19 @@ pub struct Bucket {
 #[derive(Default)]
 struct Shared {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Uploads in parts, by their id: where they go, and the parts by number.
+    uploads: Mutex<BTreeMap<String, Upload>>,
     trouble: Mutex<Option<Trouble>>,
+    faults: Mutex<Vec<Fault>>,
     /// Methods and targets.
     requests: Mutex<Vec<String>>,
     stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Upload {
+    path: String,
+    parts: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Bucket {
@@ -75,6 +102,37 @@ impl Bucket {
         *locked(&self.shared.trouble) = trouble;
     }
 
+    /// Of the requests `METHOD TARGET` that a pattern with `*` matches, the first `after` go well, and `times` then do not.
+    pub fn fault(&self, pattern: &str, after: u32, times: u32, trouble: Trouble) {
+        locked(&self.shared.faults).push(Fault {
+            pattern: pattern.to_owned(),
+            after,
+            times,
+            trouble,
+        });
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        locked(&self.shared.faults).clear();
+        self.trouble(None);
+    }
+
+    /// Returns an object's content.
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        locked(&self.shared.objects).get(name).cloned()
+    }
+
+    /// Puts an object there.
+    pub fn put(&self, name: &str, content: &[u8]) {
+        locked(&self.shared.objects).insert(name.to_owned(), content.to_vec());
+    }
+
+    /// Returns how many uploads in parts are neither complete nor aborted.
+    pub fn unfinished(&self) -> usize {
+        locked(&self.shared.uploads).len()
+    }
+
     /// Returns the paths of all objects.
     pub fn names(&self) -> Vec<String> {
         locked(&self.shared.objects).keys().cloned().collect()
@@ -109,6 +167,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Request {
     method: String,
     target: String,
+    /// First and last byte, if only a part is asked for.
+    range: Option<(usize, usize)>,
+    /// Whether nothing may be there yet.
+    is_new: bool,
     body: Vec<u8>,
 }
 
@@ -129,7 +191,7 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_ascii_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut length = 0;
+    let (mut length, mut range, mut is_new) = (0, None, false);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -138,6 +200,13 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
         };
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().ok()?;
+        } else if name.eq_ignore_ascii_case("range") {
+            let (first, last) = value.trim().strip_prefix("bytes=")?.split_once('-')?;
+            range = Some((first.parse().ok()?, last.parse().ok()?));
+        } else if name.eq_ignore_ascii_case("if-none-match")
+            || name.eq_ignore_ascii_case("x-goog-if-generation-match")
+        {
+            is_new = true;
         }
     }
     let mut body = vec![0; length];
@@ -145,27 +214,53 @@ fn request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     Some(Request {
         method,
         target,
+        range,
+        is_new,
         body,
     })
 }
 
+/// What is wrong with this request's answer.
+fn trouble(shared: &Shared, request: &Request) -> Option<Trouble> {
+    let line = format!("{} {}", request.method, request.target);
+    let mut faults = locked(&shared.faults);
+    let hit = faults
+        .iter_mut()
+        .find(|fault| fault.times > 0 && matches(&fault.pattern, &line));
+    if let Some(fault) = hit {
+        if fault.after == 0 {
+            fault.times = fault.times.saturating_sub(1);
+            return Some(fault.trouble.clone());
+        }
+        fault.after -= 1;
+    }
+    drop(faults);
+    locked(&shared.trouble).clone()
+}
+
 /// `None` ends the connection.
 fn answer(stream: &TcpStream, shared: &Shared, request: &Request) -> Option<()> {
-    let trouble = locked(&shared.trouble).clone();
-    if let Some(Trouble::Status(status)) = trouble {
-        return send(stream, status, b"", 0, request);
-    }
-    if trouble == Some(Trouble::Silence) {
-        let began = Instant::now();
-        while !shared.stop.load(Ordering::SeqCst) && began.elapsed() < Duration::from_secs(600) {
-            thread::sleep(Duration::from_millis(20));
+    let trouble = trouble(shared, request);
+    match trouble {
+        Some(Trouble::Status(status)) => {
+            return send(stream, status, b"", (0, 0), request);
         }
-        return None;
+        Some(Trouble::Close) => return None,
+        Some(Trouble::Silence) => {
+            let began = Instant::now();
+            while !shared.stop.load(Ordering::SeqCst) && began.elapsed() < Duration::from_secs(600)
+            {
+                thread::sleep(Duration::from_millis(20));
+            }
+            return None;
+        }
+        _ => {}
     }
-    let (status, mut body) = found(shared, request);
+    let (status, mut body, total) = found(shared, request);
     let mut cut = 0;
     match trouble {
-        Some(Trouble::Flip) if status == 200 && !body.is_empty() => {
+        Some(Trouble::Forget) => return None,
+        Some(Trouble::Flip) if matches!(status, 200 | 206) && !body.is_empty() => {
             let middle = body.len() / 2;
             body[middle] ^= 1;
         }
@@ -173,27 +268,85 @@ fn answer(stream: &TcpStream, shared: &Shared, request: &Request) -> Option<()> 
         Some(Trouble::Cut) => cut = body.len() - body.len() / 2,
         _ => {}
     }
-    send(stream, status, &body, cut, request).filter(|()| cut == 0)
+    send(stream, status, &body, (cut, total), request).filter(|()| cut == 0)
 }
 
-fn found(shared: &Shared, request: &Request) -> (u16, Vec<u8>) {
+/// The status and the body, and of a range how much there is.
+fn found(shared: &Shared, request: &Request) -> (u16, Vec<u8>, usize) {
     let (path, query) = request
         .target
         .split_once('?')
         .unwrap_or((&request.target, ""));
     let path = decoded(path.trim_start_matches('/'));
+    if query.split('&').any(|pair| pair.starts_with("uploads"))
+        || query.split('&').any(|pair| pair.starts_with("uploadId="))
+    {
+        let (status, body) = in_parts(shared, request, path, query);
+        return (status, body, 0);
+    }
     let mut objects = locked(&shared.objects);
-    match request.method.as_str() {
+    let total = objects.get(&path).map_or(0, Vec::len);
+    let (status, body) = match request.method.as_str() {
+        "PUT" if request.is_new && objects.contains_key(&path) => (412, Vec::new()),
         "PUT" => {
             objects.insert(path, request.body.clone());
             (200, Vec::new())
         }
-        "GET" if query.contains("list-type=2") => (200, listing(&objects, &path, query)),
-        "GET" | "HEAD" => match objects.get(&path) {
-            Some(bytes) => (200, bytes.clone()),
+        "DELETE" => match objects.remove(&path) {
+            Some(_) => (204, Vec::new()),
             None => (404, Vec::new()),
         },
+        "GET" if query.contains("list-type=2") => (200, listing(&objects, &path, query)),
+        "GET" | "HEAD" => match (objects.get(&path), request.range) {
+            (Some(bytes), None) => (200, bytes.clone()),
+            (Some(bytes), Some((first, last))) => {
+                let end = bytes.len().min(last + 1);
+                bytes
+                    .get(first..end)
+                    .map_or((416, Vec::new()), |part| (206, part.to_vec()))
+            }
+            (None, _) => (404, Vec::new()),
+        },
         _ => (405, Vec::new()),
+    };
+    (status, body, total)
+}
+
+/// Uploads in parts: a beginning, parts by number, and an end.
+fn in_parts(shared: &Shared, request: &Request, path: String, query: &str) -> (u16, Vec<u8>) {
+    let value = |name: &str| {
+        let mut pairs = query.split('&');
+        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    let mut uploads = locked(&shared.uploads);
+    let Some(id) = value("uploadId") else {
+        let id = format!("upload-{}", locked(&shared.requests).len());
+        let text = format!(
+            "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+        );
+        let parts = BTreeMap::new();
+        uploads.insert(id, Upload { path, parts });
+        return (200, text.into_bytes());
+    };
+    let number = value("partNumber").and_then(|number| number.parse().ok());
+    match (request.method.as_str(), number, uploads.get_mut(id)) {
+        ("PUT", Some(number), Some(upload)) => {
+            upload.parts.insert(number, request.body.clone());
+            (200, Vec::new())
+        }
+        ("POST", None, Some(upload)) => {
+            let whole: Vec<u8> = upload.parts.values().flatten().copied().collect();
+            locked(&shared.objects).insert(upload.path.clone(), whole);
+            uploads.remove(id);
+            let text =
+                "<CompleteMultipartUploadResult><ETag>\"x\"</ETag></CompleteMultipartUploadResult>";
+            (200, text.into())
+        }
+        ("DELETE", None, Some(_)) => {
+            uploads.remove(id);
+            (204, Vec::new())
+        }
+        _ => (404, Vec::new()),
     }
 }
 
@@ -229,18 +382,26 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Sends all but the last `cut` bytes.
+/// Sends all but the last `cut` bytes; of a range, the whole has `total`.
 fn send(
     mut stream: &TcpStream,
     status: u16,
     body: &[u8],
-    cut: usize,
+    (cut, total): (usize, usize),
     request: &Request,
 ) -> Option<()> {
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nETag: \"x\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n\r\n",
-        body.len()
+    let mut head = format!(
+        "HTTP/1.1 {status} X\r\nETag: \"x\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n"
     );
+    // A 204 has neither a body nor a length.
+    if status != 204 {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    if let (206, Some((first, _))) = (status, request.range) {
+        let last = (first + body.len()).saturating_sub(1);
+        head += &format!("Content-Range: bytes {first}-{last}/{total}\r\n");
+    }
+    head += "\r\n";
     let body = match request.method.as_str() {
         "HEAD" => &[][..],
         _ => &body[..body.len() - cut],
