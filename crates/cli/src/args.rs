@@ -523,6 +523,14 @@ pub(crate) struct ServeArgs {
     /// $XDG_STATE_HOME/kiln/server]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Where the contents of the buckets are: s3://BUCKET/PREFIX,
+    /// gs://BUCKET/PREFIX or file:///DIR [default: in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) objects: Option<String>,
+    /// What opens that store, AWS_… or GOOGLE_… variables as NAME=VALUE lines
+    /// [default: what the machine's metadata service gives]
+    #[arg(long, value_name = "FILE", requires = "objects")]
+    pub(crate) objects_credentials: Option<PathBuf>,
     /// The server's address as its users reach it [default: http://ADDRESS]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,

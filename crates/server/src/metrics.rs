@@ -35,9 +35,12 @@ pub(crate) async fn measure(
 /// Why the server is not ready, if it is not.
 ///
 /// # Errors
-/// The database or the disk is not fit.
+/// The database, the store of the buckets' contents or the disk is not fit.
 pub(crate) fn ready(server: &Server) -> Result<(), String> {
     server.store.answers().map_err(|error| error.to_string())?;
+    if let Some(trouble) = server.objects.trouble() {
+        return Err(trouble.to_string());
+    }
     let free = free(&server.builds).map_err(|error| format!("the disk: {error}"))?;
     match free >= LEAST_FREE {
         true => Ok(()),

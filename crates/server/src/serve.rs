@@ -20,7 +20,7 @@ use crate::commands::Commands;
 use crate::executor::local::Local;
 use crate::limits::{self, Connection, Limits, Patient};
 use crate::metrics;
-use crate::objects::{self, Authority, Objects};
+use crate::objects::{self, Authority, Contents, Elsewhere, Objects};
 use crate::requests::Requests;
 use crate::secrets::Secrets;
 use crate::server::{Logs, Server, Settings};
@@ -47,6 +47,8 @@ pub struct Options {
     pub settings: Settings,
     /// Requests a second that a token or an address may send, on and on.
     pub rate: u32,
+    /// Where the contents of the buckets are; in `data` if nothing is said.
+    pub objects: Option<Elsewhere>,
     /// Kiln's cache for builds; below `data` if nothing is said.
     pub cache: Option<PathBuf>,
     /// Its certificate; plain HTTP without one.
@@ -176,7 +178,10 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let data = options.data;
     let store = Store::open(&data).map_err(Error::Store)?;
     let trouble = |error: objects::ApiError| Error::Objects(error.to_string());
-    let objects = Objects::open(&data.join("objects"), None, objects::Limits::default())
+    let elsewhere = options.objects.as_ref();
+    let contents = elsewhere.map_or(Ok(Contents::Here), Elsewhere::contents);
+    let limits = objects::Limits::default();
+    let objects = Objects::open(&data.join("objects"), contents.map_err(trouble)?, limits)
         .await
         .map_err(trouble)?;
     let authority = Authority::open(&data).map_err(|error| Error::Objects(error.to_string()))?;

@@ -36,7 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("vm", &["sandbox"]),
     ("client", &["digest"]),
-    ("server", &["digest", "sandbox"]),
+    ("server", &["digest", "sandbox", "share"]),
     (
         "cli",
         &[

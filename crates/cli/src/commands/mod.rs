@@ -11,6 +11,7 @@ mod flatten;
 mod gcloud_env;
 mod machine;
 mod man;
+mod objects;
 mod plan;
 mod secret;
 mod serve;

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             queue_length: args.queue_length,
         },
         rate: args.request_rate,
+        objects: super::objects::elsewhere(args, settings)?,
         cache: args.build_cache.clone(),
         tls: args
             .tls_cert

@@ -85,16 +85,29 @@ fn mode(text: &str) -> Result<SharedMode, Failure> {
 }
 
 fn key(path: &Path) -> Result<SharedKey, Failure> {
-    let wrong = |why: String| {
-        let message = format!("the shared cache's key {} cannot be used", path.display());
-        Failure::new(FailureKind::Environment, message)
-            .cause(why)
-            .hint("`openssl rand -hex 32 > FILE` makes one; all machines need the same")
-    };
-    let mut file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-    let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
+    let what = "the shared cache's key";
+    let hint = "`openssl rand -hex 32 > FILE` makes one; all machines need the same";
+    let content = secret(path, what, hint)?;
+    SharedKey::new(&content).map_err(|error| unusable(path, what, hint, error.to_string()))
+}
+
+fn unusable(path: &Path, what: &str, hint: &str, why: String) -> Failure {
+    let message = format!("{what} {} cannot be used", path.display());
+    Failure::new(FailureKind::Environment, message)
+        .cause(why)
+        .hint(hint)
+}
+
+/// What a file holds that nobody else may read.
+///
+/// # Errors
+/// It cannot be read, or others can read or change it.
+pub(super) fn secret(path: &Path, what: &str, hint: &str) -> Result<Vec<u8>, Failure> {
+    let wrong = |error: std::io::Error| unusable(path, what, hint, error.to_string());
+    let mut file = File::open(path).map_err(wrong)?;
+    let found = file.metadata().map_err(wrong)?;
     if let Some(why) = exposed(&found, rustix::process::geteuid().as_raw()) {
-        let message = format!("the shared cache's key {} is no secret", path.display());
+        let message = format!("{what} {} is no secret", path.display());
         return Err(Failure::new(FailureKind::Environment, message)
             .cause(why)
             .hint(format!(
@@ -103,9 +116,8 @@ fn key(path: &Path) -> Result<SharedKey, Failure> {
             )));
     }
     let mut content = Vec::new();
-    file.read_to_end(&mut content)
-        .map_err(|error| wrong(error.to_string()))?;
-    SharedKey::new(&content).map_err(|error| wrong(error.to_string()))
+    file.read_to_end(&mut content).map_err(wrong)?;
+    Ok(content)
 }
 
 /// Why a key's file does not keep it secret. Root may give a key to a group of users.

@@ -3,12 +3,13 @@
 //! ```text
 //! <directory>/index.db        which objects there are (`index.rs`)
 //!             staging/<id>    contents that are not complete; of uploads that can go on, and of requests in the making
-//!             content/…       the contents (`name.rs`), unless they are in a store elsewhere
+//!             content/…       the contents (`name.rs`), unless they are elsewhere (`elsewhere.rs`)
 //! ```
 //!
+//! Contents in another directory are staged there as well, so that they can be renamed into their places.
 //! All directories are of their owner only (0700). A link in the place of a directory or a content is not followed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,15 +20,16 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::{Digest as _, Md5};
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::elsewhere::{self, Claim, Contents};
 use super::error::{ApiError, Result};
 use super::index::Content;
+use super::resource::Object;
+use super::send::Sender;
 
 /// Bytes that are read from a store at once.
 const SLICE: u64 = 2 << 20;
-/// Bytes of a part that is sent to a store elsewhere: S3 takes no smaller ones.
-const PART: usize = 8 << 20;
 
 /// Where contents are.
 #[derive(Debug)]
@@ -35,8 +37,12 @@ pub(super) struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// The directory of the contents, if they are in one.
     local: Option<PathBuf>,
+    sender: Sender,
+    claim: Claim,
     staging: PathBuf,
     readers: Mutex<HashMap<String, Readers>>,
+    /// Places whose content is still to go.
+    strays: Mutex<BTreeSet<String>>,
 }
 
 /// Who reads a content: it is removed when the last is done.
@@ -47,36 +53,69 @@ struct Readers {
 }
 
 impl Blobs {
-    /// Opens the directory, or makes it; `elsewhere` takes the contents instead of it.
-    pub(super) fn open(directory: &Path, elsewhere: Option<Arc<dyn ObjectStore>>) -> Result<Blobs> {
-        let staging = directory.join("staging");
-        private(&staging)?;
-        let (store, local) = match elsewhere {
-            Some(store) => (store, None),
-            None => {
+    /// Opens the directory, or makes it. `index` is the id of the index that names the contents; `is_old` says that it names some.
+    pub(super) fn open(
+        directory: &Path,
+        contents: Contents,
+        index: String,
+        is_old: bool,
+    ) -> Result<Blobs> {
+        let (store, local, staging, is_old) = match contents {
+            Contents::Store(store) => (store, None, directory.join("staging"), is_old),
+            Contents::Directory(root) => {
+                let (store, content) = files(&root.join("content"))?;
+                (store, Some(content), root.join("staging"), is_old)
+            }
+            Contents::Here => {
                 let content = directory.join("content");
-                private(&content)?;
-                let store =
-                    LocalFileSystem::new_with_prefix(&content).map_err(|error| of_store(&error))?;
-                let store: Arc<dyn ObjectStore> = Arc::new(store.with_automatic_cleanup(true));
-                // The store names files by the real path of its directory.
-                let content = content
-                    .canonicalize()
-                    .map_err(|error| ApiError::of_io("opening the object store", &error))?;
-                (store, Some(content))
+                // One that an older Kiln has filled has no owner yet.
+                let is_filled = content.read_dir().is_ok_and(|mut all| all.next().is_some());
+                let (store, content) = files(&content)?;
+                let staging = directory.join("staging");
+                (store, Some(content), staging, is_old && !is_filled)
             }
         };
+        private(&staging)?;
         Ok(Blobs {
+            sender: Sender::new(Arc::clone(&store)),
             store,
             local,
+            claim: Claim::new(index, is_old)?,
             staging,
             readers: Mutex::default(),
+            strays: Mutex::default(),
         })
+    }
+
+    /// Finds out whether the contents are this index's, or still are.
+    pub(super) async fn claim(&self) -> Result<()> {
+        self.claim.look(&*self.store).await
+    }
+
+    /// Whether contents may be written and removed at present.
+    pub(super) fn is_ours(&self) -> bool {
+        self.claim.check().is_ok()
+    }
+
+    /// What is wrong with the place of the contents, if something is.
+    pub(super) fn trouble(&self) -> Option<ApiError> {
+        self.claim.trouble()
+    }
+
+    /// Whether contents are in a store that is not this machine's.
+    pub(super) fn is_remote(&self) -> bool {
+        self.local.is_none()
     }
 
     /// The file of a content that is being received.
     pub(super) fn staged(&self, id: &str) -> PathBuf {
         self.staging.join(id)
+    }
+
+    /// Bytes of a content that is being received.
+    pub(super) fn staged_size(&self, id: &str) -> u64 {
+        let found = self.staged(id).metadata();
+        found.map_or(0, |found| found.len())
     }
 
     /// Removes what is staged, but for those of these ids.
@@ -91,10 +130,11 @@ impl Blobs {
         Ok(())
     }
 
-    /// Moves a staged file to its place. It is on the disk before it is there.
+    /// Puts a staged file into its place. It is on the disk before it is there. In a store elsewhere it is a copy.
     pub(super) async fn publish(&self, staged: PathBuf, place: &str) -> Result<()> {
+        self.claim.check()?;
         let Some(root) = self.local.clone() else {
-            return self.send(&staged, place).await;
+            return self.sender.send(&staged, &path(place)?).await;
         };
         let place = place.to_owned();
         blocking(move || {
@@ -118,42 +158,6 @@ impl Blobs {
         .await
     }
 
-    /// Sends a staged file to the store elsewhere.
-    async fn send(&self, staged: &Path, place: &str) -> Result<()> {
-        let upload = self.store.put_multipart(&path(place)?).await;
-        let upload = upload.map_err(|error| of_store(&error))?;
-        let mut writer = WriteMultipart::new_with_chunk_size(upload, PART);
-        let sent = async {
-            let mut file = tokio::fs::File::open(staged)
-                .await
-                .map_err(|error| ApiError::of_io("reading what is staged", &error))?;
-            loop {
-                let mut buffer = bytes::BytesMut::with_capacity(1 << 20);
-                let read = tokio::io::AsyncReadExt::read_buf(&mut file, &mut buffer).await;
-                if read.map_err(|error| ApiError::of_io("reading what is staged", &error))? == 0 {
-                    return Ok(());
-                }
-                writer
-                    .wait_for_capacity(4)
-                    .await
-                    .map_err(|error| of_store(&error))?;
-                writer.put(buffer.freeze());
-            }
-        };
-        match sent.await {
-            Ok(()) => {
-                writer.finish().await.map_err(|error| of_store(&error))?;
-                remove(staged.to_owned()).await;
-                Ok(())
-            }
-            Err(error) => {
-                // What the store keeps of a broken upload is the store's to clear; the error is the one to tell.
-                let _ = writer.abort().await;
-                Err(error)
-            }
-        }
-    }
-
     /// Reads up to a slice from a place.
     pub(super) async fn slice(&self, place: &str, from: u64, until: u64) -> Result<Bytes> {
         if let Some(root) = self.local.clone() {
@@ -162,7 +166,7 @@ impl Blobs {
         }
         let range = from..until.min(from.saturating_add(SLICE));
         let read = self.store.get_range(&path(place)?, range).await;
-        read.map_err(|error| of_store(&error))
+        read.map_err(|error| self.said(place, &error))
     }
 
     /// Says that a place is being read, until the result is dropped.
@@ -180,13 +184,26 @@ impl Blobs {
             readers.doomed = true;
             return Ok(false);
         }
+        self.claim.check()?;
         if let Some(root) = &self.local {
             no_links(root, place)?;
         }
         match self.store.delete(&path(place)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(true),
-            Err(error) => Err(of_store(&error)),
+            Err(error) => Err(self.said(place, &error)),
         }
+    }
+
+    fn said(&self, place: &str, error: &object_store::Error) -> ApiError {
+        match self.local {
+            Some(_) => of_files(error),
+            None => elsewhere::of_store(place, error),
+        }
+    }
+
+    /// Places whose content could not be removed yet.
+    pub(super) fn strays(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Readers>> {
@@ -223,8 +240,11 @@ impl Drop for Reading {
         drop(all);
         if doomed && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (blobs, place) = (Arc::clone(&self.blobs), std::mem::take(&mut self.place));
-            // Its name stays among the doomed until the next start, which finds nothing there, or removes it.
-            runtime.spawn(async move { blobs.remove(&place).await });
+            runtime.spawn(async move {
+                let _ = blobs.remove(&place).await;
+                // Whether it is gone or not: the next look settles it.
+                blobs.strays().insert(place);
+            });
         }
     }
 }
@@ -332,6 +352,34 @@ fn content(size: u64, md5: Md5, crc: &Crc) -> Result<Content> {
     })
 }
 
+/// The CRC32C of what has been read.
+#[derive(Debug)]
+pub(super) struct Check(Crc);
+
+impl Default for Check {
+    fn default() -> Self {
+        Check(Crc::new(CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Check {
+    pub(super) fn with(mut self, bytes: &[u8]) -> Check {
+        self.0.update(bytes);
+        self
+    }
+
+    /// Refuses a content that is another than the one that was stored.
+    pub(super) fn compare(&self, object: &Object) -> Result<()> {
+        if self.0.finalize() == u64::from(object.crc32c) {
+            return Ok(());
+        }
+        Err(ApiError::damaged(format!(
+            "the content of gs://{}/{} is not what was stored: its CRC32C is another",
+            object.bucket, object.name
+        )))
+    }
+}
+
 /// Reads a staged file for its digests, and puts it on the disk.
 pub(super) async fn digests(staged: PathBuf) -> Result<Content> {
     blocking(move || {
@@ -368,7 +416,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Makes a directory and those above it, for nobody else.
-fn private(directory: &Path) -> Result<()> {
+pub(super) fn private(directory: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder
@@ -411,8 +459,18 @@ fn path(place: &str) -> Result<object_store::path::Path> {
         .map_err(|error| ApiError::internal(format!("the place of an object: {error}")))
 }
 
-/// What the store says, in one line.
-fn of_store(error: &object_store::Error) -> ApiError {
+/// A store over a directory, which is made if need be, and its real path, by which the store names files.
+fn files(content: &Path) -> Result<(Arc<dyn ObjectStore>, PathBuf)> {
+    private(content)?;
+    let store = LocalFileSystem::new_with_prefix(content).map_err(|error| of_files(&error))?;
+    let content = content
+        .canonicalize()
+        .map_err(|error| ApiError::of_io("opening the object store", &error))?;
+    Ok((Arc::new(store.with_automatic_cleanup(true)), content))
+}
+
+/// What a store over a directory says, in one line.
+fn of_files(error: &object_store::Error) -> ApiError {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {
         if let Some(io) = source.downcast_ref::<std::io::Error>() {

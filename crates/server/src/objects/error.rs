@@ -14,6 +14,11 @@ pub struct ApiError {
     message: String,
 }
 
+/// The reason where the store of the contents does not accept the server's credentials.
+const BARRED: &str = "backendCredentials";
+/// The reason where a content is not what was stored.
+const DAMAGED: &str = "dataLoss";
+
 /// The result of anything here.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
@@ -129,6 +134,35 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "backendError", message)
     }
 
+    /// The store of the contents does not answer, or not usefully (503): that may pass, so clients repeat it.
+    pub(super) fn away(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "backendError", message)
+    }
+
+    /// The store of the contents lets the server in no more (503): somebody has to give it other credentials.
+    pub(super) fn barred(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, BARRED, message)
+    }
+
+    /// What comes out of the store is not what was put in.
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, DAMAGED, message)
+    }
+
+    /// Whether a content came back as another: on the way, or for good.
+    pub fn is_damaged(&self) -> bool {
+        self.reason == DAMAGED
+    }
+
+    /// Whether the store of the contents is in the way, and what was refused may be done later.
+    pub fn is_away(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    pub(super) fn is_barred(&self) -> bool {
+        self.reason == BARRED
+    }
+
     /// The body of the JSON API.
     pub fn json(&self) -> serde_json::Value {
         let cause = json!({ "domain": "global", "reason": self.reason, "message": self.message });
@@ -150,6 +184,7 @@ impl ApiError {
             429 | 507 => "RESOURCE_EXHAUSTED",
             499 => "CANCELLED",
             408 => "DEADLINE_EXCEEDED",
+            503 => "UNAVAILABLE",
             405 => "UNIMPLEMENTED",
             _ => "INTERNAL",
         }
@@ -163,7 +198,7 @@ impl ApiError {
             "conditionNotMet" => "PreconditionFailed",
             "methodNotAllowed" => "MethodNotAllowed",
             "notImplemented" => "NotImplemented",
-            "backendError" => "InternalError",
+            "backendError" | BARRED | DAMAGED => "InternalError",
             _ => "InvalidArgument",
         };
         let text = format!(

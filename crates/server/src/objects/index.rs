@@ -375,6 +375,30 @@ impl Database<'_> {
         Ok(())
     }
 
+    /// Returns the id of this index, and whether it names contents.
+    pub(super) fn identity(&self) -> Result<(String, bool)> {
+        let query = "SELECT id, EXISTS (SELECT 1 FROM object) FROM identity";
+        let found = self
+            .0
+            .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        found.map_err(failed)
+    }
+
+    /// Forgets uploads of which less is there than was noted: the directory of what is staged was lost, or is another.
+    pub(super) fn forget_uploads(&mut self, staged: impl Fn(&str) -> u64) -> Result<()> {
+        let query = "SELECT id, received FROM upload WHERE generation IS NULL";
+        let mut statement = self.0.prepare(query).map_err(failed)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        let rows: Vec<(String, i64)> = rows.and_then(Iterator::collect).map_err(failed)?;
+        drop(statement);
+        for (id, received) in rows {
+            if staged(&id) < received.cast_unsigned() {
+                self.remove_upload(&id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns all places whose content is to go.
     pub(super) fn doomed(&self) -> Result<Vec<String>> {
         let mut statement = self.0.prepare("SELECT place FROM doomed").map_err(failed)?;

@@ -22,6 +22,9 @@ INSERT INTO generation VALUES (0);
 CREATE TABLE upload (
     id TEXT PRIMARY KEY, bucket TEXT NOT NULL, name TEXT NOT NULL, request TEXT NOT NULL,
     total INTEGER, received INTEGER NOT NULL, touched INTEGER NOT NULL, generation INTEGER) STRICT, WITHOUT ROWID;
+", "
+CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 "];
 
 /// Brings an index to this program's version.

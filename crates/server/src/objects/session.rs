@@ -18,7 +18,7 @@ use super::name::{BucketName, ObjectName};
 use super::range::Sent;
 use super::request::Request;
 use super::resource::Object;
-use super::store::{Objects, now};
+use super::store::{Objects, now, to_the_end};
 use super::turns::{Part, taken_over};
 
 /// Bytes after which an upload's progress is put on the disk.
@@ -110,7 +110,7 @@ pub(super) async fn receive(
         }
     }
     let part = objects.turns().take(id);
-    let _writing = part.writing().await;
+    let writing = part.writing().await;
     if part.is_over() {
         return Err(taken_over());
     }
@@ -123,17 +123,31 @@ pub(super) async fn receive(
     }
     settle_total(objects, &mut upload, sent)?;
     let result = transfer(&part, objects, &mut upload, sent, body).await;
-    let done = match result {
-        Ok(()) if upload.total == Some(upload.received) => finish(objects, &upload).await,
-        Ok(()) => return Ok(Progress::Received(upload.received)),
-        Err(error) => Err(error),
-    };
+    let objects = objects.clone();
+    match result {
+        Ok(()) if upload.total == Some(upload.received) => {
+            // A client that does not wait asks again, and waits for its turn until this is done.
+            let finished = to_the_end(async move {
+                let done = finish(&objects, &upload).await;
+                let done = ended(&objects, &upload, done).await;
+                drop((writing, part));
+                done
+            });
+            Ok(Progress::Done(Box::new(finished.await?)))
+        }
+        Ok(()) => Ok(Progress::Received(upload.received)),
+        Err(error) => ended(&objects, &upload, Err(error)).await,
+    }
+}
+
+/// Forgets an upload that cannot go on.
+async fn ended<T>(objects: &Objects, upload: &Upload, done: Result<T>) -> Result<T> {
     if let Err(error) = &done
         && is_final(error)
     {
-        forget(objects, &upload).await?;
+        forget(objects, upload).await?;
     }
-    done.map(|object| Progress::Done(Box::new(object)))
+    done
 }
 
 /// Whether an upload cannot go on after this: a full disk, wrong digests, a broken condition.
@@ -145,7 +159,7 @@ fn is_final(error: &ApiError) -> bool {
 
 /// Appends what the request brings and is not there yet.
 async fn transfer(
-    part: &Part<'_>,
+    part: &Part,
     objects: &Objects,
     upload: &mut Upload,
     sent: Sent,
@@ -255,7 +269,7 @@ fn read(request: &str) -> Result<Request> {
 }
 
 /// An id that nobody guesses.
-fn random() -> Result<String> {
+pub(super) fn random() -> Result<String> {
     let mut bytes = [0_u8; 24];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))

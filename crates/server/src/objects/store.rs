@@ -1,22 +1,29 @@
 //! Buckets and objects for the rest of the server, and for the handlers of requests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 
-use super::blobs::{Blobs, Reading, Staged};
+use super::blobs::{self, Blobs, Check, Reading, Staged, private};
 use super::condition::Conditions;
+use super::elsewhere::Contents;
 use super::error::{ApiError, Result};
 use super::index::{Content, Database, Index, Page, Selection, UPLOAD_LIFETIME, Upload};
 use super::name::{BucketName, ObjectName, place};
 use super::request::Request;
 use super::resource::{Attributes, Bucket, Object};
 use super::turns::Turns;
+
+/// How long a start waits for a store elsewhere.
+const START: Duration = Duration::from_secs(10);
+/// How often is looked after a store elsewhere, and after contents that could not be removed.
+const LOOK: Duration = Duration::from_secs(30);
+/// The same while the store has not said whose the contents are.
+const LOOK_SOON: Duration = Duration::from_secs(3);
 
 /// How much the store takes.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +56,7 @@ struct Inner {
     blobs: Arc<Blobs>,
     limits: Limits,
     staged: AtomicU64,
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 /// Objects and prefixes of a bucket.
@@ -62,42 +69,69 @@ pub struct List {
 }
 
 impl Objects {
-    /// Opens the store below a directory, which it makes if need be. Contents are in it too, or in `elsewhere`. What a killed server
-    /// has left behind is removed. Two servers must not open one directory.
+    /// Opens the store below a directory, which it makes if need be. What a killed server has left behind is removed. Two servers
+    /// must not open one directory. A store elsewhere that does not answer does not hold up the start: until it does, nothing is
+    /// written.
     ///
     /// # Errors
-    /// The directory cannot be used, or a newer Kiln wrote it.
-    pub async fn open(
-        directory: &Path,
-        elsewhere: Option<Arc<dyn ObjectStore>>,
-        limits: Limits,
-    ) -> Result<Objects> {
-        let blobs = Arc::new(Blobs::open(directory, elsewhere)?);
+    /// The directory cannot be used, or a newer Kiln wrote it; the contents are another's; the store does not let the server in.
+    pub async fn open(directory: &Path, contents: Contents, limits: Limits) -> Result<Objects> {
+        private(directory)?;
         let index = Index::open(&directory.join("index.db"))?;
-        let objects = Objects(Arc::new(Inner {
+        let (id, is_old) = index.run(|database| database.identity()).await?;
+        let blobs = Arc::new(Blobs::open(directory, contents, id, is_old)?);
+        let inner = Arc::new(Inner {
             index,
             blobs,
             limits,
             staged: AtomicU64::new(0),
-            turns: Turns::default(),
-        }));
+            turns: Arc::default(),
+        });
+        let tended = Arc::downgrade(&inner);
+        let objects = Objects(inner);
         objects.recover().await?;
+        tokio::spawn(tend(tended));
         Ok(objects)
     }
 
     async fn recover(&self) -> Result<()> {
+        match tokio::time::timeout(START, self.blobs().claim()).await {
+            Ok(Err(error)) if !error.is_away() || error.is_barred() => return Err(error),
+            _ => {}
+        }
+        let blobs = Arc::clone(self.blobs());
         let (uploads, doomed) = self
             .index()
-            .run(|database| {
+            .run(move |database| {
                 database.expire_uploads(now() - UPLOAD_LIFETIME)?;
+                database.forget_uploads(|id| blobs.staged_size(id))?;
                 Ok((database.uploads()?, database.doomed()?))
             })
             .await?;
         self.blobs().clear_staging(&uploads)?;
-        for place in doomed {
-            self.discard(&place).await?;
-        }
+        self.blobs().strays().extend(doomed);
+        // What is not removed in time is removed later.
+        let _ = tokio::time::timeout(START, self.sweep()).await;
         Ok(())
+    }
+
+    /// Removes contents that could not be removed before.
+    async fn sweep(&self) {
+        let strays: Vec<String> = self.blobs().strays().iter().cloned().collect();
+        for place in strays {
+            if !self.blobs().is_ours() {
+                return;
+            }
+            // One that fails is tried again; so is what somebody still reads.
+            if self.discard(&place).await.is_ok() {
+                self.blobs().strays().remove(&place);
+            }
+        }
+    }
+
+    /// Returns what is wrong with the store of the contents, if something is.
+    pub fn trouble(&self) -> Option<ApiError> {
+        self.blobs().trouble()
     }
 
     pub(super) fn index(&self) -> &Index {
@@ -108,7 +142,7 @@ impl Objects {
         &self.0.blobs
     }
 
-    pub(super) fn turns(&self) -> &Turns {
+    pub(super) fn turns(&self) -> &Arc<Turns> {
         &self.0.turns
     }
 
@@ -365,7 +399,7 @@ impl Objects {
         )))
     }
 
-    /// Makes a staged content an object.
+    /// Makes a staged content an object, also if the client does not wait for it.
     pub(super) async fn commit_staged(
         &self,
         bucket: &BucketName,
@@ -373,9 +407,14 @@ impl Objects {
         mut staged: Staged,
         request: &Request,
     ) -> Result<Object> {
-        let content = staged.finish().await?;
-        let file = (staged.path(), content);
-        self.commit(bucket, name, file, request, None).await
+        let (objects, request) = (self.clone(), request.clone());
+        let (bucket, name) = (bucket.clone(), name.clone());
+        to_the_end(async move {
+            let content = staged.finish().await?;
+            let file = (staged.path(), content);
+            objects.commit(&bucket, &name, file, &request, None).await
+        })
+        .await
     }
 
     /// Makes a file with a content an object; the file is gone then. A resumable upload is noted as done by the same stroke.
@@ -408,7 +447,7 @@ impl Objects {
             updated: now,
         };
         let stored = async {
-            self.blobs().publish(file, &new).await?;
+            self.blobs().publish(file.clone(), &new).await?;
             let (object, conditions) = (object.clone(), request.conditions.clone());
             let mut upload = upload.cloned();
             let commit = move |database: &mut Database<'_>| {
@@ -423,6 +462,8 @@ impl Objects {
         };
         match stored.await {
             Ok(old) => {
+                // A store elsewhere has a copy of it.
+                blobs::remove(file).await;
                 if let Some(old) = old {
                     self.discard_later(&old).await;
                 }
@@ -446,9 +487,38 @@ impl Objects {
         Ok(())
     }
 
-    /// The same where the answer does not depend on it: the next start tries again.
+    /// The same where the answer does not depend on it: it is tried again.
     async fn discard_later(&self, place: &str) {
-        let _ = self.discard(place).await;
+        if self.discard(place).await.is_err() {
+            self.blobs().strays().insert(place.to_owned());
+        }
+    }
+}
+
+/// Does what must not end half-way although the client has gone.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+}
+
+/// Looks after the contents for as long as the store is used.
+async fn tend(inner: Weak<Inner>) {
+    loop {
+        let pause = match inner.upgrade() {
+            None => return,
+            Some(inner) if inner.blobs.trouble().is_some() => LOOK_SOON,
+            Some(_) => LOOK,
+        };
+        tokio::time::sleep(pause).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let objects = Objects(inner);
+        if objects.blobs().is_remote() {
+            // What it finds is what requests are told.
+            let _ = objects.blobs().claim().await;
+        }
+        objects.sweep().await;
     }
 }
 
@@ -462,10 +532,13 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Returns the content, or the part of it from a byte up to another.
+    /// Returns the content, or the part of it from a byte up to another. The whole is compared with its CRC32C on the way: if it is
+    /// another, an error takes the place of the last bytes.
     pub fn read(self, from: u64, until: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
         let until = until.min(self.object.size);
-        futures_util::stream::try_unfold((self, from), move |(opened, at)| async move {
+        let check = (from == 0 && until == self.object.size).then(Check::default);
+        let begin = (self, from, check);
+        futures_util::stream::try_unfold(begin, move |(opened, at, check)| async move {
             if at >= until {
                 return Ok(None);
             }
@@ -479,7 +552,13 @@ impl Opened {
                 ));
             }
             let next = at + bytes.len() as u64;
-            Ok(Some((bytes, (opened, next))))
+            let check = check.map(|check| check.with(&bytes));
+            if next >= until
+                && let Some(check) = &check
+            {
+                check.compare(&opened.object)?;
+            }
+            Ok(Some((bytes, (opened, next, check))))
         })
     }
 

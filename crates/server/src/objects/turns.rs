@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{MutexGuard, Notify};
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::error::{ApiError, Result};
 use super::incoming::Incoming;
@@ -17,23 +17,23 @@ pub(super) struct Turns(Mutex<HashMap<String, Arc<Turn>>>);
 /// Whose turn it is to write.
 #[derive(Debug, Default)]
 struct Turn {
-    writing: tokio::sync::Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
     latest: AtomicU64,
     over: Notify,
 }
 
 /// A request's part in an upload; its entry goes with the last.
-pub(super) struct Part<'a> {
-    turns: &'a Turns,
-    id: &'a str,
+pub(super) struct Part {
+    turns: Arc<Turns>,
+    id: String,
     turn: Arc<Turn>,
     number: u64,
 }
 
-impl Part<'_> {
+impl Part {
     /// Waits until no other request writes; none does while the result is there.
-    pub(super) async fn writing(&self) -> MutexGuard<'_, ()> {
-        self.turn.writing.lock().await
+    pub(super) async fn writing(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn.writing).lock_owned().await
     }
 
     /// Whether a later request has taken over.
@@ -54,12 +54,12 @@ impl Part<'_> {
     }
 }
 
-impl Drop for Part<'_> {
+impl Drop for Part {
     fn drop(&mut self) {
         let mut all = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One is in the map, one is here.
         if Arc::strong_count(&self.turn) <= 2 {
-            all.remove(self.id);
+            all.remove(&self.id);
         }
     }
 }
@@ -70,14 +70,14 @@ pub(super) fn taken_over() -> ApiError {
 
 impl Turns {
     /// Makes a request the latest of an upload; earlier ones end.
-    pub(super) fn take<'a>(&'a self, id: &'a str) -> Part<'a> {
+    pub(super) fn take(self: &Arc<Self>, id: &str) -> Part {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = Arc::clone(all.entry(id.to_owned()).or_default());
         let number = turn.latest.fetch_add(1, Ordering::AcqRel) + 1;
         turn.over.notify_waiters();
         Part {
-            turns: self,
-            id,
+            turns: Arc::clone(self),
+            id: id.to_owned(),
             turn,
             number,
         }

@@ -10,7 +10,7 @@ use super::*;
 use crate::commands::{Commands, Find};
 use crate::executor::local::Local;
 use crate::executor::request::ArtifactsRequest;
-use crate::objects::{Attributes, BucketName, Limits, ObjectName, Objects};
+use crate::objects::{Attributes, BucketName, Contents, Limits, ObjectName, Objects};
 use crate::prepare::Task;
 use crate::server::Settings;
 use crate::store::Store;
@@ -28,7 +28,7 @@ impl Commands for NoCommands {
 
 async fn server(data: &Path, keep: Keep) -> Arc<Server> {
     let place = data.join("objects");
-    let objects = Objects::open(&place, None, Limits::default());
+    let objects = Objects::open(&place, Contents::Here, Limits::default());
     Arc::new(Server {
         store: Store::open(data).unwrap(),
         objects: objects.await.unwrap(),

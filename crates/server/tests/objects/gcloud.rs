@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kiln_server::gcloud::{Server as Address, Settings};
 use kiln_server::objects::{BucketName, Limits};
 
-use crate::harness::{Server, pattern};
+use crate::harness::{Place, Server, pattern};
 use crate::replay::Recorder;
 
 /// What a session with the command line finds on the server.
@@ -76,6 +76,7 @@ fn the_command_line_stores_lists_copies_and_removes() {
     let directory = tempfile::tempdir().unwrap();
     let recorder = Arc::new(Recorder::default());
     let server = Server::with(
+        Place::Here,
         directory.path(),
         Limits::default(),
         Some(Arc::clone(&recorder)),

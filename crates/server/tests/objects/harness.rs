@@ -1,16 +1,17 @@
 //! A server of objects alone, on the loopback interface, and a client that sends exactly what a test says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kiln_server::objects::{self, Authority, Limits, Live, Objects};
+use kiln_server::objects::{self, Authority, Contents, Elsewhere, Limits, Live, Objects};
+use kiln_testkit::Bucket;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -47,6 +48,51 @@ async fn build(request: Request) -> Response {
     Response::new(build.to_string().into())
 }
 
+/// Where a server's contents are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In its own directory.
+    Here,
+    /// In a store that speaks as S3 does.
+    Bucket,
+    /// In one that speaks as Google Cloud Storage does.
+    Google,
+}
+
+/// The stores of servers, by their directories: they outlive them, until the test's end.
+static STORES: Mutex<BTreeMap<PathBuf, Arc<Bucket>>> = Mutex::new(BTreeMap::new());
+
+/// The store of the server in a directory.
+pub(crate) fn store_of(data: &Path) -> Arc<Bucket> {
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = stores
+        .entry(data.to_owned())
+        .or_insert_with(|| Arc::new(Bucket::start()));
+    Arc::clone(store)
+}
+
+/// How a server reaches a store.
+pub(crate) fn elsewhere(place: Place, url: &str) -> Elsewhere {
+    let account = format!(
+        "{{\"gcs_base_url\":\"{url}\",\"disable_oauth\":true,\"client_email\":\"\",\"private_key\":\"\",\"private_key_id\":\"\"}}"
+    );
+    let text = format!(
+        "AWS_ENDPOINT_URL={url}\nAWS_ALLOW_HTTP=true\nAWS_REGION=nowhere\nAWS_ACCESS_KEY_ID=id\n\
+         AWS_SECRET_ACCESS_KEY=a-secret\nGOOGLE_SERVICE_ACCOUNT_KEY={account}\n"
+    );
+    let scheme = match place {
+        Place::Google => "gs",
+        Place::Here | Place::Bucket => "s3",
+    };
+    Elsewhere {
+        url: format!("{scheme}://bucket/a/prefix"),
+        settings: objects::settings(&text).unwrap(),
+        proxy: None,
+        no_proxy: None,
+        patience: Duration::from_secs(2),
+    }
+}
+
 /// A running server. What it keeps outlives it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -58,16 +104,29 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(data: &Path) -> Server {
-        Server::with(data, Limits::default(), None)
+        Server::start_in(Place::Here, data)
     }
 
-    pub(crate) fn with(data: &Path, limits: Limits, recorder: Option<Arc<Recorder>>) -> Server {
+    pub(crate) fn start_in(place: Place, data: &Path) -> Server {
+        Server::with(place, data, Limits::default(), None)
+    }
+
+    pub(crate) fn with(
+        place: Place,
+        data: &Path,
+        limits: Limits,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Server {
+        let contents = match place {
+            Place::Here => Contents::Here,
+            place => elsewhere(place, &store_of(data).url()).contents().unwrap(),
+        };
         let runtime = Runtime::new().unwrap();
         let logs = Arc::new(Logs::default());
         let authority = Authority::open(data).unwrap();
         let (listener, objects) = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let objects = Objects::open(&data.join("objects"), None, limits).await;
+            let objects = Objects::open(&data.join("objects"), contents, limits).await;
             (listener, objects.unwrap())
         });
         let live: Arc<dyn Live> = Arc::clone(&logs) as Arc<dyn Live>;

@@ -1,18 +1,13 @@
 //! Requests as they are on the wire.
 
-use std::sync::Arc;
-
-use futures_util::TryStreamExt;
-use kiln_server::objects::{Attributes, BucketName, Conditions, Limits, ObjectName, Objects};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
+use kiln_server::objects::{Attributes, BucketName, ObjectName};
 use serde_json::{Value, json};
 
 use crate::harness::{Server, pattern};
 
 fn server() -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     (directory, server)
 }
@@ -341,11 +336,11 @@ fn lists_have_prefixes_and_pages() {
 fn what_is_stored_survives_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let content = pattern(3_000_000);
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let before = server.store("demo", "big", &content).json();
     drop(server);
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     let after = server.get("/storage/v1/b/demo/o/big").json();
     assert_eq!(before["generation"], after["generation"]);
     assert_eq!(
@@ -390,52 +385,6 @@ fn the_library_stores_and_reads_what_requests_see() {
             .get("/storage/v1/b/demo/o/out%2Fdisk.tar.gz?alt=media")
             .text(),
         "new"
-    );
-}
-
-#[test]
-fn contents_may_be_in_a_store_elsewhere() {
-    let directory = tempfile::tempdir().unwrap();
-    let elsewhere = Arc::new(InMemory::new());
-    let content = pattern(20 << 20);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let store = Arc::clone(&elsewhere) as Arc<dyn ObjectStore>;
-        let objects = Objects::open(directory.path(), Some(store), Limits::default())
-            .await
-            .unwrap();
-        let (bucket, name) = (
-            BucketName::new("demo").unwrap(),
-            ObjectName::new("a/b c").unwrap(),
-        );
-        objects.create_bucket(&bucket, "").await.unwrap();
-        for content in [b"old".to_vec(), content.clone()] {
-            objects
-                .put_bytes(&bucket, &name, content, Attributes::default())
-                .await
-                .unwrap();
-        }
-        let opened = objects.open_object(&bucket, &name, None).await.unwrap();
-        assert!(opened.bytes(u64::MAX).await.unwrap() == content);
-        // The place in the store is told by the name, and what was replaced is gone.
-        let stored: Vec<_> = elsewhere.list(None).try_collect().await.unwrap();
-        assert_eq!(stored.len(), 1);
-        assert!(
-            stored[0].location.as_ref().starts_with("demo/a/b%20c/@"),
-            "{stored:?}"
-        );
-        objects
-            .delete(&bucket, &name, None, &Conditions::default())
-            .await
-            .unwrap();
-        assert!(elsewhere.list(None).try_next().await.unwrap().is_none());
-    });
-    assert!(!directory.path().join("content").exists());
-    assert_eq!(
-        std::fs::read_dir(directory.path().join("staging"))
-            .unwrap()
-            .count(),
-        0
     );
 }
 

@@ -25,7 +25,7 @@ fn put(server: &Server, target: &str, range: &str, body: &[u8]) -> Reply {
 #[test]
 fn chunks_make_an_object() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let content = pattern(1_000_000);
     let target = start(&server, "big", &[("X-Upload-Content-Type", "a/b")]);
@@ -72,7 +72,7 @@ fn chunks_make_an_object() {
 #[test]
 fn an_upload_in_one_request_or_of_nothing_is_one_too() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let target = start(&server, "one", &[]);
     assert_eq!(server.send("PUT", &target, &[], b"abc").json()["size"], "3");
@@ -84,7 +84,7 @@ fn an_upload_in_one_request_or_of_nothing_is_one_too() {
 fn an_upload_survives_the_server_and_a_broken_connection() {
     let directory = tempfile::tempdir().unwrap();
     let content = pattern(2_000_000);
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let target = start(&server, "big", &[]);
     let mut broken = server.begin(
@@ -106,7 +106,7 @@ fn an_upload_survives_the_server_and_a_broken_connection() {
     };
     assert_eq!(received, 700_000);
     drop(server);
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     let rest = put(
         &server,
         &target,
@@ -123,7 +123,7 @@ fn an_upload_survives_the_server_and_a_broken_connection() {
 #[test]
 fn a_later_request_ends_an_earlier_one() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let target = start(&server, "x", &[]);
     let mut stuck = server.begin("PUT", &target, &[("Content-Range", "bytes 0-9/10")], 10);
@@ -153,7 +153,7 @@ fn an_upload_can_be_cancelled_and_refused() {
         object: 1000,
         ..Limits::default()
     };
-    let server = Server::with(directory.path(), limits, None);
+    let server = Server::with(super::PLACE, directory.path(), limits, None);
     server.bucket("demo");
     let target = start(&server, "x", &[]);
     put(&server, &target, "bytes 0-9/100", b"0123456789");
@@ -201,7 +201,7 @@ fn an_upload_can_be_cancelled_and_refused() {
 #[test]
 fn digests_and_preconditions_of_an_upload_hold() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_in(super::PLACE, directory.path());
     server.bucket("demo");
     let start = |query: &str, body: &serde_json::Value| {
         let target = format!("/upload/storage/v1/b/demo/o?uploadType=resumable{query}");
