@@ -10,7 +10,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::Connector;
+use crate::http::{Connector, proxy};
 
 /// A bucket, and how it is reached.
 #[derive(Clone)]
@@ -83,6 +83,11 @@ fn below(prefix: &str, store: impl ObjectStore) -> Arc<dyn ObjectStore> {
     }
 }
 
+fn connector(cloud: &Cloud) -> Connector {
+    let proxy = proxy(cloud.proxy.as_deref(), cloud.no_proxy.as_deref());
+    Connector::new(cloud.patience, proxy)
+}
+
 fn s3(cloud: &Cloud, bucket: &str) -> Result<impl ObjectStore> {
     let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &cloud.url, why);
     // One by one: not every store that speaks S3 can remove many at once.
@@ -106,7 +111,7 @@ fn s3(cloud: &Cloud, bucket: &str) -> Result<impl ObjectStore> {
     }
     builder
         .with_bucket_name(bucket)
-        .with_http_connector(Connector::new(cloud))
+        .with_http_connector(connector(cloud))
         .with_retry(cloud.retry.clone())
         .build()
         .map_err(|error| wrong(&error))
@@ -125,7 +130,7 @@ fn gcs(cloud: &Cloud, bucket: &str) -> Result<impl ObjectStore> {
     }
     builder
         .with_bucket_name(bucket)
-        .with_http_connector(Connector::new(cloud))
+        .with_http_connector(connector(cloud))
         .with_retry(cloud.retry.clone())
         .build()
         .map_err(|error| wrong(&error))

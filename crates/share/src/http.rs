@@ -13,7 +13,6 @@ use ureq::http::{Method, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
-use crate::cloud::Cloud;
 use crate::{CHUNK_MAX, RECORD_MAX};
 
 /// No answer is larger: objects are chunks and records, and a page of a listing is smaller.
@@ -27,22 +26,22 @@ const ANSWER_MAX: u64 = (if CHUNK_MAX > RECORD_MAX {
 pub(crate) struct Connector(Agent);
 
 impl Connector {
-    pub(crate) fn new(cloud: &Cloud) -> Connector {
+    pub(crate) fn new(patience: Duration, proxy: Option<Proxy>) -> Connector {
         let roots = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .build();
         let config = Agent::config_builder()
-            .proxy(proxy(cloud))
+            .proxy(proxy)
             .tls_config(roots)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_resolve(Some(cloud.patience))
-            .timeout_connect(Some(cloud.patience))
-            .timeout_per_read(Some(cloud.patience))
-            .timeout_per_write(Some(cloud.patience))
-            .timeout_recv_response(Some(cloud.patience))
-            .timeout_global(Some(cloud.patience.max(Duration::from_secs(1)) * 10))
+            .timeout_resolve(Some(patience))
+            .timeout_connect(Some(patience))
+            .timeout_per_read(Some(patience))
+            .timeout_per_write(Some(patience))
+            .timeout_recv_response(Some(patience))
+            .timeout_global(Some(patience.max(Duration::from_secs(1)) * 10))
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .build();
@@ -51,8 +50,8 @@ impl Connector {
 }
 
 /// The proxy for `https://`; a wrong one is as good as none, since downloads complain about it.
-fn proxy(cloud: &Cloud) -> Option<Proxy> {
-    let uri = cloud.proxy.as_deref()?.trim();
+pub(crate) fn proxy(uri: Option<&str>, no_proxy: Option<&str>) -> Option<Proxy> {
+    let uri = uri?.trim();
     let (rest, protocol) = match uri.split_once("://") {
         Some(("http", rest)) => (rest, ureq::ProxyProtocol::Http),
         Some(("https", rest)) => (rest, ureq::ProxyProtocol::Https),
@@ -71,7 +70,7 @@ fn proxy(cloud: &Cloud) -> Option<Proxy> {
     if let Some((name, password)) = user.and_then(|user| user.split_once(':')) {
         builder = builder.username(name).password(password);
     }
-    for exception in cloud.no_proxy.as_deref().unwrap_or("").split(',') {
+    for exception in no_proxy.unwrap_or("").split(',') {
         builder = builder.no_proxy(exception.trim());
     }
     builder.build().ok()

@@ -27,6 +27,7 @@ use super::error::{ApiError, Result};
 use super::index::Content;
 use super::resource::Object;
 use super::send::Sender;
+use super::work::blocking;
 
 /// Bytes that are read from a store at once.
 const SLICE: u64 = 2 << 20;
@@ -405,14 +406,6 @@ pub(super) async fn digests(staged: PathBuf) -> Result<Content> {
 /// Removes a staged file; the next start would.
 pub(super) async fn remove(staged: PathBuf) {
     let _ = tokio::fs::remove_file(staged).await;
-}
-
-/// Runs something that waits for the disk away from the threads that serve.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
 /// Makes a directory and those above it, for nobody else.

@@ -19,6 +19,7 @@ use object_store::{BackoffConfig, Error, ObjectStore, ObjectStoreExt, PutMode, R
 use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, Result};
+use super::work::random;
 
 /// What stands between the URL and the contents; the version of the layout.
 const ROOT: &str = "kiln-objects1";
@@ -164,7 +165,7 @@ impl Claim {
         Ok(Claim {
             own: Owner {
                 index,
-                server: super::session::random()?,
+                server: random()?,
             },
             is_old,
             state: Mutex::new(State::Asking(ApiError::away(waiting))),

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::blobs::blocking;
 use super::error::{ApiError, Result};
+use super::work::blocking;
 
 /// Objects that grow: the logs of builds, which are read while they are written.
 pub trait Live: Send + Sync {

@@ -34,6 +34,7 @@ mod store;
 mod tunnel;
 mod turns;
 mod upload;
+mod work;
 
 pub use answer::Secure;
 pub use api::{host_router, router};

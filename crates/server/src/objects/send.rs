@@ -11,9 +11,9 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::blobs::blocking;
 use super::elsewhere::of_store;
 use super::error::{ApiError, Result};
+use super::work::blocking;
 
 /// Bytes of a part, if the file does not need larger ones; S3 takes none below 5 MiB.
 const PART: u64 = 8 << 20;

@@ -18,8 +18,9 @@ use super::name::{BucketName, ObjectName};
 use super::range::Sent;
 use super::request::Request;
 use super::resource::Object;
-use super::store::{Objects, now, to_the_end};
+use super::store::{Objects, now};
 use super::turns::{Part, taken_over};
+use super::work::{blocking, random, to_the_end};
 
 /// Bytes after which an upload's progress is put on the disk.
 const STEP: u64 = 16 << 20;
@@ -268,22 +269,13 @@ fn read(request: &str) -> Result<Request> {
         .map_err(|error| ApiError::internal(format!("an upload in the index is damaged: {error}")))
 }
 
-/// An id that nobody guesses.
-pub(super) fn random() -> Result<String> {
-    let mut bytes = [0_u8; 24];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(|error| ApiError::of_io("reading /dev/urandom", &error))?;
-    Ok(hex::encode(bytes))
-}
-
 /// The file of an upload.
 struct Growing(Option<std::fs::File>);
 
 impl Growing {
     /// Opens it at its end; bytes behind what is noted are not to be trusted.
     async fn open(path: PathBuf, received: u64) -> Result<Growing> {
-        blobs::blocking(move || {
+        blocking(move || {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
             let open = || {
@@ -314,7 +306,7 @@ impl Growing {
     ) -> Result<()> {
         let gone = || ApiError::internal("an upload went on after it had failed");
         let mut file = self.0.take().ok_or_else(gone)?;
-        let file = blobs::blocking(move || {
+        let file = blocking(move || {
             work(&mut file).map_err(|error| ApiError::of_io("writing the upload", &error))?;
             Ok(file)
         })

@@ -17,6 +17,7 @@ use super::name::{BucketName, ObjectName, place};
 use super::request::Request;
 use super::resource::{Attributes, Bucket, Object};
 use super::turns::Turns;
+use super::work::to_the_end;
 
 /// How long a start waits for a store elsewhere.
 const START: Duration = Duration::from_secs(10);
@@ -493,14 +494,6 @@ impl Objects {
             self.blobs().strays().insert(place.to_owned());
         }
     }
-}
-
-/// Does what must not end half-way although the client has gone.
-pub(super) async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::spawn(work).await;
-    done.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
 /// Looks after the contents for as long as the store is used.
