@@ -1,6 +1,7 @@
 //! Debian roots: what differs by family lies below this module.
 
 mod apt;
+mod compile;
 mod daemons;
 mod deb;
 mod family;

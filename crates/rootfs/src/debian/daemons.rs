@@ -15,7 +15,7 @@ use crate::offline::stand_in;
 use crate::run::{Extras, Place};
 
 /// First in the `PATH` of maintainer scripts. Kickstart scripts do not get it there: some write their `PATH` into a file.
-const OWN: &str = "/run/kiln/bin";
+pub(super) const OWN: &str = "/run/kiln/bin";
 
 /// What `invoke-rc.d` and `deb-systemd-invoke` ask before they start a daemon; 101: forbidden by policy.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

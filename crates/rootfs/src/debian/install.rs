@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{Mount, Stream};
 
+use super::compile;
 use super::daemons;
 use super::deb::{DEBS, Deb};
 use super::native::{Adopted, Batch, Filter};
@@ -55,6 +56,7 @@ pub(super) fn install(
         options,
         done: Mutex::new(0),
         native: AtomicBool::new(unpacker == Unpacker::Pool),
+        compiles: compile::compiles(debs.iter().chain(installed)),
     };
     let mut places_for_pages = options.exclude_docs;
     for Wave { unpack, configure } in waves {
@@ -85,6 +87,8 @@ struct Dpkg<'a> {
     done: Mutex<u64>,
     /// Whether Kiln unpacks what it can.
     native: AtomicBool,
+    /// Whether scripts compile for PyPy.
+    compiles: bool,
 }
 
 impl Dpkg<'_> {
@@ -173,14 +177,23 @@ impl Dpkg<'_> {
         let mut argv = self.common();
         argv.push("--configure".to_owned());
         argv.extend(indices.iter().map(|&i| self.debs[i].label()));
-        self.run(argv, &[])
+        self.run_scripts(argv)
     }
 
     fn configure_pending(&self) -> Result<()> {
         let mut argv = self.common();
         argv.retain(|a| a != "--no-triggers");
         argv.extend(["--configure", "--pending"].map(str::to_owned));
-        self.run(argv, &[])
+        self.run_scripts(argv)
+    }
+
+    /// Runs dpkg, and beside it what its scripts need not wait for.
+    fn run_scripts(&self, argv: Vec<String>) -> Result<()> {
+        if self.compiles {
+            self.run_with(compile::beside(argv), &[], compile::mounts().into())
+        } else {
+            self.run(argv, &[])
+        }
     }
 
     fn common(&self) -> Vec<String> {
@@ -203,6 +216,10 @@ impl Dpkg<'_> {
     }
 
     fn run(&self, argv: Vec<String>, unpacked: &[usize]) -> Result<()> {
+        self.run_with(argv, unpacked, Vec::new())
+    }
+
+    fn run_with(&self, argv: Vec<String>, unpacked: &[usize], more: Vec<Mount>) -> Result<()> {
         let (read, write) = pipe()?;
         let watcher = Watcher {
             inner: self.place.reporter,
@@ -210,8 +227,10 @@ impl Dpkg<'_> {
         };
         let place = self.place.with_reporter(&watcher);
         let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let mut mounts = package_mounts(self.downloads, unpacked.iter().map(|&i| &self.debs[i]));
+        mounts.extend(more);
         let extras = Extras {
-            mounts: package_mounts(self.downloads, unpacked.iter().map(|&i| &self.debs[i])),
+            mounts,
             env: scriptlet_env(),
             fds: vec![write],
             ..Extras::default()
