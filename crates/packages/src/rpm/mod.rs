@@ -11,6 +11,7 @@ mod files;
 mod header;
 mod href;
 pub mod mirrors;
+pub mod modules;
 pub mod package;
 pub mod payload;
 pub mod primary;

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use super::comps::{self, Comps};
 use super::mirrors::{self, Metalink};
+use super::modules::{self, Modules};
 use super::primary::{self, Package};
 use super::repomd::{Listed, MAX_FILE, Repomd};
 use super::repository::{Proof, Repository, Source, url_of};
@@ -77,6 +78,17 @@ impl VerifiedRepository {
         match self.repomd.files.contains_key("group") {
             true => self.read("group", |what, input| comps::read(what, input)),
             false => Ok(Comps::default()),
+        }
+    }
+
+    /// Reads its module streams; none where it has no list of them.
+    ///
+    /// # Errors
+    /// As [`VerifiedRepository::packages`].
+    pub fn modules(&self) -> Result<Modules> {
+        match self.repomd.files.contains_key("modules") {
+            true => self.read("modules", |what, input| modules::read(what, input)),
+            false => Ok(Modules::default()),
         }
     }
 
