@@ -13,6 +13,7 @@ mod peer;
 mod prerequisites;
 mod process;
 mod roots;
+mod rpm_distribution;
 mod served;
 mod space;
 mod test;
@@ -43,6 +44,8 @@ usage: cargo xtask CHORE
   dist [--program FILE] make what users install, in target/dist: a static program, an archive and a Debian package
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
   breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
+  rpm-distribution --set small|base|desktop --out DIR
+                        make an RPM distribution of Debian's packages, signed, with groups and modules; the last two sets boot
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
   equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
   equal-root A B        compare two root file systems: directories or SquashFS files
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         ["dist", rest @ ..] => dist::run_chore(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["breadth", rest @ ..] => breadth::run(rest),
+        ["rpm-distribution", rest @ ..] => rpm_distribution::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),
         ["equal-unpack", rest @ ..] => roots::unpack::run(rest),

@@ -1,9 +1,11 @@
 //! Test support, never part of the product: a loopback mirror that injects faults ([`mirror`]), and small signed
-//! Debian repositories made on the spot ([`repository`], [`package`], [`key`]), and RPM ones ([`rpm`]).
+//! Debian repositories made on the spot ([`repository`], [`package`], [`key`]), and RPM ones ([`rpm`]); a whole RPM
+//! distribution that boots ([`distribution`]).
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
 pub mod bucket;
+pub mod distribution;
 pub mod fault;
 pub mod key;
 pub mod mirror;

@@ -162,6 +162,20 @@ impl Gpg {
         key
     }
 
+    /// The one in a directory, made unless it is there.
+    ///
+    /// # Panics
+    /// If there is no gpg.
+    pub fn keep(home: &Path, user: &str) -> Self {
+        match home.join("pubring.kbx").exists() {
+            false => Gpg::generate(home, user),
+            true => Gpg {
+                home: home.to_owned(),
+                user: user.to_owned(),
+            },
+        }
+    }
+
     fn gpg(&self) -> Command {
         let mut gpg = Command::new("gpg");
         gpg.arg("--homedir")
@@ -246,7 +260,8 @@ pub fn createrepo(directory: &Path, options: &[&str]) {
         .arg(directory));
 }
 
-fn run(command: &mut Command) -> Vec<u8> {
+/// Runs a program, and returns what it prints.
+pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     let output = command.env("LC_ALL", "C").output();
     let output =
         output.unwrap_or_else(|e| panic!("this test needs {:?}: {e}", command.get_program()));
