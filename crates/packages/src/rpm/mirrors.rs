@@ -60,6 +60,13 @@ fn no_mirror(what: &str) -> Error {
     .with_hint("Is there such a release, and does it have this architecture?")
 }
 
+/// Whether what a server sends for a plain list is a metalink.
+pub(super) fn is_metalink(bytes: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).into_owned();
+    let start = start.trim_start();
+    start.starts_with('<') && start.contains("<metalink")
+}
+
 /// Reads a metalink.
 ///
 /// # Errors

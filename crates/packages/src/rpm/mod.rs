@@ -14,6 +14,7 @@ pub mod mirrors;
 pub mod modules;
 pub mod package;
 pub mod payload;
+pub mod presets;
 pub mod primary;
 pub mod refresh;
 pub mod repomd;

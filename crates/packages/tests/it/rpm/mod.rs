@@ -3,6 +3,7 @@
 mod closure;
 mod metadata;
 mod packages;
+mod presets;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
