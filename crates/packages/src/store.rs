@@ -13,6 +13,7 @@
 //! leaves no lock behind, since the kernel drops it. Complete files are only ever added or, when damaged, removed. Every open
 //! store holds a shared lock on `downloads/` itself, so that a collection, which wants it alone, leaves a running build its packages.
 
+use std::cell::Cell;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::{Deadline, Wanted};
+use crate::fetch::{Deadline, Wanted, another_may_help};
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
 /// A file to have in the store.
@@ -188,12 +189,7 @@ impl DownloadStore {
             arrived(item.size as i64);
             return Ok(path);
         }
-        let wanted = Wanted {
-            url: &item.url,
-            size: item.size,
-            sha256: item.sha256,
-        };
-        fetcher.resume_into(&wanted, &mut partial.file, arrived, &Deadline::none())?;
+        fetch(fetcher, item, &mut partial.file, arrived)?;
         partial.commit(&self.path(&item.sha256))
     }
 
@@ -263,6 +259,50 @@ fn unread_for(metadata: &Metadata, now: SystemTime) -> Duration {
     newest
         .and_then(|time| now.duration_since(time).ok())
         .unwrap_or(Duration::ZERO)
+}
+
+/// Fetches an item from the first place that has it right. What one place began another one completes: all are to have the same bytes.
+fn fetch(fetcher: &Fetcher, item: &Item, file: &mut File, arrived: &dyn Fn(i64)) -> Result<()> {
+    let mut failures: Vec<Error> = Vec::new();
+    for way in fetcher.ways(&item.url) {
+        let wanted = Wanted {
+            url: &way.url,
+            size: item.size,
+            sha256: item.sha256,
+        };
+        // The next place counts what is there anew.
+        let counted = Cell::new(0);
+        let count = |bytes: i64| {
+            counted.set(counted.get() + bytes);
+            arrived(bytes);
+        };
+        let by = way.fetcher(fetcher);
+        match by.resume_into(&wanted, file, &count, &Deadline::none()) {
+            Ok(()) => return Ok(()),
+            Err(error) if !another_may_help(&error) => return Err(error),
+            Err(error) => {
+                fetcher.demote(&way);
+                arrived(-counted.get());
+                failures.push(error);
+            }
+        }
+    }
+    Err(none(item, failures))
+}
+
+/// The one failure, or all of them.
+fn none(item: &Item, mut failures: Vec<Error>) -> Error {
+    if failures.len() == 1 {
+        return failures.remove(0);
+    }
+    let kind = failures.first().map_or(ErrorKind::Internal, Error::kind);
+    let why: Vec<String> = failures.iter().map(Error::to_string).collect();
+    let message = format!(
+        "no mirror has a good file of {}: {}",
+        item.name,
+        why.join("; ")
+    );
+    Error::new(kind, message).with_hint("Try again later, or name another mirror.")
 }
 
 fn take<'a, A, B>(next: &AtomicUsize, left: &'a [A], right: &'a [B]) -> Option<(&'a A, &'a B)> {

@@ -7,6 +7,7 @@ mod attempt;
 mod forward;
 mod gate;
 mod http;
+mod mirrors;
 mod options;
 mod transfer;
 pub(crate) mod url;
@@ -16,6 +17,7 @@ use std::io::Read;
 
 pub(crate) use attempt::Deadline;
 use attempt::{Attempt, retrying};
+pub(crate) use mirrors::another_may_help;
 pub use options::{Allows, FetchOptions, Proxies};
 pub(crate) use transfer::Wanted;
 
@@ -27,6 +29,7 @@ pub struct Fetcher {
     options: FetchOptions,
     cancel: CancelToken,
     http: http::Http,
+    mirrors: mirrors::Mirrors,
 }
 
 /// A small file that was fetched whole. Not verified.
@@ -81,6 +84,7 @@ impl Fetcher {
             options,
             cancel,
             http,
+            mirrors: mirrors::Mirrors::default(),
         })
     }
 

@@ -21,7 +21,7 @@ use crate::cache::{self, Directory, intact};
 use crate::decompress::Compression;
 use crate::digest::Hasher;
 use crate::fetch::url::shown;
-use crate::fetch::{Fetched, Wanted};
+use crate::fetch::{Fetched, Wanted, another_may_help};
 use crate::openpgp::Signer;
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
@@ -198,14 +198,18 @@ pub fn refresh(
     let offline = fetcher.options().offline;
     each(repositories, |repository| {
         let mut cache = Cache::open(repository, directory, fetcher.cancel_token())?;
-        let own = through(fetcher, repository)?;
-        let fetcher = own.as_ref().unwrap_or(fetcher);
-        match offline
+        let own = through(fetcher, repository)?.map(Arc::new);
+        let way = own.as_deref().unwrap_or(fetcher);
+        let outcome = match offline
             && !matches!(&cache.source, Source::Base(urls) if urls.iter().all(|u| u.starts_with("file:")))
         {
             true => cache.load(now),
-            false => cache.refresh(fetcher, now),
+            false => cache.refresh(way, now),
+        };
+        if let Ok((verified, _)) = &outcome {
+            fetcher.learn(&verified.bases, own.clone());
         }
+        outcome
     })
 }
 
@@ -371,7 +375,13 @@ impl<'a> Cache<'a> {
         match &self.source {
             Source::Base(urls) => Ok((urls.clone(), None)),
             Source::MirrorList(url) => {
-                let text = String::from_utf8_lossy(&get(url)?).into_owned();
+                let bytes = get(url)?;
+                // Kickstarts in the wild name metalinks so, and dnf lets them.
+                if mirrors::is_metalink(&bytes) {
+                    let metalink = mirrors::read_metalink(&shown(url), &bytes)?;
+                    return Ok((metalink.bases.clone(), Some(metalink)));
+                }
+                let text = String::from_utf8_lossy(&bytes);
                 Ok((mirrors::read_list(&shown(url), &text)?, None))
             }
             Source::Metalink(url) => {
@@ -406,7 +416,7 @@ impl<'a> Cache<'a> {
                     return Ok(found);
                 }
                 Ok(None) => {}
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if !another_may_help(&error) => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
@@ -519,7 +529,7 @@ impl<'a> Cache<'a> {
                     self.warn_of(&failures);
                     return Ok(path);
                 }
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if !another_may_help(&error) => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
@@ -618,12 +628,6 @@ fn small(fetcher: &Fetcher, url: &str) -> Result<Vec<u8>> {
             Err(Error::new(ErrorKind::Refused, message))
         }
     }
-}
-
-/// Whether another mirror cannot help.
-fn is_final(error: &Error) -> bool {
-    use ErrorKind::{Cancelled, Internal, Io, Offline};
-    matches!(error.kind(), Cancelled | Internal | Io | Offline)
 }
 
 /// Whether a file that does not fit `repomd.xml` can come from an update in between.

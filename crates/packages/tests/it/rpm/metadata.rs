@@ -4,7 +4,7 @@ use std::fs;
 use std::time::SystemTime;
 
 use kiln_packages::rpm::{Package, Proof, Source};
-use kiln_packages::{Digest, Error, ErrorKind};
+use kiln_packages::{Digest, DownloadStore, Error, ErrorKind, Fetcher, Item, Progress};
 use kiln_testkit::{Fault, Mirror, Rule};
 
 use super::World;
@@ -407,7 +407,13 @@ fn a_metalink_says_which_mirror_is_stale() {
         "{:?}",
         metadata.warnings
     );
+    // Kickstarts name metalinks as mirror lists; they are as good.
+    repository.source = Source::MirrorList(format!("{}/metalink", now.url()));
+    let metadata = world.refresh_with(&repository).expect("a metalink");
+    assert_eq!(metadata.repositories[0].release, current);
+    assert_eq!(metadata.warnings.len(), 1, "{:?}", metadata.warnings);
     // One that is known to be behind is used if there is no other, and said.
+    repository.source = Source::Metalink(format!("{}/metalink", now.url()));
     let alternates = format!(
         "<alternates><alternate><verification><hash type='sha256'>{former}</hash></verification></alternate></alternates>"
     );
@@ -527,6 +533,46 @@ fn groups_and_environments_are_read_as_they_are_written() {
     );
 }
 
+/// `modules.yaml` as createrepo's own program adds it.
+#[test]
+fn module_streams_are_read_and_decide_what_is_seen() {
+    let world = World::new();
+    let modules = |text: &str| {
+        let path = world.path("modules.yaml");
+        fs::write(&path, text).expect("modules");
+        let repodata = world.path("mirror/repodata").display().to_string();
+        let path = path.display().to_string();
+        good("modifyrepo_c", &["--mdtype", "modules", &path, &repodata]);
+        world.sign();
+        world
+            .refresh()
+            .expect("good metadata")
+            .repositories
+            .remove(0)
+    };
+    let shells = "---\ndocument: modulemd\nversion: 2\ndata:\n  name: shells\n  stream: \"5\"\n  artifacts:\n    rpms:\n    - shell-1:5.1-1.noarch\n...\n";
+    let left = |text: &str| {
+        let repository = modules(text);
+        let mut packages = repository.packages().expect("packages");
+        repository
+            .modules()
+            .expect("modules")
+            .keep_default(&mut packages);
+        packages.len()
+    };
+    assert_eq!(left(shells), 4);
+    let default = format!(
+        "{shells}---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: shells\n  stream: 5\n...\n"
+    );
+    assert_eq!(left(&default), 5);
+    let error = modules("document: modulemd\nversion: 2\ndata: []\n").modules();
+    let error = error.expect_err("no modules");
+    assert_eq!(
+        (error.kind(), error.origin()),
+        (ErrorKind::Malformed, Some("lab.ks:7"))
+    );
+}
+
 #[test]
 fn a_filter_leaves_packages_out() {
     let world = World::new();
@@ -585,4 +631,76 @@ fn a_repository_has_a_proxy_of_its_own() {
     )
     .expect_err("a proxy of a stranger");
     assert_eq!(error.kind(), ErrorKind::Refused);
+}
+
+/// A fetcher that knows the mirrors of a repository, and the repository's packages.
+fn mirrored(world: &World, mirrors: &[&Mirror]) -> (Fetcher, Vec<Item>) {
+    let urls = mirrors.iter().map(|mirror| mirror.url()).collect();
+    let repository = world.repository(Source::Base(urls));
+    let fetcher = crate::support::fetcher();
+    let directory = world.path("metadata");
+    let now = SystemTime::now();
+    let metadata = kiln_packages::rpm::refresh(&fetcher, &[repository], &directory, now);
+    let verified = metadata.expect("good metadata").repositories.remove(0);
+    let item = |package: &Package| Item {
+        name: package.name.clone(),
+        url: verified.url(package),
+        size: package.size,
+        sha256: package.sha256.expect("a digest"),
+    };
+    let packages = verified.packages().expect("packages");
+    (fetcher, packages.iter().map(item).collect())
+}
+
+/// Package files, too, come from the mirror that has them right.
+#[test]
+fn packages_come_from_the_first_mirror_that_is_good() {
+    let world = World::new();
+    let (bad, good) = (Mirror::of(world.path("mirror")), &world.mirror);
+    for fault in [
+        Fault::NotFound,
+        Fault::Flip { offset: 100 },
+        Fault::Truncate { after: 0 },
+        Fault::Close,
+        Fault::Replace(b"sign in".to_vec()),
+    ] {
+        bad.heal();
+        bad.inject(Rule::always("/Packages/*", fault.clone()));
+        let (fetcher, items) = mirrored(&world, &[&bad, good]);
+        assert!(items.iter().all(|item| item.url.starts_with(&bad.url())));
+        let downloads = tempfile::tempdir().expect("a temporary directory");
+        let store = DownloadStore::open(downloads.path()).expect("a store");
+        let done = std::sync::Mutex::new(0);
+        let progress = |p: Progress<'_>| *done.lock().expect("a number") = p.done;
+        let obtained = store.obtain_all(&fetcher, &items, &progress);
+        obtained.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        let total: u64 = items.iter().map(|item| item.size).sum();
+        assert_eq!(done.into_inner().expect("a number"), total, "{fault:?}");
+        // Whoever failed is asked last from then on.
+        bad.take_requests();
+        fs::remove_file(store.path(&items[0].sha256)).expect("forgetting");
+        store.obtain(&fetcher, &items[0]).expect("a package");
+        assert!(bad.take_requests().is_empty(), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_package_that_no_mirror_has_is_named_with_all_of_them() {
+    let world = World::new();
+    let (other, one) = (Mirror::of(world.path("mirror")), &world.mirror);
+    for mirror in [&other, one] {
+        mirror.inject(Rule::always("/Packages/*", Fault::NotFound));
+    }
+    let (fetcher, items) = mirrored(&world, &[&other, one]);
+    let store = DownloadStore::open(world.path("downloads")).expect("a store");
+    let error = store
+        .obtain(&fetcher, &items[0])
+        .expect_err("nobody has it");
+    let said = error.to_string();
+    assert!(said.starts_with("no mirror has a good file of "), "{said}");
+    assert!(
+        said.contains(&other.url()) && said.contains(&one.url()),
+        "{said}"
+    );
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
