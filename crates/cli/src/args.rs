@@ -572,6 +572,14 @@ pub(crate) struct ServeArgs {
     /// Builds that may wait; more are refused
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) queue_length: u32,
+    /// Room on the disk of the data directory that uploads and builds leave
+    /// free: less, and uploads are refused and builds wait
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(0..=1 << 32))]
+    pub(crate) keep_free: u64,
+    /// What a token may hold in buckets; logs count, but are never refused
+    /// [default: as much as fits]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    pub(crate) quota_size: Option<u64>,
     /// Remove builds this long after their end, with logs and artifacts;
     /// pinned ones stay [default: all stay]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]

@@ -83,6 +83,8 @@ mod tests {
             open: false,
             keep: crate::Keep::default(),
             queue_length: 1,
+            keep_free: 0,
+            quota: None,
         };
         let needs = |cpus, memory: u64| Used {
             builds: 1,

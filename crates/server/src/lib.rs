@@ -14,6 +14,7 @@ pub mod agent;
 mod api;
 pub mod commands;
 mod demand;
+mod disk;
 pub mod document;
 pub mod executor;
 pub mod gcloud;

@@ -1,7 +1,6 @@
 //! How the server is: `/metrics` in Prometheus' text format, and `/readyz`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -10,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::disk;
 use crate::requests::{BUCKETS, Requests};
 use crate::server::Server;
 use crate::store::Counts;
@@ -41,24 +41,14 @@ pub(crate) fn ready(server: &Server) -> Result<(), String> {
     if let Some(trouble) = server.objects.trouble() {
         return Err(trouble.to_string());
     }
-    let free = free(&server.builds).map_err(|error| format!("the disk: {error}"))?;
-    match free >= LEAST_FREE {
+    let free = disk::free(&server.builds).map_err(|error| format!("the disk: {error}"))?;
+    match free >= LEAST_FREE.max(server.settings.keep_free) {
         true => Ok(()),
         false => Err(format!(
             "the disk has only {} MB left for builds",
             free / 1_000_000
         )),
     }
-}
-
-/// Bytes that are left where a directory is, or will be.
-fn free(directory: &Path) -> std::io::Result<u64> {
-    let there = directory
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(directory);
-    let stat = rustix::fs::statvfs(there)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Everything, as Prometheus reads it.
@@ -75,7 +65,7 @@ pub(crate) fn text(server: &Server) -> Result<String, crate::store::Error> {
     let size = |name: &str| data.join(name).metadata().map_or(0, |file| file.len());
     let bytes = size("kiln.db") + size("kiln.db-wal");
     text.single("kiln_database_bytes", "Size of the database.", bytes as f64);
-    if let Ok(free) = free(&server.builds) {
+    if let Ok(free) = disk::free(&server.builds) {
         text.single(
             "kiln_disk_free_bytes",
             "Room that is left for builds.",

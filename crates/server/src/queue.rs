@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::demand::{self, Used, builds};
+use crate::disk;
 use crate::run;
 use crate::server::Server;
 use crate::store::{Error, Record};
@@ -38,7 +39,12 @@ fn take(server: &Server, started: impl Fn(Record)) -> Result<(), Error> {
         used.add(demand::of(&record, &server.settings));
     }
     let mut waits = BTreeMap::new();
-    for record in server.store.with_status(Status::Queued)? {
+    let queued = server.store.with_status(Status::Queued)?;
+    let room = match queued.is_empty() {
+        true => None,
+        false => room(server),
+    };
+    for record in queued {
         let id = record.build.id.clone();
         let waited = Duration::from_nanos(u64::try_from(time::now() - record.created).unwrap_or(0));
         if waited.as_secs_f64() > record.task.queue_ttl {
@@ -48,7 +54,9 @@ fn take(server: &Server, started: impl Fn(Record)) -> Result<(), Error> {
         let needs = demand::of(&record, &server.settings);
         // Nobody overtakes: a build that needs much would wait for ever.
         let why = match waits.len() {
-            0 => demand::missing(used, needs, &server.settings),
+            0 => room
+                .clone()
+                .or_else(|| demand::missing(used, needs, &server.settings)),
             ahead => Some(format!("waits: {} ahead in the queue", builds(ahead))),
         };
         match why {
@@ -67,6 +75,16 @@ fn take(server: &Server, started: impl Fn(Record)) -> Result<(), Error> {
     }
     *server.waits() = waits;
     Ok(())
+}
+
+/// Why no build can begin for want of room on the disk. They wait until there is some: what is removed makes it.
+fn room(server: &Server) -> Option<String> {
+    match disk::missing(&server.builds, server.settings.keep_free, 0) {
+        Ok(missing) => missing.map(|why| format!("waits for room on the disk: {why}")),
+        Err(error) => Some(format!(
+            "waits for the disk, which cannot be looked at: {error}"
+        )),
+    }
 }
 
 fn begin(server: &Server, id: &str) -> Result<Option<Record>, Error> {

@@ -180,7 +180,11 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let trouble = |error: objects::ApiError| Error::Objects(error.to_string());
     let elsewhere = options.objects.as_ref();
     let contents = elsewhere.map_or(Ok(Contents::Here), Elsewhere::contents);
-    let limits = objects::Limits::default();
+    let limits = objects::Limits {
+        quota: options.settings.quota,
+        keep_free: options.settings.keep_free,
+        ..objects::Limits::default()
+    };
     let objects = Objects::open(&data.join("objects"), contents.map_err(trouble)?, limits)
         .await
         .map_err(trouble)?;

@@ -40,6 +40,10 @@ pub struct Settings {
     pub keep: Keep,
     /// Builds that may wait at once.
     pub queue_length: u32,
+    /// Bytes of the disk that builds and uploads leave free.
+    pub keep_free: u64,
+    /// Bytes that a token may hold in buckets.
+    pub quota: Option<u64>,
 }
 
 /// How long builds stay that have ended.

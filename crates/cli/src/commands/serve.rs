@@ -50,6 +50,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
                 bytes: args.keep_size.map(|mib| mib << 20),
             },
             queue_length: args.queue_length,
+            keep_free: args.keep_free << 20,
+            quota: args.quota_size.map(|mib| mib << 20),
         },
         rate: args.request_rate,
         objects: super::objects::elsewhere(args, settings)?,

@@ -19,6 +19,7 @@ mod notify;
 mod operation;
 mod page;
 mod python;
+mod quota;
 mod replay;
 mod secrets;
 mod tls;

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::access::{self, Caller};
 use crate::metrics;
+use crate::objects::Owner;
 use crate::openapi;
 use crate::server::Server;
 use crate::store::{Record, Role};
@@ -59,11 +60,17 @@ pub(crate) fn guarded(objects: Router, server: Arc<Server>) -> Router {
     objects.layer(middleware::from_fn_with_state(server, guard))
 }
 
-async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+async fn guard(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
     let caller = access::caller(&server.store, request.headers(), server.settings.open);
-    let allowed = caller.and_then(|caller| caller.needs(access::for_objects(request.method())));
+    let allowed = caller.and_then(|caller| {
+        caller.needs(access::for_objects(request.method()))?;
+        Ok(Owner::of(&caller.name))
+    });
     match allowed {
-        Ok(()) => next.run(request).await,
+        Ok(owner) => {
+            request.extensions_mut().insert(owner);
+            next.run(request).await
+        }
         Err(error) => refusal(&error),
     }
 }

@@ -20,6 +20,7 @@ use super::download::Source;
 use super::error::{ApiError, Result};
 use super::incoming::Incoming;
 use super::index::Selection;
+use super::ledger::Owner;
 use super::live::Live;
 use super::multipart::JSON_MAX;
 use super::name::{BucketName, ObjectName};
@@ -34,6 +35,16 @@ const PAGE_MAX: i64 = 1000;
 #[derive(Clone)]
 struct Service {
     source: Source,
+}
+
+impl Service {
+    /// The same for whom a layer around the routes has found out: an [`Owner`] in the request's extensions.
+    fn of(mut self, parts: &Parts) -> Service {
+        if let Some(owner) = parts.extensions.get::<Owner>() {
+            self.source.objects = self.source.objects.of(owner.clone());
+        }
+        self
+    }
 }
 
 /// The Storage JSON API: `/storage/v1/…`, `/upload/storage/v1/…`, `/resumable/upload/storage/v1/…`, `/download/storage/v1/…`.
@@ -97,6 +108,7 @@ async fn plain_address(State(service): State<Service>, request: Received) -> Res
 
 async fn upload(State(service): State<Service>, request: Received) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let service = service.of(&parts);
     let stored = async {
         let objects = &service.source.objects;
         let path = parts.uri.path().trim_start_matches("/resumable");
@@ -119,6 +131,7 @@ async fn upload(State(service): State<Service>, request: Received) -> Response<B
 
 async fn metadata(State(service): State<Service>, request: Received) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let service = service.of(&parts);
     let path = parts.uri.path();
     let rest = path.strip_prefix("/download").unwrap_or(path);
     let is_download = rest.len() < path.len();

@@ -3,14 +3,13 @@
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::blobs::Staged;
 use super::condition::Conditions;
 use super::error::{ApiError, Result};
 use super::name::{BucketName, ObjectName};
 use super::request::Request;
 use super::resource::{Attributes, Object};
 use super::route::Query;
-use super::store::{Objects, Opened};
+use super::store::{Making, Objects, Opened};
 
 /// Objects that one may be composed of, at most; Storage's own limit.
 const SOURCES_MAX: usize = 32;
@@ -44,9 +43,9 @@ pub(super) async fn copy(
         ..Request::default()
     };
     objects.bucket(&to.0).await?;
-    let mut staged = objects.stage().await?;
-    append(objects, &mut staged, opened).await?;
-    objects.commit_staged(&to.0, &to.1, staged, &request).await
+    let mut making = objects.stage(opened.object.size).await?;
+    append(objects, &mut making, opened).await?;
+    objects.commit_staged(&to.0, &to.1, making, &request).await
 }
 
 /// The answer to `copyTo`, or to `rewriteTo`, which is always done at once.
@@ -83,10 +82,15 @@ pub(super) async fn compose(
                 "an object is composed of 1 to {SOURCES_MAX} sourceObjects"
             ))
         })?;
-    let mut staged = objects.stage().await?;
+    let mut parts = Vec::new();
     for source in sources {
-        let opened = component(objects, bucket, source).await?;
-        append(objects, &mut staged, opened).await?;
+        parts.push(component(objects, bucket, source).await?);
+    }
+    // All of them may be the same one: what comes out is known, and refused, before anything is copied.
+    let sizes = parts.iter().map(|part| part.object.size);
+    let mut making = objects.stage(sizes.fold(0, u64::saturating_add)).await?;
+    for part in parts {
+        append(objects, &mut making, part).await?;
     }
     let attributes = match &wanted["destination"] {
         Value::Null => Attributes::default(),
@@ -97,7 +101,7 @@ pub(super) async fn compose(
         conditions: Conditions::of_query(query, false)?,
         ..Request::default()
     };
-    objects.commit_staged(bucket, name, staged, &request).await
+    objects.commit_staged(bucket, name, making, &request).await
 }
 
 async fn component(objects: &Objects, bucket: &BucketName, source: &Value) -> Result<Opened> {
@@ -128,11 +132,11 @@ fn number(value: &Value, name: &str) -> Result<Option<i64>> {
         .ok_or_else(|| ApiError::invalid(format!("{name} is a number of 64 bits")))
 }
 
-async fn append(objects: &Objects, staged: &mut Staged, opened: Opened) -> Result<()> {
+async fn append(objects: &Objects, making: &mut Making, opened: Opened) -> Result<()> {
     let size = opened.object.size;
     let mut content = opened.read(0, size).boxed();
     while let Some(bytes) = content.next().await {
-        objects.write(staged, bytes?).await?;
+        objects.write(making, bytes?).await?;
     }
     Ok(())
 }

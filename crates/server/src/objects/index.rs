@@ -4,6 +4,8 @@
 //! place is in the table `doomed`; what stands there when the server starts is left over from one that was killed, and goes. So an
 //! object that the database knows has its content, and a content that it does not know does not stay.
 
+mod uploads;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,16 +13,23 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::condition::Conditions;
 use super::error::{ApiError, Result};
+use super::ledger::{Change, ENTRY, Ledger, Owner};
 use super::name::{BucketName, ObjectName, place};
 use super::resource::{Attributes, Bucket, Object};
 use super::schema::{self, failed};
+pub(super) use uploads::Upload;
 
-/// How long an upload may be left alone, in microseconds: a week, as Storage says.
-pub(super) const UPLOAD_LIFETIME: i64 = 7 * 24 * 3600 * 1_000_000;
+/// Bytes that an object counts.
+fn cost() -> String {
+    format!("size + length(name) + length(CAST(attributes AS BLOB)) + {ENTRY}")
+}
 
 /// The database; a handle that can be cloned.
 #[derive(Clone, Debug)]
-pub(super) struct Index(Arc<Mutex<Connection>>);
+pub(super) struct Index {
+    connection: Arc<Mutex<Connection>>,
+    ledger: Ledger,
+}
 
 /// A stored content that is to become an object.
 #[derive(Clone, Debug)]
@@ -54,22 +63,6 @@ pub(super) struct Selection {
     pub(super) trailing: bool,
 }
 
-/// A resumable upload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Upload {
-    pub(super) id: String,
-    pub(super) bucket: BucketName,
-    pub(super) name: ObjectName,
-    /// Attributes and conditions, in JSON.
-    pub(super) request: String,
-    /// The size, if the client has said it.
-    pub(super) total: Option<u64>,
-    /// Bytes that are surely there.
-    pub(super) received: u64,
-    /// The object's generation, once all was there.
-    pub(super) generation: Option<i64>,
-}
-
 impl Index {
     /// Opens the database, or makes it.
     pub(super) fn open(path: &Path) -> Result<Index> {
@@ -80,7 +73,17 @@ impl Index {
             )
             .map_err(failed)?;
         schema::bring(&mut connection, path)?;
-        Ok(Index(Arc::new(Mutex::new(connection))))
+        let ledger = Ledger::default();
+        ledger.apply(held(&connection).map_err(failed)?);
+        Ok(Index {
+            connection: Arc::new(Mutex::new(connection)),
+            ledger,
+        })
+    }
+
+    /// What each owner holds.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Runs something on the database, away from the threads that serve.
@@ -99,39 +102,98 @@ impl Index {
         work: impl FnOnce(&mut Database<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut connection = self.lock();
-        let mut database = Database(connection.transaction().map_err(failed)?);
+        let mut database = Database {
+            transaction: connection.transaction().map_err(failed)?,
+            ledger: &self.ledger,
+            changes: Vec::new(),
+        };
         let result = work(&mut database)?;
-        database.0.commit().map_err(failed)?;
+        let Database {
+            transaction,
+            changes,
+            ..
+        } = database;
+        transaction.commit().map_err(failed)?;
+        self.ledger.apply(changes);
         Ok(result)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A transaction that panicked was rolled back.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What owners hold when the server starts.
+fn held(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
+    let query = format!(
+        "SELECT owner, sum({}), count(*) FROM object GROUP BY owner
+         UNION ALL SELECT owner, sum(received), 0 FROM upload WHERE generation IS NULL GROUP BY owner",
+        cost()
+    );
+    let mut statement = connection.prepare(&query)?;
+    let rows = statement.query_map([], |row| {
+        Ok(Change {
+            owner: row.get(0)?,
+            bytes: row.get(1)?,
+            objects: row.get(2)?,
+        })
+    })?;
+    rows.collect()
+}
+
 /// The database inside of a transaction.
-pub(super) struct Database<'a>(Transaction<'a>);
+pub(super) struct Database<'a> {
+    transaction: Transaction<'a>,
+    ledger: &'a Ledger,
+    /// What owners hold more or less by this transaction.
+    changes: Vec<Change>,
+}
 
 impl Database<'_> {
-    pub(super) fn add_bucket(&mut self, bucket: &Bucket) -> Result<()> {
-        let added = self.0.execute(
-            "INSERT OR IGNORE INTO bucket (name, project, created) VALUES (?1, ?2, ?3)",
-            params![bucket.name.as_str(), bucket.project, bucket.created],
+    /// Adds a bucket, if its owner has not `of_one` already, and there are not `of_all`.
+    pub(super) fn add_bucket(
+        &mut self,
+        bucket: &Bucket,
+        owner: &Owner,
+        (of_one, of_all): (u32, u32),
+    ) -> Result<()> {
+        let added = self.transaction.execute(
+            "INSERT OR IGNORE INTO bucket (name, project, created, owner) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                bucket.name.as_str(),
+                bucket.project,
+                bucket.created,
+                owner.name()
+            ],
         );
+        let query = "SELECT count(*) FILTER (WHERE owner = ?1), count(*) FROM bucket";
+        let (own, all) = self
+            .transaction
+            .query_row(query, [owner.name()], |row| {
+                Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
+            })
+            .map_err(failed)?;
         match added.map_err(failed)? {
             0 => Err(ApiError::conflict(format!(
                 "Your previous request to create the named bucket succeeded and you already own it: {}",
                 bucket.name
             ))),
+            _ if owner.is_limited() && (own > of_one || all > of_all) => {
+                Err(ApiError::quota(format!(
+                    "{} may have {of_one} buckets, and all together {of_all}; remove some that are not needed",
+                    owner.name()
+                )))
+            }
             _ => Ok(()),
         }
     }
 
     pub(super) fn bucket(&self, name: &BucketName) -> Result<Bucket> {
         let query = "SELECT project, created FROM bucket WHERE name = ?1";
-        let found = self.0.query_row(query, [name.as_str()], |row| {
+        let found = self.transaction.query_row(query, [name.as_str()], |row| {
             Ok(Bucket {
                 name: name.clone(),
                 project: row.get(0)?,
@@ -153,7 +215,7 @@ impl Database<'_> {
     ) -> Result<Vec<Bucket>> {
         let query = "SELECT name, project, created FROM bucket WHERE name >= ?1 AND name >= ?2 AND substr(name, 1, length(?1)) = ?1
              AND (?4 = '' OR project IN ('', ?4)) ORDER BY name LIMIT ?3";
-        let mut statement = self.0.prepare(query).map_err(failed)?;
+        let mut statement = self.transaction.prepare(query).map_err(failed)?;
         let rows = statement.query_map(params![prefix, from, rows(most), project], |row| {
             Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
         });
@@ -174,7 +236,7 @@ impl Database<'_> {
         self.bucket(name)?;
         let query = "SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)";
         let used: bool = self
-            .0
+            .transaction
             .query_row(query, [name.as_str()], |row| row.get(0))
             .map_err(failed)?;
         if used {
@@ -182,7 +244,7 @@ impl Database<'_> {
                 "The bucket you tried to delete is not empty.",
             ));
         }
-        self.0
+        self.transaction
             .execute("DELETE FROM bucket WHERE name = ?1", [name.as_str()])
             .map_err(failed)?;
         Ok(())
@@ -198,7 +260,7 @@ impl Database<'_> {
         self.bucket(bucket)?;
         let query = "UPDATE generation SET last = max(last + 1, ?1) RETURNING last";
         let generation = self
-            .0
+            .transaction
             .query_row(query, [now], |row| row.get(0))
             .map_err(failed)?;
         self.doom(&place(bucket, name, generation))?;
@@ -206,10 +268,14 @@ impl Database<'_> {
     }
 
     /// Makes a content that is in its place the object of that name. Returns it, and the place of what it replaces.
+    ///
+    /// Its owner has at most `objects` then, if that is said.
     pub(super) fn commit(
         &mut self,
         object: &Object,
+        owner: &Owner,
         conditions: &Conditions,
+        objects: u64,
     ) -> Result<Option<String>> {
         let (bucket, name) = (&object.bucket, &object.name);
         self.bucket(bucket)?;
@@ -217,8 +283,15 @@ impl Database<'_> {
         conditions.check(old.as_ref())?;
         let attributes = text(&object.attributes)?;
         let size = i64::try_from(object.size).map_err(|_| ApiError::too_large("too many bytes"))?;
-        let query = "INSERT OR REPLACE INTO object (bucket, name, generation, metageneration, size, md5, crc32c, attributes, created, updated)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        if owner.is_limited() && old.is_none() && self.ledger.held(owner.name()).objects >= objects
+        {
+            return Err(ApiError::quota(format!(
+                "{} holds {objects} objects, as many as it may; remove some that are not needed",
+                owner.name()
+            )));
+        }
+        let query = "INSERT OR REPLACE INTO object (bucket, name, generation, metageneration, size, md5, crc32c, attributes, created, updated, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             bucket.as_str(),
             name.as_str().as_bytes(),
@@ -229,9 +302,12 @@ impl Database<'_> {
             object.crc32c,
             attributes,
             object.created,
-            object.updated
+            object.updated,
+            owner.name()
         ];
-        self.0.execute(query, values).map_err(failed)?;
+        self.counted(bucket, name, |transaction| {
+            transaction.execute(query, values)
+        })?;
         let replaced = old.map(|old| place(bucket, name, old.generation));
         if let Some(place) = &replaced {
             self.doom(place)?;
@@ -240,7 +316,8 @@ impl Database<'_> {
         Ok(replaced)
     }
 
-    pub(super) fn set_attributes(&mut self, object: &Object) -> Result<()> {
+    /// Says something else about an object, if what its owner holds more by it fits.
+    pub(super) fn set_attributes(&mut self, object: &Object, quota: Option<u64>) -> Result<()> {
         let query = "UPDATE object SET attributes = ?3, metageneration = ?4, updated = ?5 WHERE bucket = ?1 AND name = ?2";
         let values = params![
             object.bucket.as_str(),
@@ -249,8 +326,69 @@ impl Database<'_> {
             object.metageneration,
             object.updated
         ];
-        self.0.execute(query, values).map_err(failed)?;
+        self.counted(&object.bucket, &object.name, |transaction| {
+            transaction.execute(query, values)
+        })?;
+        match self.changes.iter().find(|change| change.bytes > 0) {
+            Some(grown) if !grown.owner.is_empty() => {
+                let bytes = grown.bytes.cast_unsigned();
+                self.ledger.fits(&grown.owner, bytes, quota)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes an object, and notes what its owners hold more or less by it.
+    fn counted(
+        &mut self,
+        bucket: &BucketName,
+        name: &ObjectName,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>,
+    ) -> Result<()> {
+        let query = format!(
+            "SELECT owner, {} FROM object WHERE bucket = ?1 AND name = ?2",
+            cost()
+        );
+        let cost = |transaction: &Transaction<'_>| {
+            let key = params![bucket.as_str(), name.as_str().as_bytes()];
+            let found = transaction.query_row(&query, key, |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+            });
+            found.optional()
+        };
+        let before = cost(&self.transaction).map_err(failed)?;
+        change(&self.transaction).map_err(failed)?;
+        let after = cost(&self.transaction).map_err(failed)?;
+        self.changed(before, after, 1);
         Ok(())
+    }
+
+    fn changed(
+        &mut self,
+        before: Option<(String, i64)>,
+        after: Option<(String, i64)>,
+        objects: i64,
+    ) {
+        let gone = before.map(|(owner, bytes)| (owner, -bytes, -objects));
+        let new = after.map(|(owner, bytes)| (owner, bytes, objects));
+        match (gone, new) {
+            (Some(gone), Some(new)) if gone.0 == new.0 => {
+                self.change(gone.0, gone.1 + new.1, 0);
+            }
+            (gone, new) => {
+                for (owner, bytes, objects) in gone.into_iter().chain(new) {
+                    self.change(owner, bytes, objects);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, owner: String, bytes: i64, objects: i64) {
+        self.changes.push(Change {
+            owner,
+            bytes,
+            objects,
+        });
     }
 
     /// Forgets an object. Returns the place of its content.
@@ -263,12 +401,12 @@ impl Database<'_> {
     ) -> Result<String> {
         let old = self.object(bucket, name, generation)?;
         conditions.check(Some(&old))?;
-        self.0
-            .execute(
+        self.counted(bucket, name, |transaction| {
+            transaction.execute(
                 "DELETE FROM object WHERE bucket = ?1 AND name = ?2",
                 params![bucket.as_str(), name.as_str().as_bytes()],
             )
-            .map_err(failed)?;
+        })?;
         let place = place(bucket, name, old.generation);
         self.doom(&place)?;
         Ok(place)
@@ -289,7 +427,7 @@ impl Database<'_> {
 
     pub(super) fn find(&self, bucket: &BucketName, name: &ObjectName) -> Result<Option<Object>> {
         let query = format!("SELECT {COLUMNS} FROM object WHERE bucket = ?1 AND name = ?2");
-        let mut statement = self.0.prepare(&query).map_err(failed)?;
+        let mut statement = self.transaction.prepare(&query).map_err(failed)?;
         let found = statement.query_row(
             params![bucket.as_str(), name.as_str().as_bytes()],
             Raw::read,
@@ -350,7 +488,7 @@ impl Database<'_> {
         let query = format!(
             "SELECT {COLUMNS} FROM object WHERE bucket = ?1 AND name >= ?2 AND (?3 IS NULL OR name < ?3) ORDER BY name LIMIT ?4"
         );
-        let mut statement = self.0.prepare(&query).map_err(failed)?;
+        let mut statement = self.transaction.prepare(&query).map_err(failed)?;
         let rows = statement.query_map(
             params![bucket.as_str(), from, until, rows(count)],
             Raw::read,
@@ -364,14 +502,14 @@ impl Database<'_> {
 
     fn doom(&mut self, place: &str) -> Result<()> {
         let query = "INSERT OR IGNORE INTO doomed (place) VALUES (?1)";
-        self.0.execute(query, [place]).map_err(failed)?;
+        self.transaction.execute(query, [place]).map_err(failed)?;
         Ok(())
     }
 
     /// A place holds an object now, or nothing any more.
     pub(super) fn spare(&mut self, place: &str) -> Result<()> {
         let query = "DELETE FROM doomed WHERE place = ?1";
-        self.0.execute(query, [place]).map_err(failed)?;
+        self.transaction.execute(query, [place]).map_err(failed)?;
         Ok(())
     }
 
@@ -379,123 +517,17 @@ impl Database<'_> {
     pub(super) fn identity(&self) -> Result<(String, bool)> {
         let query = "SELECT id, EXISTS (SELECT 1 FROM object) FROM identity";
         let found = self
-            .0
+            .transaction
             .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)));
         found.map_err(failed)
     }
 
-    /// Forgets uploads of which less is there than was noted: the directory of what is staged was lost, or is another.
-    pub(super) fn forget_uploads(&mut self, staged: impl Fn(&str) -> u64) -> Result<()> {
-        let query = "SELECT id, received FROM upload WHERE generation IS NULL";
-        let mut statement = self.0.prepare(query).map_err(failed)?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-        let rows: Vec<(String, i64)> = rows.and_then(Iterator::collect).map_err(failed)?;
-        drop(statement);
-        for (id, received) in rows {
-            if staged(&id) < received.cast_unsigned() {
-                self.remove_upload(&id)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Returns all places whose content is to go.
     pub(super) fn doomed(&self) -> Result<Vec<String>> {
-        let mut statement = self.0.prepare("SELECT place FROM doomed").map_err(failed)?;
-        let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
-        rows.collect::<rusqlite::Result<_>>().map_err(failed)
-    }
-
-    pub(super) fn add_upload(&mut self, upload: &Upload, now: i64) -> Result<()> {
-        self.bucket(&upload.bucket)?;
-        let query = "INSERT INTO upload (id, bucket, name, request, total, received, touched) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)";
-        let total = upload.total.map(u64::cast_signed);
-        let values = params![
-            upload.id,
-            upload.bucket.as_str(),
-            upload.name.as_str(),
-            upload.request,
-            total,
-            now
-        ];
-        self.0.execute(query, values).map_err(failed)?;
-        Ok(())
-    }
-
-    pub(super) fn upload(&self, id: &str, bucket: &BucketName) -> Result<Upload> {
-        let query = "SELECT name, request, total, received, generation FROM upload WHERE id = ?1 AND bucket = ?2";
-        let found = self.0.query_row(query, [id, bucket.as_str()], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get(1)?,
-                row.get::<_, Option<i64>>(2)?,
-                row.get::<_, i64>(3)?,
-                row.get(4)?,
-            ))
-        });
-        let gone = || {
-            ApiError::not_found(
-                "there is no such upload: it was cancelled, or is older than a week",
-            )
-        };
-        let (name, request, total, received, generation) =
-            found.optional().map_err(failed)?.ok_or_else(gone)?;
-        Ok(Upload {
-            id: id.to_owned(),
-            bucket: bucket.clone(),
-            name: ObjectName::new(&name)?,
-            request,
-            total: total.map(i64::cast_unsigned),
-            received: received.cast_unsigned(),
-            generation,
-        })
-    }
-
-    /// Notes how far an upload is.
-    pub(super) fn set_upload(&mut self, upload: &Upload, now: i64) -> Result<()> {
-        let query = "UPDATE upload SET total = ?2, received = ?3, touched = ?4, generation = ?5 WHERE id = ?1";
-        let total = upload.total.map(u64::cast_signed);
-        let values = params![
-            upload.id,
-            total,
-            upload.received.cast_signed(),
-            now,
-            upload.generation
-        ];
-        self.0.execute(query, values).map_err(failed)?;
-        Ok(())
-    }
-
-    pub(super) fn remove_upload(&mut self, id: &str) -> Result<()> {
-        self.0
-            .execute("DELETE FROM upload WHERE id = ?1", [id])
+        let mut statement = self
+            .transaction
+            .prepare("SELECT place FROM doomed")
             .map_err(failed)?;
-        Ok(())
-    }
-
-    /// Forgets uploads that nobody has touched since; returns their ids.
-    pub(super) fn expire_uploads(&mut self, before: i64) -> Result<Vec<String>> {
-        let query = "DELETE FROM upload WHERE touched < ?1 RETURNING id";
-        let mut statement = self.0.prepare(query).map_err(failed)?;
-        let rows = statement
-            .query_map([before], |row| row.get(0))
-            .map_err(failed)?;
-        rows.collect::<rusqlite::Result<_>>().map_err(failed)
-    }
-
-    /// Returns how many uploads are not done.
-    pub(super) fn count_uploads(&self) -> Result<usize> {
-        let query = "SELECT count(*) FROM upload WHERE generation IS NULL";
-        let count: i64 = self
-            .0
-            .query_row(query, [], |row| row.get(0))
-            .map_err(failed)?;
-        usize::try_from(count).map_err(|error| ApiError::internal(error.to_string()))
-    }
-
-    /// Returns the ids of all uploads.
-    pub(super) fn uploads(&self) -> Result<Vec<String>> {
-        let mut statement = self.0.prepare("SELECT id FROM upload").map_err(failed)?;
         let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
@@ -595,7 +627,7 @@ mod tests {
             created: 1,
         };
         index
-            .run_now(|database| database.add_bucket(&bucket))
+            .run_now(|database| database.add_bucket(&bucket, &Owner::default(), (0, 0)))
             .unwrap();
         (directory, index, name)
     }
@@ -617,7 +649,7 @@ mod tests {
                     created: 5,
                     updated: 5,
                 };
-                database.commit(&object, &Conditions::default())?;
+                database.commit(&object, &Owner::of("ann"), &Conditions::default(), 100)?;
                 Ok(object)
             })
             .unwrap()

@@ -28,7 +28,7 @@ impl Request {
         };
         let wrong = |what: &str, is: &[u8]| {
             let is = BASE64.encode(is);
-            Err(ApiError::invalid(format!(
+            Err(ApiError::digest(format!(
                 "Provided {what} hash doesn't match calculated {what} hash \"{is}\"."
             )))
         };

@@ -110,6 +110,13 @@ impl Attributes {
         Ok(self)
     }
 
+    /// Bytes of them as they are kept.
+    pub(super) fn length(&self) -> Result<u64> {
+        let text =
+            serde_json::to_string(self).map_err(|error| ApiError::internal(error.to_string()))?;
+        Ok(text.len() as u64)
+    }
+
     /// Changes what a patch names: a value replaces, `null` removes. Pairs of `metadata` are patched one by one.
     pub(super) fn patched(&self, patch: &Map<String, Value>) -> Result<Attributes> {
         let own =

@@ -8,7 +8,8 @@ use super::error::{ApiError, Result};
 use crate::store::copy;
 
 /// Step `n` leads from version `n` to `n + 1`. Steps are never changed, only added.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE bucket (name TEXT PRIMARY KEY, project TEXT NOT NULL, created INTEGER NOT NULL) STRICT;
 CREATE TABLE object (
     bucket TEXT NOT NULL REFERENCES bucket(name), name BLOB NOT NULL,
@@ -22,10 +23,20 @@ INSERT INTO generation VALUES (0);
 CREATE TABLE upload (
     id TEXT PRIMARY KEY, bucket TEXT NOT NULL, name TEXT NOT NULL, request TEXT NOT NULL,
     total INTEGER, received INTEGER NOT NULL, touched INTEGER NOT NULL, generation INTEGER) STRICT, WITHOUT ROWID;
-", "
+",
+    "
 CREATE TABLE identity (id TEXT NOT NULL) STRICT;
 INSERT INTO identity VALUES (lower(hex(randomblob(16))));
-"];
+",
+    // What was stored before is the server's own.
+    "
+ALTER TABLE bucket ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE object ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE upload ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+UPDATE upload SET request = '' WHERE generation IS NOT NULL;
+CREATE INDEX upload_done ON upload (owner, touched) WHERE generation IS NOT NULL;
+",
+];
 
 /// Brings an index to this program's version.
 pub(super) fn bring(connection: &mut Connection, path: &Path) -> Result<()> {

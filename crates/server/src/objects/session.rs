@@ -7,13 +7,15 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::blobs;
 use super::error::{ApiError, Result};
 use super::incoming::Incoming;
-use super::index::{UPLOAD_LIFETIME, Upload};
+use super::index::Upload;
+use super::ledger::Owner;
 use super::name::{BucketName, ObjectName};
 use super::range::Sent;
 use super::request::Request;
@@ -24,6 +26,8 @@ use super::work::{blocking, random, to_the_end};
 
 /// Bytes after which an upload's progress is put on the disk.
 const STEP: u64 = 16 << 20;
+/// The same of a slow client, which does not look as if nothing were sent.
+const OFTEN: Duration = Duration::from_secs(60);
 
 /// How far an upload is.
 #[derive(Debug)]
@@ -42,14 +46,14 @@ pub(super) async fn start(
     request: &Request,
     total: Option<u64>,
 ) -> Result<String> {
-    if let Some(total) = total {
-        objects.check_size(total)?;
-    }
+    objects.check_size(total.unwrap_or(0))?;
+    objects.check_room(total.unwrap_or(0)).await?;
     let id = random()?;
     let request =
         serde_json::to_string(request).map_err(|error| ApiError::internal(error.to_string()))?;
     let upload = Upload {
         id: id.clone(),
+        owner: objects.owner().name().to_owned(),
         bucket,
         name,
         request,
@@ -57,10 +61,10 @@ pub(super) async fn start(
         received: 0,
         generation: None,
     };
-    let most = objects.limits().uploads;
+    let (limits, limited) = (objects.limits(), objects.owner().is_limited());
     let expired = objects
         .index()
-        .run(move |database| database.expire_uploads(now() - UPLOAD_LIFETIME))
+        .run(move |database| database.expire_uploads(now()))
         .await?;
     for old in expired {
         blobs::remove(objects.blobs().staged(&old)).await;
@@ -68,7 +72,15 @@ pub(super) async fn start(
     objects
         .index()
         .run(move |database| {
-            if database.count_uploads()? >= most {
+            let (own, all) = database.count_uploads(&upload.owner)?;
+            let (of_one, most) = (limits.uploads_of_one, limits.uploads);
+            if limited && own >= of_one {
+                return Err(ApiError::too_many(format!(
+                    "{} has {own} uploads under way, of at most {of_one}; finish or cancel some",
+                    upload.owner
+                )));
+            }
+            if all >= most {
                 return Err(ApiError::too_many(format!(
                     "{most} uploads are under way; finish or cancel some"
                 )));
@@ -116,6 +128,11 @@ pub(super) async fn receive(
         return Err(taken_over());
     }
     let mut upload = find(objects, bucket, id).await?;
+    // It counts for whoever began it.
+    let objects = &match upload.owner.as_str() {
+        "" => objects.clone(),
+        owner => objects.of(Owner::of(owner)),
+    };
     if let Some(generation) = upload.generation {
         let object = objects
             .get(&upload.bucket, &upload.name, Some(generation))
@@ -144,18 +161,11 @@ pub(super) async fn receive(
 /// Forgets an upload that cannot go on.
 async fn ended<T>(objects: &Objects, upload: &Upload, done: Result<T>) -> Result<T> {
     if let Err(error) = &done
-        && is_final(error)
+        && error.ends_upload()
     {
         forget(objects, upload).await?;
     }
     done
-}
-
-/// Whether an upload cannot go on after this: a full disk, wrong digests, a broken condition.
-fn is_final(error: &ApiError) -> bool {
-    error.status().as_u16() == 507
-        || matches!(error.reason(), "conditionNotMet" | "uploadTooLarge")
-        || error.to_string().starts_with("Provided ")
 }
 
 /// Appends what the request brings and is not there yet.
@@ -173,8 +183,12 @@ async fn transfer(
         // A gap: the client learns where to go on.
         return Ok(());
     }
+    objects
+        .check_room(last.saturating_add(1).saturating_sub(upload.received))
+        .await?;
     let mut file = Growing::open(objects.blobs().staged(&upload.id), upload.received).await?;
-    let (mut at, mut noted) = (first, upload.received);
+    let mut reserved = objects.reserve();
+    let (mut at, mut noted, mut when) = (first, upload.received, Instant::now());
     let result = loop {
         let bytes = match part.next(&mut body).await {
             Ok(Some(bytes)) => bytes,
@@ -191,11 +205,20 @@ async fn transfer(
         let known = upload.received.saturating_sub(at).min(bytes.len() as u64);
         at = end;
         let new = bytes.slice(usize::try_from(known).unwrap_or(bytes.len())..);
+        let more = new.len() as u64;
+        let fits = match reserved.grow(more) {
+            Ok(()) => objects.check_disk(more).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = fits {
+            break Err(error);
+        }
         upload.received += new.len() as u64;
         file.write(new).await?;
-        if upload.received - noted >= STEP {
-            noted = upload.received;
+        if upload.received - noted >= STEP || when.elapsed() >= OFTEN {
+            (noted, when) = (upload.received, Instant::now());
             note(objects, upload, &mut file).await?;
+            reserved.settle();
         }
     };
     note(objects, upload, &mut file).await?;

@@ -12,12 +12,14 @@ use super::blobs::{self, Blobs, Check, Reading, Staged, private};
 use super::condition::Conditions;
 use super::elsewhere::Contents;
 use super::error::{ApiError, Result};
-use super::index::{Content, Database, Index, Page, Selection, UPLOAD_LIFETIME, Upload};
+use super::index::{Content, Database, Index, Page, Selection, Upload};
+use super::ledger::{ENTRY, Held, Owner, Reserved};
 use super::name::{BucketName, ObjectName, place};
 use super::request::Request;
 use super::resource::{Attributes, Bucket, Object};
 use super::turns::Turns;
-use super::work::to_the_end;
+use super::work::{blocking, to_the_end};
+use crate::disk;
 
 /// How long a start waits for a store elsewhere.
 const START: Duration = Duration::from_secs(10);
@@ -32,7 +34,19 @@ pub struct Limits {
     /// Bytes of an object.
     pub object: u64,
     /// Resumable uploads that are under way.
-    pub uploads: usize,
+    pub uploads: u32,
+    /// The same of one owner.
+    pub uploads_of_one: u32,
+    /// Buckets.
+    pub buckets: u32,
+    /// Buckets of one owner.
+    pub buckets_of_one: u32,
+    /// Objects of one owner.
+    pub objects_of_one: u64,
+    /// Bytes that an owner may hold.
+    pub quota: Option<u64>,
+    /// Bytes of the disk that stay free.
+    pub keep_free: u64,
     /// How long a client may send nothing in the middle of a body.
     pub silence: Duration,
 }
@@ -42,14 +56,23 @@ impl Default for Limits {
         Limits {
             object: 1 << 40,
             uploads: 1000,
+            uploads_of_one: 100,
+            buckets: 10_000,
+            buckets_of_one: 100,
+            objects_of_one: 1_000_000,
+            quota: None,
+            keep_free: 0,
             silence: Duration::from_secs(60),
         }
     }
 }
 
-/// The object store; a handle that can be cloned.
+/// The object store; a handle that can be cloned. What it stores is the server's own, unless it is somebody's handle.
 #[derive(Clone, Debug)]
-pub struct Objects(Arc<Inner>);
+pub struct Objects {
+    inner: Arc<Inner>,
+    owner: Owner,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -58,6 +81,13 @@ struct Inner {
     limits: Limits,
     staged: AtomicU64,
     turns: Arc<Turns>,
+}
+
+/// A content on its way in, and what it counts.
+#[derive(Debug)]
+pub(super) struct Making {
+    staged: Staged,
+    reserved: Reserved,
 }
 
 /// Objects and prefixes of a bucket.
@@ -89,7 +119,10 @@ impl Objects {
             turns: Arc::default(),
         });
         let tended = Arc::downgrade(&inner);
-        let objects = Objects(inner);
+        let objects = Objects {
+            inner,
+            owner: Owner::default(),
+        };
         objects.recover().await?;
         tokio::spawn(tend(tended));
         Ok(objects)
@@ -104,7 +137,7 @@ impl Objects {
         let (uploads, doomed) = self
             .index()
             .run(move |database| {
-                database.expire_uploads(now() - UPLOAD_LIFETIME)?;
+                database.expire_uploads(now())?;
                 database.forget_uploads(|id| blobs.staged_size(id))?;
                 Ok((database.uploads()?, database.doomed()?))
             })
@@ -135,34 +168,87 @@ impl Objects {
         self.blobs().trouble()
     }
 
+    /// Returns a handle that stores for somebody.
+    pub fn of(&self, owner: Owner) -> Objects {
+        Objects {
+            inner: Arc::clone(&self.inner),
+            owner,
+        }
+    }
+
+    /// Returns what an owner holds.
+    pub fn held(&self, owner: &str) -> Held {
+        self.index().ledger().held(owner)
+    }
+
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Begins to count what a content holds while it comes in.
+    pub(super) fn reserve(&self) -> Reserved {
+        let ledger = self.index().ledger();
+        ledger.reserve(&self.owner, self.limits().quota)
+    }
+
+    /// Refuses so many bytes more if their owner may not hold them, or if there is no room for them on the disk.
+    pub(super) async fn check_room(&self, bytes: u64) -> Result<()> {
+        if self.owner.is_limited() {
+            let ledger = self.index().ledger();
+            ledger.fits(self.owner.name(), bytes, self.limits().quota)?;
+        }
+        self.check_disk(bytes).await
+    }
+
+    /// Refuses so many bytes more if they would take the room that is kept free.
+    pub(super) async fn check_disk(&self, bytes: u64) -> Result<()> {
+        let (staging, keep) = (self.blobs().staged(""), self.limits().keep_free);
+        if keep == 0 || !self.owner.is_limited() {
+            return Ok(());
+        }
+        let missing = blocking(move || {
+            disk::missing(&staging, keep, bytes)
+                .map_err(|error| ApiError::of_io("looking for room on the disk", &error))
+        });
+        match missing.await? {
+            Some(why) => Err(ApiError::no_room(format!(
+                "there is no room for {bytes} bytes more: {why}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn index(&self) -> &Index {
-        &self.0.index
+        &self.inner.index
     }
 
     pub(super) fn blobs(&self) -> &Arc<Blobs> {
-        &self.0.blobs
+        &self.inner.blobs
     }
 
     pub(super) fn turns(&self) -> &Arc<Turns> {
-        &self.0.turns
+        &self.inner.turns
     }
 
     pub(super) fn limits(&self) -> Limits {
-        self.0.limits
+        self.inner.limits
     }
 
     /// Makes a bucket.
     ///
     /// # Errors
-    /// There is one of that name (409).
+    /// There is one of that name (409), its owner has too many (403), or there is no room on the disk (507).
     pub async fn create_bucket(&self, name: &BucketName, project: &str) -> Result<Bucket> {
         let bucket = Bucket {
             name: name.clone(),
             project: project.to_owned(),
             created: now(),
         };
+        self.check_room(0).await?;
+        let (owner, limits) = (self.owner.clone(), self.limits());
+        let most = (limits.buckets_of_one, limits.buckets);
         self.index()
-            .run(move |database| database.add_bucket(&bucket).map(|()| bucket))
+            .run(move |database| database.add_bucket(&bucket, &owner, most).map(|()| bucket))
             .await
     }
 
@@ -206,7 +292,8 @@ impl Objects {
     /// Stores an object: all of it, or nothing.
     ///
     /// # Errors
-    /// There is no such bucket, a condition does not hold, it is too large, the disk is full, or the content cannot be read.
+    /// There is no such bucket, a condition does not hold, it is too large, the disk is full, its owner may not hold more, or the
+    /// content cannot be read.
     pub async fn put<E: std::fmt::Display>(
         &self,
         bucket: &BucketName,
@@ -215,18 +302,18 @@ impl Objects {
         attributes: Attributes,
         conditions: &Conditions,
     ) -> Result<Object> {
-        let mut staged = self.stage().await?;
+        let mut making = self.stage(0).await?;
         while let Some(bytes) = content.next().await {
             let bytes = bytes
                 .map_err(|error| ApiError::internal(format!("reading the content: {error}")))?;
-            self.write(&mut staged, bytes).await?;
+            self.write(&mut making, bytes).await?;
         }
         let request = Request {
             attributes: attributes.check()?,
             conditions: conditions.clone(),
             ..Request::default()
         };
-        self.commit_staged(bucket, name, staged, &request).await
+        self.commit_staged(bucket, name, making, &request).await
     }
 
     /// Stores a file of this machine, or a few bytes, as an object.
@@ -364,6 +451,8 @@ impl Objects {
         conditions: &Conditions,
         change: impl FnOnce(&Attributes) -> Result<Attributes> + Send + 'static,
     ) -> Result<Object> {
+        self.check_room(0).await?;
+        let quota = self.limits().quota;
         let (bucket, name, conditions) = (bucket.clone(), name.clone(), conditions.clone());
         self.index()
             .run(move |database| {
@@ -372,22 +461,30 @@ impl Objects {
                 object.attributes = change(&object.attributes)?;
                 object.metageneration += 1;
                 object.updated = now();
-                database.set_attributes(&object)?;
+                database.set_attributes(&object, quota)?;
                 Ok(object)
             })
             .await
     }
 
-    /// Makes room for a content that comes in pieces.
-    pub(super) async fn stage(&self) -> Result<Staged> {
-        let number = self.0.staged.fetch_add(1, Ordering::Relaxed);
-        Staged::new(self.blobs().staged(&format!("request-{number}"))).await
+    /// Makes room for a content that comes in pieces, so many bytes as far as is known.
+    pub(super) async fn stage(&self, bytes: u64) -> Result<Making> {
+        self.check_size(bytes)?;
+        self.check_room(bytes).await?;
+        let number = self.inner.staged.fetch_add(1, Ordering::Relaxed);
+        Ok(Making {
+            staged: Staged::new(self.blobs().staged(&format!("request-{number}"))).await?,
+            reserved: self.reserve(),
+        })
     }
 
-    /// Adds to a staged content, if the object does not get too large by it.
-    pub(super) async fn write(&self, staged: &mut Staged, bytes: Bytes) -> Result<()> {
-        self.check_size(staged.size().saturating_add(bytes.len() as u64))?;
-        staged.write(bytes).await
+    /// Adds to a staged content, if the object does not get too large by it, and there is room.
+    pub(super) async fn write(&self, making: &mut Making, bytes: Bytes) -> Result<()> {
+        let new = bytes.len() as u64;
+        self.check_size(making.staged.size().saturating_add(new))?;
+        making.reserved.grow(new)?;
+        self.check_disk(new).await?;
+        making.staged.write(bytes).await
     }
 
     pub(super) fn check_size(&self, size: u64) -> Result<()> {
@@ -405,14 +502,14 @@ impl Objects {
         &self,
         bucket: &BucketName,
         name: &ObjectName,
-        mut staged: Staged,
+        mut making: Making,
         request: &Request,
     ) -> Result<Object> {
         let (objects, request) = (self.clone(), request.clone());
         let (bucket, name) = (bucket.clone(), name.clone());
         to_the_end(async move {
-            let content = staged.finish().await?;
-            let file = (staged.path(), content);
+            let content = making.staged.finish().await?;
+            let file = (making.staged.path(), content);
             objects.commit(&bucket, &name, file, &request, None).await
         })
         .await
@@ -428,6 +525,8 @@ impl Objects {
         upload: Option<&Upload>,
     ) -> Result<Object> {
         request.check(&content)?;
+        let mut entry = self.reserve();
+        entry.grow(ENTRY + name.as_str().len() as u64 + request.attributes.length()?)?;
         let now = now();
         let (to, called) = (bucket.clone(), name.clone());
         let generation = self
@@ -450,9 +549,10 @@ impl Objects {
         let stored = async {
             self.blobs().publish(file.clone(), &new).await?;
             let (object, conditions) = (object.clone(), request.conditions.clone());
+            let (owner, most) = (self.owner.clone(), self.limits().objects_of_one);
             let mut upload = upload.cloned();
             let commit = move |database: &mut Database<'_>| {
-                let old = database.commit(&object, &conditions)?;
+                let old = database.commit(&object, &owner, &conditions, most)?;
                 if let Some(upload) = &mut upload {
                     upload.generation = Some(object.generation);
                     database.set_upload(upload, now)?;
@@ -506,7 +606,10 @@ async fn tend(inner: Weak<Inner>) {
         };
         tokio::time::sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };
-        let objects = Objects(inner);
+        let objects = Objects {
+            inner,
+            owner: Owner::default(),
+        };
         if objects.blobs().is_remote() {
             // What it finds is what requests are told.
             let _ = objects.blobs().claim().await;

@@ -63,13 +63,13 @@ impl Upload<'_> {
         let name = self.name(None)?;
         let kind = value(&self.parts.headers, &header::CONTENT_TYPE);
         let request = self.request(Value::Null, kind)?;
-        let mut staged = self.objects.stage().await?;
+        let mut making = self.objects.stage(self.length()).await?;
         while let Some(bytes) = body.next().await? {
-            self.objects.write(&mut staged, bytes).await?;
+            self.objects.write(&mut making, bytes).await?;
         }
         let object = self
             .objects
-            .commit_staged(&self.bucket, &name, staged, &request)
+            .commit_staged(&self.bucket, &name, making, &request)
             .await?;
         Ok(self.stored(&object))
     }
@@ -77,7 +77,8 @@ impl Upload<'_> {
     async fn multipart(&self, mut body: Incoming) -> Result<Response<Body>> {
         let kind = value(&self.parts.headers, &header::CONTENT_TYPE);
         let mut parser = Parser::new(multipart::boundary(kind.unwrap_or(""))?);
-        let mut staged = self.objects.stage().await?;
+        // Around the content there are at least the boundaries, but nothing that is much.
+        let mut making = self.objects.stage(0).await?;
         let (mut described, mut media_type, mut ended) = (Value::Null, None, false);
         while let Some(bytes) = body.next().await? {
             parser.push(&bytes)?;
@@ -85,7 +86,7 @@ impl Upload<'_> {
                 match piece {
                     Piece::Json(json) => described = parse(&json)?,
                     Piece::Content(kind) => media_type = kind,
-                    Piece::Bytes(bytes) => self.objects.write(&mut staged, bytes).await?,
+                    Piece::Bytes(bytes) => self.objects.write(&mut making, bytes).await?,
                     Piece::End => ended = true,
                 }
             }
@@ -99,7 +100,7 @@ impl Upload<'_> {
         let request = self.request(described, media_type.as_deref())?;
         let object = self
             .objects
-            .commit_staged(&self.bucket, &name, staged, &request)
+            .commit_staged(&self.bucket, &name, making, &request)
             .await?;
         Ok(self.stored(&object))
     }
@@ -165,6 +166,12 @@ impl Upload<'_> {
                 Ok(response)
             }
         }
+    }
+
+    /// What the request says that its body has.
+    fn length(&self) -> u64 {
+        let length = value(&self.parts.headers, &header::CONTENT_LENGTH);
+        length.and_then(|length| length.parse().ok()).unwrap_or(0)
     }
 
     /// The name from the query, or from the metadata; if both say one, it is the same.

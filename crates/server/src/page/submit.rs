@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::parts::{frame, proof};
 use super::session::Visitor;
 use super::{Page, Query, to};
-use crate::objects::{Attributes, BucketName, ObjectName};
+use crate::objects::{self, Attributes, BucketName, ObjectName, Owner};
 use crate::server::Server;
 use crate::store::{Record, Role};
 use crate::submit::{self, Order};
-use crate::wire::error::ApiError;
+use crate::wire::error::{ApiError, Code};
 use crate::wire::model::Status;
 
 /// The project of builds that come from the page and from `kiln submit`.
@@ -108,7 +108,7 @@ pub(super) fn plan(
     file: &str,
     distribution: &str,
 ) -> Result<Response, ApiError> {
-    let source = keep(&page.server, archive)?;
+    let source = keep(&page.server, &visitor.caller.name, archive)?;
     let args = args("plan", file, distribution);
     let request = json!({
         "source": source, "tags": [PLAN],
@@ -149,20 +149,24 @@ fn pack(file: &str, text: &str) -> std::io::Result<Vec<u8>> {
 }
 
 /// Puts an archive into the project's bucket.
-fn keep(server: &Server, packed: Vec<u8>) -> Result<Value, ApiError> {
+fn keep(server: &Server, who: &str, packed: Vec<u8>) -> Result<Value, ApiError> {
     let bucket = format!("{PROJECT}_cloudbuild");
     let object = format!("source/page-{}.tgz", submit::new_id()?);
     let name = BucketName::new(&bucket).map_err(ApiError::internal)?;
     let place = ObjectName::new(&object).map_err(ApiError::internal)?;
     // Forms are handled beside the sockets' threads, where one may wait for them.
-    tokio::runtime::Handle::current().block_on(async {
-        if server.objects.bucket(&name).await.is_err() {
-            let made = server.objects.create_bucket(&name, PROJECT).await;
-            made.map_err(ApiError::internal)?;
+    let objects = server.objects.of(Owner::of(who));
+    let kept: objects::Result<_> = tokio::runtime::Handle::current().block_on(async {
+        if objects.bucket(&name).await.is_err() {
+            objects.create_bucket(&name, PROJECT).await?;
         }
         let kind = Attributes::of_type("application/gzip");
-        let put = server.objects.put_bytes(&name, &place, packed, kind).await;
-        put.map_err(ApiError::internal)
+        objects.put_bytes(&name, &place, packed, kind).await
+    });
+    kept.map_err(|error| match error.status().as_u16() {
+        403 => ApiError::new(Code::PermissionDenied, error.to_string()),
+        507 => ApiError::new(Code::ResourceExhausted, error.to_string()),
+        _ => ApiError::internal(error),
     })?;
     Ok(json!({ "storageSource": { "bucket": bucket, "object": object } }))
 }

@@ -48,6 +48,8 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
             engine: None,
             keep,
             queue_length: 9,
+            keep_free: 0,
+            quota: None,
         },
         url: String::new(),
         builds: data.join("builds"),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::ending::{Ending, close};
 use crate::executor::request::{Artifact, Attempt};
-use crate::objects::{Attributes, BucketName, ObjectName, Objects};
+use crate::objects::{Attributes, BucketName, ObjectName, Objects, Owner};
 use crate::retain;
 use crate::server::{Server, log_object, split};
 use crate::store::{Error, Record};
@@ -28,7 +28,7 @@ pub(super) async fn build(
     if ending.status == Status::Success
         && let Some(wanted) = wanted
     {
-        match keep(server, id, &wanted.location, &ending.files, attempt).await {
+        match keep(server, record, &wanted.location, &ending.files, attempt).await {
             Ok(kept) => {
                 close(&attempt.log(), None)?;
                 results = kept;
@@ -112,12 +112,14 @@ fn join(build: &mut Build, mut results: Results) {
 /// Makes objects of files, and of the list of them.
 async fn keep(
     server: &Server,
-    id: &str,
+    record: &Record,
     location: &str,
     files: &[Artifact],
     attempt: &Attempt,
 ) -> Result<Results, String> {
     let began = time::stamp(time::now());
+    let id = &record.build.id;
+    let objects = server.objects.of(Owner::of(&record.who));
     let (bucket, prefix) = split(location);
     let name = bucket_named(&bucket)?;
     let mut manifest = String::new();
@@ -126,7 +128,7 @@ async fn keep(
         let object = object_named(&format!("{prefix}{base}"))?;
         let path = attempt.workspace().join(&file.path);
         let kind = Attributes::of_type("application/octet-stream");
-        let put = server.objects.put_file(&name, &object, &path, kind).await;
+        let put = objects.put_file(&name, &object, &path, kind).await;
         let made = put.map_err(|error| format!("gs://{bucket}/{prefix}{base}: {error}"))?;
         let line = json!({
             "location": format!("gs://{bucket}/{prefix}{base}#{}", made.generation),
@@ -139,8 +141,7 @@ async fn keep(
     }
     let list = format!("{prefix}artifacts-{id}.json");
     let kind = Attributes::of_type("application/json");
-    let put = server
-        .objects
+    let put = objects
         .put_bytes(&name, &object_named(&list)?, manifest, kind)
         .await;
     put.map_err(|error| format!("gs://{bucket}/{list}: {error}"))?;
@@ -173,15 +174,11 @@ async fn keep_log(server: &Server, record: &Record) -> Result<(), String> {
         return Ok(());
     }
     let (bucket, object) = log_object(place, id);
-    put_log(
-        &server.objects,
-        &record.build.project_id,
-        &bucket,
-        &object,
-        &log,
-    )
-    .await
-    .map_err(|error| format!("the log could not be written to gs://{bucket}/{object}: {error}"))
+    // A log counts as well, but it is never refused.
+    let objects = server.objects.of(Owner::unlimited(&record.who));
+    put_log(&objects, &record.build.project_id, &bucket, &object, &log)
+        .await
+        .map_err(|error| format!("the log could not be written to gs://{bucket}/{object}: {error}"))
 }
 
 async fn put_log(

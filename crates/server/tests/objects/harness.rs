@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kiln_server::objects::{self, Authority, Contents, Elsewhere, Limits, Live, Objects};
+use kiln_server::objects::{self, Authority, Contents, Elsewhere, Limits, Live, Objects, Owner};
 use kiln_testkit::Bucket;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -136,7 +137,12 @@ impl Server {
             own = recorder.layer(own);
             host = recorder.layer(host);
         }
-        let front = objects::front(own, host, authority.clone());
+        let somebody = Extension(Owner::of("somebody"));
+        let front = objects::front(
+            own.layer(somebody.clone()),
+            host.layer(somebody),
+            authority.clone(),
+        );
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move { axum::serve(listener, front).await });
         Server {

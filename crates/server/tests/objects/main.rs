@@ -4,6 +4,7 @@ mod elsewhere;
 mod files;
 mod gcloud;
 mod harness;
+mod limits;
 mod python;
 mod replay;
 mod tunnel;
