@@ -569,9 +569,21 @@ pub(crate) struct ServeArgs {
     /// on; ten times as many at once
     #[arg(long, value_name = "PER-SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) request_rate: u32,
+    /// Messages that a trigger takes from those who know its secret, on and on,
+    /// and at once
+    #[arg(long, value_name = "PER-MINUTE", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) webhook_rate: u32,
+    /// Clients come by a proxy on this machine: count and put on record the
+    /// address that it adds to X-Forwarded-For
+    #[arg(long)]
+    pub(crate) behind_proxy: bool,
     /// Builds that may wait; more are refused
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) queue_length: u32,
+    /// Builds of one token that may wait [default: half of --queue-length; all
+    /// with --open-to-this-machine]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) queue_length_per_token: Option<u32>,
     /// Room on the disk of the data directory that uploads and builds leave
     /// free: less, and uploads are refused and builds wait
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(0..=1 << 32))]

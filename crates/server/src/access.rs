@@ -1,10 +1,13 @@
 //! Who is asking, and what that one may do.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, Method, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kiln_digest::Sha256;
 
+use crate::address;
 use crate::store::{Error, Role, Store, Token};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::time;
@@ -43,6 +46,7 @@ pub fn secret(store: &Store, name: &str, given: &str) -> Result<Option<Caller>, 
     Ok((differs == 0).then_some(Caller {
         name: token.name,
         role: token.role,
+        address: None,
     }))
 }
 
@@ -73,9 +77,20 @@ pub struct Caller {
     pub name: String,
     /// What is allowed.
     pub role: Role,
+    /// The address that the request came from.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller {
+    /// Puts on record what somebody did.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn note(&self, store: &Store, what: &str, build: Option<&str>) -> Result<(), Error> {
+        let address = self.address.map(|address| address.to_string());
+        store.audit_from(time::now(), (&self.name, address.as_deref()), what, build)
+    }
+
     /// Refuses what the role does not allow.
     ///
     /// # Errors
@@ -120,6 +135,7 @@ pub fn caller(store: &Store, headers: &HeaderMap, open: bool) -> Result<Caller, 
         return Ok(Caller {
             name: token.name,
             role: token.role,
+            address: address::of(headers),
         });
     }
     if !open {
@@ -134,6 +150,7 @@ pub fn caller(store: &Store, headers: &HeaderMap, open: bool) -> Result<Caller, 
     Ok(Caller {
         name: "anyone".to_owned(),
         role: Role::Admin,
+        address: address::of(headers),
     })
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn builds(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Most;
 
     #[test]
     fn a_build_waits_for_what_is_missing() {
@@ -82,9 +83,10 @@ mod tests {
             engine: None,
             open: false,
             keep: crate::Keep::default(),
-            queue_length: 1,
+            queue_length: Most { all: 1, of_one: 1 },
             keep_free: 0,
             quota: None,
+            behind_proxy: false,
         };
         let needs = |cpus, memory: u64| Used {
             builds: 1,

@@ -10,12 +10,14 @@
 //! - `authority.json`: the certificate authority for the CLI's log reader.
 
 pub mod access;
+mod address;
 pub mod agent;
 mod api;
 pub mod commands;
 mod demand;
 mod disk;
 pub mod document;
+mod door;
 pub mod executor;
 pub mod gcloud;
 mod graph;
@@ -42,6 +44,7 @@ mod trigger;
 pub mod wire;
 
 pub use agent::engine::{FUNCTIONS, images};
+pub use limits::Rates;
 pub use serve::{Error, Options, open_store, serve};
 pub use server::{Keep, Settings};
 pub use tokio::sync::Notify;

@@ -1,20 +1,19 @@
 //! What one client may take of the server: requests, connections, and patience.
 //!
-//! Requests are counted for each token and for each address: whoever has not asked for a while may ask much at once. Addresses of
-//! this machine are not counted, as behind a proxy all clients have them; their tokens are.
+//! Requests are counted for each token, which a session of the page stands for as well, and for each address: whoever has not asked
+//! for a while may ask much at once. Addresses of this machine are not counted; their tokens are. Messages of a webhook are counted
+//! for its trigger beside that.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use kiln_digest::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,11 +35,22 @@ const SILENCE: Duration = Duration::from_secs(120);
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Client {
+pub(crate) enum Client {
     /// An address; of version 6 the network of it, as a client has many.
     Address(IpAddr),
     /// The hash of a token, valid or not.
     Token([u8; 32]),
+    /// Those who know the secret of a trigger, by its id.
+    Trigger(String),
+}
+
+/// What clients may ask for, on and on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests of a token or an address, a second.
+    pub requests: u32,
+    /// Messages to a trigger, a minute.
+    pub hooks: u32,
 }
 
 /// How many connections an address has.
@@ -49,8 +59,7 @@ type OfOne = Arc<Mutex<HashMap<IpAddr, usize>>>;
 /// What is counted.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Requests a second.
-    rate: u32,
+    rates: Rates,
     asked: Mutex<HashMap<Client, Allowance>>,
     connections: Arc<Semaphore>,
     of_one: OfOne,
@@ -71,28 +80,48 @@ pub(crate) struct Connection {
 }
 
 impl Limits {
-    /// `rate` is how many requests a second a token or address may send, on and on.
-    pub(crate) fn new(rate: u32) -> Limits {
+    pub(crate) fn new(rates: Rates) -> Limits {
         Limits {
-            rate: rate.max(1),
+            rates,
             asked: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             of_one: Arc::default(),
         }
     }
 
+    /// What a client may ask for in a second, and at once.
+    fn rate(&self, client: &Client) -> (f64, f64) {
+        match client {
+            Client::Trigger(_) => {
+                let most = f64::from(self.rates.hooks.max(1));
+                (most / 60.0, most)
+            }
+            Client::Address(_) | Client::Token(_) => {
+                let rate = f64::from(self.rates.requests.max(1));
+                (rate, rate * f64::from(BURST))
+            }
+        }
+    }
+
+    /// Counts a message to a trigger whose secret was right; an error says how long its sender has to wait.
+    pub(crate) fn hook(&self, trigger: &str) -> Result<(), Duration> {
+        self.ask(Client::Trigger(trigger.to_owned()), Instant::now())
+    }
+
     /// Counts a request; an error says how long the client has to wait.
-    fn ask(&self, client: Client, now: Instant) -> Result<(), Duration> {
-        let rate = f64::from(self.rate);
-        let most = rate * f64::from(BURST);
+    pub(crate) fn ask(&self, client: Client, now: Instant) -> Result<(), Duration> {
+        let (rate, most) = self.rate(&client);
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let grown = |allowance: &Allowance| {
+        let grown = |allowance: &Allowance, (rate, most): (f64, f64)| {
             let since = now.saturating_duration_since(allowance.at).as_secs_f64();
             (allowance.requests + since * rate).min(most)
         };
         if asked.len() >= REMEMBERED && !asked.contains_key(&client) {
             // Whoever has its whole allowance again need not be known.
-            asked.retain(|_, allowance| grown(allowance) < most);
+            asked.retain(|client, allowance| {
+                let rate = self.rate(client);
+                grown(allowance, rate) < rate.1
+            });
             if asked.len() >= REMEMBERED {
                 return Err(Duration::from_secs(1));
             }
@@ -101,7 +130,7 @@ impl Limits {
             requests: most,
             at: now,
         });
-        let requests = grown(allowance);
+        let requests = grown(allowance, (rate, most));
         if requests < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - requests) / rate));
         }
@@ -147,7 +176,7 @@ impl Drop for Connection {
 }
 
 /// What an address is counted as; those of this machine are not.
-fn network(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn network(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V4(address) => Some(IpAddr::V4(address)),
@@ -158,7 +187,8 @@ fn network(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn token(headers: &HeaderMap) -> Option<Client> {
+/// The token that a request brings.
+pub(crate) fn token(headers: &HeaderMap) -> Option<Client> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let token = value.strip_prefix(b"Bearer ")?;
     token
@@ -166,25 +196,8 @@ fn token(headers: &HeaderMap) -> Option<Client> {
         .then(|| Client::Token(Sha256::digest(token)))
 }
 
-/// Stands before routes and turns clients away that ask too much.
-pub(crate) async fn guard(
-    State(limits): State<Arc<Limits>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let address = peer.and_then(|ConnectInfo(peer)| network(peer.ip()));
-    let clients = [address.map(Client::Address), token(request.headers())];
-    let now = Instant::now();
-    for client in clients.into_iter().flatten() {
-        if let Err(wait) = limits.ask(client, now) {
-            return too_many(wait);
-        }
-    }
-    next.run(request).await
-}
-
-fn too_many(wait: Duration) -> Response {
+/// Tells a client when to come back.
+pub(crate) fn too_many(wait: Duration) -> Response {
     let seconds = wait.as_secs() + 1;
     let text = format!("too many requests: try again in {seconds} s");
     let error = ApiError::new(Code::ResourceExhausted, text);
@@ -284,13 +297,31 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
+    fn limits(requests: u32) -> Limits {
+        Limits::new(Rates { requests, hooks: 3 })
+    }
+
+    #[test]
+    fn messages_to_a_trigger_have_a_rate_of_their_own() {
+        let limits = limits(1);
+        let now = Instant::now();
+        let hook = |name: &str, now| limits.ask(Client::Trigger(name.to_owned()), now);
+        for _ in 0..3 {
+            hook("a", now).unwrap();
+        }
+        let wait = hook("a", now).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(20));
+        hook("b", now).unwrap();
+        hook("a", now + wait).unwrap();
+    }
+
     fn address(text: &str) -> Client {
         Client::Address(network(text.parse().unwrap()).unwrap())
     }
 
     #[test]
     fn who_asks_too_much_waits_and_others_do_not() {
-        let limits = Limits::new(2);
+        let limits = limits(2);
         let now = Instant::now();
         for _ in 0..2 * BURST {
             limits.ask(address("192.0.2.1"), now).unwrap();
@@ -314,7 +345,7 @@ mod tests {
 
     #[test]
     fn many_clients_do_not_fill_the_memory() {
-        let limits = Limits::new(1);
+        let limits = limits(1);
         let now = Instant::now();
         let many = |number: usize, now| {
             let client = Client::Token(Sha256::digest(number.to_le_bytes()));
@@ -339,7 +370,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_so_many_connections() {
-        let limits = Limits::new(1);
+        let limits = limits(1);
         let of = |text: &str| limits.connection(text.parse().unwrap());
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_OF_ONE {

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::commands::Commands;
 use crate::executor::local::Local;
-use crate::limits::{self, Connection, Limits, Patient};
+use crate::limits::{Connection, Limits, Patient, Rates};
 use crate::metrics;
 use crate::objects::{self, Authority, Contents, Elsewhere, Objects};
 use crate::requests::Requests;
@@ -28,7 +28,7 @@ use crate::store::{self, Store};
 use crate::tls::{self, Tls};
 use crate::wire::model::Status;
 use crate::wire::time;
-use crate::{api, notify, page, queue, retain, run};
+use crate::{api, door, notify, page, queue, retain, run};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,8 +45,8 @@ pub struct Options {
     pub url: Option<String>,
     /// How much it runs at once, and what it takes for granted.
     pub settings: Settings,
-    /// Requests a second that a token or an address may send, on and on.
-    pub rate: u32,
+    /// How much clients may ask for.
+    pub rates: Rates,
     /// Where the contents of the buckets are; in `data` if nothing is said.
     pub objects: Option<Elsewhere>,
     /// Kiln's cache for builds; below `data` if nothing is said.
@@ -212,7 +212,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         images: data.join("images"),
         secrets: Secrets::of(&data),
         wake: Notify::new(),
-        limits: Arc::new(Limits::new(options.rate)),
+        limits: Limits::new(options.rates),
         requests: Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
     });
@@ -222,8 +222,8 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
     let guarded = |router| api::guarded(router, Arc::clone(&server));
     let pages = page::router(Arc::clone(&server)).map_err(Error::System)?;
     let limited = |router: Router| {
-        let limits = Arc::clone(&server.limits);
-        router.layer(axum::middleware::from_fn_with_state(limits, limits::guard))
+        let server = Arc::clone(&server);
+        router.layer(axum::middleware::from_fn_with_state(server, door::guard))
     };
     let own = guarded(buckets)
         .merge(api::router(Arc::clone(&server)))

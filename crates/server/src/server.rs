@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::objects::{Live, Objects};
 use crate::requests::Requests;
 use crate::secrets::Secrets;
-use crate::store::Store;
+use crate::store::{Most, Store};
 
 /// How much a server runs at once, and what it takes for granted.
 #[derive(Clone, Debug)]
@@ -39,11 +39,13 @@ pub struct Settings {
     /// How long builds stay that have ended.
     pub keep: Keep,
     /// Builds that may wait at once.
-    pub queue_length: u32,
+    pub queue_length: Most,
     /// Bytes of the disk that builds and uploads leave free.
     pub keep_free: u64,
     /// Bytes that a token may hold in buckets.
     pub quota: Option<u64>,
+    /// Whether clients come by a proxy on this machine, which names their addresses.
+    pub behind_proxy: bool,
 }
 
 /// How long builds stay that have ended.
@@ -80,7 +82,7 @@ pub(crate) struct Server {
     /// Notified when the queue may go on.
     pub wake: Notify,
     /// What one client may take.
-    pub limits: Arc<Limits>,
+    pub limits: Limits,
     /// Requests since the start.
     pub requests: Requests,
     /// Why builds wait, by their id.

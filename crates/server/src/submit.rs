@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use crate::access::Caller;
 use crate::agent::engine;
 use crate::demand;
 use crate::prepare::{self, Rules};
 use crate::server::Server;
-use crate::store::Record;
+use crate::store::{Added, Record};
 use crate::substitute::Place;
 use crate::wire::error::{ApiError, Code};
 use crate::wire::time;
@@ -73,25 +74,33 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
 ///
 /// # Errors
 /// As many builds wait as may, or the database cannot be written; there is no build.
-pub(crate) fn queue(server: &Server, record: &Record, what: &str) -> Result<(), ApiError> {
+pub(crate) fn queue(
+    server: &Server,
+    record: &Record,
+    caller: &Caller,
+    what: &str,
+) -> Result<(), ApiError> {
     let most = server.settings.queue_length;
     let added = server.store.add(record, most).map_err(ApiError::internal)?;
-    if !added {
-        let builds = demand::builds(usize::try_from(most).unwrap_or(usize::MAX));
-        return Err(ApiError::new(
-            Code::ResourceExhausted,
-            format!(
-                "the queue is full: {builds} waiting, as many as the server's --queue-length allows; try again later"
-            ),
-        ));
+    let builds = |number: u32| demand::builds(usize::try_from(number).unwrap_or(usize::MAX));
+    let full = match added {
+        Added::Waits => None,
+        Added::AllWait => Some(format!(
+            "the queue is full: {} waiting, as many as the server's --queue-length allows; try again later",
+            builds(most.all)
+        )),
+        Added::OwnWait => Some(format!(
+            "{} has {} waiting, as many as the server's --queue-length-per-token allows; try again later",
+            record.who,
+            builds(most.of_one)
+        )),
+    };
+    if let Some(why) = full {
+        return Err(ApiError::new(Code::ResourceExhausted, why));
     }
     server.wake.notify_one();
     // Best effort: what it tells of is done already.
-    drop(
-        server
-            .store
-            .audit(time::now(), &record.who, what, Some(&record.build.id)),
-    );
+    drop(caller.note(&server.store, what, Some(&record.build.id)));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use kiln_engine::{Failure, FailureKind};
 use kiln_rootfs::network::{self, Access, Reach};
 use kiln_server::agent::Agent;
 use kiln_server::executor::request::Elsewhere;
-use kiln_server::store::Role;
+use kiln_server::store::{Most, Role};
 use kiln_server::{Options, access};
 
 use super::Context;
@@ -30,6 +30,10 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
     };
     let mut images = vec!["kiln".to_owned()];
     images.extend(args.builder_image.iter().cloned());
+    let half = match args.open_to_this_machine {
+        true => args.queue_length,
+        false => args.queue_length.div_ceil(2),
+    };
     let options = Options {
         listen: args.listen,
         data: data(args.data.as_ref(), context)?,
@@ -49,11 +53,18 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
                     .map(|days| std::time::Duration::from_secs(days * 86_400)),
                 bytes: args.keep_size.map(|mib| mib << 20),
             },
-            queue_length: args.queue_length,
+            queue_length: Most {
+                all: args.queue_length,
+                of_one: args.queue_length_per_token.unwrap_or(half),
+            },
             keep_free: args.keep_free << 20,
             quota: args.quota_size.map(|mib| mib << 20),
+            behind_proxy: args.behind_proxy,
         },
-        rate: args.request_rate,
+        rates: kiln_server::Rates {
+            requests: args.request_rate,
+            hooks: args.webhook_rate,
+        },
         objects: super::objects::elsewhere(args, settings)?,
         cache: args.build_cache.clone(),
         tls: args
@@ -178,12 +189,14 @@ pub(crate) fn audit(args: &AuditArgs, context: &Context<'_>) -> Result<u8, Failu
         return Ok(0);
     }
     let line = |entry: &kiln_server::store::Entry| {
-        let build = entry.build.as_deref().unwrap_or("");
-        let line = format!("{}  {}  {}  {build}", entry.time, entry.who, entry.what);
-        format!(
-            "{}\n",
-            kiln_engine::neutral(&line.trim_end().replace('\n', " "))
-        )
+        let mut line = format!("{}  {}  {}", entry.time, entry.who, entry.what);
+        for (before, more) in [("  ", &entry.build), ("  from ", &entry.address)] {
+            if let Some(more) = more {
+                line.push_str(before);
+                line.push_str(more);
+            }
+        }
+        format!("{}\n", kiln_engine::neutral(&line.replace('\n', " ")))
     };
     output::print(&entries.iter().map(line).collect::<String>())?;
     Ok(0)

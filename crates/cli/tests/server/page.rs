@@ -227,7 +227,7 @@ fn what_runs_and_waits_is_told_as_it_comes() {
 }
 
 /// Logs in; the header with the cookie.
-fn enter(server: &Server, token: &str) -> String {
+pub(crate) fn enter(server: &Server, token: &str) -> String {
     let (status, head, _) = form(server, "/login", "", &format!("token={token}&next=/"));
     assert_eq!(status, 303, "{head}");
     let mut lines = head.lines();

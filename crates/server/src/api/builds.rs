@@ -53,7 +53,7 @@ impl Asked<'_> {
         } else {
             "create"
         };
-        submit::queue(self.server, &record, what)?;
+        submit::queue(self.server, &record, self.caller, what)?;
         Ok(answer)
     }
 
@@ -197,11 +197,7 @@ impl Asked<'_> {
 
     pub(super) fn audit(&self, what: &str, build: Option<&str>) {
         // Best effort: what it tells of is done already.
-        drop(
-            self.server
-                .store
-                .audit(time::now(), &self.caller.name, what, build),
-        );
+        drop(self.caller.note(&self.server.store, what, build));
     }
 }
 

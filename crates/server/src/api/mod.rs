@@ -142,7 +142,7 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
     if parts.method == Method::POST {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         // Who sends a webhook has the trigger's secret, and no token.
-        if let Some(hook) = Hook::find(&server, &words, &query) {
+        if let Some(hook) = Hook::find(&server, &words, &query, &parts.headers) {
             let (hook, body) = (hook?, whole(body, LONGEST_BODY, PATIENCE).await?);
             return work(move || hook.receive(&body)).await;
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::builds::{Asked, not_found};
@@ -9,11 +10,11 @@ use super::paging::{self, Paging, given};
 use crate::access::Caller;
 use crate::server::Server;
 use crate::store::{Role, Trigger};
-use crate::wire::error::ApiError;
+use crate::wire::error::{ApiError, Code};
 use crate::wire::read::with_numbers;
 use crate::wire::schema::Kind;
 use crate::wire::trigger::TRIGGER;
-use crate::{submit, trigger};
+use crate::{address, submit, trigger};
 
 impl Asked<'_> {
     /// Makes a trigger.
@@ -89,7 +90,7 @@ impl Asked<'_> {
         let alone = self.location.is_none();
         let record = trigger::run(self.server, &found, &self.caller.name, body, alone)?;
         let answer = self.show.operation(&record)?;
-        submit::queue(self.server, &record, "run trigger")?;
+        submit::queue(self.server, &record, self.caller, "run trigger")?;
         Ok(answer)
     }
 
@@ -128,6 +129,7 @@ impl Hook {
         server: &Arc<Server>,
         words: &[&str],
         query: &[(String, String)],
+        headers: &HeaderMap,
     ) -> Option<Result<Hook, ApiError>> {
         let (project, location, last) = match words {
             ["v1", "projects", project, "triggers", last] => (project, None, last),
@@ -145,17 +147,30 @@ impl Hook {
         let which = last.strip_suffix(":webhook")?;
         let secret = given(query, "secret").unwrap_or("");
         let found = trigger::sender(server, project, location, which, secret);
-        Some(found.map(|(trigger, sender)| Hook {
-            server: Arc::clone(server),
-            trigger,
-            sender,
-        }))
+        // Who does not know the secret cannot use up what its messages may.
+        let counted = found.and_then(|(trigger, mut sender)| {
+            server.limits.hook(&trigger.id).map_err(|wait| {
+                let text = format!(
+                    "the trigger {:?} gets too many messages (--webhook-rate): try again in {} s",
+                    trigger.name,
+                    wait.as_secs() + 1
+                );
+                ApiError::new(Code::ResourceExhausted, text)
+            })?;
+            sender.address = address::of(headers);
+            Ok(Hook {
+                server: Arc::clone(server),
+                trigger,
+                sender,
+            })
+        });
+        Some(counted)
     }
 
     /// Queues a build for a message.
     pub(super) fn receive(&self, message: &[u8]) -> Result<Value, ApiError> {
         let record = trigger::receive(&self.server, &self.trigger, &self.sender, message)?;
-        submit::queue(&self.server, &record, "webhook")?;
+        submit::queue(&self.server, &record, &self.sender, "webhook")?;
         Ok(json!({}))
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn page(page: &Page, visitor: &Visitor, made: Option<&str>) -> Result
                     p.copy-line { code data-copy=(made) { (made) } }
                 }
             }
-            (token_table(&tokens, visitor))
+            (token_table(page, &tokens, visitor))
             (new_token(visitor))
         }
         (deed_table(&deeds))
@@ -58,6 +58,9 @@ fn machine(page: &Page) -> Result<Markup, ApiError> {
                 @if let Ok(disk) = disk {
                     div { dt { "Disk" } dd { (size(disk.f_bavail.saturating_mul(disk.f_frsize))) " free" } }
                 }
+                @if let Some(quota) = settings.quota {
+                    div { dt { "In buckets, at most" } dd { (size(quota)) " for each token" } }
+                }
                 div { dt { "Health" } dd { a href="/healthz" { "healthz" } " · " a href="/readyz" { "readyz" } } }
                 div { dt { "Open" } dd { @if settings.open { "yes: whoever reaches the port may do everything" } @else { "no" } } }
             }
@@ -65,17 +68,19 @@ fn machine(page: &Page) -> Result<Markup, ApiError> {
     })
 }
 
-fn token_table(tokens: &[Token], visitor: &Visitor) -> Markup {
+fn token_table(page: &Page, tokens: &[Token], visitor: &Visitor) -> Markup {
+    let held = |name: &str| page.server.objects.held(name);
     html! {
         @if tokens.is_empty() { p.quiet { "There are none." } } @else {
             div.scrolls tabindex="0" role="group" aria-labelledby="tokens" {
                 table {
-                    thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Made" } th scope="col" { "Take back" } } }
+                    thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Made" } th scope="col" { "In buckets" } th scope="col" { "Take back" } } }
                     tbody { @for token in tokens {
                         tr {
                             th scope="row" { (ansi::plain(&token.name)) }
                             td { (token.role.name()) }
                             td { (moment(token.created)) }
+                            td { (size(held(&token.name).bytes)) }
                             td {
                                 details {
                                     summary aria-label={ "Take back the token of " (ansi::plain(&token.name)) } { "Take back" }
@@ -113,11 +118,12 @@ fn deed_table(deeds: &[Entry]) -> Markup {
             h2 #deeds { "Who did what" }
             div.scrolls tabindex="0" role="group" aria-labelledby="deeds" {
                 table {
-                    thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Build" } } }
+                    thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "From" } th scope="col" { "What" } th scope="col" { "Build" } } }
                     tbody { @for deed in deeds {
                         tr {
                             td { @if let Some(time) = time::read_stamp(&deed.time) { (moment(time)) } }
                             td { (ansi::plain(&deed.who)) }
+                            td { @if let Some(address) = &deed.address { (address) } }
                             td { (ansi::plain(&deed.what)) }
                             td { @if let Some(build) = &deed.build { a href={ "/builds/" (build) } { (build.get(..8).unwrap_or(build)) } } }
                         }
@@ -139,8 +145,7 @@ pub(super) fn act(
     let store = &page.server.store;
     let name = form.get("name").trim();
     let note = |deed: &str| {
-        let now = time::now();
-        let written = store.audit(now, &visitor.caller.name, &format!("{deed} {name}"), None);
+        let written = visitor.caller.note(store, &format!("{deed} {name}"), None);
         written.map_err(ApiError::internal)
     };
     match what {

@@ -46,6 +46,7 @@ use crate::api;
 use crate::server::Server;
 use crate::store::{Record, Role};
 use crate::wire::error::{ApiError, Code};
+pub(crate) use session::named as session_named;
 
 /// What a page may load and send: its own style, script and pictures, and forms to this server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";

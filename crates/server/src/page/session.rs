@@ -9,6 +9,7 @@ use kiln_digest::Sha256;
 
 use super::Page;
 use crate::access::{self, Caller};
+use crate::address;
 use crate::store::{Error, Role};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::time;
@@ -74,6 +75,7 @@ pub(super) fn visitor(page: &Page, headers: &HeaderMap) -> Result<Visitor, ApiEr
                 caller: Caller {
                     name: token.name,
                     role: token.role,
+                    address: address::of(headers),
                 },
                 proof: proof(secret.as_bytes()),
                 logged_in: true,
@@ -144,6 +146,11 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
         let value = pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
         (!value.is_empty()).then_some(value)
     })
+}
+
+/// What the database knows of the session that a request's cookie names.
+pub(crate) fn named(headers: &HeaderMap) -> Option<Vec<u8>> {
+    cookie(headers).map(hash)
 }
 
 fn hash(secret: &str) -> Vec<u8> {

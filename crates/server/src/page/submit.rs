@@ -134,7 +134,7 @@ fn queue(server: &Arc<Server>, visitor: &Visitor, request: Value) -> Result<Resp
         trigger: None,
     };
     let record = submit::check(server, order, request)?;
-    submit::queue(server, &record, "create")?;
+    submit::queue(server, &record, &visitor.caller, "create")?;
     Ok(to(&format!("/builds/{}", record.build.id)))
 }
 

@@ -13,10 +13,15 @@ use crate::executor::request::ArtifactsRequest;
 use crate::objects::{Attributes, BucketName, Contents, Limits, ObjectName, Objects};
 use crate::prepare::Task;
 use crate::server::Settings;
-use crate::store::Store;
+use crate::store::{Added, Most, Store};
 use crate::wire::model::{Build, Source, Status, StorageSource};
 
 const DAY: i64 = 24 * FRESH;
+const MOST: Most = Most { all: 9, of_one: 9 };
+const RATES: crate::limits::Rates = crate::limits::Rates {
+    requests: 1,
+    hooks: 1,
+};
 
 struct NoCommands;
 
@@ -47,9 +52,10 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
             containers: false,
             engine: None,
             keep,
-            queue_length: 9,
+            queue_length: MOST,
             keep_free: 0,
             quota: None,
+            behind_proxy: false,
         },
         url: String::new(),
         builds: data.join("builds"),
@@ -57,7 +63,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
         images: data.join("images"),
         secrets: crate::secrets::Secrets::of(data),
         wake: Notify::new(),
-        limits: Arc::new(crate::limits::Limits::new(1)),
+        limits: crate::limits::Limits::new(RATES),
         requests: crate::requests::Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
     })
@@ -134,7 +140,7 @@ async fn build(server: &Server, id: &str, ended: Option<i64>) {
             priority: 0,
         },
     };
-    assert!(server.store.add(&record, 9).unwrap());
+    assert_eq!(server.store.add(&record, MOST).unwrap(), Added::Waits);
 }
 
 /// What is left of a build: on the list, in its directory, in the bucket.
@@ -192,7 +198,7 @@ async fn old_builds_go_with_all_that_is_theirs() {
         record.build.id = id.to_owned();
         record.retry_of = of.map(str::to_owned);
         record.build.source = from.build.source;
-        assert!(server.store.add(&record, 9).unwrap());
+        assert_eq!(server.store.add(&record, MOST).unwrap(), Added::Waits);
     }
     // Somebody put something else in the place of an artifact.
     put(&server, "old/two", "of somebody").await;

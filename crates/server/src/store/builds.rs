@@ -42,19 +42,49 @@ pub struct Page {
     pub id: String,
 }
 
+/// How many builds may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Of all.
+    pub all: u32,
+    /// Of one token.
+    pub of_one: u32,
+}
+
+/// What became of a build that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It waits.
+    Waits,
+    /// It was not added: as many wait as may.
+    AllWait,
+    /// It was not added: as many of this token wait as may.
+    OwnWait,
+}
+
 pub(super) const COLUMNS: &str =
     "location, created, who, attempt, cancelled, retry_of, build, request, task";
 
 impl Store {
-    /// Adds a build. Returns false, and adds nothing, if `most` builds are waiting already.
+    /// Adds a build, unless as many are waiting already as may.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn add(&self, record: &Record, most: u32) -> Result<bool, Error> {
-        let added = self.connection().execute(
+    pub fn add(&self, record: &Record, most: Most) -> Result<Added, Error> {
+        let connection = self.connection();
+        let query =
+            "SELECT count(*), count(*) FILTER (WHERE who = ?1) FROM builds WHERE status = 'QUEUED'";
+        let (all, own): (u32, u32) =
+            connection.query_row(query, [&record.who], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if all >= most.all {
+            return Ok(Added::AllWait);
+        }
+        if own >= most.of_one {
+            return Ok(Added::OwnWait);
+        }
+        connection.execute(
             "INSERT INTO builds (id, project, location, created, who, status, priority, attempt, cancelled, retry_of, build, request, task)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
-             WHERE (SELECT count(*) FROM builds WHERE status = 'QUEUED') < ?14",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             (
                 &record.build.id,
                 &record.build.project_id,
@@ -69,10 +99,9 @@ impl Store {
                 serde_json::to_string(&record.build)?,
                 serde_json::to_string(&record.request)?,
                 serde_json::to_string(&record.task)?,
-                most,
             ),
         )?;
-        Ok(added == 1)
+        Ok(Added::Waits)
     }
 
     /// A build by its id.
@@ -263,10 +292,14 @@ mod tests {
     fn builds_are_kept_listed_and_changed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
+        let most = Most { all: 4, of_one: 4 };
         for (id, created, priority) in [("a", 1, 0), ("b", 2, -1), ("c", 2, 1), ("d", 3, 0)] {
-            assert!(store.add(&record(id, created, priority), 4).unwrap());
+            let added = store.add(&record(id, created, priority), most);
+            assert_eq!(added.unwrap(), Added::Waits);
         }
-        assert!(!store.add(&record("e", 4, 0), 4).unwrap());
+        assert_eq!(store.add(&record("e", 4, 0), most).unwrap(), Added::AllWait);
+        let most = Most { all: 5, of_one: 4 };
+        assert_eq!(store.add(&record("e", 4, 0), most).unwrap(), Added::OwnWait);
         let all = store.list("p", None, None, 2, |_| true).unwrap();
         assert_eq!(ids(&all), ["d", "c"]);
         let page = Page {

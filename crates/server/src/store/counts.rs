@@ -33,6 +33,9 @@ pub struct Entry {
     /// The build that it was about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build: Option<String>,
+    /// The address that the request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 impl Store {
@@ -69,7 +72,7 @@ impl Store {
     pub fn entries(&self, before: Option<i64>, most: u32) -> Result<Vec<Entry>, Error> {
         let connection = self.connection();
         let mut query = connection.prepare(
-            "SELECT number, time, who, what, build FROM audit WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2",
+            "SELECT number, time, who, what, build, address FROM audit WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2",
         )?;
         let rows = query.query_map((before, most), |row| {
             Ok(Entry {
@@ -78,6 +81,7 @@ impl Store {
                 who: row.get(2)?,
                 what: row.get(3)?,
                 build: row.get(4)?,
+                address: row.get(5)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

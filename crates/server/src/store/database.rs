@@ -38,7 +38,7 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down who did what.
+    /// Writes down who did what, without an address: the server itself, or somebody beside it.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -49,9 +49,23 @@ impl Store {
         what: &str,
         build: Option<&str>,
     ) -> Result<(), Error> {
+        self.audit_from(time, (who, None), what, build)
+    }
+
+    /// Writes down who did what, and from which address.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn audit_from(
+        &self,
+        time: i64,
+        (who, address): (&str, Option<&str>),
+        what: &str,
+        build: Option<&str>,
+    ) -> Result<(), Error> {
         self.connection().execute(
-            "INSERT INTO audit (time, who, what, build) VALUES (?1, ?2, ?3, ?4)",
-            (time, who, what, build),
+            "INSERT INTO audit (time, who, what, build, address) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (time, who, what, build, address),
         )?;
         Ok(())
     }

@@ -99,6 +99,9 @@ const STEPS: &[&str] = &[
     "
     CREATE INDEX builds_newest ON builds (created DESC, id DESC);
 ",
+    "
+    ALTER TABLE audit ADD COLUMN address TEXT;
+",
 ];
 
 /// The version of this program.

@@ -14,7 +14,7 @@ mod retain;
 mod tokens;
 mod triggers;
 
-pub use builds::{Page, Record};
+pub use builds::{Added, Most, Page, Record};
 pub use counts::{Counts, Entry};
 pub use database::Store;
 pub use error::Error;

@@ -123,6 +123,18 @@ impl Store {
         Ok(found.flatten())
     }
 
+    /// The hash of the token of a session.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn token_of_session(&self, hash: &[u8], now: i64) -> Result<Option<Vec<u8>>, Error> {
+        let connection = self.connection();
+        let query = "SELECT tokens.hash FROM tokens JOIN sessions ON token = name
+             WHERE sessions.hash = ?1 AND ends >= ?2";
+        let found = connection.query_row(query, (hash, now), |row| row.get(0));
+        Ok(found.optional()?)
+    }
+
     /// Ends a session.
     ///
     /// # Errors
@@ -152,6 +164,8 @@ mod tests {
         store.begin_session(b"s", "ann", 5, 10).unwrap();
         assert_eq!(store.session(b"s", 10).unwrap(), Some(token));
         assert_eq!(store.session(b"s", 11).unwrap(), None);
+        let hash = |now| store.token_of_session(b"s", now).unwrap();
+        assert_eq!((hash(10), hash(11)), (Some(b"t".to_vec()), None));
         assert_eq!(store.session(b"t", 6).unwrap(), None);
         store.begin_session(b"r", "ann", 6, 20).unwrap();
         store.end_session(b"r").unwrap();
