@@ -30,10 +30,6 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
     };
     let mut images = vec!["kiln".to_owned()];
     images.extend(args.builder_image.iter().cloned());
-    let half = match args.open_to_this_machine {
-        true => args.queue_length,
-        false => args.queue_length.div_ceil(2),
-    };
     let options = Options {
         listen: args.listen,
         data: data(args.data.as_ref(), context)?,
@@ -53,10 +49,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
                     .map(|days| std::time::Duration::from_secs(days * 86_400)),
                 bytes: args.keep_size.map(|mib| mib << 20),
             },
-            queue_length: Most {
-                all: args.queue_length,
-                of_one: args.queue_length_per_token.unwrap_or(half),
-            },
+            queue_length: waiting(args),
             keep_free: args.keep_free << 20,
             quota: args.quota_size.map(|mib| mib << 20),
             behind_proxy: args.behind_proxy,
@@ -106,6 +99,18 @@ fn elsewhere(args: &ServeArgs) -> Result<Option<Elsewhere>, Failure> {
             Err(Failure::new(FailureKind::Usage, message))
         }
         _ => Ok(None),
+    }
+}
+
+/// How many builds may wait. Where all who reach the port are one, that one may have the whole queue.
+fn waiting(args: &ServeArgs) -> Most {
+    let half = match args.open_to_this_machine {
+        true => args.queue_length,
+        false => args.queue_length.div_ceil(2),
+    };
+    Most {
+        all: args.queue_length,
+        of_one: args.queue_length_per_token.unwrap_or(half),
     }
 }
 
