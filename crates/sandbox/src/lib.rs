@@ -35,6 +35,7 @@ mod seccomp;
 mod sys;
 mod terminal;
 mod trees;
+mod usage;
 mod watch;
 mod wire;
 
@@ -50,4 +51,5 @@ pub use parent::{confine, die_with_parent, hand_over};
 pub use remove::remove_tree;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
+pub use usage::{Meter, processes_with};
 pub use watch::{AccessKind, Observer, PathAccess, Watch};

@@ -11,9 +11,10 @@ use rustix::pty::OpenptFlags;
 use super::head::Head;
 use super::mounts::Entered;
 use super::sources::Sources;
-use super::{Given, body, cleanup, die_with_parent, mounts, say, usage};
+use super::{Given, body, cleanup, die_with_parent, mounts, say};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork};
+use crate::usage::{self, Meter};
 use crate::wire::{FromChild, Receiver, Source, ToChild};
 use crate::{Function, Network, Request, seccomp};
 
@@ -59,6 +60,7 @@ fn supervise(
     terminal: Option<(u16, u16)>,
     functions: &[Function],
 ) -> Result<(i32, bool)> {
+    let meter = Meter::new();
     prepare(request)?;
     let signals = sys::child_signals().doing("watching for ended processes")?;
     let terminal = terminal.map(open_terminal).transpose()?;
@@ -91,7 +93,8 @@ fn supervise(
     if let Some(error) = body::start_error(status_read)? {
         return Err(error);
     }
-    wait_for_body(receiver, lifeline.as_fd(), signals.as_fd(), pid, request)
+    let is_over = || usage::is_over(&meter, request);
+    wait_for_body(receiver, lifeline.as_fd(), signals.as_fd(), pid, &is_over)
 }
 
 fn prepare(request: &Request) -> Result<()> {
@@ -160,7 +163,7 @@ fn wait_for_body(
     lifeline: BorrowedFd<'_>,
     signals: BorrowedFd<'_>,
     body: Pid,
-    request: &Request,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<(i32, bool)> {
     let tick = Timespec::try_from(usage::TICK).map_err(|_| Error::internal("no such time"))?;
     let (mut over_memory, mut looked) = (false, Instant::now());
@@ -183,7 +186,7 @@ fn wait_for_body(
             (!fds[1].revents().is_empty(), !fds[2].revents().is_empty())
         };
         if looked.elapsed() >= usage::TICK {
-            if usage::is_over(request) {
+            if is_over() {
                 over_memory = true;
                 sys::kill_all();
             }

@@ -21,7 +21,6 @@ mod mounts;
 mod resolve;
 mod sources;
 mod tree;
-mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -5,6 +5,7 @@ mod archive;
 mod elsewhere;
 mod front;
 pub mod images;
+mod limits;
 mod own;
 mod private;
 

@@ -12,7 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::api::Around;
-use super::front;
 use super::own::give;
+use super::{front, limits};
 use crate::agent::log::Log;
 
 /// What the sandbox has to know of the engine.
@@ -276,7 +276,12 @@ fn serve(
         // A log that cannot be written ends the step that notices it.
         let _ = log.line(&shown);
     };
-    let mut message = |_| {};
+    let mut message = |value| {
+        if let Ok(line) = kiln_sandbox::message::<Service>(value) {
+            // As above.
+            let _ = log.line(&line);
+        }
+    };
     let mut io = Io::new(&mut output, &mut message);
     io.cancel = Some(cancel);
     match sandbox.run(request, io) {
@@ -455,10 +460,10 @@ struct Service(Vec<(String, String)>);
 impl Call for Service {
     const NAME: &'static str = "kiln-server/engine";
     type Handed = ();
-    type Message = Silence;
+    type Message = String;
     type Answer = ();
 
-    fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
+    fn run(self, (): (), say: &Say<String>) -> Result<(), Error> {
         let failed = |what: &str, error: io::Error| {
             Error::new(ErrorKind::Environment, what.to_owned()).because(error)
         };
@@ -485,10 +490,18 @@ impl Call for Service {
         let _ = fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET);
         let listener = listener.map_err(|error| failed("listening for steps", error))?;
+        let (limited, first) = mpsc::channel();
         let front = thread::Builder::new().name("front".to_owned());
         front
-            .spawn(move || front::serve(&listener, Path::new(BEHIND)))
+            .spawn(move || front::serve(&listener, Path::new(BEHIND), &limited))
             .map_err(|error| failed("listening for steps", error))?;
+        let (limits, say) = (
+            thread::Builder::new().name("limits".to_owned()),
+            say.clone(),
+        );
+        limits
+            .spawn(move || limits::watch(Path::new(BEHIND), &first, &say))
+            .map_err(|error| failed("looking after limits of containers", error))?;
         Err(ended(podman.wait().map_err(waiting)?))
     }
 }
