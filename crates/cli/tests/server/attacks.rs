@@ -28,7 +28,7 @@ fn script(cases: &[(&str, String)]) -> String {
 /// A step that runs a script of the workspace with all that `docker run` gives.
 fn privileged(script: &str) -> Value {
     json!({ "name": "gcr.io/cloud-builders/docker", "args": [
-        "run", "--privileged", "--net", "host", "--userns", "host", "--ipc", "host", "--uts", "host",
+        "run", "--privileged", "--net", "host", "--userns", "host", "--ipc", "host", "--uts", "host", "--cgroupns", "host",
         "-v", "/:/host", "-v", "/workspace:/workspace", TOOLS, "sh", format!("/workspace/{script}"),
     ] })
 }
@@ -74,6 +74,100 @@ fn call(number: u32, arguments: &str) -> String {
     format!("chroot /host /usr/bin/perl -e 'exit(syscall({number}, {arguments}) >= 0 ? 0 : 1)'")
 }
 
+/// Asks the engine for a container with a part of its configuration, and exits as its shell's command does. The docker command checks
+/// devices against a word that podman does not say.
+const ASK: &str = r#"use strict;
+use IO::Socket::UNIX;
+sub ask {
+    my ($path, $body) = @_;
+    my $socket = IO::Socket::UNIX->new(Peer => "/engine/docker.sock") or exit 90;
+    my $length = length $body;
+    print $socket "POST $path HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: $length\r\n\r\n$body";
+    local $/;
+    return <$socket>;
+}
+my ($image, $host, $command) = @ARGV;
+my $made = ask("/containers/create", "{\"Image\":\"$image\",\"HostConfig\":$host,\"Cmd\":[\"sh\",\"-c\",\"$command\"]}");
+my ($id) = $made =~ /"Id":"([0-9a-f]+)"/ or exit 91;
+ask("/containers/$id/start", "") =~ m,^HTTP/1.1 204, or exit 92;
+my ($code) = ask("/containers/$id/wait", "") =~ /"StatusCode":(\d+)/ or exit 93;
+exit $code;
+"#;
+
+fn ask(host: &Value, command: &str) -> String {
+    format!("chroot /host /usr/bin/perl /workspace/ask.pl {TOOLS} '{host}' '{command}'")
+}
+
+fn device(path: &str) -> String {
+    let device = json!({ "PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm" });
+    ask(&json!({ "Devices": [device] }), &format!(": < {path}"))
+}
+
+/// `ptrace`, to attach to a process.
+#[cfg(target_arch = "x86_64")]
+const TRACE: &str = "syscall(101, 16, $p, 0, 0) == 0";
+#[cfg(not(target_arch = "x86_64"))]
+const TRACE: &str = "syscall(117, 16, $p, 0, 0) == 0";
+
+/// What the engine is asked for by its socket, and the processes around.
+fn asked(data: &Path) -> Vec<(&'static str, String)> {
+    let bind = |from: &str| json!({ "Binds": [format!("{from}:/x")] });
+    let trace = format!(
+        "chroot /host /usr/bin/perl -e 'my %own = map {{ $_ => 1 }} @ARGV; for my $p (1..40000) {{ exit 0 if !$own{{$p}} && {TRACE} }} exit 1' $(cd /proc; ls -d [0-9]*)"
+    );
+    let mut cases = vec![
+        (
+            "the data directory by the engine",
+            ask(&bind(&data.display().to_string()), "ls /x/kiln.db"),
+        ),
+        (
+            "accounts by the engine",
+            ask(&bind("/etc"), "grep . /x/shadow"),
+        ),
+        (
+            "processes by the engine",
+            ask(&json!({ "PidMode": "host" }), "true"),
+        ),
+        (
+            "control groups by the engine",
+            ask(
+                &json!({ "CgroupnsMode": "host", "Privileged": true }),
+                "ls /sys/fs/cgroup/*/tasks /sys/fs/cgroup/cgroup.procs | grep .",
+            ),
+        ),
+        ("a process traced", trace),
+        (
+            "the sandbox's init",
+            "readlink /host/proc/1/exe | grep .".to_owned(),
+        ),
+        (
+            "the environment of the sandbox's init",
+            "dd if=/host/proc/1/environ bs=1 count=1".to_owned(),
+        ),
+        (
+            "the memory of the sandbox's init",
+            "head -c 1 /host/proc/1/maps | grep .".to_owned(),
+        ),
+        (
+            "the descriptors of the sandbox's init",
+            "ls /host/proc/1/fd | grep .".to_owned(),
+        ),
+    ];
+    for path in [
+        "/dev/vda",
+        "/dev/sda",
+        "/dev/nvme0n1",
+        "/dev/mem",
+        "/dev/kvm",
+        "/dev/fuse",
+        "/dev/loop-control",
+        "/dev/mapper/control",
+    ] {
+        cases.push(("a device by the engine", device(path)));
+    }
+    cases
+}
+
 /// What is to be reached, so that a refusal says something.
 fn controls() -> Vec<(&'static str, String)> {
     vec![
@@ -83,6 +177,10 @@ fn controls() -> Vec<(&'static str, String)> {
         ("the build's workspace", "ls /host/workspace/attack.sh".to_owned()),
         #[cfg(target_arch = "x86_64")]
         ("a system call", call(39, "0")),
+        ("a device of the engine's", device("/dev/net/tun")),
+        ("a mount by the engine", ask(&json!({ "Binds": ["/workspace:/x"] }), "ls /x/attack.sh")),
+        ("a process of its own traced", format!("chroot /host /usr/bin/perl -e 'my $p = fork; if (!$p) {{ sleep 2; exit }} exit({TRACE} ? 0 : 1)'")),
+        ("the engine's program", "for p in /host/proc/[0-9]*; do readlink $p/exe; done | grep podman".to_owned()),
         ("its own loopback", "nc -l -p 4711 -e /bin/echo HTTP & sleep 0.3; nc -w 2 127.0.0.1 4711 < /dev/null | grep HTTP".to_owned()),
     ]
 }
@@ -223,12 +321,14 @@ fn no_container_reaches_the_machine_or_another_build() {
     let mut refused = files(&server.data(), word);
     refused.extend(machine("8642[1]"));
     refused.extend(calls());
+    refused.extend(asked(&server.data()));
     refused.extend(network(server.address.port(), beacon()));
     let source = server.source(&[
         (
             "attack.sh",
             &script(&[reached.clone(), refused.clone()].concat()),
         ),
+        ("ask.pl", ASK),
         ("end.sh", "kill -9 -1\n"),
     ]);
     let build = server.create(&json!({ "source": source, "steps": [privileged("attack.sh")] }));

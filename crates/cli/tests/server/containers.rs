@@ -320,6 +320,8 @@ fn a_dockerfile_runs_programs() {
     load_docker(&server);
     load_busybox(&server, "gcr.io/demo-proj/tools:latest");
     let dockerfile = "FROM gcr.io/demo-proj/tools AS first\nARG WORD=none\nRUN echo \"$WORD\" > /tmp/word && id > /tmp/root\n\
+        RUN touch /tmp/owned && busybox chown 100:65534 /tmp/owned && chmod 2755 /tmp/owned && ls -ln /tmp/owned | busybox grep -e '-rwxr-sr-x.* 100 .* 65534'\n\
+        RUN : <> /dev/ptmx && ls /dev/pts/ptmx\n\
         FROM gcr.io/demo-proj/tools\nCOPY --from=first /tmp/word /tmp/root /\nCOPY . /context/\nRUN touch /id && chmod 666 /id\nUSER 1234:1234\n\
         RUN [\"sh\", \"-c\", \"id > /id\"]\n\
         CMD [\"cat\", \"/word\", \"/root\", \"/id\"]\n";
@@ -366,6 +368,18 @@ fn a_step_that_is_ended_has_its_last_lines_in_the_log() {
     };
     let raised =
         "echo Traceback >&2; echo '  File \"x.py\", line 1' >&2; echo 'ValueError: no' >&2; exit 1";
+    load_docker(&server);
+    let files = [
+        "run",
+        "--tmpfs",
+        "/t:size=1g",
+        "tools",
+        "sh",
+        "-c",
+        "echo fills; dd if=/dev/zero of=/t/x bs=1M count=400; sleep 20",
+    ];
+    let files = json!({ "name": "gcr.io/cloud-builders/docker", "args": files });
+    let files = server.create(&json!({ "steps": [files] }));
     let raised = step(raised, json!({}));
     let late = step(
         "echo one; echo two >&2; sleep 86415",
@@ -387,12 +401,87 @@ fn a_step_that_is_ended_has_its_last_lines_in_the_log() {
     let log = server.log(&late);
     assert_eq!(build["status"], "TIMEOUT", "{build}");
     assert!(log.contains("one\n") && log.contains("two\n"), "{log}");
-    let build = server.end(&large);
-    let log = server.log(&large);
-    assert_eq!(build["status"], "FAILURE", "{build}");
-    assert!(log.contains("begins\n") && log.contains("grows\n"), "{log}");
+    for (id, lines) in [
+        (large, ["begins\n", "grows\n"]),
+        (files, ["fills\n", "fills\n"]),
+    ] {
+        let build = server.end(&id);
+        let log = server.log(&id);
+        assert_eq!(build["status"], "FAILURE", "{build}");
+        assert!(lines.iter().all(|line| log.contains(line)), "{log}");
+        assert!(
+            log.contains("together they took more than the 200 MiB of memory"),
+            "{build}\n{log}"
+        );
+    }
+}
+
+/// Limits of one container: the one that takes more ends, and its sibling does not.
+#[test]
+fn a_container_has_the_limits_that_it_asks_for() {
+    let server = Server::open();
+    load_docker(&server);
+    load_busybox(&server, "tools:latest");
+    let run = |options: &[&str], script: &str| {
+        let args = [&["run"], options, &["tools", "sh", "-c", script]].concat();
+        json!({ "name": "gcr.io/cloud-builders/docker", "args": args, "allowFailure": true })
+    };
+    let grow = "x=0123456789abcdef; while true; do x=$$x$$x; sleep 0.1; done";
+    let id = server.create(&json!({ "steps": [
+        run(&["-d", "--name", "sibling", "--memory", "64m", "--pids-limit", "5"], "exec sleep 86416"),
+        run(&["--name", "large", "--memory", "64m"], grow),
+        run(&["--name", "files", "--memory", "64m", "--tmpfs", "/t:size=1g"],
+            "dd if=/dev/zero of=/t/x bs=1M count=100; sleep 20"),
+        run(&["--name", "many", "--pids-limit", "5"], "for i in 1 2 3 4 5 6 7 8; do sleep 20 & done; wait"),
+        run(&["--memory", "64m", "--pids-limit", "5"], "echo small; exit 5"),
+        { "name": "gcr.io/cloud-builders/docker", "args": ["inspect", "-f", "sibling {{.State.Running}}", "sibling"] },
+    ] }));
+    let build = server.end(&id);
+    let log = server.log(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{log}");
+    for (step, code) in [(0, 0), (1, 137), (2, 137), (3, 137), (4, 5), (5, 0)] {
+        assert_eq!(
+            build["steps"][step]["exitCode"], code,
+            "{step}: {build}\n{log}"
+        );
+    }
+    for line in [
+        "\ncontainer large was ended: it took more than the 64 MiB of memory that --memory gave it\n",
+        "\ncontainer files was ended: it took more than the 64 MiB of memory that --memory gave it\n",
+        "\ncontainer many was ended: it took more than the 5 processes that --pids-limit gave it\n",
+        "Step #4: small\n",
+        "Step #5: sibling true\n",
+    ] {
+        assert!(log.contains(line), "{line:?} is not in\n{log}");
+    }
+}
+
+/// Kiln's own step has the workspace to itself: it waits for a step in a container beside it, and what containers have left behind ends.
+#[test]
+fn no_container_runs_beside_kiln() {
+    let server = Server::open();
+    load_docker(&server);
+    load_busybox(&server, "tools:latest");
+    let swap =
+        "cd /workspace; while true; do echo x >> ticks; ln -s /etc output; busybox rm output; done";
+    let id = server.create(&json!({ "steps": [
+        { "name": "gcr.io/cloud-builders/docker", "id": "left", "waitFor": ["-"],
+          "args": ["run", "-d", "-v", "/workspace:/workspace", "tools", "sh", "-c", swap] },
+        { "name": "tools", "id": "beside", "waitFor": ["-"], "script": "sleep 3; echo container ends" },
+        { "name": "kiln", "id": "kiln", "waitFor": ["left"], "args": ["check", "missing.ks"], "allowFailure": true },
+        { "name": "tools", "waitFor": ["beside", "kiln"], "id": "after",
+          "script": "set -e; busybox test -s ticks; cp ticks a; sleep 1; busybox cmp ticks a; echo still" },
+    ] }));
+    let build = server.end(&id);
+    let log = server.log(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{log}");
+    assert!(log.contains("Step #3 - \"after\": still\n"), "{log}");
+    let at = |text: &str| {
+        log.find(text)
+            .unwrap_or_else(|| panic!("{text:?} is not in\n{log}"))
+    };
     assert!(
-        log.contains("together they took more than the 200 MiB of memory"),
-        "{build}\n{log}"
+        at("container ends\n") < at("\nStep #2 - \"kiln\": "),
+        "{log}"
     );
 }

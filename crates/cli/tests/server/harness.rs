@@ -255,6 +255,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        // A build's process outlives its server, and a test that has failed has not waited for its builds.
+        let dir = self.directory.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            if line.contains("run-attempt") && line.contains(&dir) {
+                drop(
+                    Command::new("kill")
+                        .arg("-9")
+                        .arg(entry.file_name())
+                        .status(),
+                );
+            }
+        }
     }
 }
 
