@@ -16,6 +16,7 @@ pub enum Conventions {
 /// Distributions by the names that `--distribution` takes.
 pub(crate) const DISTRIBUTIONS: &[(&str, Conventions)] = &[
     ("debian", Conventions::Debian),
+    ("ubuntu", Conventions::Debian),
     ("fedora", Conventions::Rpm),
     ("almalinux", Conventions::Rpm),
     ("rocky", Conventions::Rpm),

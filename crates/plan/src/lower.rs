@@ -9,6 +9,7 @@ mod files;
 mod limits;
 mod profile;
 mod repositories;
+mod ubuntu;
 
 use kiln_kickstart::{
     Command, Item, Kickstart, LoadError, Loaded, Loader, Options, PackageRef, Script, ScriptKind,
@@ -558,7 +559,7 @@ fn system(
     }
     let firmware = definition.firmware.clone();
     let firmware = firmware.unwrap_or_else(|| match conventions {
-        Conventions::Debian => vec!["firmware-linux-free".to_owned()],
+        Conventions::Debian => vec![debian::firmware(target).to_owned()],
         Conventions::Rpm => vec!["linux-firmware".to_owned()],
     });
     packages.extend(

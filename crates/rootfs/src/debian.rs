@@ -20,6 +20,7 @@ mod pools;
 mod repositories;
 mod requests;
 mod slices;
+mod snaps;
 mod solve;
 mod sources;
 mod tools;

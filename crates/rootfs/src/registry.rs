@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_sandbox::Function;
 
-use crate::family::Families;
+use crate::family::{Families, Family};
 use crate::{calls, debian};
 
 /// All functions, for [`kiln_sandbox::entry`].
@@ -34,6 +34,10 @@ pub const FUNCTIONS: &[Function] = &[
 impl Default for Families {
     /// Those that Kiln has.
     fn default() -> Self {
-        Families::new(vec![Arc::new(debian::Debian)])
+        let all = debian::Debian::ALL.into_iter();
+        Families::new(
+            all.map(|family| Arc::new(family) as Arc<dyn Family>)
+                .collect(),
+        )
     }
 }

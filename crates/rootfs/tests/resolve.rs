@@ -29,6 +29,10 @@ const CASES: &[(&str, Case)] = &[
     ("what_was_noted_of_indices_answers_for_them", outlined),
     ("versions_and_suites_are_asked_for_as_apt_knows_them", forms),
     ("forms_that_are_not_supported_are_said_to_be", unsupported),
+    (
+        "snaps_of_ubuntu_are_refused_and_its_tasks_are_groups",
+        ubuntu,
+    ),
 ];
 
 const SUITE: &str = "stable";
@@ -134,8 +138,8 @@ impl World {
 /// An error with its place, causes and hints.
 fn told(error: kiln_rootfs::Error) -> Failed {
     format!(
-        "{error}; {:?}; {:?}; {:?}",
-        error.origin, error.hints, error.tail
+        "{error}; {:?}; {:?}; {:?}; {:?}",
+        error.origin, error.causes, error.hints, error.tail
     )
     .into()
 }
@@ -175,9 +179,10 @@ fn refresh(dir: &Path, uri: &str, suites: &[&str], now: SystemTime) -> Result<Me
     let repository = |suite: &&str| kiln_packages::debian::Repository {
         uri: uri.to_owned(),
         suite: (*suite).to_owned(),
-        components: match suite.ends_with('/') {
-            true => Vec::new(),
-            false => vec!["main".to_owned()],
+        components: match *suite {
+            "noble" => vec!["main".to_owned(), "universe".to_owned()],
+            flat if flat.ends_with('/') => Vec::new(),
+            _ => vec!["main".to_owned()],
         },
         architecture: "amd64".to_owned(),
         keys: Keys::Given {
@@ -381,4 +386,68 @@ fn unsupported(dir: &Path) -> Outcome {
         world.refused(lines, words)?;
     }
     Ok(())
+}
+
+/// Ubuntu's shape: tasks in the index, four components, packages that only install a snap and are newer than all others.
+fn ubuntu(dir: &Path) -> Outcome {
+    let snap = |name: &str, version: &str| {
+        Package::new(name, version).field("Depends", "debconf, snapd (>= 2.54)")
+    };
+    let of_task = |name: &str| Package::new(name, "1").field("Task", "lab-desktop, lab-minimal");
+    let noble = Repository {
+        components: vec![
+            (
+                "main".to_owned(),
+                vec![
+                    Package::new("ubuntu-desktop-minimal", "1.539")
+                        .field("Depends", "shell")
+                        .field("Recommends", "firefox, snapd"),
+                    Package::new("shell", "46"),
+                    Package::new("debconf", "1"),
+                    Package::new("snapd", "2.62"),
+                    Package::new("needs-snap", "1").field("Depends", "thunderbird"),
+                    snap("firefox", "1:1snap1-0ubuntu5"),
+                    snap("thunderbird", "2:1snap1-0ubuntu3"),
+                    of_task("editor"),
+                ],
+            ),
+            (
+                "universe".to_owned(),
+                vec![
+                    of_task("viewer"),
+                    snap("chromium-browser", "2:1snap1-0ubuntu2"),
+                ],
+            ),
+        ],
+        ..Repository::new("noble", [])
+    };
+    let mozilla = Repository::new("mozilla", [Package::new("firefox", "151.0~build1")]);
+    let desktop: &[&str] = &[
+        "shell 46 all",
+        "snapd 2.62 all",
+        "ubuntu-desktop-minimal 1.539 all",
+    ];
+    let alone = World::new(&dir.join("alone"), std::slice::from_ref(&noble))?;
+    alone.expect("ubuntu-desktop-minimal", desktop)?;
+    // Debian's name of the group, and both ways to write a task of the archive.
+    alone.expect("@gnome-desktop", desktop)?;
+    let task: &[&str] = &["editor 1 all", "viewer 1 all"];
+    alone.expect("@lab-desktop", task)?;
+    alone.expect("lab-desktop^", task)?;
+    alone.expect("@lab-desktop^", task)?;
+    for (lines, words) in [
+        ("firefox", &["only installs a snap", "packages.mozilla.org"]),
+        (
+            "thunderbird=2:1snap1-0ubuntu3",
+            &["only installs a snap", "lab.ks:3"],
+        ),
+        ("needs-snap", &["only installs a snap", "thunderbird"]),
+    ] {
+        alone.refused(lines, words)?;
+    }
+    let both = World::new(&dir.join("both"), &[noble, mozilla])?;
+    both.expect("firefox", &["firefox 151.0~build1 all"])?;
+    let more = ["firefox 151.0~build1 all"].iter().chain(desktop);
+    let more: Vec<&str> = more.copied().collect();
+    both.expect("ubuntu-desktop-minimal", &more)
 }

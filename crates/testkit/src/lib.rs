@@ -1,6 +1,6 @@
 //! Test support, never part of the product: a loopback mirror that injects faults ([`mirror`]), and small signed
 //! Debian repositories made on the spot ([`repository`], [`package`], [`key`]), and RPM ones ([`rpm`]); a whole RPM
-//! distribution that boots ([`distribution`]).
+//! distribution that boots ([`distribution`]), and an archive in Ubuntu's layout of Debian's packages ([`ubuntu`]).
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
@@ -14,6 +14,7 @@ pub mod repository;
 pub mod rpm;
 mod server;
 mod shared;
+pub mod ubuntu;
 
 pub use bucket::{Bucket, Trouble};
 pub use fault::{Fault, Rule};

@@ -1,15 +1,25 @@
-//! The Debian archive's public keys, part of the binary. See `keys/README.md` for their source.
+//! Public keys of archives, part of the binary. See `keys/README.md` for their source.
 
 use crate::Result;
 use crate::openpgp::Keyring;
 
+/// An archive that Kiln knows by itself: where it is, and who signs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// Debian's.
+    Debian,
+    /// Ubuntu's.
+    Ubuntu,
+}
+
 macro_rules! embedded {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_bytes!(concat!("../../keys/debian-archive-", $name, ".gpg")))),*]
+    ($archive:literal: $($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!("../../keys/", $archive, "-archive-", $name, ".gpg")))),*]
     };
 }
 
-const EMBEDDED: &[(&str, &[u8])] = embedded![
+const DEBIAN: &[(&str, &[u8])] = embedded![
+    "debian":
     "bullseye-automatic",
     "bullseye-security-automatic",
     "bullseye-stable",
@@ -21,23 +31,49 @@ const EMBEDDED: &[(&str, &[u8])] = embedded![
     "trixie-stable",
 ];
 
-/// Returns all embedded keys of the Debian archive.
-///
-/// # Errors
-/// None in practice: a test reads every embedded key.
-pub fn builtin() -> Result<Keyring> {
-    let rings = EMBEDDED
-        .iter()
-        .map(|(name, bytes)| Keyring::read(name, bytes));
-    Ok(Keyring::join(
-        "the Debian archive (built into Kiln)",
-        rings.collect::<Result<Vec<_>>>()?,
-    ))
-}
+const UBUNTU: &[(&str, &[u8])] = embedded!["ubuntu": "2018"];
 
-/// Returns the embedded key rings by name, as `gpgv` takes them.
-pub fn files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    EMBEDDED.iter().copied()
+impl Archive {
+    /// The archive of a distribution: its own, or Debian's, whose format it has.
+    pub fn of(distribution: &str) -> Self {
+        match distribution {
+            "ubuntu" => Archive::Ubuntu,
+            _ => Archive::Debian,
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Archive::Debian => "Debian",
+            Archive::Ubuntu => "Ubuntu",
+        }
+    }
+
+    fn embedded(self) -> &'static [(&'static str, &'static [u8])] {
+        match self {
+            Archive::Debian => DEBIAN,
+            Archive::Ubuntu => UBUNTU,
+        }
+    }
+
+    /// Returns all its embedded keys.
+    ///
+    /// # Errors
+    /// None in practice: a test reads every embedded key.
+    pub fn keyring(self) -> Result<Keyring> {
+        let all = self.embedded().iter();
+        let rings = all.map(|(name, bytes)| Keyring::read(name, bytes));
+        Ok(Keyring::join(
+            &format!("the {} archive (built into Kiln)", self.name()),
+            rings.collect::<Result<Vec<_>>>()?,
+        ))
+    }
+
+    /// Returns its embedded key rings by name, as `gpgv` takes them.
+    pub fn files(self) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+        self.embedded().iter().copied()
+    }
 }
 
 #[cfg(test)]
@@ -47,24 +83,28 @@ mod tests {
     #[test]
     fn embedded_keys_are_those_of_the_readme() {
         let readme = include_str!("../../keys/README.md");
-        let mut found = 0;
-        for line in readme
-            .lines()
-            .filter(|l| l.starts_with("| `debian-archive-"))
-        {
-            let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-            let name = fields[1]
-                .trim_matches('`')
-                .replace("debian-archive-", "")
-                .replace(".gpg", "");
-            let (_, bytes) = EMBEDDED.iter().find(|(n, _)| *n == name).expect(&name);
-            assert_eq!(
-                Keyring::read(&name, bytes).expect(&name).fingerprints(),
-                [fields[2]]
-            );
-            found += 1;
+        for (archive, prefix) in [
+            (Archive::Debian, "debian-archive-"),
+            (Archive::Ubuntu, "ubuntu-archive-"),
+        ] {
+            let mut found = 0;
+            let row = format!("| `{prefix}");
+            for line in readme.lines().filter(|l| l.starts_with(&row)) {
+                let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+                let name = fields[1]
+                    .trim_matches('`')
+                    .replace(prefix, "")
+                    .replace(".gpg", "");
+                let mut all = archive.files();
+                let (_, bytes) = all.find(|(n, _)| *n == name).expect(&name);
+                assert_eq!(
+                    Keyring::read(&name, bytes).expect(&name).fingerprints(),
+                    [fields[2]]
+                );
+                found += 1;
+            }
+            assert_eq!(found, archive.files().count());
+            assert_eq!(archive.keyring().expect("all").fingerprints().len(), found);
         }
-        assert_eq!(found, EMBEDDED.len());
-        assert_eq!(builtin().expect("all").fingerprints().len(), EMBEDDED.len());
     }
 }

@@ -16,6 +16,7 @@ pub mod unpack;
 pub mod version;
 
 pub use closure::closure;
+pub use keys::Archive;
 pub use refresh::{Index, Metadata, VerifiedRepository, load_cached, refresh};
 pub use release::Release;
 pub use repository::{Keys, Repository, default_repositories};

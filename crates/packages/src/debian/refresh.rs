@@ -415,7 +415,7 @@ impl<'a> Cache<'a> {
             names[0], names[1]
         );
         match self.repository.keys {
-            Keys::Builtin => Err(Error::new(ErrorKind::BadSignature, message).with_hint(
+            Keys::Builtin(_) => Err(Error::new(ErrorKind::BadSignature, message).with_hint(
                 "The mirror is wrongly set up or tampers with the archive: use another one.",
             )),
             Keys::Given { .. } => {

@@ -1,13 +1,14 @@
 //! Which repositories to use.
 
+use super::keys::Archive;
 use crate::openpgp::Keyring;
 use crate::{Digest, Error, ErrorKind, Result, fetch};
 
 /// The certificates that may sign a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// The Debian archive's keys that Kiln brings.
-    Builtin,
+    /// The keys of an archive that Kiln brings.
+    Builtin(Archive),
     /// A public key or several, armoured or binary.
     Given {
         /// Where they come from, for messages: a path, or `kiln.toml:12`.
@@ -24,7 +25,7 @@ impl Keys {
     /// [`ErrorKind::Input`] if given keys cannot be read.
     pub fn keyring(&self) -> Result<Keyring> {
         match self {
-            Keys::Builtin => super::keys::builtin(),
+            Keys::Builtin(archive) => archive.keyring(),
             Keys::Given { name, bytes } => Keyring::read(name, bytes),
         }
     }
@@ -181,44 +182,61 @@ impl Repository {
 
 /// Debian's releases that Kiln has defaults for, oldest first.
 pub const KNOWN_SUITES: &[&str] = &["bullseye", "bookworm", "trixie", "sid"];
+/// Ubuntu's.
+pub const KNOWN_UBUNTU_SUITES: &[&str] = &["jammy", "noble", "resolute", "stonking"];
 
-/// Returns the repositories of a Debian release: the release itself, its updates and its security updates, with the
-/// components `main`, `contrib` and `non-free-firmware` (bullseye, which has no such component: `non-free`).
+/// Components of Ubuntu's archive.
+const UBUNTU_COMPONENTS: &[&str] = &["main", "restricted", "universe", "multiverse"];
+
+/// Returns the repositories of a release: the release itself, its updates and its security updates. Of Debian with the
+/// components `main`, `contrib` and `non-free-firmware` (bullseye, which has no such component: `non-free`), of Ubuntu
+/// with all four.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] for a release that Kiln does not know.
-pub fn default_repositories(suite: &str, architecture: &str) -> Result<Vec<Repository>> {
-    let archive = "http://deb.debian.org/debian";
-    let security = "http://deb.debian.org/debian-security";
-    let places: &[(&str, &str)] = match suite {
-        "bullseye" | "bookworm" | "trixie" => &[
-            (archive, ""),
-            (archive, "-updates"),
-            (security, "-security"),
-        ],
-        "sid" | "unstable" => &[(archive, "")],
-        _ => {
-            let known = KNOWN_SUITES.join(", ");
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!("Kiln does not know the Debian release {suite:?}"),
-            )
-            .with_hint(format!(
-                "Known are {known}; for others give the repositories yourself."
-            )));
-        }
+pub fn default_repositories(
+    archive: Archive,
+    suite: &str,
+    architecture: &str,
+) -> Result<Vec<Repository>> {
+    let (known, uri, security) = match archive {
+        Archive::Debian => (
+            KNOWN_SUITES,
+            "http://deb.debian.org/debian",
+            "http://deb.debian.org/debian-security",
+        ),
+        Archive::Ubuntu => (
+            KNOWN_UBUNTU_SUITES,
+            "http://archive.ubuntu.com/ubuntu",
+            "http://security.ubuntu.com/ubuntu",
+        ),
     };
-    let firmware = if suite == "bullseye" {
-        "non-free"
-    } else {
-        "non-free-firmware"
+    let is_rolling = archive == Archive::Debian && matches!(suite, "sid" | "unstable");
+    if !is_rolling && !known.contains(&suite) {
+        let message = format!(
+            "Kiln does not know the {} release {suite:?}",
+            archive.name()
+        );
+        return Err(Error::new(ErrorKind::Input, message).with_hint(format!(
+            "Known are {}; for others give the repositories yourself.",
+            known.join(", ")
+        )));
+    }
+    let places: &[(&str, &str)] = match is_rolling {
+        true => &[(uri, "")],
+        false => &[(uri, ""), (uri, "-updates"), (security, "-security")],
+    };
+    let components = match (archive, suite) {
+        (Archive::Ubuntu, _) => UBUNTU_COMPONENTS,
+        (Archive::Debian, "bullseye") => &["main", "contrib", "non-free"],
+        (Archive::Debian, _) => &["main", "contrib", "non-free-firmware"],
     };
     let one = |(uri, suffix): &(&str, &str)| Repository {
         uri: (*uri).to_owned(),
         suite: format!("{suite}{suffix}"),
-        components: ["main", "contrib", firmware].map(str::to_owned).to_vec(),
+        components: components.iter().map(|&name| name.to_owned()).collect(),
         architecture: architecture.to_owned(),
-        keys: Keys::Builtin,
+        keys: Keys::Builtin(archive),
         check_valid_until: true,
         origin: String::new(),
     };
@@ -231,7 +249,7 @@ mod tests {
 
     #[test]
     fn defaults_are_release_updates_and_security() {
-        let all = default_repositories("bookworm", "amd64").expect("known");
+        let all = default_repositories(Archive::Debian, "bookworm", "amd64").expect("known");
         let places: Vec<_> = all.iter().map(Repository::describe).collect();
         assert_eq!(
             places,
@@ -243,7 +261,7 @@ mod tests {
         );
         assert!(all.iter().all(|r| r.check().is_ok()));
         assert_eq!(
-            default_repositories("hamm", "amd64")
+            default_repositories(Archive::Debian, "hamm", "amd64")
                 .expect_err("unknown")
                 .kind(),
             ErrorKind::Input
@@ -251,8 +269,32 @@ mod tests {
     }
 
     #[test]
+    fn defaults_of_ubuntu_have_its_mirrors_its_key_and_all_components() {
+        let all = default_repositories(Archive::Ubuntu, "noble", "amd64").expect("known");
+        let places: Vec<_> = all.iter().map(Repository::describe).collect();
+        assert_eq!(
+            places,
+            [
+                "http://archive.ubuntu.com/ubuntu noble",
+                "http://archive.ubuntu.com/ubuntu noble-updates",
+                "http://security.ubuntu.com/ubuntu noble-security",
+            ]
+        );
+        for one in &all {
+            assert_eq!(
+                one.components,
+                ["main", "restricted", "universe", "multiverse"]
+            );
+            assert_eq!(one.keys, Keys::Builtin(Archive::Ubuntu));
+        }
+        for (archive, suite) in [(Archive::Ubuntu, "bookworm"), (Archive::Debian, "noble")] {
+            assert!(default_repositories(archive, suite, "amd64").is_err());
+        }
+    }
+
+    #[test]
     fn urls_of_flat_and_other_repositories() {
-        let mut one = default_repositories("sid", "amd64")
+        let mut one = default_repositories(Archive::Debian, "sid", "amd64")
             .expect("known")
             .remove(0);
         assert_eq!(
@@ -289,7 +331,7 @@ mod tests {
 
     #[test]
     fn suites_cannot_climb() {
-        let mut one = default_repositories("sid", "amd64")
+        let mut one = default_repositories(Archive::Debian, "sid", "amd64")
             .expect("known")
             .remove(0);
         for bad in ["../../x", "", "a b", "-x"] {

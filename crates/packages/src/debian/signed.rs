@@ -80,10 +80,10 @@ mod tests {
 
     use super::*;
     use crate::Digest;
-    use crate::debian::default_repositories;
+    use crate::debian::{Archive, default_repositories};
 
     fn repository() -> Repository {
-        let all = default_repositories("bookworm", "amd64").expect("known");
+        let all = default_repositories(Archive::Debian, "bookworm", "amd64").expect("known");
         all.into_iter().next().expect("the first")
     }
 

@@ -364,7 +364,7 @@ fn wrong_key_is_refused_with_a_hint() {
         "{:?}",
         error.hints()
     );
-    repository.keys = kiln_packages::debian::Keys::Builtin;
+    repository.keys = kiln_packages::debian::Keys::Builtin(kiln_packages::debian::Archive::Debian);
     assert_eq!(
         world
             .refresh_with(&repository)

@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use kiln_packages::debian::{Universe, default_repositories, refresh};
+use kiln_packages::debian::{Archive, Universe, default_repositories, refresh};
 use kiln_packages::{CancelToken, FetchOptions, Fetcher};
 
 #[test]
 fn live_debian_updates_are_verified_with_the_built_in_keys() {
-    let mut repositories = default_repositories("bookworm", "amd64").expect("known");
+    let mut repositories =
+        default_repositories(Archive::Debian, "bookworm", "amd64").expect("known");
     repositories.retain(|r| r.suite == "bookworm-updates");
     repositories[0].components = vec!["main".into()];
     let directory = tempfile::tempdir().expect("a directory");

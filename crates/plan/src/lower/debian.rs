@@ -1,6 +1,6 @@
-//! What is particular about Debian's releases.
+//! What is particular about Debian's releases, and where another distribution of its format has its own.
 
-use super::Reasoned;
+use super::{Reasoned, ubuntu};
 use crate::definition::SystemDefinition;
 use crate::disk::PartitionTable;
 use crate::model::{Added, Target};
@@ -37,14 +37,22 @@ const OTHERS: &[(&str, &str, &str)] = &[
 /// What no build of this target could do, if there is such a thing. `defaults` says whether the release's own repositories are wanted.
 pub(super) fn problem(target: &Target, defaults: bool) -> Option<Problem> {
     if target.architecture != ARCHITECTURE {
+        let of = if ubuntu::has(target) {
+            "Ubuntu"
+        } else {
+            "Debian"
+        };
         let message = format!(
-            "Debian images are made for {ARCHITECTURE}, not for {}",
+            "{of} images are made for {ARCHITECTURE}, not for {}",
             target.architecture
         );
         let hint = format!("drop `architecture`, or say {ARCHITECTURE}");
         return Some(Problem::error(message).hint(hint));
     }
     let said = target.release.as_str();
+    if defaults && ubuntu::has(target) {
+        return ubuntu::problem(said);
+    }
     if !defaults || RELEASES.iter().any(|(name, _)| *name == said) {
         return None;
     }
@@ -88,6 +96,7 @@ pub(super) fn components(suite: &str) -> &'static [&'static str] {
     let release = release.map_or(name, |(_, release)| *release);
     match release {
         "bullseye" => &["main", "contrib", "non-free"],
+        _ if ubuntu::has_suite(suite) => ubuntu::COMPONENTS,
         known if RELEASES.iter().any(|(name, _)| *name == known) => {
             &["main", "contrib", "non-free-firmware"]
         }
@@ -97,6 +106,9 @@ pub(super) fn components(suite: &str) -> &'static [&'static str] {
 
 /// What every image needs of Debian.
 pub(super) fn system(definition: &SystemDefinition, target: &Target) -> Reasoned {
+    if ubuntu::has(target) {
+        return ubuntu::system(definition, target);
+    }
     let kernel = definition.kernel.clone();
     let kernel = kernel.unwrap_or_else(|| format!("linux-image-{}", target.architecture));
     let mut packages = vec![
@@ -127,10 +139,19 @@ pub(super) fn system(definition: &SystemDefinition, target: &Target) -> Reasoned
     packages
 }
 
+/// The firmware of an image that says nothing of it.
+pub(super) fn firmware(target: &Target) -> &'static str {
+    match ubuntu::has(target) {
+        true => ubuntu::FIRMWARE,
+        false => "firmware-linux-free",
+    }
+}
+
 /// The package of the tool that lets /home grow; none where systemd brings it itself. systemd-repart knows GPT alone, bullseye
 /// has none, and from trixie on it is a package of its own.
 pub(super) fn grows(target: &Target, table: PartitionTable) -> Option<(String, &'static str)> {
     let package = match (table, target.release.as_str()) {
+        _ if ubuntu::has(target) => ubuntu::GROWS,
         (PartitionTable::Mbr, _) | (PartitionTable::Gpt, "bullseye") => "fdisk",
         (PartitionTable::Gpt, "bookworm") => return None,
         (PartitionTable::Gpt, _) => "systemd-repart",
@@ -141,6 +162,9 @@ pub(super) fn grows(target: &Target, table: PartitionTable) -> Option<(String, &
 
 /// What other releases get of [`system`], but this one does not have, and why that is right.
 pub(super) fn absent(target: &Target) -> Vec<Added> {
+    if ubuntu::has(target) {
+        return ubuntu::absent(target);
+    }
     let absent = |package: &str, why: &str| Added {
         package: package.to_owned(),
         why: why.to_owned(),

@@ -25,6 +25,11 @@ const MEANT: &[(&str, &str)] = &[
     ("centos-stream", "centos"),
     ("centosstream", "centos"),
     ("el", "rhel"),
+    ("kali", "debian"),
+    ("kubuntu", "ubuntu"),
+    ("linuxmint", "ubuntu"),
+    ("lubuntu", "ubuntu"),
+    ("mint", "ubuntu"),
     ("nobara", "fedora"),
     ("ol", "rhel"),
     ("oracle", "rhel"),
@@ -32,6 +37,7 @@ const MEANT: &[(&str, &str)] = &[
     ("redhat", "rhel"),
     ("rockylinux", "rocky"),
     ("ultramarine", "fedora"),
+    ("xubuntu", "ubuntu"),
 ];
 
 /// Reads `DISTRIBUTION:RELEASE`.
@@ -129,6 +135,7 @@ fn releases(distribution: &str) -> Vec<u32> {
 fn example(distribution: &str) -> String {
     match releases(distribution).last() {
         _ if distribution == "debian" => "debian:bookworm".to_owned(),
+        _ if distribution == "ubuntu" => "ubuntu:noble".to_owned(),
         Some(release) => format!("{distribution}:{release}"),
         None => distribution.to_owned(),
     }

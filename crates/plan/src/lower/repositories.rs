@@ -1,7 +1,7 @@
 //! `url`, `repo` and `[[repository]]`.
 
 use super::debian::components;
-use super::{Lowering, commands};
+use super::{Lowering, commands, ubuntu};
 use crate::definition::{
     DebianRepositoryDefinition, Definition, RepositoryDefinition, RpmRepositoryDefinition,
 };
@@ -11,11 +11,15 @@ use crate::problem::Problem;
 /// The name of the RPM repository that `url` names.
 pub(super) const URL: &str = "url";
 
-/// `debian:SUITE` where a kickstart's `url` names a Debian suite.
+/// `debian:SUITE` or `ubuntu:SUITE` where a kickstart's `url` names such a suite.
 pub(super) fn suite_of_url(layers: &[Layer]) -> Option<String> {
     let command = commands(layers, "url").last()?;
     let (_, suite) = split_base(command.item.text("--url")?)?;
-    Some(format!("debian:{suite}"))
+    let distribution = match ubuntu::has_suite(suite) {
+        true => "ubuntu",
+        false => "debian",
+    };
+    Some(format!("{distribution}:{suite}"))
 }
 
 /// Splits `http://host/debian/dists/bookworm` into its base and its suite.

@@ -21,6 +21,8 @@ pub(super) struct Question {
     pub install: Vec<String>,
     /// Names that must not be installed.
     pub exclude: Vec<String>,
+    /// Versions of packages that must not be installed.
+    pub refused: Vec<(String, String)>,
     /// Whether Recommends are installed too.
     pub recommends: bool,
     /// Debian architecture.
@@ -91,10 +93,7 @@ fn world(question: &Question) -> Vec<Mount> {
             "etc/sources.list",
             question.sources.iter().map(|l| format!("{l}\n")).collect(),
         ),
-        file(
-            "etc/preferences",
-            question.exclude.iter().map(|name| pin(name)).collect(),
-        ),
+        file("etc/preferences", preferences(question)),
         file("state/status", String::new()),
         file("state/extended_states", String::new()),
         file("etc/apt.conf.d/.keep", String::new()),
@@ -136,9 +135,17 @@ fn configuration(architecture: &str, recommends: bool) -> String {
     )
 }
 
+fn preferences(question: &Question) -> String {
+    let names = question.exclude.iter();
+    let names = names.map(|name| pin(name, "release *"));
+    let versions = question.refused.iter();
+    let versions = versions.map(|(name, version)| pin(name, &format!("version {version}")));
+    names.chain(versions).collect()
+}
+
 /// apt_preferences(5): a negative priority is never installed, not even as a dependency.
-fn pin(name: &str) -> String {
-    format!("Package: {name}\nPin: release *\nPin-Priority: -1\n\n")
+fn pin(name: &str, what: &str) -> String {
+    format!("Package: {name}\nPin: {what}\nPin-Priority: -1\n\n")
 }
 
 fn no_solution(mut error: Error) -> Error {

@@ -1,4 +1,4 @@
-//! Debian behind the seam.
+//! Debian, and what has its format, behind the seam.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -22,9 +22,27 @@ use crate::initramfs::Initramfs;
 use crate::run::Place;
 use crate::trace::SharedTrace;
 
-/// Debian: apt, dpkg, initramfs-tools and live-boot.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Debian;
+/// Distributions with apt, dpkg, initramfs-tools and live-boot. What differs between them is where their packages come from and
+/// where they have their boot loaders.
+#[derive(Clone, Copy, Debug)]
+pub struct Debian {
+    distribution: &'static str,
+    boot: &'static Boot,
+}
+
+impl Debian {
+    /// All that Kiln has.
+    pub const ALL: [Debian; 2] = [
+        Debian {
+            distribution: "debian",
+            boot: &BOOT,
+        },
+        Debian {
+            distribution: "ubuntu",
+            boot: &UBUNTU_BOOT,
+        },
+    ];
+}
 
 /// Debian's signed boot loaders.
 const BOOT: Boot = Boot {
@@ -39,9 +57,17 @@ const BOOT: Boot = Boot {
     excluded: &["/boot/initrd.img-*"],
 };
 
+/// Ubuntu's: the shim's usual name is a link that a script of its package makes, and the key manager is in the same package.
+const UBUNTU_BOOT: Boot = Boot {
+    shim: "usr/lib/shim/shimx64.efi.signed.latest",
+    mok_manager: "usr/lib/shim/mmx64.efi",
+    efi_prefix: "/EFI/ubuntu",
+    ..BOOT
+};
+
 impl Family for Debian {
     fn has(&self, target: &Target) -> bool {
-        target.distribution == "debian"
+        target.distribution == self.distribution
     }
 
     /// Nothing: what the engine counts began as the count of this family's code, and ids that were made stay.
@@ -156,7 +182,7 @@ impl Family for Debian {
     }
 
     fn boot(&self) -> &'static Boot {
-        &BOOT
+        self.boot
     }
 
     /// live-boot's. What copies a partition to memory is a script of Kiln's: live-boot's own `toram` copies files.

@@ -108,6 +108,7 @@ fn last_changes(finish: &Finish) -> std::result::Result<Finished, Error> {
             &e,
         )
     })?;
+    manage_network().map_err(|e| io_error("telling NetworkManager what it manages", &e))?;
     let kernels = kernels::choose(Path::new("/"), finish.kernel.as_deref())?;
     let packages =
         installed(Path::new("/")).map_err(|e| io_error("reading dpkg's database", &e))?;
@@ -155,6 +156,40 @@ fn live_link() -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
+}
+
+/// What Ubuntu's network-manager says that it leaves to others: all but wireless devices.
+const UNMANAGED: &str = "NetworkManager/conf.d/10-globally-managed-devices.conf";
+/// Where these others would have files that name devices.
+const OTHER_NETWORKS: &[(&str, &str)] = &[
+    ("/etc/netplan", "yaml"),
+    ("/lib/netplan", "yaml"),
+    ("/etc/systemd/network", "network"),
+];
+
+/// Where nobody else has the wired devices, NetworkManager has them: a file of the same name in /etc stands for that in /usr/lib.
+/// With a file for netplan the devices are what that file makes them.
+fn manage_network() -> io::Result<()> {
+    let ours = Path::new("/etc").join(UNMANAGED);
+    if !Path::new("/usr/lib").join(UNMANAGED).exists() || ours.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    for (directory, ending) in OTHER_NETWORKS {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            if entry?.path().extension().is_some_and(|e| e == *ending) {
+                return Ok(());
+            }
+        }
+    }
+    if let Some(parent) = ours.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let text = "# Written by Kiln: no file for netplan or networkd names a device, so NetworkManager manages all.\n";
+    fs::write(ours, text)
 }
 
 /// Where the initramfs has the medium when the root was copied to memory; live-boot takes a directory as a medium too.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use kiln_packages::debian::{
-    Keys, Metadata, Package, Repository, Universe, VerifiedRepository, keys, load_cached, verdict,
+    Keys, Metadata, Package, Repository, Universe, VerifiedRepository, load_cached, verdict,
 };
 use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::Plan;
@@ -205,9 +205,13 @@ fn files(verified: &VerifiedRepository) -> impl Iterator<Item = (String, PathBuf
 
 fn keys_of(repository: &Repository) -> Vec<(String, Vec<u8>)> {
     match &repository.keys {
-        Keys::Builtin => keys::files()
-            .map(|(name, bytes)| (format!("debian-archive-{name}.gpg"), bytes.to_vec()))
-            .collect(),
+        Keys::Builtin(archive) => {
+            let of = archive.name().to_lowercase();
+            let name = |name| format!("{of}-archive-{name}.gpg");
+            let all = archive.files();
+            all.map(|(key, bytes)| (name(key), bytes.to_vec()))
+                .collect()
+        }
         Keys::Given { name: from, bytes } => {
             let file = Path::new(from).file_name().map(OsStr::to_string_lossy);
             let file = file

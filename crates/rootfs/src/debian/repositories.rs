@@ -1,6 +1,6 @@
 //! The repositories of a plan, in Debian's terms: what is read for a build, and what apt finds in the image.
 
-use kiln_packages::debian::{Keys, Repository, default_repositories, keys};
+use kiln_packages::debian::{Archive, Keys, Repository, default_repositories};
 use kiln_packages::{Lock, LockedRepository};
 use kiln_plan::{Hasher, Id, Plan};
 
@@ -13,13 +13,14 @@ use crate::finish::Sources;
 /// There are none, or the release is unknown.
 pub(super) fn repositories(plan: &Plan) -> Result<Vec<Repository>> {
     let (release, architecture) = (&plan.target.release, &plan.target.architecture);
+    let archive = Archive::of(&plan.target.distribution);
     let mut all = Vec::new();
     if plan.default_repositories {
-        all = default_repositories(release, architecture)?;
+        all = default_repositories(archive, release, architecture)?;
     }
     for repository in &plan.repositories {
         let keys = match &repository.keys {
-            None => Keys::Builtin,
+            None => Keys::Builtin(archive),
             Some((name, bytes)) => Keys::Given {
                 name: name.clone(),
                 bytes: bytes.clone(),
@@ -54,7 +55,9 @@ pub(super) fn id(repositories: &[Repository]) -> Id {
             .json("components", &r.components)
             .text("architecture", &r.architecture);
         match &r.keys {
-            Keys::Builtin => keys::files().fold(h, |h, (_, bytes)| h.bytes("builtin", bytes)),
+            Keys::Builtin(archive) => archive
+                .files()
+                .fold(h, |h, (_, bytes)| h.bytes("builtin", bytes)),
             Keys::Given { bytes, .. } => h.bytes("key", bytes),
         }
     });
@@ -63,6 +66,10 @@ pub(super) fn id(repositories: &[Repository]) -> Id {
 
 /// apt's sources in the image: the repositories that it was built from.
 pub(super) fn sources(plan: &Plan, lock: &Lock) -> Sources {
+    let keyring = match Archive::of(&plan.target.distribution) {
+        Archive::Debian => "/usr/share/keyrings/debian-archive-keyring.gpg",
+        Archive::Ubuntu => "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    };
     let mut keys = Vec::new();
     let mut text =
         String::from("# Written by Kiln: the repositories that this image was built from.\n");
@@ -76,7 +83,7 @@ pub(super) fn sources(plan: &Plan, lock: &Lock) -> Sources {
             None => default_components(plan, &locked.name),
         };
         let signed_by = match given.and_then(|r| r.keys.as_ref()) {
-            None => "/usr/share/keyrings/debian-archive-keyring.gpg".to_owned(),
+            None => keyring.to_owned(),
             Some((_, bytes)) => {
                 let armored = bytes.starts_with(b"-----BEGIN");
                 let (number, ending) = (keys.len() + 1, if armored { "asc" } else { "gpg" });
@@ -102,7 +109,9 @@ pub(super) fn sources(plan: &Plan, lock: &Lock) -> Sources {
 
 fn default_components(plan: &Plan, suite: &str) -> Vec<String> {
     let main = || vec!["main".to_owned()];
-    let all = default_repositories(&plan.target.release, &plan.target.architecture);
+    let target = &plan.target;
+    let archive = Archive::of(&target.distribution);
+    let all = default_repositories(archive, &target.release, &target.architecture);
     let Ok(all) = all else { return main() };
     all.into_iter()
         .find(|r| r.suite == suite)

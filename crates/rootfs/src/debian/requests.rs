@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::requests::{Requests, SYSTEM, Wanted};
 
 use super::form::{Form, is_special};
+use super::snaps;
 
 /// Collects what a plan asks for, the packages that its commands need among it.
 ///
@@ -57,6 +58,11 @@ impl Collector<'_> {
     fn exclusions(&mut self, plan: &Plan) {
         for request in plan.layers.iter().flat_map(|l| &l.packages) {
             match &request.what {
+                PackageRef::Package(name) if task(name).is_some() => {
+                    if let (true, Some(name)) = (request.exclude, task(name)) {
+                        self.dropped.insert(name.to_owned());
+                    }
+                }
                 PackageRef::Package(pattern) if request.exclude && is_special(pattern) => {
                     self.unknown.push(Unknown {
                         problem: format!(
@@ -77,7 +83,7 @@ impl Collector<'_> {
                     }
                 }
                 PackageRef::Group { name, .. } if request.exclude => {
-                    self.dropped.insert(name.clone());
+                    self.dropped.insert(task(name).unwrap_or(name).to_owned());
                 }
                 _ => {}
             }
@@ -140,8 +146,13 @@ impl Collector<'_> {
 
     fn request(&mut self, request: &Request, lenient: bool, wanted: &mut Vec<Wanted>) {
         match &request.what {
-            PackageRef::Package(name) => self.package(name, &request.origin, lenient, wanted),
-            PackageRef::Group { name, .. } | PackageRef::Environment(name) => {
+            PackageRef::Package(name) if task(name).is_none() => {
+                self.package(name, &request.origin, lenient, wanted);
+            }
+            PackageRef::Package(name)
+            | PackageRef::Group { name, .. }
+            | PackageRef::Environment(name) => {
+                let name = task(name).unwrap_or(name);
                 if self.dropped.contains(name) {
                     return;
                 }
@@ -195,9 +206,19 @@ impl Collector<'_> {
 
     fn group(&mut self, meaning: &GroupMeaning, origin: &str, wanted: &mut Vec<Wanted>) {
         for name in &meaning.packages {
-            if !self.requests.exclude.contains_key(name) {
-                self.package(name, origin, false, wanted);
+            let name = self.task_package(name);
+            if self.requests.exclude.contains_key(name) {
+                continue;
             }
+            if snaps::only_snap(self.universe, name) {
+                let message = format!(
+                    "{name} is left out of the group, because it only installs a snap: {}",
+                    snaps::hint(name)
+                );
+                self.requests.warnings.push((origin.to_owned(), message));
+                continue;
+            }
+            self.package(name, origin, false, wanted);
         }
         let universe = self.universe;
         let members = universe.latest().filter(|p| {
@@ -211,6 +232,32 @@ impl Collector<'_> {
         }
     }
 
+    /// The name that the archive has for the metapackage of one of Debian's tasks.
+    fn task_package<'n>(&self, name: &'n str) -> &'n str {
+        if self.universe.best(name).is_some() {
+            return name;
+        }
+        let other = OF_UBUNTU.iter().find(|(task, _)| *task == name);
+        let other = other.map(|(_, package)| *package);
+        let there = other.filter(|package| self.universe.best(package).is_some());
+        there.unwrap_or(name)
+    }
+
+    /// Whether a package that was asked for is refused, because it only installs a snap.
+    fn refused(&mut self, name: &str, origin: &str) -> bool {
+        let is_snap = snaps::only_snap(self.universe, name);
+        if is_snap {
+            self.unknown.push(Unknown {
+                problem: format!(
+                    "package `{name}` only installs a snap, which needs the running system"
+                ),
+                origin: origin.to_owned(),
+                hint: snaps::hint(name).to_owned(),
+            });
+        }
+        is_snap
+    }
+
     fn package(&mut self, pattern: &str, origin: &str, lenient: bool, wanted: &mut Vec<Wanted>) {
         if is_special(pattern) {
             return self.special(pattern, origin, lenient, wanted);
@@ -221,7 +268,11 @@ impl Collector<'_> {
             return self.missing(format!("pattern `{pattern}`"), origin, hint, lenient);
         }
         for name in names {
-            if self.requests.exclude.contains_key(&name) {
+            let is_pattern = name != pattern;
+            if self.requests.exclude.contains_key(&name)
+                || (is_pattern && snaps::only_snap(self.universe, &name))
+                || self.refused(&name, origin)
+            {
                 continue;
             }
             if self.universe.best(&name).is_some()
@@ -246,7 +297,7 @@ impl Collector<'_> {
                 hint,
             });
         }
-        if self.requests.exclude.contains_key(name) {
+        if self.requests.exclude.contains_key(name) || self.refused(name, origin) {
             return;
         }
         if self.universe.best(name).is_none() {
@@ -311,6 +362,24 @@ fn priority(priority: Priority) -> &'static str {
         Priority::Important => "important",
         Priority::Standard => "standard",
     }
+}
+
+/// Packages of Ubuntu that stand for Debian's tasks, for the groups that are known by these.
+const OF_UBUNTU: &[(&str, &str)] = &[
+    ("task-cinnamon-desktop", "ubuntucinnamon-desktop"),
+    ("task-desktop", "ubuntu-desktop-minimal"),
+    ("task-gnome-desktop", "ubuntu-desktop-minimal"),
+    ("task-kde-desktop", "kubuntu-desktop"),
+    ("task-lxqt-desktop", "lubuntu-desktop"),
+    ("task-mate-desktop", "ubuntu-mate-desktop"),
+    ("task-ssh-server", "openssh-server"),
+    ("task-web-server", "apache2"),
+    ("task-xfce-desktop", "xubuntu-desktop"),
+];
+
+/// The task in `name^`, as apt-get(8) takes tasks.
+fn task(text: &str) -> Option<&str> {
+    text.strip_suffix('^').filter(|name| !name.is_empty())
 }
 
 fn is_glob(pattern: &str) -> bool {

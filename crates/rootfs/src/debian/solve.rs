@@ -7,6 +7,7 @@ use kiln_packages::debian::{Metadata, Package, Universe};
 
 use super::apt::{Choice, Question, resolve};
 use super::slices::{Links, cut};
+use super::snaps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::requests::Requests;
 use crate::run::Place;
@@ -33,8 +34,9 @@ pub(super) fn solve(
     requests: &Requests,
     architecture: &str,
 ) -> Result<Vec<Solved>> {
-    let question = question(metadata, requests, architecture);
-    let choices = resolve(place, &question).map_err(|error| locate(error, requests))?;
+    let mut question = question(metadata, requests, architecture);
+    question.refused = snaps::all(universe);
+    let choices = resolve(place, &question).map_err(|e| locate(e, requests, &question.refused))?;
     let packages = choices
         .iter()
         .map(|choice| find(universe, choice))
@@ -142,7 +144,7 @@ fn links(package: &Package, recommends: bool) -> Links {
 }
 
 /// Says where the packages of a conflict were asked for, or excluded.
-fn locate(mut error: Error, requests: &Requests) -> Error {
+fn locate(mut error: Error, requests: &Requests, refused: &[(String, String)]) -> Error {
     let mut places: Vec<String> = Vec::new();
     for cause in &error.causes {
         let words: Vec<&str> = cause
@@ -163,6 +165,12 @@ fn locate(mut error: Error, requests: &Requests) -> Error {
                 .filter(|(name, _)| words.contains(&name.as_str()))
                 .map(|(name, origin)| format!("`{name}` is excluded at {origin}")),
         );
+        let snaps = refused.iter().map(|(name, _)| name.as_str());
+        let snaps = snaps.filter(|name| words.contains(name));
+        places.extend(snaps.map(|name| {
+            let hint = snaps::hint(name);
+            format!("`{name}` is refused, because it only installs a snap: {hint}")
+        }));
     }
     places.dedup();
     error.causes.extend(places);

@@ -1,5 +1,6 @@
 //! The tools root: a throw-away root with the target's own tools, unpacked without running anything of it.
 
+use kiln_packages::debian::relation::groups;
 use kiln_packages::debian::{Package, Universe, closure};
 
 use crate::error::{Error, Result};
@@ -9,12 +10,11 @@ use crate::error::{Error, Result};
 pub(super) const PROGRAMS: &[&str] = &["apt", "mawk"];
 
 /// Packages that only bring files: boot loaders. What they depend on is not wanted.
-pub(super) const FILES: &[&str] = &[
-    "grub-pc-bin",
-    "grub-efi-amd64-signed",
-    "shim-signed",
-    "shim-helpers-amd64-signed",
-];
+pub(super) const FILES: &[&str] = &["grub-pc-bin", "grub-efi-amd64-signed", SHIM, HELPERS];
+
+const SHIM: &str = "shim-signed";
+/// What the firmware's loader needs beside itself. Where its package does not depend on this one, it brings that.
+const HELPERS: &str = "shim-helpers-amd64-signed";
 
 /// The packages of the tools root, sorted by name.
 ///
@@ -30,6 +30,9 @@ pub(super) fn tools(universe: &Universe) -> Result<Vec<Package>> {
     );
     let mut packages: Vec<Package> = closure(universe, &roots)?.into_iter().cloned().collect();
     for name in FILES {
+        if *name == HELPERS && universe.best(name).is_none() && !needs_helpers(universe) {
+            continue;
+        }
         let package = universe.best(name).ok_or_else(|| {
             Error::definition(format!("no repository has the boot loader package {name}")).hint(
                 "the component `main` of the distribution has it; is it among the repositories?",
@@ -41,4 +44,11 @@ pub(super) fn tools(universe: &Universe) -> Result<Vec<Package>> {
     }
     packages.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(packages)
+}
+
+fn needs_helpers(universe: &Universe) -> bool {
+    universe.best(SHIM).is_some_and(|shim| {
+        let mut all = groups(shim.depends()).flatten();
+        all.any(|relation| relation.name == HELPERS)
+    })
 }
