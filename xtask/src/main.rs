@@ -18,6 +18,7 @@ mod served;
 mod space;
 mod test;
 mod tidy;
+mod ubuntu;
 mod workspace;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ usage: cargo xtask CHORE
   breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
   rpm-distribution --set small|base|desktop --out DIR
                         make an RPM distribution of Debian's packages, signed, with groups and modules; the last two sets boot
+  ubuntu [--kiln FILE] [--firmware F]
+                        build and boot an image from an archive in Ubuntu's layout, which is made of Debian's packages
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
   equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
   equal-root A B        compare two root file systems: directories or SquashFS files
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["breadth", rest @ ..] => breadth::run(rest),
         ["rpm-distribution", rest @ ..] => rpm_distribution::run(rest),
+        ["ubuntu", rest @ ..] => ubuntu::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),
         ["equal-unpack", rest @ ..] => roots::unpack::run(rest),

@@ -4,6 +4,8 @@
 mod files;
 #[path = "lowering/repositories.rs"]
 mod repositories;
+#[path = "lowering/ubuntu.rs"]
+mod ubuntu;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -297,8 +299,8 @@ fn an_unknown_name_is_said_first_and_alone() {
             unknown("release of centos is known as `6`", "centos:8; known are 8, 9, 10"),
         ),
         (
-            "gentoo:noble",
-            vec!["Error no distribution is known as `gentoo` [known are for example debian:bookworm, ubuntu:noble, fedora:45, almalinux:10, rocky:10, centos:10, rhel:10]".to_owned()],
+            "slackware:noble",
+            vec!["Error no distribution is known as `slackware` [known are for example debian:bookworm, ubuntu:noble, fedora:45, almalinux:10, rocky:10, centos:10, rhel:10]".to_owned()],
         ),
         (
             "debian:book worm",
@@ -759,66 +761,4 @@ fn a_further_distribution_has_the_conventions_that_its_caller_says() {
         assert!(changes.contains(locale), "{changes}");
         assert_eq!(plan.target.conventions(), None);
     }
-}
-
-#[test]
-fn ubuntu_has_kernel_firmware_and_components_of_its_own() {
-    let of = |name: &str, text: &'static str| {
-        let input = Input {
-            distribution: Some(name.to_owned()).filter(|name| !name.is_empty()),
-            ..Input::default()
-        };
-        let toml = "layers = [\"a.ks\"]\n";
-        lower_text("kiln.toml", toml, &input, &Memory([("a.ks", text)].into()))
-    };
-    let simple = "rootpw --lock\npart /home --size=100 --grow\n";
-    let names = |name: &str| -> Vec<String> {
-        let lowered = of(name, simple);
-        let plan = lowered
-            .plan
-            .unwrap_or_else(|| panic!("{:?}", lowered.problems));
-        plan.system
-            .packages
-            .into_iter()
-            .map(|p| p.package)
-            .collect()
-    };
-    let noble = names("ubuntu:noble");
-    for package in [
-        "linux-image-generic",
-        "initramfs-tools",
-        "live-boot",
-        "busybox-static",
-        "usr-is-merged",
-        "linux-firmware",
-        "fdisk",
-    ] {
-        assert!(
-            noble.iter().any(|name| name == package),
-            "{package}: {noble:?}"
-        );
-    }
-    assert!(!names("ubuntu:jammy").contains(&"usr-is-merged".to_owned()));
-    let bookworm = names("debian:bookworm");
-    for package in [
-        "linux-image-amd64",
-        "busybox",
-        "usr-is-merged",
-        "firmware-linux-free",
-    ] {
-        assert!(bookworm.iter().any(|name| name == package), "{bookworm:?}");
-    }
-    let url = "rootpw --lock\nurl --url=http://archive.ubuntu.com/ubuntu/dists/noble\n";
-    let plan = of("", url).plan.expect("a plan");
-    assert_eq!(plan.target.distribution, "ubuntu");
-    let components = &plan.repositories[0].components;
-    assert_eq!(
-        components,
-        &["main", "restricted", "universe", "multiverse"]
-    );
-    let old = of("ubuntu:lunar", simple);
-    assert!(
-        errors(&old)[0].contains("old-releases.ubuntu.com"),
-        "{old:?}"
-    );
 }
