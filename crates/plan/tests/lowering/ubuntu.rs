@@ -1,8 +1,10 @@
 //! What Ubuntu's images have otherwise than Debian's.
 
+use std::fs;
+
 use kiln_plan::{Input, lower_text};
 
-use super::{Memory, errors};
+use super::{Examples, Memory, errors, root};
 
 #[test]
 fn ubuntu_has_kernel_firmware_and_components_of_its_own() {
@@ -64,4 +66,16 @@ fn ubuntu_has_kernel_firmware_and_components_of_its_own() {
         errors(&old)[0].contains("old-releases.ubuntu.com"),
         "{old:?}"
     );
+}
+
+#[test]
+fn the_lab_on_ubuntu_has_a_complete_plan() {
+    let name = "examples/ubuntu-lab/kiln.toml";
+    let text = fs::read_to_string(root().join(name)).expect("the example");
+    let lowered = lower_text(name, &text, &Input::default(), &Examples);
+    assert_eq!(errors(&lowered), Vec::<String>::new());
+    let plan = lowered.plan.expect("a plan");
+    assert_eq!(plan.target.release, "noble");
+    assert_eq!(plan.layers.len(), 2);
+    assert!(plan.disk.home().is_some_and(|home| home.grow));
 }
