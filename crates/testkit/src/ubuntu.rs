@@ -56,11 +56,11 @@ pub fn write(packages: &Path, root: &Path, key: &Key) -> io::Result<usize> {
     }
     let helpers = debs.remove("shim-helpers-amd64-signed");
     let manager = helpers.map(|deb| deb.content("./usr/lib/shim/mmx64.efi.signed"));
-    let manager = manager.transpose()?.unwrap_or_default();
+    let manager = manager.transpose()?;
     let mut stanzas: BTreeMap<(&str, &str), String> = BTreeMap::new();
     let mut count = 0;
     for (name, deb) in debs {
-        for made in made_over(&name, deb, &manager)? {
+        for made in made_over(&name, deb, manager.as_deref())? {
             let name = made.field("Package")?;
             let is_universe = UNIVERSE.contains(&name.as_str());
             let component = if is_universe { "universe" } else { "main" };
@@ -116,7 +116,7 @@ fn fabricated(key: &Key) -> Vec<(&'static str, Package)> {
 }
 
 /// The package as Ubuntu has it: none, one, or several.
-fn made_over(name: &str, mut deb: Deb, manager: &[u8]) -> io::Result<Vec<Deb>> {
+fn made_over(name: &str, mut deb: Deb, manager: Option<&[u8]>) -> io::Result<Vec<Deb>> {
     if TASK.contains(&name) {
         deb.control(|text| format!("{text}\nTask: lab-cli"))?;
     }
@@ -138,7 +138,11 @@ fn made_over(name: &str, mut deb: Deb, manager: &[u8]) -> io::Result<Vec<Deb>> {
             }
             Some(item)
         })?,
-        "shim-signed" => shim(&mut deb, manager)?,
+        "shim-signed" => {
+            let missing =
+                || io::Error::other("shim-helpers-amd64-signed is not among the packages");
+            shim(&mut deb, manager.ok_or_else(missing)?)?;
+        }
         "grub-efi-amd64-signed" => deb.items(|mut item| {
             replace(&mut item.content, b"/EFI/debian", b"/EFI/ubuntu");
             Some(item)
@@ -237,6 +241,8 @@ impl Item {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_mtime(1_700_000_000);
+        header.set_uid(0);
+        header.set_gid(0);
         Item {
             header,
             path: path.to_owned(),
@@ -261,7 +267,7 @@ impl Deb {
             } else if name.starts_with("data.tar") {
                 data = Some(plain(&name, content)?);
             }
-            rest = rest.get(60 + size + size % 2..).unwrap_or_default();
+            rest = rest.get(60 + size + size % 2..).unwrap_or(&[]);
         }
         match (control, data) {
             (Some(control), Some(data)) => Ok(Deb { control, data }),

@@ -53,7 +53,7 @@ fn ubuntu_has_kernel_firmware_and_components_of_its_own() {
     ] {
         assert!(bookworm.iter().any(|name| name == package), "{bookworm:?}");
     }
-    let url = "rootpw --lock\nurl --url=http://archive.ubuntu.com/ubuntu/dists/noble\n";
+    let url = "rootpw --lock\nurl --url=http://mirror.example/ubuntu/dists/noble\n";
     let plan = of("", url).plan.expect("a plan");
     assert_eq!(plan.target.distribution, "ubuntu");
     let components = &plan.repositories[0].components;
