@@ -10,6 +10,7 @@ mod build_files;
 mod builds;
 mod client;
 mod containers;
+mod contents;
 mod elsewhere;
 mod gcloud;
 mod harness;

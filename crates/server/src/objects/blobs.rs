@@ -473,7 +473,7 @@ fn of_files(error: &object_store::Error) -> ApiError {
     }
     match error {
         object_store::Error::NotFound { path, .. } => {
-            ApiError::internal(format!("the content {path} is gone from the object store"))
+            ApiError::damaged(format!("the content {path} is gone from the object store"))
         }
         _ => ApiError::internal(format!("the object store: {last}")),
     }

@@ -241,7 +241,14 @@ impl Claim {
         let text =
             serde_json::to_vec(&self.own).map_err(|error| ApiError::internal(error.to_string()))?;
         let place = OWNER.into();
-        match store.put_opts(&place, text.into(), mode.into()).await {
+        let mut put = store
+            .put_opts(&place, text.clone().into(), mode.into())
+            .await;
+        if let Err(Error::NotImplemented { .. }) = put {
+            // A store that cannot say who was first: the last one is.
+            put = store.put(&place, text.into()).await;
+        }
+        match put {
             // Who was first is read next.
             Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
             Err(Error::NotFound { .. }) => Err(ApiError::internal(
@@ -259,7 +266,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn another() -> ApiError {
     ApiError::internal(
-        "the contents there are another server's (its index has another id); take another prefix",
+        "the contents there are another server's (its index has another id): take another place, or remove them if that index is lost",
     )
 }
 
@@ -299,7 +306,7 @@ pub(super) fn of_store(place: &str, error: &Error) -> ApiError {
     }
     match error {
         Error::NotFound { .. } => {
-            ApiError::internal(format!("the content {place} is gone from the object store"))
+            ApiError::damaged(format!("the content {place} is gone from the object store"))
         }
         _ => ApiError::away(format!(
             "the object store cannot be used for {place}: {said}"

@@ -183,7 +183,7 @@ impl ApiError {
     }
 
     /// The server's own trouble with a file or its index; a full disk is told apart (507).
-    pub(super) fn of_io(doing: &str, error: &std::io::Error) -> Self {
+    pub(crate) fn of_io(doing: &str, error: &std::io::Error) -> Self {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
             return ApiError::full();
@@ -214,12 +214,12 @@ impl ApiError {
         ApiError::new(Reason::Barred, message)
     }
 
-    /// What comes out of the store is not what was put in.
+    /// What comes out of the store is not what was put in, or nothing does.
     pub(super) fn damaged(message: impl Into<String>) -> Self {
         ApiError::new(Reason::Damaged, message)
     }
 
-    /// Whether a content came back as another: on the way, or for good.
+    /// Whether a content came back as another, on the way or for good, or not at all.
     pub fn is_damaged(&self) -> bool {
         self.reason == Reason::Damaged
     }

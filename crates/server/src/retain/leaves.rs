@@ -107,9 +107,12 @@ impl Leaves {
             let (name, object) = names(&list)?;
             match server.objects.open_object(&name, &object, None).await {
                 Ok(opened) => {
-                    let text = opened.bytes(LONGEST_LIST).await;
-                    let text = text.map_err(|error| error.to_string())?;
-                    places.extend(listed(&text, &list.0, &prefix));
+                    match opened.bytes(LONGEST_LIST).await {
+                        Ok(text) => places.extend(listed(&text, &list.0, &prefix)),
+                        // A list that is lost for good must not keep its build for ever.
+                        Err(error) if error.is_damaged() => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
                     places.push(list);
                 }
                 Err(error) if is_gone(&error) => {}

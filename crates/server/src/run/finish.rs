@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::STORE;
 use super::ending::{Ending, close};
+use super::waiting::Waiting;
 use crate::executor::request::{Artifact, Attempt};
 use crate::objects::{Attributes, BucketName, ObjectName, Objects, Owner};
 use crate::retain;
@@ -14,6 +16,9 @@ use crate::server::{Server, log_object, split};
 use crate::store::{Error, Record};
 use crate::wire::model::{Build, FailureInfo, Results, Status, TimeSpan, Warning};
 use crate::wire::time;
+
+/// How long a build's end waits for the store of its log; the file itself is served in any case.
+const LOG: Duration = Duration::from_secs(600);
 
 /// Brings a build to its end.
 pub(super) async fn build(
@@ -23,28 +28,7 @@ pub(super) async fn build(
     mut ending: Ending,
 ) -> Result<(), Error> {
     let id = &record.build.id;
-    let mut results = Results::default();
-    let wanted = record.task.artifacts.as_ref();
-    if ending.status == Status::Success
-        && let Some(wanted) = wanted
-    {
-        match keep(server, record, &wanted.location, &ending.files, attempt).await {
-            Ok(kept) => {
-                close(&attempt.log(), None)?;
-                results = kept;
-            }
-            Err(error) => {
-                let detail = format!("could not upload artifacts: {error}");
-                close(&attempt.log(), Some(&detail))?;
-                ending = Ending::failed(Status::Failure, detail);
-                ending.failure = Some("PUSH_FAILED".to_owned());
-            }
-        }
-    } else if ending.status == Status::InternalError
-        && let Some(detail) = &ending.detail
-    {
-        close(&attempt.log(), Some(detail))?;
-    }
+    let results = artifacts(server, record, attempt, &mut ending).await?;
     clean(attempt).await;
     let warning = keep_log(server, record).await.err();
     server
@@ -80,6 +64,48 @@ pub(super) async fn build(
     Ok(())
 }
 
+/// Keeps a build's artifacts, and closes its log. Without them, it has ended in another way than its process said.
+async fn artifacts(
+    server: &Arc<Server>,
+    record: &Record,
+    attempt: &Attempt,
+    ending: &mut Ending,
+) -> Result<Results, Error> {
+    let wanted = record.task.artifacts.as_ref();
+    let Some(wanted) = wanted.filter(|_| ending.status == Status::Success) else {
+        if ending.status == Status::InternalError
+            && let Some(detail) = &ending.detail
+        {
+            close(&attempt.log(), Some(detail))?;
+        }
+        return Ok(Results::default());
+    };
+    let waiting = Waiting {
+        server,
+        id: &record.build.id,
+        log: Some(attempt.log()),
+        most: STORE,
+    };
+    let kept = keep(&waiting, record, &wanted.location, &ending.files, attempt).await;
+    let error = match kept {
+        Ok(kept) => {
+            close(&attempt.log(), None)?;
+            return Ok(kept);
+        }
+        Err(error) => error,
+    };
+    if waiting.is_cancelled() {
+        let detail = format!("the build was cancelled before its artifacts were kept: {error}");
+        *ending = Ending::failed(Status::Cancelled, detail);
+    } else {
+        let detail = format!("could not upload artifacts: {error}");
+        *ending = Ending::failed(Status::Failure, detail);
+        ending.failure = Some("PUSH_FAILED".to_owned());
+    }
+    close(&attempt.log(), ending.detail.as_deref())?;
+    Ok(Results::default())
+}
+
 /// Removes what the engine of an attempt has left that was killed: its containers, and with them the secrets of their environment.
 async fn clean(attempt: &Attempt) {
     for _ in 0..10 {
@@ -111,15 +137,16 @@ fn join(build: &mut Build, mut results: Results) {
 
 /// Makes objects of files, and of the list of them.
 async fn keep(
-    server: &Server,
+    waiting: &Waiting<'_>,
     record: &Record,
     location: &str,
     files: &[Artifact],
     attempt: &Attempt,
 ) -> Result<Results, String> {
+    let what = "the artifacts cannot be kept";
     let began = time::stamp(time::now());
     let id = &record.build.id;
-    let objects = server.objects.of(Owner::of(&record.who));
+    let objects = waiting.server.objects.of(Owner::of(&record.who));
     let (bucket, prefix) = split(location);
     let name = bucket_named(&bucket)?;
     let mut manifest = String::new();
@@ -128,8 +155,11 @@ async fn keep(
         let object = object_named(&format!("{prefix}{base}"))?;
         let path = attempt.workspace().join(&file.path);
         let kind = Attributes::of_type("application/octet-stream");
-        let put = objects.put_file(&name, &object, &path, kind).await;
-        let made = put.map_err(|error| format!("gs://{bucket}/{prefix}{base}: {error}"))?;
+        let put = || objects.put_file(&name, &object, &path, kind.clone());
+        let made = waiting
+            .until(what, put)
+            .await
+            .map_err(|error| format!("gs://{bucket}/{prefix}{base}: {error}"))?;
         let line = json!({
             "location": format!("gs://{bucket}/{prefix}{base}#{}", made.generation),
             "file_hash": [{ "file_hash": [
@@ -141,9 +171,9 @@ async fn keep(
     }
     let list = format!("{prefix}artifacts-{id}.json");
     let kind = Attributes::of_type("application/json");
-    let put = objects
-        .put_bytes(&name, &object_named(&list)?, manifest, kind)
-        .await;
+    let object = object_named(&list)?;
+    let put = || objects.put_bytes(&name, &object, manifest.clone(), kind.clone());
+    let put = waiting.until(what, put).await;
     put.map_err(|error| format!("gs://{bucket}/{list}: {error}"))?;
     Ok(Results {
         artifact_manifest: Some(format!("gs://{bucket}/{list}")),
@@ -176,13 +206,20 @@ async fn keep_log(server: &Server, record: &Record) -> Result<(), String> {
     let (bucket, object) = log_object(place, id);
     // A log counts as well, but it is never refused.
     let objects = server.objects.of(Owner::unlimited(&record.who));
-    put_log(&objects, &record.build.project_id, &bucket, &object, &log)
+    let waiting = Waiting {
+        server,
+        id,
+        log: None,
+        most: LOG,
+    };
+    let project = &record.build.project_id;
+    put_log((&waiting, &objects), project, &bucket, &object, &log)
         .await
         .map_err(|error| format!("the log could not be written to gs://{bucket}/{object}: {error}"))
 }
 
 async fn put_log(
-    objects: &Objects,
+    (waiting, objects): (&Waiting<'_>, &Objects),
     project: &str,
     bucket: &str,
     object: &str,
@@ -194,9 +231,9 @@ async fn put_log(
         made.map_err(|error| error.to_string())?;
     }
     let kind = Attributes::of_type("text/plain; charset=utf-8");
-    let put = objects
-        .put_file(&name, &object_named(object)?, log, kind)
-        .await;
+    let object = object_named(object)?;
+    let put = || objects.put_file(&name, &object, log, kind.clone());
+    let put = waiting.until("the log cannot be kept", put).await;
     put.map(drop).map_err(|error| error.to_string())
 }
 

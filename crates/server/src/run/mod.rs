@@ -6,6 +6,7 @@ mod apply;
 mod ending;
 mod finish;
 mod start;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use ending::Ending;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long is waited when the database cannot be used.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a build waits for the store of its source or of its artifacts: long enough for somebody to come and repair it.
+const STORE: Duration = Duration::from_secs(24 * 3600);
 /// Attempts at a build that nobody has stopped.
 const MOST_ATTEMPTS: u32 = 3;
 
@@ -91,7 +94,8 @@ async fn attend(
     from: &mut From,
 ) -> Result<Option<Ending>, Trouble> {
     let id = &record.build.id;
-    if *from == From::Start {
+    // A server that ended while it fetched the source has not started anything.
+    if *from == From::Start || !attempt.request().exists() {
         server.store.attempt_began(id, record.attempt)?;
         if let Some(ending) = start::attempt(server, record, attempt).await? {
             return Ok(Some(ending));

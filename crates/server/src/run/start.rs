@@ -8,7 +8,9 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
+use super::STORE;
 use super::ending::{Ending, append};
+use super::waiting::Waiting;
 use crate::demand;
 use crate::executor::request::{Attempt, Request, closing};
 use crate::objects::{self, BucketName, ObjectName};
@@ -30,9 +32,18 @@ pub(super) async fn attempt(
         .as_ref()
         .and_then(|source| source.storage_source.as_ref());
     if let Some(storage) = storage
-        && let Err(error) = fetch(server, storage, &attempt.source()).await
+        && let Err(error) = fetched(server, record, storage, attempt).await
     {
         let place = place(storage);
+        if server
+            .store
+            .get(&record.build.id)
+            .is_ok_and(|now| now.is_some_and(|now| now.cancelled))
+        {
+            let detail = "the build was cancelled".to_owned();
+            append(&attempt.log(), &closing(Some(&detail))).map_err(trouble)?;
+            return Ok(Some(Ending::failed(Status::Cancelled, detail)));
+        }
         let detail = format!("fetching {place}: {error}");
         let end = closing(Some(&detail));
         let log = format!("FETCHSOURCE\nFetching storage object: {place}\n{end}");
@@ -113,32 +124,46 @@ fn make(server: &Server, record: &Record, attempt: &Attempt) -> io::Result<()> {
     }
 }
 
-async fn fetch(server: &Server, storage: &StorageSource, target: &Path) -> Result<(), String> {
-    let text = |error: objects::ApiError| error.to_string();
-    let bucket = BucketName::new(&storage.bucket).map_err(text)?;
-    let name = ObjectName::new(&storage.object).map_err(text)?;
+/// Fetches the source; while the store is away, that waits.
+async fn fetched(
+    server: &Server,
+    record: &Record,
+    storage: &StorageSource,
+    attempt: &Attempt,
+) -> objects::Result<()> {
+    let waiting = Waiting {
+        server,
+        id: &record.build.id,
+        log: Some(attempt.log()),
+        most: STORE,
+    };
+    let target = attempt.source();
+    let what = "the source cannot be fetched";
+    waiting
+        .until(what, || fetch(server, storage, &target))
+        .await
+}
+
+async fn fetch(server: &Server, storage: &StorageSource, target: &Path) -> objects::Result<()> {
+    let bucket = BucketName::new(&storage.bucket)?;
+    let name = ObjectName::new(&storage.object)?;
     let generation = match &storage.generation {
         None => None,
         Some(number) => Some(
             number
                 .parse()
-                .map_err(|_| format!("{number:?} is no generation"))?,
+                .map_err(|_| objects::ApiError::invalid(format!("{number:?} is no generation")))?,
         ),
     };
     let opened = server
         .objects
         .open_object(&bucket, &name, generation)
-        .await
-        .map_err(text)?;
-    let mut file = tokio::fs::File::create(target)
-        .await
-        .map_err(|error| error.to_string())?;
+        .await?;
+    let failed = |error| objects::ApiError::of_io("writing the source", &error);
+    let mut file = tokio::fs::File::create(target).await.map_err(failed)?;
     let mut content = Box::pin(opened.read(0, u64::MAX));
     while let Some(bytes) = content.next().await {
-        let bytes = bytes.map_err(text)?;
-        file.write_all(&bytes)
-            .await
-            .map_err(|error| error.to_string())?;
+        file.write_all(&bytes?).await.map_err(failed)?;
     }
-    file.flush().await.map_err(|error| error.to_string())
+    file.flush().await.map_err(failed)
 }
