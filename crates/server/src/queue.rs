@@ -39,38 +39,37 @@ fn take(server: &Server, started: impl Fn(Record)) -> Result<(), Error> {
         used.add(demand::of(&record, &server.settings));
     }
     let mut waits = BTreeMap::new();
-    let queued = server.store.with_status(Status::Queued)?;
+    let queued = server.store.waiting()?;
     let room = match queued.is_empty() {
         true => None,
         false => room(server),
     };
-    for record in queued {
-        let id = record.build.id.clone();
-        let waited = Duration::from_nanos(u64::try_from(time::now() - record.created).unwrap_or(0));
-        if waited.as_secs_f64() > record.task.queue_ttl {
-            expire(server, &id)?;
+    for waiting in queued {
+        let waited =
+            Duration::from_nanos(u64::try_from(time::now() - waiting.created).unwrap_or(0));
+        if waited.as_secs_f64() > waiting.ttl {
+            expire(server, &waiting.id)?;
             continue;
         }
-        let needs = demand::of(&record, &server.settings);
         // Nobody overtakes: a build that needs much would wait for ever.
-        let why = match waits.len() {
-            0 => room
-                .clone()
-                .or_else(|| demand::missing(used, needs, &server.settings)),
-            ahead => Some(format!("waits: {} ahead in the queue", builds(ahead))),
+        if let ahead @ 1.. = waits.len() {
+            let why = format!("waits: {} ahead in the queue", builds(ahead));
+            waits.insert(waiting.id, why);
+            continue;
+        }
+        let Some(record) = server.store.get(&waiting.id)? else {
+            continue;
         };
-        match why {
-            Some(why) => {
-                waits.insert(id, why);
-            }
-            None => {
-                let begun = begin(server, &id)?;
-                if let Some(record) = begun.filter(|record| record.build.status == Status::Working)
-                {
-                    used.add(needs);
-                    started(record);
-                }
-            }
+        let needs = demand::of(&record, &server.settings);
+        let missing = || demand::missing(used, needs, &server.settings);
+        if let Some(why) = room.clone().or_else(missing) {
+            waits.insert(waiting.id, why);
+            continue;
+        }
+        let begun = begin(server, &waiting.id)?;
+        if let Some(record) = begun.filter(|record| record.build.status == Status::Working) {
+            used.add(needs);
+            started(record);
         }
     }
     *server.waits() = waits;

@@ -8,6 +8,8 @@ mod finish;
 mod start;
 mod waiting;
 
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +20,8 @@ use crate::wire::model::Status;
 use crate::wire::time;
 use ending::Ending;
 
-/// How often the files of an attempt are looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the files of an attempt are looked at: a lock and a length, a few microseconds.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long is waited when the database cannot be used.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a build waits for the store of its source or of its artifacts: long enough for somebody to come and repair it.
@@ -123,9 +125,9 @@ async fn follow(
             .executor
             .is_alive(attempt)
             .map_err(|error| format!("looking for the build's process: {error}"))?;
-        let events = read_events(attempt, &mut seen).await?;
+        let events = read_events(attempt, &mut seen)?;
         if !events.is_empty() {
-            server.store.change(&record.build.id, |record| {
+            server.store.follow(&record.build.id, |record| {
                 events
                     .iter()
                     .for_each(|event| apply::event(&mut record.build, event));
@@ -158,22 +160,18 @@ async fn follow(
 }
 
 /// The events behind the first `seen` bytes, whole lines only.
-async fn read_events(attempt: &Attempt, seen: &mut u64) -> Result<Vec<Event>, String> {
-    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+fn read_events(attempt: &Attempt, seen: &mut u64) -> Result<Vec<Event>, String> {
     let trouble = |error: std::io::Error| format!("reading the attempt's events: {error}");
-    let mut file = match tokio::fs::File::open(attempt.events()).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(trouble(error)),
+    let path = attempt.events();
+    match path.metadata() {
+        Ok(data) if data.len() == *seen => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        known => known.map_err(trouble)?,
     };
-    if file.metadata().await.map_err(trouble)?.len() == *seen {
-        return Ok(Vec::new());
-    }
-    file.seek(std::io::SeekFrom::Start(*seen))
-        .await
-        .map_err(trouble)?;
+    let mut file = File::open(path).map_err(trouble)?;
+    file.seek(SeekFrom::Start(*seen)).map_err(trouble)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).await.map_err(trouble)?;
+    file.read_to_end(&mut bytes).map_err(trouble)?;
     let end = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')

@@ -1,6 +1,6 @@
 //! Builds and their attempts.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use super::database::Store;
@@ -31,6 +31,17 @@ pub struct Record {
     pub request: Value,
     /// As it is run.
     pub task: Task,
+}
+
+/// A build that waits: there may be many, and little has to be known of most.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Waiting {
+    /// Its id.
+    pub id: String,
+    /// When it was asked for.
+    pub created: i64,
+    /// Seconds that it may wait.
+    pub ttl: f64,
 }
 
 /// Where a list goes on: behind this build.
@@ -109,7 +120,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<Record>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query =
             connection.prepare(&format!("SELECT {COLUMNS} FROM builds WHERE id = ?1"))?;
         let found = query.query_row([id], |row| Ok(record(row))).optional()?;
@@ -125,36 +136,19 @@ impl Store {
         id: &str,
         change: impl FnOnce(&mut Record) -> bool,
     ) -> Result<Option<Record>, Error> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction()?;
-        let found = transaction
-            .query_row(
-                &format!("SELECT {COLUMNS} FROM builds WHERE id = ?1"),
-                [id],
-                |row| Ok(record(row)),
-            )
-            .optional()?;
-        let Some(mut record) = found.transpose()? else {
-            return Ok(None);
-        };
-        let before = record.build.status;
-        if change(&mut record) {
-            if record.build.status != before {
-                notices::note(&transaction, id, record.build.status.name())?;
-            }
-            transaction.execute(
-                "UPDATE builds SET status = ?2, attempt = ?3, cancelled = ?4, build = ?5 WHERE id = ?1",
-                (
-                    id,
-                    record.build.status.name(),
-                    record.attempt,
-                    record.cancelled,
-                    serde_json::to_string(&record.build)?,
-                ),
-            )?;
-            transaction.commit()?;
-        }
-        Ok(Some(record))
+        changed(&mut self.connection(), id, change)
+    }
+
+    /// The same for what is read from the attempt's files again if it is lost with the machine's power.
+    ///
+    /// # Errors
+    /// The database cannot be read or written.
+    pub(crate) fn follow(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Record) -> bool,
+    ) -> Result<Option<Record>, Error> {
+        changed(&mut *self.passing()?, id, change)
     }
 
     /// The builds of a status in the order in which they are to run.
@@ -162,12 +156,32 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn with_status(&self, status: Status) -> Result<Vec<Record>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM builds WHERE status = ?1 ORDER BY priority DESC, created, id"
         ))?;
         let rows = query.query_map([status.name()], |row| Ok(record(row)))?;
         rows.map(|row| row?).collect()
+    }
+
+    /// The builds that wait in the order in which they are to run.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn waiting(&self) -> Result<Vec<Waiting>, Error> {
+        let connection = self.reader();
+        let mut query = connection.prepare(
+            "SELECT id, created, json_extract(task, '$.queue_ttl') FROM builds WHERE status = 'QUEUED'
+             ORDER BY priority DESC, created, id",
+        )?;
+        let rows = query.query_map((), |row| {
+            Ok(Waiting {
+                id: row.get(0)?,
+                created: row.get(1)?,
+                ttl: row.get(2)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The newest builds of a project that `fits` takes, `most` of them; behind `after`, if that is said.
@@ -182,7 +196,7 @@ impl Store {
         most: usize,
         fits: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Record>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM builds
              WHERE project = ?1 AND (?2 IS NULL OR location = ?2)
@@ -208,7 +222,7 @@ impl Store {
     /// # Errors
     /// The database cannot be written.
     pub fn attempt_began(&self, build: &str, number: u32) -> Result<(), Error> {
-        self.connection().execute(
+        self.passing()?.execute(
             "INSERT OR IGNORE INTO attempts (build, number, began, status) VALUES (?1, ?2, ?3, 'WORKING')",
             (build, number, time::now()),
         )?;
@@ -226,12 +240,48 @@ impl Store {
         status: Status,
         reason: Option<&str>,
     ) -> Result<(), Error> {
-        self.connection().execute(
+        self.passing()?.execute(
             "UPDATE attempts SET ended = ?3, status = ?4, reason = ?5 WHERE build = ?1 AND number = ?2",
             (build, number, time::now(), status.name(), reason),
         )?;
         Ok(())
     }
+}
+
+fn changed(
+    connection: &mut Connection,
+    id: &str,
+    change: impl FnOnce(&mut Record) -> bool,
+) -> Result<Option<Record>, Error> {
+    let transaction = connection.transaction()?;
+    let found = transaction
+        .query_row(
+            &format!("SELECT {COLUMNS} FROM builds WHERE id = ?1"),
+            [id],
+            |row| Ok(record(row)),
+        )
+        .optional()?;
+    let Some(mut record) = found.transpose()? else {
+        return Ok(None);
+    };
+    let before = record.build.status;
+    if change(&mut record) {
+        if record.build.status != before {
+            notices::note(&transaction, id, record.build.status.name())?;
+        }
+        transaction.execute(
+            "UPDATE builds SET status = ?2, attempt = ?3, cancelled = ?4, build = ?5 WHERE id = ?1",
+            (
+                id,
+                record.build.status.name(),
+                record.attempt,
+                record.cancelled,
+                serde_json::to_string(&record.build)?,
+            ),
+        )?;
+        transaction.commit()?;
+    }
+    Ok(Some(record))
 }
 
 pub(super) fn record(row: &Row<'_>) -> Result<Record, Error> {
@@ -313,6 +363,13 @@ mod tests {
         assert!(store.list("q", None, None, 9, |_| true).unwrap().is_empty());
         let queue = store.with_status(Status::Queued).unwrap();
         assert_eq!(ids(&queue), ["c", "a", "d", "b"]);
+        let waiting = store.waiting().unwrap().into_iter();
+        let waiting: Vec<_> = waiting.map(|one| (one.id, one.created, one.ttl)).collect();
+        let expected = [("c", 2), ("a", 1), ("d", 3), ("b", 2)];
+        assert_eq!(
+            waiting,
+            expected.map(|(id, created)| (id.to_owned(), created, 1.0))
+        );
 
         let changed = store.change("a", |record| {
             record.build.status = Status::Working;

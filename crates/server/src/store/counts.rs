@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn counts(&self) -> Result<Counts, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection
             .prepare("SELECT status, count(*) FROM builds GROUP BY status ORDER BY status")?;
         let builds = query.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn entries(&self, before: Option<i64>, most: u32) -> Result<Vec<Entry>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(
             "SELECT number, time, who, what, build, address FROM audit WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2",
         )?;

@@ -51,7 +51,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn notices(&self) -> Result<Vec<Notice>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection
             .prepare("SELECT number, build, status FROM notices ORDER BY number LIMIT 100")?;
         let rows = query.query_map((), |row| {
@@ -88,7 +88,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn due(&self, target: &str, now: i64) -> Result<Option<Delivery>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM deliveries WHERE ended IS NULL AND target = ?1 AND due <= ?2 ORDER BY due, id LIMIT 1"
         ))?;

@@ -59,7 +59,7 @@ impl Store {
 
     /// The next builds of all projects. Others get at the database between two of these, however long a search takes.
     fn some(&self, after: Option<&Page>) -> Result<Vec<Record>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM builds WHERE (created, id) < (?1, ?2) ORDER BY created DESC, id DESC LIMIT {AT_ONCE}"
         ))?;
@@ -73,7 +73,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn attempts(&self, build: &str) -> Result<Vec<AttemptRow>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(
             "SELECT number, began, ended, status, reason FROM attempts WHERE build = ?1 ORDER BY number",
         )?;
@@ -114,7 +114,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn session(&self, hash: &[u8], now: i64) -> Result<Option<Token>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(
             "SELECT name, role, created FROM tokens JOIN sessions ON token = name
              WHERE sessions.hash = ?1 AND ends >= ?2",

@@ -52,7 +52,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn is_pinned(&self, id: &str) -> Result<Option<bool>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare("SELECT pinned FROM builds WHERE id = ?1")?;
         Ok(query.query_row([id], |row| row.get(0)).optional()?)
     }
@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn ended(&self) -> Result<Vec<Ended>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT id, created, json_extract(build, '$.finishTime'), pinned, bytes FROM builds WHERE {FINAL}"
         ))?;
@@ -132,7 +132,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn condemned(&self) -> Result<Vec<Condemned>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query =
             connection.prepare("SELECT id, leaves, trouble FROM condemned ORDER BY id")?;
         let rows = query.query_map((), |row| {
@@ -166,7 +166,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn is_source(&self, bucket: &str, object: &str) -> Result<bool, Error> {
-        let found = self.connection().query_row(
+        let found = self.reader().query_row(
             "SELECT EXISTS (SELECT 1 FROM builds WHERE json_extract(build, '$.source.storageSource.bucket') = ?1
              AND json_extract(build, '$.source.storageSource.object') = ?2)",
             (bucket, object),

@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn token(&self, hash: &[u8]) -> Result<Option<Token>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query =
             connection.prepare("SELECT name, role, created FROM tokens WHERE hash = ?1")?;
         let found = query.query_row([hash], read).optional()?;
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn token_named(&self, name: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query =
             connection.prepare("SELECT name, role, created, hash FROM tokens WHERE name = ?1")?;
         let found = query
@@ -94,7 +94,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn tokens(&self) -> Result<Vec<Token>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query =
             connection.prepare("SELECT name, role, created FROM tokens ORDER BY name")?;
         let found = query.query_map((), read)?.collect::<Result<Vec<_>, _>>()?;

@@ -56,7 +56,7 @@ impl Store {
         location: Option<&str>,
         which: &str,
     ) -> Result<Option<Trigger>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM triggers
              WHERE project = ?1 AND (?2 IS NULL OR location = ?2) AND (id = ?3 OR name = ?3)
@@ -79,7 +79,7 @@ impl Store {
         after: Option<&Page>,
         most: usize,
     ) -> Result<Vec<Trigger>, Error> {
-        let connection = self.connection();
+        let connection = self.reader();
         let mut query = connection.prepare(&format!(
             "SELECT {COLUMNS} FROM triggers
              WHERE project = ?1 AND (?2 IS NULL OR location = ?2)
