@@ -28,6 +28,7 @@ pub mod notify;
 pub mod objects;
 mod openapi;
 mod page;
+mod pieces;
 mod prepare;
 mod queue;
 mod requests;

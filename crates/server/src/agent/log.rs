@@ -6,18 +6,24 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use memchr::memchr_iter;
+use memchr::memmem::Finder;
+
 use super::mask::Mask;
 use crate::wire::time;
 
 /// A line without an end is ended here.
 const LONGEST_LINE: usize = 64 << 10;
 
+/// Bytes that are read at once of what a step says.
+pub(super) const CHUNK: usize = 256 << 10;
+
 /// The log; steps share it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     files: Arc<Mutex<Files>>,
     /// Directories of this machine, which are nobody's concern, and what lines say instead.
-    places: Vec<(String, &'static str)>,
+    places: Arc<Vec<(Finder<'static>, &'static str)>>,
     /// Values of secrets.
     mask: Arc<Mask>,
 }
@@ -65,13 +71,14 @@ impl Log {
             times,
             told: 0,
         };
-        let mut places = vec![(workspace.display().to_string(), "/workspace")];
+        let finder = |place: &str| Finder::new(place).into_owned();
+        let mut places = vec![(finder(&workspace.display().to_string()), "/workspace")];
         if let Some(attempt) = path.parent().filter(|dir| dir.parent().is_some()) {
-            places.push((format!("{}/", attempt.display()), ""));
+            places.push((finder(&format!("{}/", attempt.display())), ""));
         }
         Ok(Log {
             files: Arc::new(Mutex::new(files)),
-            places,
+            places: Arc::new(places),
             mask: Arc::new(mask),
         })
     }
@@ -105,7 +112,7 @@ impl Log {
 
     /// Writes what comes out of a step until its end, each line behind `prefix`.
     pub(super) fn copy(&self, mut from: impl Read, prefix: &str) -> io::Result<()> {
-        let mut chunk = vec![0; 128 << 10];
+        let mut chunk = vec![0; CHUNK];
         let (mut raw, mut rest): (Vec<u8>, Vec<u8>) = Default::default();
         loop {
             let length = match from.read(&mut chunk) {
@@ -136,19 +143,35 @@ impl Log {
     fn lines(&self, bytes: &[u8], prefix: &str) -> String {
         let text = String::from_utf8_lossy(bytes);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let mut lines = String::with_capacity(text.len() + 256);
-        for line in text.split('\n') {
+        let text = self.shortened(text);
+        let mut lines = String::with_capacity(text.len() + text.len() / 4 + 256);
+        let mut from = 0;
+        for end in memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
             lines.push_str(prefix);
-            let mut line = Cow::Borrowed(line);
-            for (place, shown) in &self.places {
-                if line.contains(place.as_str()) {
-                    line = Cow::Owned(line.replace(place, shown));
-                }
-            }
-            lines.push_str(&line);
+            lines.push_str(&text[from..end]);
             lines.push('\n');
+            from = end + 1;
         }
         lines
+    }
+
+    /// A text without directories of this machine. Nearly all have none, and are searched once for each.
+    fn shortened<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        for (place, shown) in self.places.iter() {
+            let mut from = 0;
+            let mut short = String::new();
+            for at in place.find_iter(text.as_bytes()) {
+                short.push_str(&text[from..at]);
+                short.push_str(shown);
+                from = at + place.needle().len();
+            }
+            if from > 0 {
+                short.push_str(&text[from..]);
+                text = Cow::Owned(short);
+            }
+        }
+        text
     }
 }
 

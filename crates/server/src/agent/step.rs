@@ -10,10 +10,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::engine::Engines;
-use super::log::Log;
+use super::log::{self, Log};
 use super::workspace;
 use crate::commands::Commands;
 use crate::executor::request::{FAILURES, LARGEST_PICTURE, StepRequest};
@@ -146,6 +147,8 @@ fn start(
     }
     kiln_sandbox::die_with_parent(&mut command);
     let (output, input) = io::pipe()?;
+    // Where users may have no larger pipes, the step waits for the log a little more often.
+    let _ = fcntl_setpipe_size(&output, log::CHUNK);
     let child = command
         .stdin(Stdio::null())
         .stdout(input.try_clone()?)

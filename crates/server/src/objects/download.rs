@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::condition::Conditions;
 use super::error::{ApiError, Result};
-use super::live::{self, Live};
+use super::live::{self, Growing, Live};
 use super::name::{BucketName, ObjectName};
 use super::range::Asked;
 use super::resource::{Object, encoded, time};
-use super::store::{Objects, file_stream, now};
+use super::store::{Objects, now};
+use crate::pieces;
 
 /// The media type of logs.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -23,12 +24,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) struct Source {
     pub(super) objects: Objects,
     pub(super) live: Arc<dyn Live>,
-}
-
-/// A log that grows, as it is now.
-struct Growing {
-    path: std::path::PathBuf,
-    size: u64,
 }
 
 impl Source {
@@ -42,7 +37,7 @@ impl Source {
         headers: &HeaderMap,
     ) -> Result<Response<Body>> {
         if let Some(growing) = self.growing(bucket, name).await? {
-            return growing_content(&growing, headers).await;
+            return growing_content(growing, headers);
         }
         let opened = self.objects.open_object(bucket, name, generation).await?;
         conditions.check_read(&opened.object)?;
@@ -83,15 +78,8 @@ impl Source {
         Ok(object.json(base))
     }
 
-    /// The log of that name, if it is one that still grows.
     async fn growing(&self, bucket: &BucketName, name: &ObjectName) -> Result<Option<Growing>> {
-        let Some(path) = self.live.find(bucket.as_str(), name.as_str()) else {
-            return Ok(None);
-        };
-        // There is no log before it has a line.
-        let size = live::lines(&path).await?;
-        let size = size.ok_or_else(|| ApiError::no_object(bucket.as_str(), name.as_str()))?;
-        Ok(Some(Growing { path, size }))
+        live::open(&self.live, bucket.as_str(), name.as_str()).await
     }
 }
 
@@ -108,7 +96,7 @@ fn growing_json(bucket: &BucketName, name: &ObjectName, size: u64, base: &str) -
     })
 }
 
-async fn growing_content(growing: &Growing, headers: &HeaderMap) -> Result<Response<Body>> {
+fn growing_content(growing: Growing, headers: &HeaderMap) -> Result<Response<Body>> {
     let asked = match value(headers, &header::RANGE) {
         None => None,
         Some(text) => {
@@ -133,8 +121,8 @@ async fn growing_content(growing: &Growing, headers: &HeaderMap) -> Result<Respo
         HeaderValue::from_static("no-store, no-transform"),
     );
     harmless(headers);
-    let Range { start, end } = range.unwrap_or(0..growing.size);
-    *response.body_mut() = Body::from_stream(file_stream(&growing.path, start, end).await?);
+    let range = range.unwrap_or(0..growing.size);
+    *response.body_mut() = Body::from_stream(pieces::of(growing.file, range));
     Ok(response)
 }
 
