@@ -1,6 +1,6 @@
 //! As much of HTTP as a load needs: one connection that stays, requests with a body, answers with a length.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Client {
         let stream =
             connect().map_err(|e: std::io::Error| format!("connecting to {address}: {e}"))?;
         Ok(Client {
-            stream: BufReader::with_capacity(64 << 10, stream),
+            stream: BufReader::with_capacity(128 << 10, stream),
             host: address.to_string(),
         })
     }
@@ -41,36 +41,75 @@ impl Client {
         headers: &str,
         body: &[u8],
     ) -> Result<(u16, Vec<u8>)> {
-        let mut exchange = || {
-            let head = format!(
-                "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n",
-                self.host,
-                body.len()
-            );
-            let stream = self.stream.get_mut();
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(body)?;
-            let mut status = String::new();
-            self.stream.read_line(&mut status)?;
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                self.stream.read_line(&mut line)?;
-                if line.trim().is_empty() {
-                    break;
-                }
-                if let Some((name, value)) = line.split_once(':')
-                    && name.eq_ignore_ascii_case("content-length")
-                {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-            }
-            let mut body = vec![0; length];
-            self.stream.read_exact(&mut body)?;
-            let status = status.split(' ').nth(1).and_then(|word| word.parse().ok());
-            Ok((status.unwrap_or(0), body))
+        let mut answer = Vec::new();
+        let mut keep = |_, piece: &[u8]| {
+            answer.extend_from_slice(piece);
+            Ok(())
         };
-        exchange().map_err(|e: std::io::Error| format!("{method} {path}: {e}"))
+        let status = self.exchange(&format!("{method} {path}"), headers, body, &mut keep)?;
+        Ok((status, answer))
+    }
+
+    /// Sends a request without a body, shows the answer's status and body piece by piece, and returns the status.
+    pub(crate) fn read(
+        &mut self,
+        path: &str,
+        headers: &str,
+        see: &mut dyn FnMut(u16, &[u8]) -> Result<()>,
+    ) -> Result<u16> {
+        self.exchange(&format!("GET {path}"), headers, b"", see)
+    }
+
+    fn exchange(
+        &mut self,
+        what: &str,
+        headers: &str,
+        body: &[u8],
+        see: &mut dyn FnMut(u16, &[u8]) -> Result<()>,
+    ) -> Result<u16> {
+        let (status, mut left) = self
+            .ask(what, headers, body)
+            .map_err(|e| format!("{what}: {e}"))?;
+        while left > 0 {
+            let buffer = self.stream.fill_buf().map_err(|e| format!("{what}: {e}"))?;
+            let length = buffer.len().min(left);
+            if length == 0 {
+                return Err(format!("{what}: the answer ends too early"));
+            }
+            see(status, &buffer[..length])?;
+            self.stream.consume(length);
+            left -= length;
+        }
+        Ok(status)
+    }
+
+    /// Sends a request, and reads the head of the answer: the status and the length of what follows.
+    fn ask(&mut self, what: &str, headers: &str, body: &[u8]) -> std::io::Result<(u16, usize)> {
+        let head = format!(
+            "{what} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n",
+            self.host,
+            body.len()
+        );
+        let stream = self.stream.get_mut();
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        let mut status = String::new();
+        self.stream.read_line(&mut status)?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        let status = status.split(' ').nth(1).and_then(|word| word.parse().ok());
+        Ok((status.unwrap_or(0), length))
     }
 
     /// Asks for JSON; an answer other than 200 is a failure.

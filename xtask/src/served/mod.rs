@@ -16,6 +16,8 @@ pub(crate) use http::Client;
 
 /// How long a build of a measurement may take.
 const LONGEST: Duration = Duration::from_secs(1800);
+/// In which the kernel counts a second of a processor towards programs.
+const TICKS: f64 = 100.0;
 pub(crate) const PROJECT: &str = "bench";
 
 /// A running server, which ends when dropped.
@@ -96,6 +98,27 @@ impl Server {
         });
         kib.map(|kib| kib / 1024.0)
             .ok_or_else(|| format!("{} has no VmHWM", path.display()))
+    }
+
+    /// Seconds of processors that the server itself has used, and those of its builds' processes that have ended: proc_pid_stat(5).
+    pub(crate) fn processor_time(&self) -> Result<(f64, f64)> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let path = Path::new(&path);
+        let text = std::fs::read_to_string(path).map_err(trouble("reading", path))?;
+        // The name, in parentheses, may have spaces; behind it the 12th word is the first of four times.
+        let words = text.rsplit(") ").next().unwrap_or_default();
+        let times: Vec<f64> = words
+            .split(' ')
+            .skip(11)
+            .take(4)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        match times.as_slice() {
+            [user, system, users, systems] => {
+                Ok(((user + system) / TICKS, (users + systems) / TICKS))
+            }
+            _ => Err(format!("{} has no times", path.display())),
+        }
     }
 
     /// Ends the server as the kernel does when memory is short, and returns without it.
