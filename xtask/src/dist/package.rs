@@ -26,6 +26,8 @@ const FILES: &[(&str, &str, u32)] = &[
     ("kiln.service", "usr/lib/systemd/system/kiln.service", 0o644),
 ];
 
+const MAINTAINER: &str = "The Kiln founders <kiln@localhost>";
+
 /// Makes `kiln_VERSION_ARCHITECTURE.deb` and returns its name.
 pub(super) fn build(parts: &Parts, root: &Path) -> Result<String> {
     let tree = root.join("target/dist-deb");
@@ -79,9 +81,27 @@ fn documents(tree: &Path, parts: &Parts, root: &Path) -> Result<()> {
         read("LICENSE-MIT")?.trim_end()
     );
     write(&at.join("copyright"), &licence)?;
-    let changes = at.join("changelog");
-    write(&changes, &read("CHANGELOG.md")?)?;
-    run(Command::new("gzip").arg("-9n").arg(&changes))
+    // What Debian calls the changelog is the package's own, in a format of its own.
+    let mut date = Command::new("date");
+    let date = output(date.args(["-uR", "-d", &format!("@{}", parts.epoch)]))?;
+    let changes = format!(
+        "kiln ({}) unstable; urgency=medium\n\n  * Made by `cargo xtask dist`. What is new is in CHANGELOG.md.gz.\n\n -- {MAINTAINER}  {}\n",
+        parts.version,
+        date.trim()
+    );
+    for (name, text) in [
+        ("changelog", changes),
+        ("CHANGELOG.md", read("CHANGELOG.md")?),
+    ] {
+        write(&at.join(name), &text)?;
+        run(Command::new("gzip").arg("-9n").arg(at.join(name)))?;
+    }
+    let overrides = tree.join("usr/share/lintian/overrides/kiln");
+    copy(
+        &root.join("dist/debian/lintian-overrides"),
+        &overrides,
+        0o644,
+    )
 }
 
 fn architecture() -> Result<&'static str> {
@@ -105,7 +125,7 @@ fn control(tree: &Path, parts: &Parts, architecture: &str) -> Result<String> {
         "Package: kiln
 Version: {}
 Architecture: {architecture}
-Maintainer: The Kiln founders <kiln@localhost>
+Maintainer: {MAINTAINER}
 Installed-Size: {size}
 Depends: passwd, uidmap
 Recommends: ca-certificates, qemu-system-x86, ovmf
