@@ -8,6 +8,7 @@ mod distribution;
 mod files;
 mod limits;
 mod profile;
+mod release;
 mod repositories;
 mod ubuntu;
 
@@ -393,6 +394,11 @@ impl Lowering<'_> {
         };
         self.problems
             .extend(named.note.map(|note| note.at(self.name)));
+        if !is_further {
+            let ended = release::ended(&target);
+            self.problems
+                .extend(ended.map(|problem| problem.at(self.name)));
+        }
         if named.conventions == Conventions::Debian && !is_further {
             let defaults = !definition.system.no_default_repositories;
             if let Some(problem) = debian::problem(&target, defaults) {

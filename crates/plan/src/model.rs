@@ -103,6 +103,20 @@ impl Target {
     pub fn conventions(&self) -> Option<Conventions> {
         Conventions::of(&self.distribution)
     }
+
+    /// The level of x86-64 that its programs are made for, from 1 to 3.
+    pub fn processor_level(&self) -> u8 {
+        let major = self
+            .release
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok());
+        match (self.distribution.as_str(), major) {
+            ("almalinux" | "centos" | "rhel" | "rocky", Some(10u32..)) => 3,
+            ("almalinux" | "centos" | "rhel" | "rocky", Some(9)) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// An RPM repository. `$releasever` and `$basearch` stand as they were written.

@@ -73,6 +73,7 @@ pub fn checks(needs: &Needs<'_>, program: Option<&Path>) -> Vec<Check> {
         overlay(needs.store, program),
         script_network(program),
         open_files(),
+        processor(),
         kvm(),
         memory(needs.memory_bytes),
     ]);
@@ -353,6 +354,22 @@ fn open_files() -> Check {
         }
         Some(most) => fine("open-files", format!("up to {most}")),
         None => fine("open-files", "no limit"),
+    }
+}
+
+/// Builds run the target's programs.
+fn processor() -> Check {
+    const NAME: &str = "processor";
+    match crate::processor_level() {
+        3.. => fine(NAME, "x86-64-v3: it runs the programs of every release"),
+        level => {
+            let detail = format!(
+                "x86-64-v{level}: releases whose programs are made for newer processors, as those of Enterprise Linux 10 \
+                 are, cannot be built or booted here; `kiln plan` says what a release needs"
+            );
+            let fix = "use a machine whose processor has AVX2; a virtual one may need that of its host (-cpu host)";
+            warn(NAME, detail, fix)
+        }
     }
 }
 

@@ -131,7 +131,7 @@ impl Lines {
 type Make = fn(String) -> Sign;
 
 /// Phrases that mean something wherever they stand in a line. The first match counts.
-const PHRASES: [(&str, Make); 41] = [
+const PHRASES: [(&str, Make); 42] = [
     // SeaBIOS, src/boot.c; boot sectors of mke2fs, mkfs.fat, syslinux and Windows
     ("No bootable device", Sign::NothingToBoot),
     ("This is not a bootable disk", Sign::NothingToBoot),
@@ -188,6 +188,8 @@ const PHRASES: [(&str, Make); 41] = [
         Sign::Emergency,
     ),
     ("Freezing execution", Sign::InitCrashed),
+    // glibc, sysdeps/x86/dl-get-cpu-features.c: programs for a newer processor than the machine has
+    ("CPU does not support x86-64-v", Sign::InitCrashed),
     // Linux: what often stands before a hang
     ("SQUASHFS error", Sign::Trouble),
     ("EXT4-fs error", Sign::Trouble),

@@ -96,6 +96,14 @@ fn describe(shown: &Shown<'_>) -> String {
         ),
     );
     line(&mut out, 0, &format!("plan {}", shown.id));
+    if target.processor_level() > 1 {
+        let level = target.processor_level();
+        let needs = format!(
+            "its programs run on processors of x86-64-v{level} and newer only; this machine's is x86-64-v{}",
+            kiln_sandbox::processor_level()
+        );
+        line(&mut out, 0, &needs);
+    }
     for directory in shown.include_path {
         let directory = format!("it may also read files in {}", directory.display());
         line(&mut out, 0, &directory);

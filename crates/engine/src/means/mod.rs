@@ -3,6 +3,7 @@
 pub(crate) mod limits;
 pub(crate) mod network;
 pub(crate) mod output;
+mod processor;
 pub(crate) mod vendored;
 
 use std::path::PathBuf;
@@ -75,10 +76,12 @@ impl<'a> Session<'a> {
             None => request.cache.join("metadata"),
         };
         let plan = first.plan.as_ref().ok_or_else(no_plan)?;
+        let family = family(&request.families, plan)?;
+        processor::fits(&plan.target, kiln_sandbox::processor_level())?;
         let downloads = DownloadStore::open(request.cache.join("downloads"));
         let fetcher = Fetcher::new(options, cancel.fetch.clone());
         Ok(Session {
-            family: family(&request.families, plan)?,
+            family,
             pre: Once::default(),
             guard: Guard::new(&store, &sandbox, request.threads),
             network: ScriptNetwork::of(request),

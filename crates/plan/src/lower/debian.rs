@@ -25,11 +25,13 @@ const MOVING: &[(&str, &str)] = &[
     ("stable", "trixie"),
 ];
 
+const LEFT: &str = "it has left the mirrors";
+
 /// Releases that left the mirrors, and the next one, which has none of its own yet.
 const OTHERS: &[(&str, &str, &str)] = &[
-    ("jessie", "8", "it has left the mirrors"),
-    ("stretch", "9", "it has left the mirrors"),
-    ("buster", "10", "it has left the mirrors"),
+    ("jessie", "8", LEFT),
+    ("stretch", "9", LEFT),
+    ("buster", "10", LEFT),
     ("forky", "14", "it is not released"),
     ("testing", "", "it is not released"),
 ];
@@ -77,13 +79,21 @@ pub(super) fn problem(target: &Target, defaults: bool) -> Option<Problem> {
 fn unknown(said: &str, number: &str, lower: &str) -> Problem {
     let mut others = OTHERS.iter();
     let why = others.find(|(name, n, _)| *name == lower || *n == number);
-    let why = why.map_or_else(String::new, |(_, _, why)| format!(": {why}"));
     let known: Vec<&str> = RELEASES.iter().map(|(name, _)| *name).collect();
+    let hint = match why {
+        // The archive's Release files are as old as the release.
+        Some((name, _, LEFT)) => format!(
+            "; its packages are in the archive: [[repository]] url = \"http://archive.debian.org/debian\", suite = \"{name}\", \
+             components = [\"main\"], its key as signed-by, check-valid-until = false"
+        ),
+        _ => "; for another give a [[repository]] with its key".to_owned(),
+    };
+    let why = why.map_or_else(String::new, |(_, _, why)| format!(": {why}"));
     Problem::error(format!(
         "Kiln does not know the repositories of debian:{said}{why}"
     ))
     .hint(format!(
-        "known are {}; for another give a [[repository]] with its key, and `no-default-repositories = true` in [system]",
+        "known are {}{hint}, and `no-default-repositories = true` in [system]",
         known.join(", ")
     ))
 }

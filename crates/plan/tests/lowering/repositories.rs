@@ -170,3 +170,49 @@ fn mistakes_in_repositories_are_named() {
         ["a.ks:1: `repo --name=x` does not say where it is"]
     );
 }
+
+#[test]
+fn what_a_release_needs_and_whether_it_has_ended_is_said() {
+    let said = |release: &str| {
+        let input = Input {
+            distribution: Some(release.to_owned()),
+            ..Input::default()
+        };
+        let lowered = of(&[("a.ks", "%packages\n%end\n")], &input);
+        let all = lowered
+            .problems
+            .iter()
+            .map(|p| p.message.clone())
+            .collect::<Vec<_>>();
+        (
+            lowered.plan.expect("a plan").target.processor_level(),
+            all.join("\n"),
+        )
+    };
+    for (release, level) in [
+        ("centos:10", 3),
+        ("rocky:9.4", 2),
+        ("almalinux:8", 1),
+        ("fedora:45", 1),
+        ("debian:trixie", 1),
+    ] {
+        assert_eq!(said(release), (level, String::new()), "{release}");
+    }
+    for release in ["centos:8", "fedora:42"] {
+        let (_, said) = said(release);
+        let expected = format!(
+            "{release} gets no updates any more, not even for security; its packages are in the archive, https://"
+        );
+        assert!(said.starts_with(&expected), "{said}");
+    }
+    let input = Input {
+        distribution: Some("debian:buster".to_owned()),
+        ..Input::default()
+    };
+    let lowered = of(&[("a.ks", "%packages\n%end\n")], &input);
+    let hint = &lowered.problems[0].hints[0];
+    assert!(
+        hint.contains("suite = \"buster\"") && hint.contains("check-valid-until = false"),
+        "{hint}"
+    );
+}
