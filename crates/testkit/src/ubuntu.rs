@@ -197,7 +197,10 @@ fn split_kernel(name: &str, mut image: Deb) -> io::Result<Vec<Deb>> {
         control: Vec::new(),
         data: image.data.clone(),
     };
-    modules.items(|item| (!item.path.starts_with("./boot")).then_some(item))?;
+    modules.items(|item| {
+        let is_kept = item.path == "./" || item.path.starts_with("./lib/");
+        is_kept.then_some(item)
+    })?;
     let text = format!(
         "Package: {modules_name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: Kiln test <test@example.org>\nSection: kernel\n\
          Priority: optional\nDescription: modules of the kernel {release}\n"
@@ -209,10 +212,10 @@ fn split_kernel(name: &str, mut image: Deb) -> io::Result<Vec<Deb>> {
         if item.path.starts_with("./boot/vmlinuz-") {
             item.header.set_mode(0o600);
         }
-        let kept = ["./", "./boot", "./usr/share/doc"];
-        let directory = item.header.entry_type().is_dir();
-        let is_kept = item.path.starts_with("./boot/") || item.path.starts_with(kept[2]);
-        (is_kept || directory && !item.path.contains("modules")).then_some(item)
+        let is_kept = ["./boot/", "./usr/"]
+            .iter()
+            .any(|place| item.path.starts_with(place));
+        (is_kept || item.path == "./").then_some(item)
     })?;
     image.control(|text| {
         let text = rename(text, name, &format!("linux-image-{generic}"));
