@@ -267,7 +267,7 @@ fn schemas() -> Value {
         (
             "Entries",
             json!({ "type": "object", "properties": { "entries": { "type": "array", "items": { "type": "object", "properties": {
-                "number": { "type": "integer" }, "time": text, "who": text, "what": text, "build": text,
+                "number": { "type": "integer" }, "time": text, "who": text, "address": text, "what": text, "build": text,
             } } } } }),
         ),
     ];

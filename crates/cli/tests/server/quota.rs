@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::harness::{BUILDS, OPEN, PROJECT, Server};
 
 const MIB: usize = 1 << 20;
+/// The client waits for the server's word before it sends a body.
+const ASKS: &str = "Expect: 100-continue\r\n";
 /// More than any disk has.
 const ALL: &str = "4294967296";
 
@@ -62,7 +64,7 @@ impl<'a> User<'a> {
 
     /// The same, but nothing is sent before the answer is there.
     fn announce(&self, name: &str, size: usize) -> Answer {
-        answer(self.begin("POST", &media(name), "", size, b""))
+        answer(self.begin("POST", &media(name), ASKS, size, b""))
     }
 
     fn compose(&self, name: &str, of: &str, times: usize) -> Answer {
@@ -176,6 +178,8 @@ fn a_token_holds_as_much_as_it_may_and_no_more() {
         "{big:?}"
     );
     // One of a megabyte, 32 times; and of that, copies.
+    // One that is sent without asking is taken, so that its client comes to read why it was refused, and thrown away.
+    assert_eq!(ann.store("big", 8 * MIB).said(), FULL);
     assert_eq!(ann.compose("many", "one", 32).said(), FULL);
     assert_eq!(ann.compose("two", "one", 2).status, 200);
     assert_eq!(ann.copy("two", "more").said(), FULL);
@@ -253,7 +257,7 @@ fn what_is_on_its_way_counts() {
     assert_eq!(ann.put(&first, &range, 3 * MIB).status, 308);
     assert_eq!(ann.announce("other", 2 * MIB).said(), FULL);
     let second = ann.start("second", "").expect("an upload");
-    let headers = format!("Content-Range: bytes {range}\r\n");
+    let headers = format!("Content-Range: bytes {range}\r\n{ASKS}");
     let refused = answer(ann.begin("PUT", &second, &headers, 3 * MIB, b""));
     assert_eq!(refused.said(), FULL);
     assert_eq!(ann.put(&second, "*/*", 0).status, 404, "it cannot go on");
@@ -342,7 +346,13 @@ fn room_is_kept_free_on_the_disk() {
             &json!({ "metadata": { "a": "b" } }),
         ),
         ann.start("x", "").expect_err("a refusal"),
-        answer(ann.begin("PUT", &path, "Content-Range: bytes 10-19/20\r\n", 10, b"")),
+        answer(ann.begin(
+            "PUT",
+            &path,
+            &format!("Content-Range: bytes 10-19/20\r\n{ASKS}"),
+            10,
+            b"",
+        )),
     ];
     for answer in refused {
         assert_eq!(answer.said(), NO_ROOM, "{answer:?}");

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request as Received, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Response};
+use axum::http::{Method, Response, header};
 use axum::response::IntoResponse;
 use axum::routing::any;
 use base64::Engine as _;
@@ -109,7 +109,8 @@ async fn plain_address(State(service): State<Service>, request: Received) -> Res
 async fn upload(State(service): State<Service>, request: Received) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let service = service.of(&parts);
-    let stored = async {
+    let mut body = Incoming::new(body, service.source.objects.limits().silence);
+    let stored: Result<_> = async {
         let objects = &service.source.objects;
         let path = parts.uri.path().trim_start_matches("/resumable");
         let rest = path.strip_prefix("/upload/storage/v1/").unwrap_or(path);
@@ -123,10 +124,18 @@ async fn upload(State(service): State<Service>, request: Received) -> Response<B
             parts: &parts,
             base: &base(&parts),
         };
-        let body = Incoming::new(body, objects.limits().silence);
-        upload.answer(body).await
+        upload.answer(&mut body).await
+    }
+    .await;
+    let refused = match stored {
+        Ok(response) => return response,
+        Err(error) => error,
     };
-    stored.await.unwrap_or_else(IntoResponse::into_response)
+    // Who asks before it sends is not told to send.
+    if refused.ends_upload() && !parts.headers.contains_key(header::EXPECT) {
+        body.throw_away().await;
+    }
+    refused.into_response()
 }
 
 async fn metadata(State(service): State<Service>, request: Received) -> Response<Body> {

@@ -11,6 +11,11 @@ use super::error::{ApiError, Result};
 /// Bytes that are gathered before they go to the disk.
 const BLOCK: usize = 256 << 10;
 
+/// Bytes of a refused body that are still taken.
+const MOST_THROWN_AWAY: usize = 64 << 20;
+/// How long they are.
+const LISTENING: Duration = Duration::from_secs(5);
+
 /// A body.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -67,11 +72,26 @@ impl Incoming {
         }
     }
 
+    /// Takes what still comes and throws it away, for a while: most clients listen only when they have said all.
+    pub(super) async fn throw_away(&mut self) {
+        let rest = async {
+            let mut left = MOST_THROWN_AWAY;
+            while let Ok(Some(bytes)) = self.next().await {
+                match left.checked_sub(bytes.len()) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        };
+        // Who says nothing more has heard why, or has gone.
+        let _ = tokio::time::timeout(LISTENING, rest).await;
+    }
+
     /// Reads a small body whole.
     ///
     /// # Errors
     /// It is longer than `most` bytes (413), or as [`Incoming::next`].
-    pub(super) async fn whole(mut self, most: usize) -> Result<Bytes> {
+    pub(super) async fn whole(&mut self, most: usize) -> Result<Bytes> {
         let mut all = BytesMut::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > most {

@@ -112,7 +112,7 @@ pub(super) async fn receive(
     bucket: &BucketName,
     id: &str,
     sent: Sent,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Progress> {
     let upload = find(objects, bucket, id).await?;
     if sent.bytes.is_none() {
@@ -174,7 +174,7 @@ async fn transfer(
     objects: &Objects,
     upload: &mut Upload,
     sent: Sent,
-    mut body: Incoming,
+    body: &mut Incoming,
 ) -> Result<()> {
     let Some((first, last)) = sent.bytes else {
         return Ok(());
@@ -190,7 +190,7 @@ async fn transfer(
     let mut reserved = objects.reserve();
     let (mut at, mut noted, mut when) = (first, upload.received, Instant::now());
     let result = loop {
-        let bytes = match part.next(&mut body).await {
+        let bytes = match part.next(body).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),

@@ -32,7 +32,7 @@ pub(super) struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    pub(super) async fn answer(&self, body: Incoming) -> Result<Response<Body>> {
+    pub(super) async fn answer(&self, body: &mut Incoming) -> Result<Response<Body>> {
         self.query.refuse(NOT_BUILT)?;
         no_encryption(self.parts)?;
         let method = &self.parts.method;
@@ -59,7 +59,7 @@ impl Upload<'_> {
         }
     }
 
-    async fn media(&self, mut body: Incoming) -> Result<Response<Body>> {
+    async fn media(&self, body: &mut Incoming) -> Result<Response<Body>> {
         let name = self.name(None)?;
         let kind = value(&self.parts.headers, &header::CONTENT_TYPE);
         let request = self.request(Value::Null, kind)?;
@@ -74,10 +74,11 @@ impl Upload<'_> {
         Ok(self.stored(&object))
     }
 
-    async fn multipart(&self, mut body: Incoming) -> Result<Response<Body>> {
+    async fn multipart(&self, body: &mut Incoming) -> Result<Response<Body>> {
         let kind = value(&self.parts.headers, &header::CONTENT_TYPE);
         let mut parser = Parser::new(multipart::boundary(kind.unwrap_or(""))?);
-        // Around the content there are at least the boundaries, but nothing that is much.
+        // What is around the content is not much.
+        self.objects.check_disk(self.length()).await?;
         let mut making = self.objects.stage(0).await?;
         let (mut described, mut media_type, mut ended) = (Value::Null, None, false);
         while let Some(bytes) = body.next().await? {
@@ -106,7 +107,7 @@ impl Upload<'_> {
     }
 
     /// Begins a resumable upload: its address is in `Location`.
-    async fn start(&self, body: Incoming) -> Result<Response<Body>> {
+    async fn start(&self, body: &mut Incoming) -> Result<Response<Body>> {
         let json = body.whole(multipart::JSON_MAX).await?;
         let described = if json.is_empty() {
             Value::Null
@@ -145,7 +146,7 @@ impl Upload<'_> {
         Ok(response)
     }
 
-    async fn go_on(&self, id: &str, body: Incoming) -> Result<Response<Body>> {
+    async fn go_on(&self, id: &str, body: &mut Incoming) -> Result<Response<Body>> {
         let headers = &self.parts.headers;
         let sent = match value(headers, &header::CONTENT_RANGE) {
             Some(text) => Sent::parse(text)?,

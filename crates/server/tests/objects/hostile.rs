@@ -195,11 +195,12 @@ fn any_request_is_answered_without_a_fault() {
 fn a_full_disk_is_told_and_nothing_stays() {
     if std::env::var_os("KILN_TEST_SMALL_DISK").is_none() {
         let this = std::env::current_exe().unwrap();
-        let script = "mount -t tmpfs -o size=3m none \"$KILN_TEST_SMALL_DISK\" && exec \"$0\" --exact hostile::a_full_disk_is_told_and_nothing_stays --nocapture";
+        let script = "mount -t tmpfs -o size=3m none \"$KILN_TEST_SMALL_DISK\" && exec \"$0\" --exact \"$1\" --nocapture";
         let directory = tempfile::tempdir().unwrap();
         let status = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
             .arg(this)
+            .arg(std::thread::current().name().unwrap())
             .env("KILN_TEST_SMALL_DISK", directory.path())
             .status()
             .unwrap();

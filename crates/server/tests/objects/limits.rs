@@ -152,11 +152,12 @@ fn what_somebody_holds_is_counted_over_restarts() {
 fn room_stays_free_though_nobody_said_how_much_comes() {
     if std::env::var_os("KILN_TEST_KEPT_DISK").is_none() {
         let this = std::env::current_exe().unwrap();
-        let script = "mount -t tmpfs -o size=8m none \"$KILN_TEST_KEPT_DISK\" && exec \"$0\" --exact limits::room_stays_free_though_nobody_said_how_much_comes --nocapture";
+        let script = "mount -t tmpfs -o size=8m none \"$KILN_TEST_KEPT_DISK\" && exec \"$0\" --exact \"$1\" --nocapture";
         let directory = tempfile::tempdir().unwrap();
         let status = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
             .arg(this)
+            .arg(std::thread::current().name().unwrap())
             .env("KILN_TEST_KEPT_DISK", directory.path())
             .status()
             .unwrap();
