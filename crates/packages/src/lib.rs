@@ -22,6 +22,7 @@ mod lock;
 pub mod openpgp;
 pub mod rpm;
 mod store;
+mod unpack;
 
 pub use cancel::CancelToken;
 pub use digest::{Digest, NotADigest};

@@ -1,17 +1,15 @@
-//! Unpacking tar archives into a root directory, as its owner sees it.
+//! Unpacking archives into a root directory, as its owner sees it.
 //!
 //! Every path is resolved by the kernel inside the root (`openat2` with `RESOLVE_IN_ROOT`): symbolic links that
 //! are already there, such as `bin -> usr/bin`, are followed, but none leads out. The last component is never
-//! followed. Existing directories are left as they are, as dpkg does. Nothing is synced to disk.
+//! followed. Existing directories are left as they are, as package managers do. Nothing is synced to disk.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
@@ -20,9 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::contents::{each, inner_path};
-use super::deb::Deb;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// Whose the unpacked files become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +41,7 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    fn add(&mut self, other: Unpacked) {
+    pub(crate) fn add(&mut self, other: Unpacked) {
         self.entries += other.entries;
         self.bytes += other.bytes;
         self.skipped.extend(other.skipped);
@@ -61,170 +57,8 @@ pub struct Skipped {
     pub why: &'static str,
 }
 
-/// Makes the merged-/usr layout in an empty root, which Debian's bootstrap makes before unpacking anything:
-/// `bin`, `sbin`, `lib` and the architecture's `lib64` become links into `usr`.
-///
-/// # Errors
-/// [`ErrorKind::Io`].
-pub fn create_merged_usr(root: &Path, architecture: &str) -> Result<()> {
-    let lib64 = ["amd64", "ppc64el", "s390x", "mips64el", "loong64"]
-        .contains(&architecture)
-        .then_some("lib64");
-    for name in ["bin", "sbin", "lib"].into_iter().chain(lib64) {
-        let failed = |e| Error::io(format_args!("creating {}", root.join(name).display()), e);
-        std::fs::create_dir_all(root.join("usr").join(name)).map_err(failed)?;
-        match std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Unpacks a package's data archive into `root`, a directory that stands for `/`.
-///
-/// # Errors
-/// [`ErrorKind::Malformed`] for an archive that is broken or reaches outside; [`ErrorKind::Io`].
-pub fn unpack(deb: &Deb, root: &Path, owners: Owners) -> Result<Unpacked> {
-    unpack_stream(deb.name(), deb.data()?, root, owners)
-}
-
-/// Unpacks packages in the given order, decompressing ahead on `threads` threads (memory: 16 MiB each).
-/// `done` is told after each package.
-///
-/// # Errors
-/// As [`unpack`]; the packages before the failing one stay unpacked.
-pub fn unpack_all(
-    debs: &[PathBuf],
-    root: &Path,
-    owners: Owners,
-    threads: usize,
-    done: &mut dyn FnMut(&Path),
-) -> Result<Unpacked> {
-    let threads = threads.clamp(1, debs.len().max(1));
-    std::thread::scope(|scope| {
-        let streams: Vec<Receiver<Stream>> = (0..threads)
-            .map(|worker| {
-                let (sender, receiver) = sync_channel(1);
-                let own = debs.iter().skip(worker).step_by(threads);
-                scope.spawn(move || decompress_each(own, &sender));
-                receiver
-            })
-            .collect();
-        let mut total = Unpacked::default();
-        for (at, deb) in debs.iter().enumerate() {
-            let lost = || Error::new(ErrorKind::Internal, "a decompression thread ended early");
-            let stream = streams[at % threads].recv().map_err(|_| lost())?;
-            total.add(unpack_stream(
-                &deb.display().to_string(),
-                stream,
-                root,
-                owners,
-            )?);
-            done(deb);
-        }
-        Ok(total)
-    })
-}
-
-type Chunk = std::io::Result<Vec<u8>>;
-
-/// A tar stream that another thread decompresses.
-struct Stream {
-    chunks: Receiver<Chunk>,
-    chunk: Vec<u8>,
-    at: usize,
-    ended: bool,
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.at == self.chunk.len() && !self.ended {
-            match self.chunks.recv() {
-                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
-                Err(_) => self.ended = true,
-            }
-        }
-        let length = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
-}
-
-/// Bytes of one chunk, and how many wait for the reader.
-const CHUNK: u64 = 1 << 20;
-const AHEAD: usize = 14;
-
-/// Ends when the reader is gone.
-fn decompress_each<'a>(debs: impl Iterator<Item = &'a PathBuf>, streams: &SyncSender<Stream>) {
-    for deb in debs {
-        let (sender, chunks) = sync_channel(AHEAD);
-        if streams
-            .send(Stream {
-                chunks,
-                chunk: Vec::new(),
-                at: 0,
-                ended: false,
-            })
-            .is_err()
-        {
-            return;
-        }
-        let mut data = match Deb::open(deb).and_then(|deb| deb.data()) {
-            Ok(data) => data,
-            Err(error) => {
-                let _ = sender.send(Err(std::io::Error::other(error)));
-                continue;
-            }
-        };
-        loop {
-            let mut chunk = Vec::with_capacity(CHUNK as usize);
-            let result = data.by_ref().take(CHUNK).read_to_end(&mut chunk);
-            let ended = !matches!(result, Ok(read) if read > 0);
-            let sent = match result {
-                Ok(0) => Ok(()),
-                Ok(_) => sender.send(Ok(chunk)),
-                Err(error) => sender.send(Err(error)),
-            };
-            if ended || sent.is_err() {
-                break;
-            }
-        }
-    }
-}
-
-/// Unpacks one tar stream; `name` is the package's, for messages.
-fn unpack_stream(name: &str, data: impl Read, root: &Path, owners: Owners) -> Result<Unpacked> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(root, flags, Mode::empty())
-        .map_err(|e| Error::io(format_args!("opening {}", root.display()), e.into()))?;
-    let mut unpacker = Unpacker {
-        root: opened,
-        owners,
-        parent: None,
-        directories: Vec::new(),
-        buffer: vec![0; 128 << 10],
-        done: Unpacked::default(),
-    };
-    each(name, data, |entry| {
-        let bytes = entry.path_bytes();
-        let path = inner_path(&bytes).ok_or_else(|| {
-            let shown = bytes.escape_ascii().to_string();
-            Error::package(name, format!("it has the path {shown:?}"))
-        })?;
-        unpacker
-            .entry(&path, entry)
-            .map_err(|failure| failure.into_error(name, &path))
-    })?;
-    unpacker
-        .set_directory_times()
-        .map_err(|failure| failure.into_error(name, Path::new("/")))?;
-    Ok(unpacker.done)
-}
-
 /// Why an entry could not be made.
-enum Failure {
+pub(crate) enum Failure {
     /// A system call.
     System(&'static str, Errno),
     /// The archive's bytes.
@@ -236,7 +70,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_error(self, package: &str, path: &Path) -> Error {
+    pub(crate) fn into_error(self, package: &str, path: &Path) -> Error {
         let doing = |what: &str| format!("unpacking /{} of {package}: {what}", path.display());
         match self {
             Failure::System(call, errno) => {
@@ -267,9 +101,26 @@ fn system(call: &'static str) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure::System(call, errno)
 }
 
-type Made<T = ()> = std::result::Result<T, Failure>;
+pub(crate) type Made<T = ()> = std::result::Result<T, Failure>;
 
-struct Unpacker {
+/// What an entry of an archive is.
+pub(crate) enum Kind {
+    /// A file, whose content comes with it.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link with its text.
+    Symlink(OsString),
+    /// Another name of an earlier file: its path in the root.
+    HardLink(PathBuf),
+    /// A named pipe.
+    Fifo,
+    /// A device node or socket, which no archive can bring.
+    Special,
+}
+
+/// Writes the entries of an archive into a root.
+pub(crate) struct Unpacker {
     root: OwnedFd,
     owners: Owners,
     /// The directory used last.
@@ -280,50 +131,94 @@ struct Unpacker {
     done: Unpacked,
 }
 
-/// What the header says beside type and name.
-struct Attributes {
+/// What an archive says of an entry beside type and name.
+pub(crate) struct Attributes {
     uid: u32,
     gid: u32,
     mode: Mode,
     times: Timestamps,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// Owner, permission bits, seconds since 1970, extended attributes.
+    pub(crate) fn new(
+        owner: (u32, u32),
+        mode: u32,
+        seconds: i64,
+        xattrs: Vec<(String, Vec<u8>)>,
+    ) -> Self {
+        let time = Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        Attributes {
+            uid: owner.0,
+            gid: owner.1,
+            mode: Mode::from_raw_mode(mode & 0o7777),
+            times: Timestamps {
+                last_access: time,
+                last_modification: time,
+            },
+            xattrs,
+        }
+    }
+
+    fn owner(&self) -> (Uid, Gid) {
+        (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
+    }
 }
 
 impl Unpacker {
-    fn entry<R: Read>(&mut self, path: &Path, entry: &mut tar::Entry<'_, R>) -> Made {
+    /// Over a directory that stands for `/`.
+    pub(crate) fn open(root: &Path, owners: Owners) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(|e| Error::io(format_args!("opening {}", root.display()), e.into()))?;
+        Ok(Unpacker {
+            root: opened,
+            owners,
+            parent: None,
+            directories: Vec::new(),
+            buffer: vec![0; 128 << 10],
+            done: Unpacked::default(),
+        })
+    }
+
+    /// Makes an entry; `path` has neither a `/` before it nor `..` in it.
+    pub(crate) fn entry(
+        &mut self,
+        path: &Path,
+        kind: &Kind,
+        attributes: Attributes,
+        content: &mut dyn Read,
+    ) -> Made {
         let Some(name) = path.file_name() else {
             // The root itself: not ours to change.
             return Ok(());
         };
-        let attributes = attributes(entry.header()).map_err(Failure::Archive)?;
         let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
         self.done.entries += 1;
-        match entry.header().entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                self.file(&parent, name, entry, &attributes)
-            }
-            tar::EntryType::Directory => self.make_directory(&parent, path, name, attributes),
-            tar::EntryType::Symlink => {
-                let target = link_target(entry)?;
-                self.symlink(&parent, path, name, &target, &attributes)
-            }
-            tar::EntryType::Link => {
-                let target = link_target(entry)?;
-                self.hard_link(&parent, name, &target)
-            }
-            tar::EntryType::Fifo => self.fifo(&parent, name, &attributes),
-            tar::EntryType::Char | tar::EntryType::Block => {
+        match kind {
+            Kind::File => self.file(&parent, name, content, &attributes),
+            Kind::Directory => self.make_directory(&parent, path, name, attributes),
+            Kind::Symlink(target) => self.symlink(&parent, path, name, target, &attributes),
+            Kind::HardLink(target) => self.hard_link(&parent, name, target),
+            Kind::Fifo => self.fifo(&parent, name, &attributes),
+            Kind::Special => {
                 self.skip(
                     path,
                     "device nodes cannot be made without privileges; /dev is not part of an image",
                 );
                 Ok(())
             }
-            other => Err(Failure::Bad(format!(
-                "/{} has the unknown type {:?}",
-                path.display(),
-                other.as_byte() as char
-            ))),
         }
+    }
+
+    /// Sets what has to be set last; returns what was unpacked.
+    pub(crate) fn finish(mut self) -> Made<Unpacked> {
+        self.set_directory_times()?;
+        Ok(self.done)
     }
 
     fn skip(&mut self, path: &Path, why: &'static str) {
@@ -385,11 +280,11 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(
+    fn file(
         &mut self,
         parent: &OwnedFd,
         name: &OsStr,
-        entry: &mut tar::Entry<'_, R>,
+        content: &mut dyn Read,
         attributes: &Attributes,
     ) -> Made {
         let flags =
@@ -398,10 +293,9 @@ impl Unpacker {
             openat(parent, name, flags, Mode::from_raw_mode(0o600))
         })
         .map_err(system("creating the file"))?;
-        let xattrs = xattrs(entry).map_err(Failure::Archive)?;
         let mut file = File::from(fd);
         loop {
-            let read = match entry.read(&mut self.buffer) {
+            let read = match content.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -417,7 +311,7 @@ impl Unpacker {
             fchown(&file, Some(uid), Some(gid)).map_err(system("changing the owner"))?;
         }
         fchmod(&file, attributes.mode).map_err(system("changing the mode"))?;
-        for (key, value) in &xattrs {
+        for (key, value) in &attributes.xattrs {
             fsetxattr(&file, key.as_str(), value, XattrFlags::empty())
                 .map_err(system("setting an extended attribute"))?;
         }
@@ -470,11 +364,8 @@ impl Unpacker {
             .map_err(system("setting the time"))
     }
 
-    fn hard_link(&mut self, parent: &OwnedFd, name: &OsStr, target: &OsStr) -> Made {
-        let inner = inner_path(target.as_bytes());
-        let ends = inner
-            .as_deref()
-            .and_then(|path| Some((path.parent()?, path.file_name()?)));
+    fn hard_link(&mut self, parent: &OwnedFd, name: &OsStr, target: &Path) -> Made {
+        let ends = target.parent().zip(target.file_name());
         let (directory, target) =
             ends.ok_or_else(|| Failure::Bad(format!("a hard link leads to {target:?}")))?;
         let from = self
@@ -528,12 +419,6 @@ impl Unpacker {
     }
 }
 
-impl Attributes {
-    fn owner(&self) -> (Uid, Gid) {
-        (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
-    }
-}
-
 /// Runs `make`; if something other than a directory is in its way, removes that and runs it again.
 fn replacing<T>(
     parent: &OwnedFd,
@@ -551,49 +436,4 @@ fn replacing<T>(
         }
         other => other,
     }
-}
-
-fn attributes(header: &tar::Header) -> std::io::Result<Attributes> {
-    let id = |value: u64| {
-        u32::try_from(value).map_err(|_| std::io::Error::other("an owner's number is too large"))
-    };
-    let seconds =
-        i64::try_from(header.mtime()?).map_err(|_| std::io::Error::other("a time is too large"))?;
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
-    Ok(Attributes {
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-        mode: Mode::from_raw_mode(header.mode()? & 0o7777),
-        times: Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-    })
-}
-
-fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> Made<std::ffi::OsString> {
-    let target = entry
-        .link_name_bytes()
-        .filter(|t| !t.is_empty() && !t.contains(&0));
-    let target = target.ok_or_else(|| Failure::Bad("a link has no target".into()))?;
-    Ok(OsStr::from_bytes(&target).to_owned())
-}
-
-/// Extended attributes of a pax header, as GNU tar and star write them.
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
-    for extension in entry.pax_extensions()?.into_iter().flatten() {
-        let extension = extension?;
-        if let Some(key) = extension
-            .key()
-            .ok()
-            .and_then(|key| key.strip_prefix("SCHILY.xattr."))
-        {
-            found.push((key.to_owned(), extension.value_bytes().to_vec()));
-        }
-    }
-    Ok(found)
 }
