@@ -148,12 +148,12 @@ fn make(
     let (plan, store) = (&resolved.plan, &session.store);
     let compression = plan.compression.clone();
     let run = &session.cancel.run;
-    let excluded = session.family.boot().excluded;
+    let excluded = session.family.boot(&plan.target).excluded;
     let recorder = Recorder::start(&session.sandbox, store, run, compression.clone(), excluded)?;
     let last_changes = finish(&*session.family, resolved);
     let ahead = Ahead::new(session.cancel.child()?, last_changes, compression);
     let generator = Generator::of(session);
-    let clock = |stack: &Stack| last_epoch(session, stack, &resolved.lock.packages);
+    let clock = |stack: &Stack| last_epoch(session, stack, plan, &resolved.lock.packages);
     std::thread::scope(|scope| {
         let _closing = Closing(&ahead);
         scope.spawn(|| ahead.work(&generator, &clock));

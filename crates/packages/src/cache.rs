@@ -55,6 +55,11 @@ impl Directory {
         })
     }
 
+    /// Where all of it is.
+    pub(crate) fn path_of_all(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the files are.
     pub(crate) fn files(&self) -> &Path {
         &self.files

@@ -19,7 +19,6 @@ mod outline;
 mod pools;
 mod repositories;
 mod requests;
-mod slices;
 mod snaps;
 mod solve;
 mod sources;

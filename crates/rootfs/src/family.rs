@@ -94,12 +94,14 @@ pub trait Family: fmt::Debug + Send + Sync {
     /// The definition has no repositories.
     fn outside(&self, plan: &Plan, package: &LockedPackage) -> Result<Option<String>>;
 
-    /// Reads what later steps have to know of verified package files.
+    /// Reads what later steps have to know of package files, which are what a lock says. Where packages prove themselves, they have to
+    /// do so here, by the keys of the plan's repositories.
     ///
     /// # Errors
-    /// A file is missing or damaged.
+    /// A file is missing or damaged, or nobody whom the plan trusts made it.
     fn facts(
         &self,
+        plan: &Plan,
         packages: &[&LockedPackage],
         downloads: &DownloadStore,
         threads: usize,
@@ -111,8 +113,9 @@ pub trait Family: fmt::Debug + Send + Sync {
     /// When a package was made, in seconds since 1970.
     ///
     /// # Errors
-    /// Its file cannot be read.
-    fn built(&self, file: &Path) -> Result<i64>;
+    /// Its file cannot be read, or nobody whom the plan trusts made it.
+    fn built(&self, plan: &Plan, package: &LockedPackage, downloads: &DownloadStore)
+    -> Result<i64>;
 
     /// Who installs the packages of a build.
     ///
@@ -176,7 +179,7 @@ pub trait Family: fmt::Debug + Send + Sync {
     ) -> Result<Initramfs>;
 
     /// Where boot loaders and kernels are.
-    fn boot(&self) -> &'static Boot;
+    fn boot(&self, target: &Target) -> &'static Boot;
 
     /// What the kernel is told so that the initramfs finds the root on a medium.
     fn arguments(&self, medium: &Medium) -> Vec<String>;
@@ -277,6 +280,10 @@ pub struct Job {
     pub store: Store,
     /// Where package files are.
     pub downloads: DownloadStore,
+    /// The layers of the tools root, the top one first; none while it is made itself.
+    pub tools: Vec<PathBuf>,
+    /// What is built for.
+    pub target: Target,
     /// The distribution's word for the image's architecture.
     pub architecture: String,
     /// Threads for what can be spread.

@@ -1,6 +1,6 @@
 //! Which layer each package of a solution belongs to.
 //!
-//! apt solves all layers at once, so that what the upper ones ask for decides what the lower ones get (an exclusion, a
+//! The package manager solves all layers at once, so that what the upper ones ask for decides what the lower ones get (an exclusion, a
 //! choice between alternatives). Here the solution is cut: a package belongs to the lowest layer that asks for it
 //! or for something that leads to it. Every slice is then complete with what it depends on below or in it.
 
@@ -8,20 +8,20 @@ use std::collections::HashMap;
 
 /// What the cut needs to know of a package.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Links {
+pub(crate) struct Links {
     /// Its name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Names that it provides.
-    pub(super) provides: Vec<String>,
-    /// Or-groups of Depends and Pre-Depends.
-    pub(super) depends: Vec<Vec<String>>,
-    /// Or-groups of Recommends.
-    pub(super) recommends: Vec<Vec<String>>,
+    pub(crate) provides: Vec<String>,
+    /// Or-groups of what it needs.
+    pub(crate) depends: Vec<Vec<String>>,
+    /// Or-groups of what it is installed with.
+    pub(crate) recommends: Vec<Vec<String>>,
 }
 
 /// For each package the index of its layer. `requests` holds, lowest layer first, the names that each asks for. A
-/// package that no request leads to (a reverse `Provides` that apt preferred) goes into the last layer.
-pub(super) fn cut(packages: &[Links], requests: &[Vec<String>]) -> Vec<usize> {
+/// package that no request leads to (a reverse `Provides` that the package manager preferred) goes into the last layer.
+pub(crate) fn cut(packages: &[Links], requests: &[Vec<String>]) -> Vec<usize> {
     let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (index, package) in packages.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use kiln_image::disk::DiskLayout;
 use kiln_image::fat::{FatSpec, FatTree, Source};
 use kiln_image::grub::{self, BIOS_MODULES, CoreSpec, EfiFiles, Entry, Menu};
-use kiln_plan::{Boot, Role};
+use kiln_plan::{Plan, Role};
 use kiln_rootfs::Family;
 use kiln_rootfs::family::{self, Medium};
 
@@ -86,8 +86,8 @@ impl Loaders<'_> {
 }
 
 /// The menu: start, start from RAM, safe graphics.
-pub(crate) fn menu(boot: &Boot, family: &dyn Family, stick: &Medium) -> Menu {
-    let facts = family.boot();
+pub(crate) fn menu(plan: &Plan, family: &dyn Family, stick: &Medium) -> Menu {
+    let (boot, facts) = (&plan.boot, family.boot(&plan.target));
     let entry = |id: &str, note: &str, medium: &Medium, more: &[&str]| {
         let mut arguments = family.arguments(medium);
         arguments.extend(more.iter().map(|&m| m.to_owned()));

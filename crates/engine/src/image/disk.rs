@@ -156,7 +156,7 @@ fn squashfs(
             };
             let sources = Sources {
                 prepared: recorder.finish(),
-                excluded: session.family.boot().excluded,
+                excluded: session.family.boot(&resolved.plan.target).excluded,
                 store: &session.store,
                 layers: &root.layers,
                 shared: session
@@ -258,7 +258,7 @@ impl Assembly<'_> {
         steps.step("assembling the disk", None, Unit::Bytes, |step| {
             let plan = &self.resolved.plan;
             let family = &*self.session.family;
-            let facts = family.boot();
+            let facts = family.boot(&plan.target);
             let loaders = Loaders {
                 facts,
                 tools: self.tools(),
@@ -269,7 +269,7 @@ impl Assembly<'_> {
                 label: "KILN".to_owned(),
                 time: self.resolved.epoch(self.session.request.epoch),
             };
-            let menu = boot::menu(&plan.boot, family, &self.parts.medium()?);
+            let menu = boot::menu(plan, family, &self.parts.medium()?);
             let mut tree = loaders.tree(files, &menu, &fat)?;
             if plan.disk.has_root_file() {
                 tree.add_file_ahead(facts.root_file, self.squashed.bytes)?;

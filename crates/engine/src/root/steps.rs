@@ -1,6 +1,6 @@
 //! The steps of a root, each of which makes a layer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_kickstart::Script;
@@ -54,7 +54,7 @@ pub(crate) fn layers(
         resolved,
         layers: layers_of(session, callbacks.made),
         callbacks,
-        installer: installer(session, plan, slices(resolved))?,
+        installer: installer(session, plan, resolved.tools.lower(), slices(resolved))?,
         sources: session.family.sources(plan, &resolved.lock),
         project,
         traced: Against::Traced(plan.compression.block_size),
@@ -100,8 +100,8 @@ pub(crate) fn tools_root(
         fetch()?;
     }
     let layer = layers.layer(&work, &stack, |place, _, _| {
-        let installer = installer(session, plan, Vec::new())?;
-        installer.tools(place, &facts(session, packages)?)?;
+        let installer = installer(session, plan, Vec::new(), Vec::new())?;
+        installer.tools(place, &facts(session, plan, packages)?)?;
         Ok(Value::Null)
     })?;
     stack.grow(layer, id, None);
@@ -112,13 +112,14 @@ pub(crate) fn tools_root(
 pub(crate) fn last_epoch(
     session: &Session<'_>,
     stack: &Stack,
+    plan: &Plan,
     packages: &[LockedPackage],
 ) -> Result<i64, Failure> {
     if let Some(fixed) = session.request.epoch {
         return Ok(fixed);
     }
     let layers = packages.iter().filter(|p| p.layer != TOOLS);
-    let built = |p: &LockedPackage| session.family.built(&session.downloads.path(&p.sha256));
+    let built = |p: &LockedPackage| session.family.built(plan, p, &session.downloads);
     layers
         .map(built)
         .try_fold(stack.epoch, |newest, built| Ok(newest.max(built?)))
@@ -141,11 +142,14 @@ fn layers_of<'a>(session: &'a Session<'_>, made: &'a dyn Fn(&Layer)) -> Layers<'
 fn installer(
     session: &Session<'_>,
     plan: &Plan,
+    tools: Vec<PathBuf>,
     slices: Vec<Slice>,
 ) -> Result<Box<dyn Installer>, Failure> {
     Ok(session.family.installer(Job {
         store: session.store.clone(),
         downloads: session.downloads.clone(),
+        tools,
+        target: plan.target.clone(),
         architecture: plan.target.architecture.clone(),
         threads: session.request.threads,
         cancel: session.cancel.run.clone(),
@@ -167,11 +171,15 @@ fn inputs(session: &Session<'_>, kind: &str, role: String) -> Inputs {
         .json("epoch", &session.request.epoch, "SOURCE_DATE_EPOCH")
 }
 
-fn facts(session: &Session<'_>, packages: &[&LockedPackage]) -> Result<Facts, Failure> {
+fn facts(
+    session: &Session<'_>,
+    plan: &Plan,
+    packages: &[&LockedPackage],
+) -> Result<Facts, Failure> {
     let threads = session.request.threads;
     Ok(session
         .family
-        .facts(packages, &session.downloads, threads)?)
+        .facts(plan, packages, &session.downloads, threads)?)
 }
 
 /// The steps of one definition.
@@ -479,7 +487,7 @@ impl Roots<'_> {
             return Ok(facts);
         }
         (self.callbacks.fetch)()?;
-        facts(self.session, packages)
+        facts(self.session, &self.resolved.plan, packages)
     }
 }
 

@@ -252,6 +252,7 @@ impl Family for Toy {
     /// The package manager's arguments, a line for each package.
     fn facts(
         &self,
+        plan: &Plan,
         packages: &[&LockedPackage],
         downloads: &DownloadStore,
         _: usize,
@@ -260,7 +261,7 @@ impl Family for Toy {
         let mut newest = None;
         for package in packages {
             let file = downloads.path(&package.sha256);
-            newest = newest.max(Some(self.built(&file)?));
+            newest = newest.max(Some(self.built(plan, package, downloads)?));
             let inside = file
                 .strip_prefix(downloads.root())
                 .unwrap_or(&file)
@@ -278,7 +279,8 @@ impl Family for Toy {
     }
 
     /// tar(5): the time of the first member, octal.
-    fn built(&self, file: &Path) -> Result<i64> {
+    fn built(&self, _: &Plan, package: &LockedPackage, downloads: &DownloadStore) -> Result<i64> {
+        let file = downloads.path(&package.sha256);
         let mut digits = [0; 11];
         let read = File::open(file).and_then(|f| f.read_exact_at(&mut digits, 136));
         read.map_err(|e| Error::io("reading a package", &e))?;
@@ -379,7 +381,7 @@ impl Family for Toy {
         })
     }
 
-    fn boot(&self) -> &'static Boot {
+    fn boot(&self, _: &Target) -> &'static Boot {
         &BOOT
     }
 

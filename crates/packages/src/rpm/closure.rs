@@ -267,25 +267,27 @@ impl<'a> Taking<'a> {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        let distance = |package: &Package| strsim::damerau_levenshtein(name, &package.name);
-        let mut near: Vec<(usize, &str)> = self
-            .packages
-            .iter()
-            .map(|p| (distance(p), p.name.as_str()))
-            .collect();
-        near.retain(|(distance, _)| *distance <= 3);
-        near.sort_unstable();
-        near.dedup();
         let error = Error::new(
             ErrorKind::UnknownPackage,
             format!("no repository has the package {name}"),
         );
-        let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
+        let near = nearest(name, self.packages.iter().map(|p| p.name.as_str()));
         match near.is_empty() {
             true => error,
             false => error.with_hint(format!("The nearest names are {}.", near.join(", "))),
         }
     }
+}
+
+/// Up to three names that somebody may have meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut near: Vec<(usize, &str)> = known
+        .map(|other| (strsim::damerau_levenshtein(name, other), other))
+        .filter(|(distance, _)| *distance <= 3)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    near.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
 /// Packages in no module stream first, then newer ones.
@@ -304,8 +306,8 @@ fn sign(flag: Flag) -> &'static str {
     }
 }
 
-/// Where a path lies since `/usr` was merged.
-fn moved(path: &str) -> Option<String> {
+/// Where a path lies since `/usr` was merged, or lay before.
+pub fn moved(path: &str) -> Option<String> {
     let tops = ["/bin/", "/sbin/", "/lib/", "/lib64/"];
     match path.strip_prefix("/usr") {
         Some(inner) if tops.iter().any(|top| inner.starts_with(top)) => Some(inner.to_owned()),

@@ -20,6 +20,7 @@ pub mod refresh;
 pub mod repomd;
 pub mod repository;
 mod rich;
+pub mod unpack;
 pub mod version;
 mod xml;
 

@@ -111,6 +111,11 @@ impl PackageFile {
         })
     }
 
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What it is: name, version, architecture.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 const MAX_SMALL: u64 = 16 << 20;
 /// Mirrors that are tried.
 const MAX_MIRRORS: usize = 8;
+/// What a directory says of its last good refresh.
+const CURRENT: &str = "current";
 const REPOMD: &str = "repodata/repomd.xml";
 
 /// Verified metadata of all repositories, in the order they were given.
@@ -55,6 +57,8 @@ pub struct VerifiedRepository {
     pub bases: Vec<String>,
     /// The files that it lists, of [`super::repomd::KINDS`]: kind and place.
     pub files: Vec<(String, PathBuf)>,
+    /// The directory of all that is kept of it.
+    directory: PathBuf,
     /// The shared lock on the directory of these files: none of them is removed while it is held.
     _held: Arc<File>,
 }
@@ -136,6 +140,30 @@ impl VerifiedRepository {
                 ))
             }
         }
+    }
+
+    /// The files that [`load_cached`] needs to read it again: their paths in its directory, and where they are.
+    pub fn kept(&self) -> Vec<(String, PathBuf)> {
+        let (name, current) = (self.repository.cache_name(), self.directory.join(CURRENT));
+        let said = std::fs::read_to_string(&current).ok();
+        let digests = said
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| {
+                let (key, digest) = line.split_once(' ')?;
+                ["repomd", "signature"]
+                    .contains(&key)
+                    .then(|| digest.to_owned())
+            });
+        let listed = self.repomd.files.values();
+        let all = digests.chain(listed.map(|listed| listed.sha256.to_string()));
+        let files = all.map(|digest| {
+            let path = self.directory.join("files").join(&digest);
+            (format!("{name}/files/{digest}"), path)
+        });
+        std::iter::once((format!("{name}/{CURRENT}"), current.clone()))
+            .chain(files)
+            .collect()
     }
 
     /// The URL of a package's file.
@@ -496,6 +524,7 @@ impl<'a> Cache<'a> {
             signer,
             bases: seen.bases.clone(),
             files: Vec::new(),
+            directory: self.directory.path_of_all().to_owned(),
             _held: self.directory.held(),
         })
     }

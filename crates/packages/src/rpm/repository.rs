@@ -118,7 +118,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a variable without a value, a URL of an unknown scheme, or no URL.
-    pub(super) fn expanded(&self) -> Result<Source> {
+    pub fn expanded(&self) -> Result<Source> {
         let url = |text: &String| self.expand(text);
         Ok(match &self.source {
             Source::Base(urls) if urls.is_empty() => return Err(self.bad("has no URL")),

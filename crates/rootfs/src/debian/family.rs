@@ -109,6 +109,7 @@ impl Family for Debian {
 
     fn facts(
         &self,
+        _: &Plan,
         packages: &[&LockedPackage],
         downloads: &DownloadStore,
         threads: usize,
@@ -126,8 +127,8 @@ impl Family for Debian {
         (debs.len() == packages).then(|| Facts::new(newest(&debs), text))
     }
 
-    fn built(&self, file: &Path) -> Result<i64> {
-        built(file)
+    fn built(&self, _: &Plan, package: &LockedPackage, downloads: &DownloadStore) -> Result<i64> {
+        built(&downloads.path(&package.sha256))
     }
 
     fn installer(&self, job: Job) -> Result<Box<dyn Installer>> {
@@ -181,7 +182,7 @@ impl Family for Debian {
         initramfs(place, level, trace)
     }
 
-    fn boot(&self) -> &'static Boot {
+    fn boot(&self, _: &Target) -> &'static Boot {
         self.boot
     }
 

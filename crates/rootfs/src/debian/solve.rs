@@ -6,11 +6,11 @@ use kiln_packages::debian::relation::{groups, list};
 use kiln_packages::debian::{Metadata, Package, Universe};
 
 use super::apt::{Choice, Question, resolve};
-use super::slices::{Links, cut};
 use super::snaps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::requests::Requests;
 use crate::run::Place;
+use crate::slices::{Links, cut};
 
 /// A package of the solution.
 #[derive(Clone, Debug)]

@@ -1,6 +1,5 @@
 //! Package files into a root without any program of the root: the first packages of all, and the tools root.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::unpack::{Owners, create_merged_usr, unpack_all};
@@ -147,8 +146,7 @@ fn merged_usr(architecture: &str) -> Result<(), Error> {
         .map_err(|e| Error::new(ErrorKind::Step, "making the links of a merged /usr").because(e))
 }
 
-/// The places where runs mount something have to be there before the first run that does: what a run makes for its
-/// mounts goes away with it. Owners and modes are those of Debian's base-files.
+/// The places where runs mount something, and the links of a merged /usr.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Skeleton {
     /// The architecture, if the links of a merged /usr are to be made too.
@@ -165,18 +163,7 @@ impl Call for Skeleton {
         if let Some(architecture) = &self.merged {
             merged_usr(architecture)?;
         }
-        let make = |(path, mode): &(&str, u32)| -> std::io::Result<()> {
-            std::fs::create_dir_all(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
-        };
-        let places = [
-            ("/dev", 0o755),
-            ("/proc", 0o755),
-            ("/run", 0o755),
-            ("/sys", 0o755),
-            ("/tmp", 0o1777),
-        ];
-        let made = places.iter().try_for_each(make);
+        let made = crate::skeleton::make(Path::new("/"));
         made.map_err(|e| io_error("making the mount points of a root", &e))
     }
 }
