@@ -15,10 +15,13 @@ pub mod private;
 mod registry;
 mod report;
 mod requests;
+pub mod rpm;
 pub mod run;
 pub mod scripts;
 mod secrets;
 pub mod selinux;
+mod skeleton;
+mod slices;
 pub mod store;
 pub mod trace;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_sandbox::Function;
 
 use crate::family::{Families, Family};
-use crate::{calls, debian};
+use crate::{calls, debian, rpm};
 
 /// All functions, for [`kiln_sandbox::entry`].
 pub const FUNCTIONS: &[Function] = &[
@@ -17,6 +17,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of::<crate::trace::Ask>(),
     Function::of::<crate::changes::Apply>(),
     Function::of::<crate::finish::FinishRoot>(),
+    Function::of::<crate::skeleton::MountPoints>(),
     Function::of::<crate::initramfs::KeepBoot>(),
     Function::of::<crate::initramfs::ExportBoot>(),
     Function::of::<debian::Daemons>(),
@@ -29,15 +30,16 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of::<debian::FinishDebian>(),
     Function::of::<debian::WriteSources>(),
     Function::of::<debian::LookAtGenerator>(),
+    Function::of::<rpm::UnpackTools>(),
+    Function::of::<rpm::FinishRpm>(),
+    Function::of::<rpm::WriteSources>(),
 ];
 
 impl Default for Families {
     /// Those that Kiln has.
     fn default() -> Self {
         let all = debian::Debian::ALL.into_iter();
-        Families::new(
-            all.map(|family| Arc::new(family) as Arc<dyn Family>)
-                .collect(),
-        )
+        let all = all.map(|family| Arc::new(family) as Arc<dyn Family>);
+        Families::new(all.chain([Arc::new(rpm::Rpm) as _]).collect())
     }
 }

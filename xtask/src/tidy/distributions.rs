@@ -8,7 +8,12 @@ use super::{Findings, Tree, crate_of, rust};
 /// Crates that name no distribution.
 const CRATES: &[&str] = &["cli", "engine", "image", "rootfs", "vm"];
 /// Where families live, which may.
-const FAMILIES: &[&str] = &["crates/rootfs/src/debian", "crates/rootfs/src/debian.rs"];
+const FAMILIES: &[&str] = &[
+    "crates/rootfs/src/debian",
+    "crates/rootfs/src/debian.rs",
+    "crates/rootfs/src/rpm",
+    "crates/rootfs/src/rpm.rs",
+];
 
 /// Words of code and texts, and parts of paths: distributions, their package managers and what starts their systems.
 const WORDS: &[&str] = &[
@@ -59,12 +64,12 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/rootfs/src/lib.rs",
-        &["debian"],
+        &["debian", "rpm"],
         "it has the family's module",
     ),
     (
         "crates/rootfs/src/registry.rs",
-        &["debian"],
+        &["debian", "rpm"],
         "it lists the families that Kiln has",
     ),
     (

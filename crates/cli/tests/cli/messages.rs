@@ -185,25 +185,6 @@ fn no_empty_output_directory_is_left() {
 }
 
 #[test]
-fn what_cannot_be_built_yet_is_said_first_and_alone() {
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "main.ks",
-        "volgroup vg pv.1\nfirstboot --enable\n%packages\n-initial-setup\n%end\n",
-    );
-    let ran = sandbox.kiln(&["build", "main.ks", "--distribution", "fedora:42"]);
-    says(
-        &ran,
-        1,
-        &["fedora:42 can be planned, but not built: nothing in this Kiln installs its packages"],
-    );
-    does_not_say(
-        &ran,
-        &["volgroup", "initial-setup", "because", "also wrong"],
-    );
-}
-
-#[test]
 fn a_stopped_command_says_what_was_stopped() {
     let sandbox = Sandbox::new();
     let site = sandbox.path().join("site");

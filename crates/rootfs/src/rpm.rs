@@ -1,0 +1,21 @@
+//! RPM roots: what differs by family lies below this module.
+
+mod answer;
+mod boot;
+mod facts;
+mod family;
+mod finish;
+mod generator;
+mod install;
+mod installer;
+mod question;
+mod repositories;
+mod requests;
+mod scriptlets;
+mod tools;
+mod world;
+
+pub use family::Rpm;
+pub(crate) use finish::{FinishRpm, WriteSources};
+pub(crate) use tools::UnpackTools;
+pub use world::Repositories;

@@ -1,0 +1,221 @@
+//! What the last step changes in an RPM root, beside what every root needs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_packages::rpm::version;
+use kiln_plan::{Plan, RpmSource};
+use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence};
+use serde::{Deserialize, Serialize};
+
+use super::generator::CHOICE;
+use super::install::{FORMAT, NOTE};
+use crate::calls::io_error;
+use crate::error::Result;
+use crate::finish::{
+    Finish, Finished, Installed, Kernels, Sources, call, common, empty_all, forget,
+};
+use crate::run::{Extras, Place};
+use crate::secrets::{Secrets, Ways};
+
+/// Files that record when and where packages were installed, and nothing that the image needs.
+const FORGOTTEN: &[&str] = &[
+    NOTE,
+    "/var/lib/rpm/.rpm.lock",
+    "/usr/lib/sysimage/rpm/.rpm.lock",
+    "/var/log/dnf.log",
+    "/var/log/dnf.librepo.log",
+    "/var/log/dnf.rpm.log",
+    "/var/log/hawkey.log",
+];
+/// Directories that are left, but emptied.
+const EMPTIED: &[&str] = &["/var/cache/dnf", "/var/cache/libdnf5"];
+/// The ways of RPM distributions with keys. A key that a package brought is told as one that its scripts made.
+const WAYS: Ways = Ways {
+    databases: &["/var/lib/rpm", "/var/lib/dnf"],
+    ..Ways::COMMON
+};
+/// Where dnf finds repositories, and where their keys are.
+const REPOSITORIES: &str = "/etc/yum.repos.d";
+const KEYS: &str = "/etc/pki/rpm-gpg";
+
+/// What is installed: as the root's own rpm says, which scripts may have used, or as Kiln left it.
+const LIST: &str = "for d in /usr/lib/sysimage/rpm /var/lib/rpm; do \
+    for f in rpmdb.sqlite Packages.db Packages; do [ ! -x /usr/bin/rpm ] || [ ! -f \"$d/$f\" ] || exec rpm --dbpath \"$d\" -qa --qf \"$1\"; done; \
+    done; [ ! -f \"$2\" ] || exec cat \"$2\"";
+
+pub(super) fn finish(
+    place: &Place<'_>,
+    finish: &Finish,
+    packages: Vec<PathBuf>,
+) -> Result<Finished> {
+    let lines = place.lines(&["/bin/sh", "-c", LIST, "sh", FORMAT, NOTE])?;
+    let mut installed: Vec<Installed> = lines.iter().filter_map(|line| package(line)).collect();
+    installed.sort();
+    let (secrets, kernels) = call(place, &FinishRpm(finish.clone()), packages)?;
+    Ok(Finished {
+        packages: installed,
+        secrets,
+        kernels,
+    })
+}
+
+/// A line of [`FORMAT`]; `None` for keys, which rpm has among the packages.
+fn package(line: &str) -> Option<Installed> {
+    let [name, version, architecture] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+    (name != "gpg-pubkey").then(|| Installed {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        architecture: architecture.to_owned(),
+    })
+}
+
+/// Makes the last changes of an RPM root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FinishRpm(Finish);
+
+impl Call for FinishRpm {
+    const NAME: &'static str = "rpm.finish";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = (Secrets, Kernels);
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Self::Answer, Error> {
+        forget(FORGOTTEN)?;
+        empty_all(EMPTIED)?;
+        let secrets = common(&self.0, &WAYS)?;
+        if let Some(sources) = &self.0.sources {
+            write(sources)?;
+        }
+        Ok((secrets, kernels(Path::new("/"), self.0.kernel.as_deref())?))
+    }
+}
+
+/// Notes in the root which kernel boots, if there are several: the one with the highest version.
+fn kernels(root: &Path, said: Option<&str>) -> std::result::Result<Kernels, Error> {
+    let found = found(root).map_err(|e| io_error("looking for kernels in /usr/lib/modules", &e))?;
+    let Some(newest) = found.last().filter(|_| found.len() > 1) else {
+        return Ok(Kernels {
+            found,
+            ..Kernels::default()
+        });
+    };
+    if let Some(package) = said {
+        let message = format!(
+            "[system] kernel = {package:?}: the root has the kernels {}, and which of them is this package's is not known",
+            found.join(", ")
+        );
+        return Err(Error::new(ErrorKind::Input, message).hint("leave one kernel in the root"));
+    }
+    let path = root.join(CHOICE.trim_start_matches('/'));
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(root))?;
+        fs::write(&path, format!("{newest}\n"))
+    };
+    write().map_err(|e| io_error(format!("writing {CHOICE}"), &e))?;
+    Ok(Kernels {
+        boots: Some(newest.clone()),
+        said: false,
+        found,
+    })
+}
+
+/// Versions of the kernels, the lowest first.
+fn found(root: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(root.join("usr/lib/modules")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut versions = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.path().join("vmlinuz").is_file() {
+            versions.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    versions.sort_by(|a, b| version::compare(a, b).then_with(|| a.cmp(b)));
+    Ok(versions)
+}
+
+/// Repositories that the image is to know, too (`repo --install`): the distribution's own come with its packages.
+pub(super) fn sources(plan: &Plan) -> Sources {
+    let mut sources = Sources::default();
+    for said in plan.rpm_repositories.iter().filter(|said| said.install) {
+        let (key, value) = match &said.source {
+            RpmSource::Base(urls) => ("baseurl", urls.join(" ")),
+            RpmSource::MirrorList(url) => ("mirrorlist", url.clone()),
+            RpmSource::MetaLink(url) => ("metalink", url.clone()),
+            RpmSource::Known => continue,
+        };
+        // A repository on the builder's own disk means nothing to the image's users.
+        if value.starts_with("file:") {
+            continue;
+        }
+        let name = &said.name;
+        let mut text = format!(
+            "# Written by Kiln for `repo --install`.\n[{name}]\nname={name}\n{key}={value}\nenabled=1\n"
+        );
+        if let Some((_, bytes)) = &said.keys {
+            let path = format!("{KEYS}/RPM-GPG-KEY-kiln-{name}");
+            text += &format!("gpgcheck=1\ngpgkey=file://{path}\n");
+            sources.keys.push((path, bytes.clone()));
+        }
+        if said.signed_metadata == Some(true) {
+            text += "repo_gpgcheck=1\n";
+        }
+        if let Some(cost) = said.cost {
+            text += &format!("cost={cost}\n");
+        }
+        for (key, globs) in [
+            ("excludepkgs", &said.exclude),
+            ("includepkgs", &said.include),
+        ] {
+            if !globs.is_empty() {
+                text += &format!("{key}={}\n", globs.join(" "));
+            }
+        }
+        sources.files.push((format!("{name}.repo"), text));
+    }
+    sources
+}
+
+pub(super) fn write_sources(place: &Place<'_>, sources: &Sources) -> Result<()> {
+    place.call(&WriteSources(sources.clone()), (), Extras::default())
+}
+
+/// Writes package sources into the root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WriteSources(Sources);
+
+impl Call for WriteSources {
+    const NAME: &'static str = "rpm.write-sources";
+    type Handed = ();
+    type Message = Silence;
+    type Answer = ();
+
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<(), Error> {
+        write(&self.0)
+    }
+}
+
+fn write(sources: &Sources) -> std::result::Result<(), Error> {
+    let texts = sources
+        .files
+        .iter()
+        .map(|(name, text)| (format!("{REPOSITORIES}/{name}"), text.as_bytes()));
+    let keys = sources
+        .keys
+        .iter()
+        .map(|(path, bytes)| (path.clone(), bytes.as_slice()));
+    for (path, bytes) in texts.chain(keys) {
+        let write = || {
+            if let Some(parent) = Path::new(&path).parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(&path, bytes)
+        };
+        write().map_err(|e: io::Error| io_error(format!("writing {path}"), &e))?;
+    }
+    Ok(())
+}

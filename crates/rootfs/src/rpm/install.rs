@@ -1,0 +1,229 @@
+//! Installing packages with the tools root's rpm, which writes the database that the distribution's own rpm reads.
+//!
+//! rpm runs in the root that it installs into: the tools root is only seen below [`TOOLS`], and its programs are started by its own
+//! loader. So scriptlets have what every run has (`/proc`, `/dev`), and nothing of the tools root but rpm itself takes part.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use kiln_plan::Target;
+use kiln_sandbox::{Mount, Root, Status};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use super::facts::{Item, mounts};
+use super::scriptlets::Listener;
+use crate::calls::WriteFile;
+use crate::error::{Error, ErrorKind, Result, describe};
+use crate::family::InstallOptions;
+use crate::run::{Extras, Place};
+use crate::skeleton::MountPoints;
+
+/// Where the tools root is seen.
+const TOOLS: &str = "/run/kiln/tools";
+/// Its loader, and where that looks for libraries.
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+const LIBRARIES: &[&str] = &["usr/lib64", "lib64", "usr/lib/x86_64-linux-gnu", "usr/lib"];
+/// What is installed, for the last step: a root need not have rpm.
+pub(super) const NOTE: &str = "/usr/lib/kiln/rpm-packages";
+/// How packages are listed, in rpm's query language: name, version as a lock has it, architecture.
+pub(super) const FORMAT: &str = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\\n";
+/// Plugins of kernel-install that would generate an initramfs for each kernel: Kiln has one made, of the finished root.
+const MASKED: &[&str] = &["50-dracut.install", "51-dracut-rescue.install"];
+
+/// Makes the places of an empty root where runs mount something.
+pub(super) fn skeleton(place: &Place<'_>) -> Result<()> {
+    place.call(&MountPoints {}, (), Extras::bare())
+}
+
+/// The tools root's rpm, at work in a root.
+pub(super) struct Rpm<'a> {
+    pub(super) place: &'a Place<'a>,
+    /// The layers of the tools root, the top one first.
+    pub(super) tools: &'a [PathBuf],
+    pub(super) target: &'a Target,
+}
+
+impl Rpm<'_> {
+    /// Installs packages in one transaction, and sees to it that all of them are there afterwards.
+    ///
+    /// # Errors
+    /// A package cannot be installed; the error names it.
+    pub(super) fn install(&self, items: &[Item], options: &InstallOptions) -> Result<()> {
+        let mut arguments: Vec<String> = ["-U", "--verbose", "--noplugins", "--nosignature"]
+            .map(str::to_owned)
+            .to_vec();
+        if options.exclude_docs {
+            arguments.push("--excludedocs".to_owned());
+        }
+        if let Some(languages) = &options.languages {
+            arguments.extend(define("_install_langs", &languages.join(":")));
+        }
+        arguments.extend(items.iter().map(Item::inside));
+        let listener = Listener::new(self.place.reporter, items);
+        let status = {
+            let mut more = mounts(items);
+            more.extend(MASKED.iter().map(|name| Mount::File {
+                target: format!("/etc/kernel/install.d/{name}"),
+                content: b"#!/bin/sh\nexit 0\n".to_vec(),
+                mode: 0o755,
+            }));
+            let place = self.place.with_reporter(&listener);
+            let extras = Extras {
+                any_status: true,
+                ..self.extras(more)
+            };
+            place.exec(&words(&self.argv(arguments)?), extras)?.status
+        };
+        let heard = listener.take();
+        if let Some(failure) = heard.failures.iter().find(|failure| failure.is_fatal()) {
+            return Err(failure.error());
+        }
+        let installed = self.installed()?;
+        let missing: Vec<&Item> = items
+            .iter()
+            .filter(|item| {
+                !installed.contains(&format!(
+                    "{} {} {}",
+                    item.name, item.version, item.architecture
+                ))
+            })
+            .collect();
+        if status != Status::Exited(0) || !missing.is_empty() {
+            return Err(not_installed(status, &missing, heard.tail));
+        }
+        for failure in &heard.failures {
+            let (message, hint) = failure.warning();
+            self.place.reporter.warn(message, None, Some(hint));
+        }
+        self.note(&installed)
+    }
+
+    /// What the database has: lines of [`FORMAT`].
+    fn installed(&self) -> Result<BTreeSet<String>> {
+        let arguments = ["-qa", "--qf", FORMAT].map(str::to_owned).to_vec();
+        let lines = self
+            .place
+            .lines_with(&words(&self.argv(arguments)?), self.extras(Vec::new()))?;
+        Ok(lines.into_iter().collect())
+    }
+
+    fn note(&self, installed: &BTreeSet<String>) -> Result<()> {
+        let call = WriteFile {
+            path: NOTE.to_owned(),
+            content: installed.iter().map(|line| format!("{line}\n")).collect(),
+            mode: 0o644,
+        };
+        self.place.call(&call, (), Extras::default())
+    }
+
+    fn argv(&self, arguments: Vec<String>) -> Result<Vec<String>> {
+        let libraries: Vec<String> = LIBRARIES
+            .iter()
+            .map(|name| format!("{TOOLS}/{name}"))
+            .collect();
+        let mut argv = vec![
+            format!("{TOOLS}/{}", loader(self.tools)?.display()),
+            "--library-path".to_owned(),
+            libraries.join(":"),
+            format!("{TOOLS}/usr/bin/rpm"),
+            "--dbpath".to_owned(),
+            database(self.target).to_owned(),
+        ];
+        // What is mounted there while rpm runs is not the root's.
+        argv.extend(define("_netsharedpath", "/proc:/sys:/dev"));
+        // Kiln has proven the packages by the repository's keys; rpm still compares their digests.
+        argv.extend(define("_pkgverify_level", "digest"));
+        argv.extend(arguments);
+        Ok(argv)
+    }
+
+    fn extras(&self, more: Vec<Mount>) -> Extras {
+        let mut mounts = vec![Mount::Tree {
+            target: TOOLS.to_owned(),
+            tree: Root::Layers {
+                lower: self.tools.to_vec(),
+            },
+        }];
+        mounts.extend(more);
+        Extras {
+            mounts,
+            env: vec![("RPM_CONFIGDIR".to_owned(), format!("{TOOLS}/usr/lib/rpm"))],
+            ..Extras::default()
+        }
+    }
+}
+
+/// The loader's own path, below the tools root: links to it may be absolute, and lead elsewhere where the tools root is not the root.
+fn loader(layers: &[PathBuf]) -> Result<PathBuf> {
+    let find = |layer: &PathBuf| -> std::io::Result<PathBuf> {
+        let top = layer.canonicalize()?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = openat2(&File::open(&top)?, LOADER, flags, Mode::empty(), resolve)?;
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let inner = path.strip_prefix(&top).map(PathBuf::from);
+        inner.map_err(|_| std::io::Error::other("it is elsewhere"))
+    };
+    let mut found = layers.iter().map(find);
+    let first = found.find_map(std::result::Result::ok);
+    first.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Step,
+            format!("the build tools have no /{LOADER}"),
+        )
+        .hint("a repository of the distribution's lowest packages is missing")
+    })
+}
+
+fn define(name: &str, value: &str) -> [String; 2] {
+    ["--define".to_owned(), format!("{name} {value}")]
+}
+
+fn words(argv: &[String]) -> Vec<&str> {
+    argv.iter().map(String::as_str).collect()
+}
+
+/// Where a distribution has rpm's database.
+pub(super) fn database(target: &Target) -> &'static str {
+    let release: String = target
+        .release
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    let is_old = release.parse().is_ok_and(|release: u32| release < 10);
+    match target.distribution.as_str() {
+        // Since Fedora 36, of 2022: all that can be built.
+        "fedora" => "/usr/lib/sysimage/rpm",
+        _ if is_old => "/var/lib/rpm",
+        _ => "/usr/lib/sysimage/rpm",
+    }
+}
+
+fn not_installed(status: Status, missing: &[&Item], tail: Vec<String>) -> Error {
+    let count = missing.len();
+    let message = match missing.first() {
+        None => "rpm failed although all packages are installed".to_owned(),
+        Some(first) if count == 1 => format!("{} could not be installed", first.nevra()),
+        Some(first) => format!(
+            "{} and {} other packages could not be installed",
+            first.nevra(),
+            count - 1
+        ),
+    };
+    let mut error = Error::new(ErrorKind::Step, message);
+    error.package = missing
+        .first()
+        .filter(|_| count == 1)
+        .map(|item| item.nevra());
+    error.status = Some(describe(status));
+    error.causes.extend(
+        tail.iter()
+            .filter(|line| line.starts_with("error: "))
+            .cloned(),
+    );
+    error.tail = tail;
+    error
+}

@@ -1,0 +1,146 @@
+//! What the target's own dnf is asked: the question, and the repositories as it reads them.
+
+use kiln_packages::rpm::{Repository, VerifiedRepository};
+use kiln_plan::{RpmRepository, Target};
+use kiln_sandbox::Mount;
+use serde::Serialize;
+
+use crate::requests::Requests;
+
+/// dnf's whole world lies below this.
+const WORLD: &str = "/run/kiln/dnf";
+/// The question's place.
+pub(super) const QUESTION: &str = "/run/kiln/dnf/question.json";
+/// The script that asks.
+pub(super) const SCRIPT: &str = "/run/kiln/dnf/resolve.py";
+const RESOLVE: &str = include_str!("resolve.py");
+
+#[derive(Serialize)]
+pub(super) struct Question {
+    scratch: &'static str,
+    architecture: String,
+    release: String,
+    platform: String,
+    weak: bool,
+    repositories: Vec<Asked>,
+    install: Vec<String>,
+    modules: Vec<String>,
+    exclude: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Asked {
+    name: String,
+    path: String,
+    cost: i64,
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+impl Question {
+    /// What `requests` ask for, of the repositories of a plan.
+    pub(super) fn new(said: &[RpmRepository], target: &Target, requests: &Requests) -> Self {
+        let asked = said.iter().map(|said| Asked {
+            name: said.name.clone(),
+            path: path(&said.name),
+            cost: said.cost.unwrap_or(Repository::COST),
+            include: said.include.clone(),
+            exclude: said.exclude.clone(),
+        });
+        let wanted = requests.layers.iter().flat_map(|(_, wanted)| wanted);
+        let mut all: Vec<String> = wanted.map(|w| w.form.clone()).collect();
+        all.sort();
+        all.dedup();
+        let (modules, install) = all.into_iter().partition(|form| form.starts_with('@'));
+        let modules: Vec<String> = modules;
+        Question {
+            scratch: "/tmp",
+            architecture: target.architecture.clone(),
+            release: target.release.clone(),
+            platform: platform(target),
+            weak: requests.recommends,
+            repositories: asked.collect(),
+            install,
+            modules: modules
+                .iter()
+                .map(|m| m.trim_start_matches('@').to_owned())
+                .collect(),
+            exclude: requests.exclude.keys().cloned().collect(),
+        }
+    }
+
+    /// The script, the question, and what was verified of the repositories.
+    pub(super) fn mounts(&self, metadata: &[VerifiedRepository]) -> serde_json::Result<Vec<Mount>> {
+        let mut mounts = vec![
+            file(SCRIPT.to_owned(), RESOLVE.as_bytes().to_vec()),
+            file(QUESTION.to_owned(), serde_json::to_vec(self)?),
+        ];
+        for verified in metadata {
+            let directory = path(&verified.repository.name);
+            mounts.push(file(
+                format!("{directory}/repodata/repomd.xml"),
+                repomd(verified).into_bytes(),
+            ));
+            for (kind, source) in &verified.files {
+                if let Some(listed) = verified.repomd.files.get(kind) {
+                    mounts.push(Mount::Bind {
+                        source: source.clone(),
+                        target: format!("{directory}/{}", inner(kind, &listed.href)),
+                        writable: false,
+                    });
+                }
+            }
+        }
+        Ok(mounts)
+    }
+}
+
+/// What a module's packages have to fit; dnf.conf(5), `module_platform_id`.
+fn platform(target: &Target) -> String {
+    let release = target.release.split('.').next().unwrap_or(&target.release);
+    let letters = match target.distribution.as_str() {
+        "fedora" => "f",
+        _ => "el",
+    };
+    format!("platform:{letters}{release}")
+}
+
+fn path(repository: &str) -> String {
+    format!("{WORLD}/repositories/{repository}")
+}
+
+fn file(target: String, content: Vec<u8>) -> Mount {
+    Mount::File {
+        target,
+        content,
+        mode: 0o644,
+    }
+}
+
+/// Where a file of metadata is below its repository. The end of its name says how it is compressed.
+fn inner(kind: &str, href: &str) -> String {
+    let name = href.rsplit('/').next().unwrap_or(href);
+    let ending = name.split_once(".xml").or_else(|| name.split_once(".yaml"));
+    let compression = ending.map_or("", |(_, rest)| rest);
+    let format = if kind == "modules" { "yaml" } else { "xml" };
+    format!("repodata/{kind}.{format}{compression}")
+}
+
+/// A `repomd.xml` with the files that were verified, and no others: dnf fetches whatever it names.
+fn repomd(verified: &VerifiedRepository) -> String {
+    let mut text = String::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<repomd xmlns=\"http://linux.duke.edu/metadata/repo\">\n<revision>1</revision>\n",
+    );
+    for (kind, listed) in &verified.repomd.files {
+        let open = listed.open.as_ref().map_or(String::new(), |(size, sha256)| {
+            format!("<open-checksum type=\"sha256\">{sha256}</open-checksum><open-size>{size}</open-size>")
+        });
+        text += &format!(
+            "<data type=\"{kind}\"><checksum type=\"sha256\">{}</checksum>{open}<location href=\"{}\"/><timestamp>1</timestamp><size>{}</size></data>\n",
+            listed.sha256,
+            inner(kind, &listed.href),
+            listed.size
+        );
+    }
+    text + "</repomd>\n"
+}

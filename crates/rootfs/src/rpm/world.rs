@@ -1,0 +1,366 @@
+//! The verified metadata of RPM repositories, and what it answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_packages::rpm::closure::moved;
+use kiln_packages::rpm::comps::Comps;
+use kiln_packages::rpm::{
+    Capability, Evr, Metadata, Package, Repository, VerifiedRepository, load_cached,
+};
+use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
+use kiln_plan::{Plan, RpmRepository, Target};
+
+use super::answer::{Choice, ask};
+use super::facts::REPOSITORY;
+use super::question::Question;
+use super::repositories::place;
+use super::requests::collect;
+use super::tools::tools;
+use crate::error::{Error, Result};
+use crate::family::World;
+use crate::requests::Requests;
+use crate::run::Place;
+use crate::slices::{Links, cut};
+
+/// Repositories as they were verified, with all packages of them.
+pub struct Repositories {
+    metadata: Metadata,
+    said: Vec<RpmRepository>,
+    target: Target,
+    packages: Vec<Package>,
+    /// For each package the index of its repository.
+    of: Vec<usize>,
+    comps: Comps,
+}
+
+impl Repositories {
+    /// Reads the metadata of verified repositories.
+    ///
+    /// # Errors
+    /// A file of it is malformed.
+    pub fn read(metadata: Metadata, plan: &Plan) -> Result<Self> {
+        let read = |verified: &VerifiedRepository| -> kiln_packages::Result<_> {
+            Ok((verified.packages()?, verified.comps()?))
+        };
+        let panicked = || {
+            kiln_packages::Error::new(ErrorKind::Internal, "reading repository metadata panicked")
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads = metadata
+                .repositories
+                .iter()
+                .map(|v| scope.spawn(|| read(v)));
+            let threads: Vec<_> = threads.collect();
+            let joined = threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|_| Err(panicked())));
+            joined.collect()
+        });
+        let mut world = Repositories {
+            metadata,
+            said: plan.rpm_repositories.clone(),
+            target: plan.target.clone(),
+            packages: Vec::new(),
+            of: Vec::new(),
+            comps: Comps::default(),
+        };
+        for (at, outcome) in all.into_iter().enumerate() {
+            let (packages, comps) = outcome?;
+            world.of.extend(packages.iter().map(|_| at));
+            world.packages.extend(packages);
+            world.comps.join(comps);
+        }
+        Ok(world)
+    }
+
+    /// Reads what a directory has of repositories. What is not there, or not signed as it has to be, does not count; why the latter
+    /// does not is told.
+    pub(super) fn kept(
+        repositories: &[Repository],
+        plan: &Plan,
+        directory: &Path,
+        now: SystemTime,
+    ) -> (Self, Vec<String>) {
+        let mut metadata = Metadata {
+            repositories: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut unfit = Vec::new();
+        for repository in repositories {
+            match load_cached(std::slice::from_ref(repository), directory, now) {
+                Ok(one) => metadata.repositories.extend(one.repositories),
+                Err(error) if error.kind() == ErrorKind::Offline => {}
+                Err(error) => unfit.push(error.to_string()),
+            }
+        }
+        let none = Repositories {
+            metadata: Metadata {
+                repositories: Vec::new(),
+                warnings: Vec::new(),
+            },
+            said: Vec::new(),
+            target: plan.target.clone(),
+            packages: Vec::new(),
+            of: Vec::new(),
+            comps: Comps::default(),
+        };
+        let world = Repositories::read(metadata, plan).unwrap_or_else(|error| {
+            unfit.push(error.to_string());
+            none
+        });
+        (world, unfit)
+    }
+
+    fn repository(&self, at: usize) -> &VerifiedRepository {
+        &self.metadata.repositories[self.of[at]]
+    }
+
+    fn locked(&self, at: usize, layer: &str, auto: bool) -> LockedPackage {
+        let (package, verified) = (&self.packages[at], self.repository(at));
+        LockedPackage {
+            name: package.name.clone(),
+            version: package.evr.to_string(),
+            architecture: package.arch.clone(),
+            url: verified.url(package),
+            // The reader of metadata takes no package without one.
+            sha256: package
+                .sha256
+                .unwrap_or_else(|| kiln_packages::Digest::of(b"")),
+            size: package.size,
+            layer: layer.to_owned(),
+            auto,
+            facts: BTreeMap::from([(REPOSITORY.to_owned(), verified.repository.name.clone())]),
+        }
+    }
+
+    /// The packages of dnf's answer.
+    fn find(&self, choices: &[Choice]) -> Result<Vec<usize>> {
+        let key = |at: &usize| {
+            let package = &self.packages[*at];
+            (
+                self.repository(*at).repository.name.as_str(),
+                package.nevra(),
+            )
+        };
+        let all: HashMap<(&str, String), usize> =
+            (0..self.packages.len()).map(|at| (key(&at), at)).collect();
+        let find = |choice: &Choice| {
+            let evr = Evr {
+                epoch: choice.epoch,
+                version: choice.version.clone(),
+                release: choice.release.clone(),
+            };
+            let nevra = format!("{}-{evr}.{}", choice.name, choice.architecture);
+            let found = all.get(&(choice.repository.as_str(), nevra.clone()));
+            found.copied().ok_or_else(|| {
+                let message = format!(
+                    "dnf chose {nevra} of {}, which no metadata has",
+                    choice.repository
+                );
+                Error::new(crate::error::ErrorKind::Internal, message)
+            })
+        };
+        choices.iter().map(find).collect()
+    }
+
+    /// What the cut into layers has to know of the packages of a solution.
+    fn links(&self, chosen: &[usize], choices: &[Choice]) -> Vec<Links> {
+        let mut all: Vec<Links> = chosen
+            .iter()
+            .zip(choices)
+            .map(|(&at, choice)| links(&self.packages[at], choice))
+            .collect();
+        // A package that supplements others comes with them.
+        for choice in choices {
+            for word in choice.supplements.iter().flat_map(|text| words(text)) {
+                for link in &mut all {
+                    if link.name == word || link.provides.contains(&word) {
+                        link.recommends.push(vec![choice.name.clone()]);
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+fn links(package: &Package, choice: &Choice) -> Links {
+    let provided = package
+        .provides
+        .iter()
+        .map(|capability| capability.name.clone());
+    let needs = |capability: &Capability| groups(&capability.name);
+    Links {
+        name: package.name.clone(),
+        provides: provided.chain(package.files.iter().cloned()).collect(),
+        depends: package.requires.iter().flat_map(needs).collect(),
+        recommends: choice
+            .recommends
+            .iter()
+            .flat_map(|text| groups(text))
+            .collect(),
+    }
+}
+
+/// Or-groups of a dependency. What a rich one names is taken as if all of it was needed, as far as the solution has it.
+fn groups(text: &str) -> Vec<Vec<String>> {
+    let group = |word: String| {
+        let other = moved(&word);
+        std::iter::once(word).chain(other).collect()
+    };
+    words(text).map(group).collect()
+}
+
+/// The names in a dependency: `(a if b >= 2 else c)`.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    const OPERATORS: [&str; 6] = ["and", "or", "if", "else", "unless", "with"];
+    let is_rich = text.starts_with('(');
+    let text = text.to_owned();
+    let mut names = Vec::new();
+    let mut after_comparison = false;
+    for word in text.split(' ') {
+        let name = match is_rich {
+            true => {
+                let opened = word.trim_start_matches('(');
+                // `lib(x86-64)` has parentheses of its own.
+                let extra = opened
+                    .matches(')')
+                    .count()
+                    .saturating_sub(opened.matches('(').count());
+                opened.get(..opened.len() - extra).unwrap_or(opened)
+            }
+            false => word,
+        };
+        let is_comparison = !name.is_empty() && name.chars().all(|c| "<=>".contains(c));
+        let is_operator = is_rich && (OPERATORS.contains(&name) || name == "without");
+        if !is_comparison && !is_operator && !after_comparison && !name.is_empty() {
+            names.push(name.to_owned());
+        }
+        after_comparison = is_comparison;
+    }
+    names.into_iter()
+}
+
+impl World for Repositories {
+    fn repositories(&self) -> Vec<LockedRepository> {
+        let all = self.metadata.repositories.iter();
+        all.map(|verified| LockedRepository {
+            uri: place(&verified.repository).unwrap_or(String::new()),
+            name: verified.repository.name.clone(),
+            date: verified.repomd.date.unwrap_or(UNIX_EPOCH),
+            release: verified.release,
+        })
+        .collect()
+    }
+
+    fn packages(&self) -> usize {
+        self.packages.len()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.metadata.warnings.clone()
+    }
+
+    fn verdict(&self, package: &LockedPackage) -> Verdict {
+        let repository = package.facts.get(REPOSITORY);
+        let is_it = |at: &usize| {
+            let ours = &self.packages[*at];
+            ours.name == package.name
+                && ours.arch == package.architecture
+                && ours.evr.to_string() == package.version
+                && Some(&self.repository(*at).repository.name) == repository
+        };
+        let Some(at) = (0..self.packages.len()).find(is_it) else {
+            return Verdict::Unknown;
+        };
+        let ours = &self.packages[at];
+        // Any mirror has the file at the same place.
+        let is_there = package.url.ends_with(&format!("/{}", ours.href))
+            || package.url == self.repository(at).url(ours);
+        match ours.sha256 == Some(package.sha256) && ours.size == package.size && is_there {
+            true => Verdict::Signed,
+            false => Verdict::Differs(format!(
+                "the metadata of {} has it with the SHA-256 {} and {} bytes at {}",
+                self.repository(at).repository.name,
+                ours.sha256
+                    .map_or(String::new(), |sha256| sha256.to_string()),
+                ours.size,
+                ours.href
+            )),
+        }
+    }
+
+    fn files(&self) -> Vec<(String, PathBuf)> {
+        let all = self.metadata.repositories.iter();
+        all.flat_map(VerifiedRepository::kept).collect()
+    }
+
+    fn keys(&self) -> Vec<(String, Vec<u8>)> {
+        let all = self
+            .metadata
+            .repositories
+            .iter()
+            .map(|verified| &verified.repository);
+        all.map(|repository| {
+            (
+                format!("{}.key", repository.name),
+                repository.keys.1.clone(),
+            )
+        })
+        .collect()
+    }
+
+    fn tools(&self) -> Result<Vec<LockedPackage>> {
+        let found = tools(&self.packages, &self.target.architecture)?;
+        let mut all: Vec<_> = found
+            .into_iter()
+            .map(|at| self.locked(at, TOOLS, true))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    fn requests(&self, plan: &Plan) -> Result<Requests> {
+        collect(plan, &self.packages, &self.comps)
+    }
+
+    fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
+        let question = Question::new(&self.said, &self.target, requests);
+        let mut choices = ask(place, &question, &self.metadata.repositories, requests)?;
+        choices.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
+        let chosen = self.find(&choices)?;
+        let names: Vec<Vec<String>> = requests
+            .layers
+            .iter()
+            .map(|(_, wanted)| wanted.iter().map(|w| w.name.clone()).collect())
+            .collect();
+        let layers = cut(&self.links(&chosen, &choices), &names);
+        let asked = |name: &str| names.iter().flatten().any(|n| n == name);
+        let locked = |(&at, layer): (&usize, usize)| {
+            let auto = !asked(&self.packages[at].name);
+            self.locked(at, &requests.layers[layer].0, auto)
+        };
+        Ok(chosen.iter().zip(layers).map(locked).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn names_of_dependencies() {
+        let of = |text: &str| words(text).collect::<Vec<_>>();
+        assert_eq!(
+            of("libc.so.6(GLIBC_2.4)(64bit)"),
+            ["libc.so.6(GLIBC_2.4)(64bit)"]
+        );
+        assert_eq!(of("bash >= 5"), ["bash"]);
+        assert_eq!(
+            of("(a >= 1 if (b or c(x86-64)) else d)"),
+            ["a", "b", "c(x86-64)", "d"]
+        );
+    }
+}
