@@ -289,10 +289,24 @@ fn installed(dir: &Path) -> Outcome {
         "3",
     )?;
     // Only what the scriptlet changed differs from what the packages have.
-    is(rpm(&["-Va", "--nouser", "--nogroup", "--nomtime", "--nofiledigest"])?.trim(), "")?;
+    is(
+        rpm(&[
+            "-Va",
+            "--nouser",
+            "--nogroup",
+            "--nomtime",
+            "--nofiledigest",
+        ])?
+        .trim(),
+        "",
+    )?;
     has(&rpm(&["-Va"])?, &["c /etc/app.conf"])?;
     // Owners are ids of the sandbox, whose root owns /etc/passwd.
-    let owner = |path: &str| root.join(path).metadata().map(|m| (m.uid(), m.gid(), m.mode()));
+    let owner = |path: &str| {
+        root.join(path)
+            .metadata()
+            .map(|m| (m.uid(), m.gid(), m.mode()))
+    };
     let ((uid, gid, _), (of_app, of_group, mode)) = (owner("etc/passwd")?, owner("usr/bin/app")?);
     is(
         &format!("{} {} {:o}", of_app - uid, of_group - gid, mode & 0o7777),

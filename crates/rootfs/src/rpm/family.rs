@@ -40,7 +40,8 @@ impl Family for Rpm {
 
     fn world(&self, plan: &Plan, source: &Metadata<'_>) -> Result<Box<dyn World>> {
         let all = repositories(plan)?;
-        let metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
+        let mut metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
+        metadata.warnings.extend(repositories::warnings(plan, &all));
         Ok(Box::new(Repositories::read(metadata, plan)?))
     }
 

@@ -1,7 +1,7 @@
 //! What the target's own dnf is asked: the question, and the repositories as it reads them.
 
-use kiln_packages::rpm::{Repository, VerifiedRepository};
-use kiln_plan::{RpmRepository, Target};
+use kiln_packages::rpm::VerifiedRepository;
+use kiln_plan::Target;
 use kiln_sandbox::Mount;
 use serde::Serialize;
 
@@ -38,14 +38,19 @@ struct Asked {
 }
 
 impl Question {
-    /// What `requests` ask for, of the repositories of a plan.
-    pub(super) fn new(said: &[RpmRepository], target: &Target, requests: &Requests) -> Self {
-        let asked = said.iter().map(|said| Asked {
-            name: said.name.clone(),
-            path: path(&said.name),
-            cost: said.cost.unwrap_or(Repository::COST),
-            include: said.include.clone(),
-            exclude: said.exclude.clone(),
+    /// What `requests` ask for, of these repositories.
+    pub(super) fn new(
+        metadata: &[VerifiedRepository],
+        target: &Target,
+        requests: &Requests,
+    ) -> Self {
+        let repositories = metadata.iter().map(|verified| &verified.repository);
+        let asked = repositories.map(|repository| Asked {
+            name: repository.name.clone(),
+            path: path(&repository.name),
+            cost: repository.cost,
+            include: repository.filter.include.clone(),
+            exclude: repository.filter.exclude.clone(),
         });
         let wanted = requests.layers.iter().flat_map(|(_, wanted)| wanted);
         let mut all: Vec<String> = wanted.map(|w| w.form.clone()).collect();

@@ -2,22 +2,42 @@
 
 use kiln_packages::LockedPackage;
 use kiln_packages::openpgp::Keyring;
-use kiln_packages::rpm::repository::Filter;
-use kiln_packages::rpm::{Proof, Repository, Source};
+use kiln_packages::rpm::presets::{KnownRepository, Preset, preset};
+use kiln_packages::rpm::{Filter, Proof, Repository, Source};
 use kiln_plan::{Hasher, Id, Plan, RpmRepository, RpmSource, Target};
 
 use crate::error::{Error, Result};
 
-/// The plan's repositories.
+/// The release's own repositories, then the plan's.
 ///
 /// # Errors
-/// There are none, or one has no keys.
+/// There are none, or one has no keys or no address.
 pub(super) fn repositories(plan: &Plan) -> Result<Vec<Repository>> {
-    let mut all: Vec<Repository> = plan
-        .rpm_repositories
-        .iter()
-        .map(|said| repository(said, &plan.target))
-        .collect::<Result<_>>()?;
+    let target = &plan.target;
+    let preset = preset(&target.distribution, &target.release);
+    let mut all = Vec::new();
+    if let Some(preset) = preset.iter().find(|_| plan.default_repositories) {
+        let named =
+            |known: &&KnownRepository| plan.rpm_repositories.iter().any(|r| r.name == known.name);
+        let known = preset
+            .repositories
+            .iter()
+            .filter(|known| known.is_default && !named(known));
+        all.extend(known.map(|known| Repository {
+            name: known.name.to_owned(),
+            source: known.source.clone(),
+            variables: variables(target),
+            keys: preset.keys.clone(),
+            proof: Proof::Packages,
+            cost: Repository::COST,
+            filter: Filter::default(),
+            proxy: None,
+            origin: String::new(),
+        }));
+    }
+    for said in &plan.rpm_repositories {
+        all.push(repository(said, target, preset.as_ref())?);
+    }
     // Of two equal packages, that of the cheaper repository is the first.
     all.sort_by_key(|repository| repository.cost);
     match all.is_empty() {
@@ -27,40 +47,68 @@ pub(super) fn repositories(plan: &Plan) -> Result<Vec<Repository>> {
     }
 }
 
-fn repository(said: &RpmRepository, target: &Target) -> Result<Repository> {
-    let Some(keys) = &said.keys else {
-        let message = format!(
-            "nothing says who signs the packages of the repository {}",
-            said.name
-        );
-        return Err(Error::definition(message)
-            .at(said.origin.clone())
-            .hint(format!(
-                "give its public key in kiln.toml: [[repository]] name = \"{}\", key = \"FILE\"",
-                said.name
-            )));
+/// What the user should know of a release's own repositories, if they are used.
+pub(super) fn warnings(plan: &Plan, repositories: &[Repository]) -> Vec<String> {
+    let target = &plan.target;
+    let preset = preset(&target.distribution, &target.release);
+    let Some(preset) = preset.filter(|_| repositories.iter().any(|r| r.origin.is_empty())) else {
+        return Vec::new();
     };
+    let tried = format!(
+        "Kiln was tried with generated RPM distributions, but not with the repositories of {}:{}, which its tests do not reach",
+        target.distribution, target.release
+    );
+    preset.ended.into_iter().chain([tried]).collect()
+}
+
+fn variables(target: &Target) -> Vec<(String, String)> {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    vec![
+        variable("releasever", &target.release),
+        variable("basearch", &target.architecture),
+        variable("arch", &target.architecture),
+    ]
+}
+
+fn repository(
+    said: &RpmRepository,
+    target: &Target,
+    preset: Option<&Preset>,
+) -> Result<Repository> {
+    let name = &said.name;
+    let keys = said
+        .keys
+        .clone()
+        .or_else(|| preset.map(|preset| preset.keys.clone()));
+    let keys =
+        keys.ok_or_else(|| {
+            let message = format!("nothing says who signs the packages of the repository {name}");
+            Error::definition(message).at(said.origin.clone()).hint(format!(
+            "give its public key in kiln.toml: [[repository]] name = \"{name}\", key = \"FILE\""
+        ))
+        })?;
     let source = match &said.source {
         RpmSource::Base(urls) => Source::Base(urls.clone()),
         RpmSource::MirrorList(url) => Source::MirrorList(url.clone()),
         RpmSource::MetaLink(url) => Source::Metalink(url.clone()),
         RpmSource::Known => {
-            let message = format!("where the repository {} is was not said", said.name);
-            return Err(Error::definition(message)
-                .at(said.origin.clone())
-                .hint("give --baseurl, --mirrorlist or --metalink"));
+            let mut known = preset.iter().flat_map(|preset| &preset.repositories);
+            let found = known.find(|known| known.name == name);
+            found.map(|known| known.source.clone()).ok_or_else(|| {
+                let (distribution, release) = (&target.distribution, &target.release);
+                let message =
+                    format!("{distribution}:{release} has no repository that is known as {name}");
+                Error::definition(message)
+                    .at(said.origin.clone())
+                    .hint("give --baseurl, --mirrorlist or --metalink")
+            })?
         }
     };
-    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Ok(Repository {
-        name: said.name.clone(),
+        name: name.clone(),
         source,
-        variables: vec![
-            variable("releasever", &target.release),
-            variable("basearch", &target.architecture),
-            variable("arch", &target.architecture),
-        ],
-        keys: keys.clone(),
+        variables: variables(target),
+        keys,
         proof: match said.signed_metadata {
             Some(true) => Proof::Signature,
             _ => Proof::Packages,

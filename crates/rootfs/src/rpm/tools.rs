@@ -41,12 +41,15 @@ pub(super) fn tools(packages: &[Package], architecture: &str) -> Result<Vec<usiz
         .copied()
         .collect();
     let mut found = closure(packages, architecture, &roots)?;
-    for name in LOADERS.iter().filter(is_there) {
-        let of_name = packages
+    for name in LOADERS {
+        let is_it = |package: &Package| {
+            package.name == *name || package.provides.iter().any(|c| c.name == *name)
+        };
+        let all = packages
             .iter()
             .enumerate()
-            .filter(|(_, package)| package.name == *name);
-        let newest = of_name.max_by(|(_, a), (_, b)| a.evr.compare(&b.evr));
+            .filter(|(_, package)| is_it(package));
+        let newest = all.max_by(|(_, a), (_, b)| a.evr.compare(&b.evr));
         found.extend(newest.map(|(at, _)| at));
     }
     found.sort_unstable();

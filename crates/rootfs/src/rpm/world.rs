@@ -10,7 +10,7 @@ use kiln_packages::rpm::{
     Capability, Evr, Metadata, Package, Repository, VerifiedRepository, load_cached,
 };
 use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
-use kiln_plan::{Plan, RpmRepository, Target};
+use kiln_plan::{Plan, Target};
 
 use super::answer::{Choice, ask};
 use super::facts::REPOSITORY;
@@ -27,7 +27,6 @@ use crate::slices::{Links, cut};
 /// Repositories as they were verified, with all packages of them.
 pub struct Repositories {
     metadata: Metadata,
-    said: Vec<RpmRepository>,
     target: Target,
     packages: Vec<Package>,
     /// For each package the index of its repository.
@@ -60,7 +59,6 @@ impl Repositories {
         });
         let mut world = Repositories {
             metadata,
-            said: plan.rpm_repositories.clone(),
             target: plan.target.clone(),
             packages: Vec::new(),
             of: Vec::new(),
@@ -100,7 +98,6 @@ impl Repositories {
                 repositories: Vec::new(),
                 warnings: Vec::new(),
             },
-            said: Vec::new(),
             target: plan.target.clone(),
             packages: Vec::new(),
             of: Vec::new(),
@@ -327,7 +324,7 @@ impl World for Repositories {
     }
 
     fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
-        let question = Question::new(&self.said, &self.target, requests);
+        let question = Question::new(&self.metadata.repositories, &self.target, requests);
         let mut choices = ask(place, &question, &self.metadata.repositories, requests)?;
         choices.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
         let chosen = self.find(&choices)?;
