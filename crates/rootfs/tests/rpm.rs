@@ -18,6 +18,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 type Outcome = Result<(), Failed>;
 type Case = fn(&Path) -> Outcome;
+/// A root, what was warned of, and how it went.
+type Installed = (PathBuf, Vec<String>, Result<(), Error>);
 
 const CASES: &[(&str, Case)] = &[
     ("a_root_is_what_rpm_makes_of_its_packages", installed),
@@ -85,7 +87,7 @@ impl World {
         }
         let layer = format!("rootpw --lock\n%packages --nocore\n{lines}\n%end\n");
         let definition = format!(
-            "distribution = \"rocky:9\"\nlayers = [\"lab.ks\"]\n[[repository]]\nname = \"test\"\nbaseurl = \"file://{}\"\nkey = \"key.asc\"\n",
+            "distribution = \"rocky:9\"\nlayers = [\"lab.ks\"]\n[system]\nno-default-repositories = true\n[[repository]]\nname = \"test\"\nbaseurl = \"file://{}\"\nkey = \"key.asc\"\n",
             self.dir.join("repository").display()
         );
         let files = Input_(layer, self.key.clone());
@@ -148,7 +150,7 @@ impl World {
     }
 
     /// Installs all packages into a new root; returns where that is and what was warned of.
-    fn install(&self) -> Result<(PathBuf, Vec<String>, Result<(), Error>), Failed> {
+    fn install(&self) -> Result<Installed, Failed> {
         let plan = self.plan("shell")?;
         let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
         let store = Store::open(&self.dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;

@@ -268,11 +268,11 @@ fn rpm_repositories_need_a_key() {
     let sandbox = Sandbox::new();
     let definition = data().join("rocky-xfce.ks");
     let definition = definition.to_str().expect("UTF-8");
-    let ran = sandbox.kiln(&["build", "--distribution", "rocky:6", definition]);
+    let ran = sandbox.kiln(&["build", "--distribution", "rhel:9", definition]);
     assert_eq!(ran.code, 1, "{}", ran.whole());
     for words in [
-        "nothing says who signs the packages of the repository epel",
-        "rocky-xfce.ks:3",
+        "nothing says who signs the packages of the repository url",
+        "el-repos.ks:1",
         "key = \"FILE\"",
     ] {
         assert!(ran.stderr.contains(words), "{words}\n{}", ran.whole());

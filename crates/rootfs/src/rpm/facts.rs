@@ -14,8 +14,6 @@ use super::repositories::{keyring, of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::family::Facts;
 
-/// The field of a lock that says which repository has a package.
-pub(super) const REPOSITORY: &str = "repository";
 /// Where package files are seen inside a root.
 const PACKAGES: &str = "/run/kiln/rpms";
 

@@ -8,11 +8,11 @@ use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Conventions, Id, Plan, Target};
 
 use super::boot::{arguments, boot};
-use super::facts::{self, REPOSITORY, facts, items, proven};
+use super::facts::{self, facts, items, proven};
 use super::finish::{finish, sources, write_sources};
 use super::generator::initramfs;
 use super::installer::Tools;
-use super::repositories::{self, repositories};
+use super::repositories::{self, REPOSITORY, repositories};
 use super::world::Repositories;
 use crate::error::Result;
 use crate::family::{Boot, Facts, Family, Installer, Job, Medium, Metadata, World};
@@ -41,7 +41,7 @@ impl Family for Rpm {
     fn world(&self, plan: &Plan, source: &Metadata<'_>) -> Result<Box<dyn World>> {
         let all = repositories(plan)?;
         let mut metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
-        metadata.warnings.extend(repositories::warnings(plan, &all));
+        metadata.warnings.extend(repositories::warning(plan, &all));
         Ok(Box::new(Repositories::read(metadata, plan)?))
     }
 

@@ -8,6 +8,9 @@ use kiln_plan::{Hasher, Id, Plan, RpmRepository, RpmSource, Target};
 
 use crate::error::{Error, Result};
 
+/// The field of a lock that says which repository has a package.
+pub(super) const REPOSITORY: &str = "repository";
+
 /// The release's own repositories, then the plan's.
 ///
 /// # Errors
@@ -48,17 +51,14 @@ pub(super) fn repositories(plan: &Plan) -> Result<Vec<Repository>> {
 }
 
 /// What the user should know of a release's own repositories, if they are used.
-pub(super) fn warnings(plan: &Plan, repositories: &[Repository]) -> Vec<String> {
+pub(super) fn warning(plan: &Plan, repositories: &[Repository]) -> Option<String> {
     let target = &plan.target;
-    let preset = preset(&target.distribution, &target.release);
-    let Some(preset) = preset.filter(|_| repositories.iter().any(|r| r.origin.is_empty())) else {
-        return Vec::new();
-    };
+    let are_own = |repository: &Repository| repository.origin.is_empty();
     let tried = format!(
         "Kiln was tried with generated RPM distributions, but not with the repositories of {}:{}, which its tests do not reach",
         target.distribution, target.release
     );
-    preset.ended.into_iter().chain([tried]).collect()
+    repositories.iter().any(are_own).then_some(tried)
 }
 
 fn variables(target: &Target) -> Vec<(String, String)> {
@@ -126,7 +126,10 @@ fn repository(
 /// Where a lock says that a repository is: the first address, or that of its list of mirrors.
 pub(super) fn place(repository: &Repository) -> Result<String> {
     Ok(match repository.expanded()? {
-        Source::Base(urls) => urls.into_iter().next().unwrap_or(String::new()),
+        Source::Base(urls) => urls
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| repository.describe()),
         Source::MirrorList(url) | Source::Metalink(url) => url,
     })
 }
@@ -182,7 +185,7 @@ pub(super) fn of<'a>(
     repositories: &'a [Repository],
     package: &LockedPackage,
 ) -> Result<&'a Repository> {
-    let said = package.facts.get(super::facts::REPOSITORY);
+    let said = package.facts.get(REPOSITORY);
     let found = repositories.iter().find(|r| said == Some(&r.name));
     found.ok_or_else(|| {
         let name = said.map_or("no repository", String::as_str);

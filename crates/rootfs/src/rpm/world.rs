@@ -13,9 +13,8 @@ use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::{Plan, Target};
 
 use super::answer::{Choice, ask};
-use super::facts::REPOSITORY;
 use super::question::Question;
-use super::repositories::place;
+use super::repositories::{REPOSITORY, place};
 use super::requests::collect;
 use super::tools::tools;
 use crate::error::{Error, Result};
@@ -244,7 +243,7 @@ impl World for Repositories {
     fn repositories(&self) -> Vec<LockedRepository> {
         let all = self.metadata.repositories.iter();
         all.map(|verified| LockedRepository {
-            uri: place(&verified.repository).unwrap_or(String::new()),
+            uri: place(&verified.repository).unwrap_or_else(|_| verified.repository.describe()),
             name: verified.repository.name.clone(),
             date: verified.repomd.date.unwrap_or(UNIX_EPOCH),
             release: verified.release,
