@@ -145,6 +145,8 @@ enum State {
     Ours,
     /// They are another's, or not there.
     Not(ApiError),
+    /// They were ours, and are no more: for good.
+    Over(ApiError),
 }
 
 /// The right to write and remove contents.
@@ -177,7 +179,7 @@ impl Claim {
     pub(super) fn check(&self) -> Result<()> {
         match &*locked(&self.state) {
             State::Ours => Ok(()),
-            State::Asking(error) | State::Not(error) => Err(error.clone()),
+            State::Asking(error) | State::Not(error) | State::Over(error) => Err(error.clone()),
         }
     }
 
@@ -191,6 +193,9 @@ impl Claim {
     /// # Errors
     /// They are another's, or not there; the store is away, or lets nobody in.
     pub(super) async fn look(&self, store: &dyn ObjectStore) -> Result<()> {
+        if let State::Over(error) = &*locked(&self.state) {
+            return Err(error.clone());
+        }
         let was_ours = self.check().is_ok();
         let found = match was_ours {
             true => self.still(store).await,
@@ -202,6 +207,8 @@ impl Claim {
             // What was ours is ours while nobody says otherwise.
             Err(error) if error.is_away() && was_ours => State::Ours,
             Err(error) if error.is_away() => State::Asking(error.clone()),
+            // Who took it back would take it from the server that has it now, and that one from this one.
+            Err(error) if was_ours => State::Over(error.clone()),
             Err(error) => State::Not(error.clone()),
         };
         found
