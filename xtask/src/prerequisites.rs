@@ -93,6 +93,8 @@ const PACKAGES: &[Package] = &[
     package("iptables", &["iptables"]),
     // The browser that the server's page is tried in.
     package("chromium", &["chromium"]),
+    // The server of repositories.
+    package("git", &["git", "/usr/lib/git-core/git-http-backend"]),
     // The judge of requests through the server's proxy.
     package("curl", &["curl"]),
     package("openssl", &["openssl"]),

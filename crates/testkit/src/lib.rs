@@ -1,12 +1,14 @@
 //! Test support, never part of the product: a loopback mirror that injects faults ([`mirror`]), and small signed
 //! Debian repositories made on the spot ([`repository`], [`package`], [`key`]), and RPM ones ([`rpm`]); a whole RPM
-//! distribution that boots ([`distribution`]), and an archive in Ubuntu's layout of Debian's packages ([`ubuntu`]).
+//! distribution that boots ([`distribution`]), and an archive in Ubuntu's layout of Debian's packages ([`ubuntu`]); git
+//! repositories ([`mod@git`]).
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
 pub mod bucket;
 pub mod distribution;
 pub mod fault;
+pub mod git;
 pub mod key;
 pub mod mirror;
 pub mod package;
@@ -18,6 +20,7 @@ pub mod ubuntu;
 
 pub use bucket::{Bucket, Trouble};
 pub use fault::{Fault, Rule};
+pub use git::GitServer;
 pub use key::Key;
 pub use mirror::Mirror;
 pub use package::Package;

@@ -11,6 +11,7 @@ use crate::{Result, workspace};
 /// and `image` know nothing of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("digest", &[]),
+    ("git", &[]),
     ("kickstart", &[]),
     ("share", &["digest"]),
     ("packages", &["digest"]),
@@ -36,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("vm", &["sandbox"]),
     ("client", &["digest"]),
-    ("server", &["digest", "sandbox", "share"]),
+    ("server", &["digest", "git", "sandbox", "share"]),
     (
         "cli",
         &[
