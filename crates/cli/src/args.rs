@@ -565,6 +565,10 @@ pub(crate) struct ServeArgs {
     /// link-local addresses: only for users that are trusted with its network
     #[arg(long)]
     pub(crate) downloads_from_this_machine: bool,
+    /// Credentials for private git repositories, a line each:
+    /// https://USER:PASSWORD@HOST[/PATH]; all who may submit use them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) git_credentials: Option<PathBuf>,
     /// Requests that a token, or an address of another machine, may send on and
     /// on; ten times as many at once
     #[arg(long, value_name = "PER-SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]

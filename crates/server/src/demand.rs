@@ -79,6 +79,7 @@ mod tests {
             memory: 4 << 30,
             build_memory: 1 << 30,
             from_elsewhere: true,
+            git_credentials: None,
             containers: false,
             engine: None,
             open: false,

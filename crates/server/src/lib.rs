@@ -20,6 +20,7 @@ pub mod document;
 mod door;
 pub mod executor;
 pub mod gcloud;
+mod git;
 mod graph;
 mod limits;
 pub mod local;

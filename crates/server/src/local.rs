@@ -55,6 +55,7 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         commands: here.commands,
         engine: &engine::available,
         secrets: &|_| Err("a build without a server has no secrets".to_owned()),
+        pin: None,
     };
     let prepared = prepare::prepare(build, place, &rules).map_err(|error| error.message)?;
     let request = Request {
@@ -62,6 +63,8 @@ pub fn prepare(build: Value, attempt: &Attempt, here: &Here<'_>) -> Result<Vec<S
         attempt: 1,
         steps: prepared.task.steps,
         source: Some("the directory".to_owned()),
+        git: None,
+        git_credentials: None,
         timeout: prepared.task.timeout,
         artifacts: prepared.task.artifacts,
         push: Vec::new(),

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::commands::Commands;
 use crate::executor::request::{ArtifactsRequest, Container, StepRequest};
+use crate::git::{self, GitTask, Pin};
 use crate::graph;
 use crate::secrets;
 use crate::substitute::{self, Place};
 use crate::wire::error::ApiError;
-use crate::wire::model::{Build, Options, Source, Status, Step, Volume, Warning};
+use crate::wire::model::{Build, GitSource, Options, Source, Status, Step, Volume, Warning};
 use crate::wire::read::read;
 use crate::wire::table::BUILD;
 use crate::wire::time;
@@ -36,6 +37,8 @@ pub(crate) struct Rules<'a> {
     pub engine: &'a dyn Fn() -> Result<(), String>,
     /// Says why a version of a secret cannot be had.
     pub secrets: &'a dyn Fn(&str) -> Result<(), String>,
+    /// What a source from git is known to be: that of the build which this one does again.
+    pub pin: Option<Pin>,
 }
 
 /// A build that can be queued.
@@ -60,6 +63,9 @@ pub struct Task {
     /// Variables with secrets, and the versions that they hold.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// A source from git.
+    #[serde(default)]
+    pub git: Option<GitTask>,
     /// From start to end, in seconds.
     pub timeout: f64,
     /// How long it may wait, in seconds.
@@ -91,22 +97,28 @@ pub(crate) fn prepare(
     let order = check(&build)?;
     let timeout = span("build.timeout", build.timeout.as_deref(), DEFAULT_TIMEOUT)?;
     let queue_ttl = span("build.queueTtl", build.queue_ttl.as_deref(), DEFAULT_TTL)?;
-    let none = Options::default();
-    let shared = build.options.as_ref().unwrap_or(&none);
     let steps = build.steps.iter().zip(order).enumerate();
     let steps = steps
-        .map(|(at, (step, after))| step_request(at, step, after, shared, rules))
+        .map(|(at, (step, after))| step_request(at, step, after, &build, rules))
         .collect::<Result<Vec<_>, _>>()?;
     let task = Task {
         steps,
         artifacts: artifacts(&build)?,
         images: images(&build, place.project, rules)?,
         secrets: secrets::check(&build, rules.images, rules.secrets)?,
+        git: git_source(&build).map(|source| GitTask {
+            url: source.url.clone(),
+            revision: source.revision.clone().unwrap_or_default(),
+            pin: rules.pin.clone(),
+        }),
         timeout: timeout.as_secs_f64(),
         queue_ttl: queue_ttl.as_secs_f64(),
         cpus: cpus(&build),
         priority: priority(&build.tags),
     };
+    if let Some(pin) = &rules.pin {
+        git::fetched(&mut build, &pin.commit);
+    }
     build.timeout = Some(time::duration(timeout));
     build.queue_ttl = Some(time::duration(queue_ttl));
     build.id = place.id.to_owned();
@@ -166,9 +178,20 @@ fn check(build: &Build) -> Result<Vec<Vec<usize>>, ApiError> {
     graph::order(&build.steps)
 }
 
+fn git_source(build: &Build) -> Option<&GitSource> {
+    build.source.as_ref()?.git_source.as_ref()
+}
+
 fn check_source(source: &Source) -> Result<(), ApiError> {
-    let Some(storage) = &source.storage_source else {
-        return Ok(());
+    let storage = match (&source.storage_source, &source.git_source) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid(
+                "invalid build.source: a build has one source, and there are two",
+            ));
+        }
+        (None, Some(source)) => return git::check(source),
+        (None, None) => return Ok(()),
+        (Some(storage), None) => storage,
     };
     if storage.bucket.is_empty() || storage.object.is_empty() {
         return Err(ApiError::invalid(
@@ -195,9 +218,11 @@ fn step_request(
     at: usize,
     step: &Step,
     after: Vec<usize>,
-    shared: &Options,
+    build: &Build,
     rules: &Rules<'_>,
 ) -> Result<StepRequest, ApiError> {
+    let none = Options::default();
+    let shared = build.options.as_ref().unwrap_or(&none);
     let wrong = |field: &str, what: String| {
         ApiError::invalid(format!("invalid build.steps[{at}].{field}: {what}"))
     };
@@ -206,7 +231,7 @@ fn step_request(
     if let Some(entry) = env.iter().find(|entry| !is_assignment(entry)) {
         return Err(wrong("env", format!("{entry:?} is not NAME=VALUE")));
     }
-    let dir = inside(step.dir.as_deref().unwrap_or(""))
+    let dir = directory(step, build)
         .ok_or_else(|| wrong("dir", "the directory leads out of /workspace".to_owned()))?;
     let container = if rules.images.contains(&step.name) {
         check_kiln(step, &dir, rules, &wrong)?;
@@ -242,6 +267,16 @@ fn step_request(
         after,
         container,
     })
+}
+
+/// Where a step runs, relative to the workspace: a source from git says where steps do that say nothing absolute.
+fn directory(step: &Step, build: &Build) -> Option<PathBuf> {
+    let own = step.dir.as_deref().unwrap_or("");
+    let below = git_source(build).and_then(|source| source.dir.as_deref());
+    match below {
+        Some(below) if !Path::new(own).is_absolute() => inside(&format!("{below}/{own}")),
+        _ => inside(own),
+    }
 }
 
 /// What a step of Kiln itself may say: its arguments, and nothing that needs another program.
@@ -508,6 +543,7 @@ mod tests {
             commands: &Builds,
             engine: &|| Err("podman is not installed".to_owned()),
             secrets: &|_| Ok(()),
+            pin: None,
         };
         prepare(value, place, &rules).map_err(|error| error.message)
     }

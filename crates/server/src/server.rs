@@ -36,6 +36,8 @@ pub struct Settings {
     pub open: bool,
     /// Whether builds fetch from other machines only.
     pub from_elsewhere: bool,
+    /// Credentials for private repositories.
+    pub git_credentials: Option<PathBuf>,
     /// How long builds stay that have ended.
     pub keep: Keep,
     /// Builds that may wait at once.

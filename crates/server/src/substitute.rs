@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::wire::error::ApiError;
-use crate::wire::model::Build;
+use crate::wire::model::{Build, GitSource};
 
 /// Names that Cloud Build fills in for builds of a trigger; elsewhere they are empty, unless the request says them.
 const OF_TRIGGERS: &[&str] = &[
@@ -197,6 +197,9 @@ impl Template<'_> {
                 self.text(&mut secret.version_name)?;
             }
         }
+        if let Some(source) = build.source.as_mut() {
+            self.source(source.git_source.as_mut())?;
+        }
         self.maybe(&mut build.logs_bucket)?;
         self.texts(&mut build.tags)?;
         self.texts(&mut build.images)?;
@@ -212,6 +215,15 @@ impl Template<'_> {
             self.texts(&mut objects.paths)?;
         }
         Ok(())
+    }
+
+    fn source(&mut self, source: Option<&mut GitSource>) -> Result<(), ApiError> {
+        let Some(source) = source else {
+            return Ok(());
+        };
+        self.text(&mut source.url)?;
+        self.maybe(&mut source.revision)?;
+        self.maybe(&mut source.dir)
     }
 
     fn texts(&mut self, texts: &mut [String]) -> Result<(), ApiError> {

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context<'_>) -> Result<u8, Failure
             engine: elsewhere(args)?,
             open: args.open_to_this_machine,
             from_elsewhere: !args.downloads_from_this_machine,
+            git_credentials: args.git_credentials.clone(),
             keep: kiln_server::Keep {
                 age: args
                     .keep_for

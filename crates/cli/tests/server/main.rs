@@ -13,6 +13,7 @@ mod containers;
 mod contents;
 mod elsewhere;
 mod gcloud;
+mod git;
 mod harness;
 mod hostile;
 mod limits;

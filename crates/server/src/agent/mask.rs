@@ -26,7 +26,7 @@ impl std::fmt::Debug for Mask {
 
 impl Mask {
     /// Takes out the values, and of those of several lines each line.
-    pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a String>) -> Self {
+    pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a str>) -> Self {
         let mut values = Vec::new();
         for secret in secrets {
             let whole = secret.trim();
@@ -97,7 +97,7 @@ mod tests {
 
     fn mask(values: &[&str]) -> Mask {
         let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-        Mask::new(values.iter())
+        Mask::new(values.iter().map(String::as_str))
     }
 
     #[test]

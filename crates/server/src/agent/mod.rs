@@ -10,6 +10,7 @@ mod log;
 mod mask;
 mod output;
 mod push;
+mod repository;
 mod schedule;
 pub(crate) mod source;
 mod step;
@@ -24,11 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use kiln_git::Credentials;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::commands::Commands;
 use crate::executor::local::wish;
 use crate::executor::request::{Artifact, ArtifactsRequest, Attempt, Request, What, closing};
+use crate::git;
 use crate::wire::model::Status;
 use crate::wire::time;
 use artifacts::Trouble;
@@ -96,8 +99,14 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
     let workspace = attempt.workspace();
     fs::create_dir_all(&workspace)?;
     let secrets = request.secrets_of.read(&request.secrets);
-    let mask = Mask::new(secrets.iter().flat_map(|values| values.values()));
-    if !request.secrets.is_empty() {
+    let credentials = match &request.git {
+        Some(_) => git::credentials(request.git_credentials.as_deref()),
+        None => Ok(Credentials::default()),
+    };
+    let passwords = credentials.iter().flat_map(Credentials::passwords);
+    let values = secrets.iter().flat_map(|values| values.values());
+    let mask = Mask::new(values.map(String::as_str).chain(passwords));
+    if !request.secrets.is_empty() || request.git_credentials.is_some() {
         no_memory_on_disk()?;
     }
     let log = Log::open(&attempt.log(), &attempt.times(), &workspace, mask)?;
@@ -119,7 +128,7 @@ pub fn run(agent: &Agent<'_>) -> io::Result<()> {
         deadline: Instant::now() + Duration::from_secs_f64(request.timeout),
     };
     let result = match secrets {
-        Ok(values) => work.all(&values),
+        Ok(values) => work.all(&values, credentials),
         Err(why) => Ok(Ending::failed("USER_BUILD_STEP", why)),
     };
     let mut ending = result.unwrap_or_else(|error| Ending {
@@ -164,8 +173,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn all(&self, secrets: &BTreeMap<String, String>) -> io::Result<Ending> {
-        if let Some(ending) = self.fetch()? {
+    fn all(
+        &self,
+        secrets: &BTreeMap<String, String>,
+        credentials: kiln_git::Result<Credentials>,
+    ) -> io::Result<Ending> {
+        if let Some(ending) = self.fetch(credentials)? {
             return Ok(ending);
         }
         let ending = self.steps(secrets)?;
@@ -176,7 +189,12 @@ impl Work<'_> {
     }
 
     /// Unpacks the source; returns an end only if that is one.
-    fn fetch(&self) -> io::Result<Option<Ending>> {
+    fn fetch(&self, credentials: kiln_git::Result<Credentials>) -> io::Result<Option<Ending>> {
+        if let Some(task) = &self.request.git
+            && let Some(ending) = repository::fetch(self, task, credentials)?
+        {
+            return Ok(Some(ending));
+        }
         let began = time::now();
         let workspace = self.attempt.workspace();
         if let Some(place) = &self.request.source {
@@ -193,7 +211,10 @@ impl Work<'_> {
                     return Ok(Some(Ending::failed("FETCH_SOURCE_FAILED", detail)));
                 }
             }
-            self.events.write(What::Fetched { began })?;
+            self.events.write(What::Fetched {
+                began,
+                commit: None,
+            })?;
         }
         if let Some(kept) = &self.request.locks_of {
             step::put_locks(kept, &workspace)?;

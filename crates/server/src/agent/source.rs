@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
+use kiln_git::leads_out;
 use tar::{Archive, Entry, EntryType};
 
 /// Files, directories and links of a source at most.
@@ -235,21 +236,6 @@ pub(crate) fn plain(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(plain)
-}
-
-/// Whether a link may lead out: upward steps count only at its beginning, where they are sure to be real.
-fn leads_out(path: &Path, to: &Path) -> bool {
-    let mut depth = path.components().count().saturating_sub(1);
-    let mut down = false;
-    for part in to.components() {
-        match part {
-            Component::Normal(_) => down = true,
-            Component::CurDir => {}
-            Component::ParentDir if !down && depth > 0 => depth -= 1,
-            _ => return true,
-        }
-    }
-    false
 }
 
 fn too_large() -> io::Error {

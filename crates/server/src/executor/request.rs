@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::git::GitTask;
 use crate::secrets::Secrets;
 use crate::wire::model::{Status, Volume};
 
@@ -30,6 +31,12 @@ pub struct Request {
     pub steps: Vec<StepRequest>,
     /// `gs://BUCKET/OBJECT`, for the log; the bytes are in `source.tgz`.
     pub source: Option<String>,
+    /// A source that the attempt fetches itself.
+    #[serde(default)]
+    pub git: Option<GitTask>,
+    /// The file with credentials for it.
+    #[serde(default)]
+    pub git_credentials: Option<PathBuf>,
     /// Seconds after which everything is stopped.
     pub timeout: f64,
     /// Files that are to be kept.
@@ -164,6 +171,9 @@ pub enum What {
     Fetched {
         /// When it began.
         began: i64,
+        /// The commit of a source from git.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
     },
     /// The first step may begin.
     StepsBegan,

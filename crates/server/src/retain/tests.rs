@@ -49,6 +49,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
             build_memory: 1,
             open: true,
             from_elsewhere: true,
+            git_credentials: None,
             containers: false,
             engine: None,
             keep,
@@ -122,6 +123,7 @@ async fn build(server: &Server, id: &str, ended: Option<i64>) {
                     object: format!("source/{id}.tgz"),
                     generation: Some(source.to_string()),
                 }),
+                git_source: None,
             }),
             ..Build::default()
         },
@@ -134,6 +136,7 @@ async fn build(server: &Server, id: &str, ended: Option<i64>) {
             }),
             images: Vec::new(),
             secrets: BTreeMap::new(),
+            git: None,
             timeout: 1.0,
             queue_ttl: 1.0,
             cpus: 1,

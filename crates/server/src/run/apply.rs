@@ -1,6 +1,7 @@
 //! What an event changes in a build as clients see it. Applying one twice changes nothing.
 
 use crate::executor::request::{Event, PushedImage, What};
+use crate::git;
 use crate::wire::model::{Build, BuiltImage, Status, TimeSpan};
 use crate::wire::time;
 
@@ -8,7 +9,10 @@ use crate::wire::time;
 pub(super) fn event(build: &mut Build, event: &Event) {
     let now = Some(time::stamp(event.time));
     match &event.what {
-        What::Fetched { began } => {
+        What::Fetched { began, commit } => {
+            if let Some(commit) = commit {
+                git::fetched(build, commit);
+            }
             let span = TimeSpan {
                 start_time: Some(time::stamp(*began)),
                 end_time: now,

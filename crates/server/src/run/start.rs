@@ -13,6 +13,7 @@ use super::ending::{Ending, append};
 use super::waiting::Waiting;
 use crate::demand;
 use crate::executor::request::{Attempt, Request, closing};
+use crate::git;
 use crate::objects::{self, BucketName, ObjectName};
 use crate::server::Server;
 use crate::store::Record;
@@ -77,6 +78,8 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         attempt: record.attempt,
         steps: record.task.steps.clone(),
         source: storage.map(place),
+        git: git::to_fetch(record),
+        git_credentials: server.settings.git_credentials.clone(),
         timeout: record.task.timeout,
         artifacts: record.task.artifacts.clone(),
         push: record.task.images.clone(),

@@ -323,6 +323,7 @@ mod tests {
                 artifacts: None,
                 images: Vec::new(),
                 secrets: std::collections::BTreeMap::new(),
+                git: None,
                 timeout: 1.0,
                 queue_ttl: 1.0,
                 cpus: 1,

@@ -114,6 +114,8 @@ pub struct Build {
     pub warnings: Vec<Warning>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_info: Option<FailureInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_provenance: Option<SourceProvenance>,
 }
 
 /// Values that steps may have in their environment.
@@ -141,6 +143,29 @@ pub struct SecretManagerSecret {
 pub struct Source {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_source: Option<StorageSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git_source: Option<GitSource>,
+}
+
+/// A repository, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct GitSource {
+    pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
+}
+
+/// What the source was, to the last byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct SourceProvenance {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_git_source: Option<GitSource>,
 }
 
 /// An object with a gzipped tar archive.

@@ -294,7 +294,7 @@ mod tests {
         );
         assert_eq!(
             refused(json!({ "gitConfig": { "x": 1 } })),
-            "invalid build.gitConfig: sources come from a bucket only"
+            "invalid build.gitConfig: sources come from a bucket, or from gitSource"
         );
         assert!(refused(json!([])).contains("not a list"));
         assert!(refused(json!({ "waitFor": 1, "wait_for": 1 })).contains("waitFor"));

@@ -20,7 +20,7 @@ const IMAGES: &str = "images belong in the build's own list `images`";
 const KEPT_IMAGES: &str = "kept on the server for all builds, under `gcr.io/$PROJECT_ID/…` or `…-docker.pkg.dev/$PROJECT_ID/…`; nothing goes to a registry";
 const KMS: &str = "there is no KMS: `kiln secret create` keeps secrets, and availableSecrets.secretManager names them";
 const HANDED: &str = "names of availableSecrets; not of a step of kiln";
-const GIT: &str = "sources come from a bucket only";
+const GIT: &str = "sources come from a bucket, or from gitSource";
 const ARTIFACTS: &str = "artifacts go to buckets only";
 
 /// The states of a build.
@@ -140,12 +140,48 @@ static STORAGE_SOURCE: Message = Message {
     ],
 };
 
+static GIT_SOURCE: Message = Message {
+    name: "GitSource",
+    fields: &[
+        field(
+            "dir",
+            Text,
+            Done(
+                "where steps run whose own directory is not absolute; all of the commit is in /workspace",
+            ),
+        ),
+        field(
+            "revision",
+            Text,
+            Done(
+                "a branch, a tag, another reference, or a commit in forty digits; the default branch if there is none",
+            ),
+        ),
+        field(
+            "url",
+            Text,
+            Done(
+                "http or https, without a password; the server's file of credentials is for private ones",
+            ),
+        ),
+    ],
+};
+
+static SOURCE_PROVENANCE: Message = Message {
+    name: "SourceProvenance",
+    fields: &[field(
+        "resolvedGitSource",
+        M(&GIT_SOURCE),
+        Output("its revision is the commit"),
+    )],
+};
+
 static SOURCE: Message = Message {
     name: "Source",
     fields: &[
         field("connectedRepository", Opaque, Refused(GIT)),
         field("developerConnectConfig", Opaque, Refused(GIT)),
-        field("gitSource", Opaque, Refused(GIT)),
+        field("gitSource", M(&GIT_SOURCE), Done("")),
         field("repoSource", Opaque, Refused(GIT)),
         field("storageSource", M(&STORAGE_SOURCE), Done("")),
         field("storageSourceManifest", Opaque, Refused(GIT)),
@@ -382,7 +418,11 @@ pub static BUILD: Message = Message {
         field("secrets", Opaque, Refused(KMS)),
         field("serviceAccount", Text, Ignored("builds have no account")),
         field("source", M(&SOURCE), Done("")),
-        field("sourceProvenance", Opaque, Output("never there")),
+        field(
+            "sourceProvenance",
+            M(&SOURCE_PROVENANCE),
+            Output("of sources from git, when they are there"),
+        ),
         field("startTime", Timestamp, Output("")),
         field("status", E(&STATUS), Output("")),
         field("statusDetail", Text, Output("also why a build waits")),
@@ -404,6 +444,8 @@ pub static MESSAGES: &[&Message] = &[
     &OBJECTS,
     &SOURCE,
     &STORAGE_SOURCE,
+    &GIT_SOURCE,
+    &SOURCE_PROVENANCE,
     &SECRETS,
     &SECRET,
     &RESULTS,
