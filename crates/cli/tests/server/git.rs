@@ -128,7 +128,7 @@ fn what_cannot_be_fetched_is_said_with_its_address() {
             json!({ "url": "https://x/y", "dir": "/etc" }),
             "gitSource.dir: \"/etc\" is not below",
         ),
-        (json!({}), "gitSource.url: \"\" is no address"),
+        (json!({ "dir": "x" }), "gitSource.url: \"\" is no address"),
     ] {
         let mut build = flatten("x", None);
         build["source"]["gitSource"] = source;
