@@ -187,8 +187,8 @@ impl Pack {
         }
         let mut bases = whole;
         while let Some((at, id)) = bases.pop() {
-            let mut waiting = at_place.remove(&at).unwrap_or_default();
-            waiting.extend(of_name.remove(&id).unwrap_or_default());
+            let named = [at_place.remove(&at), of_name.remove(&id)];
+            let waiting: Vec<Delta> = named.into_iter().flatten().flatten().collect();
             if waiting.is_empty() {
                 continue;
             }

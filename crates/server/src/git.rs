@@ -5,8 +5,6 @@ use std::path::Path;
 use kiln_git::{Credentials, Options, Resolved};
 use serde::{Deserialize, Serialize};
 
-use crate::prepare::inside;
-use crate::store::Record;
 use crate::wire::error::ApiError;
 use crate::wire::model::{Build, GitSource, SourceProvenance};
 
@@ -41,11 +39,11 @@ impl From<Resolved> for Pin {
     }
 }
 
-/// Checks what a build says; nothing is fetched yet.
+/// Checks what a build says; nothing is fetched yet. Whether a directory lies below the source, `is_below` says.
 ///
 /// # Errors
 /// What is wrong with it, as a client is told.
-pub(crate) fn check(source: &GitSource) -> Result<(), ApiError> {
+pub(crate) fn check(source: &GitSource, is_below: &dyn Fn(&str) -> bool) -> Result<(), ApiError> {
     let wrong = |field: &str, what: String| {
         ApiError::invalid(format!("invalid build.source.gitSource.{field}: {what}"))
     };
@@ -53,7 +51,7 @@ pub(crate) fn check(source: &GitSource) -> Result<(), ApiError> {
     kiln_git::check_revision(source.revision.as_deref().unwrap_or(""))
         .map_err(|what| wrong("revision", what))?;
     let dir = source.dir.as_deref().unwrap_or("");
-    if Path::new(dir).is_absolute() || inside(dir).is_none() {
+    if Path::new(dir).is_absolute() || !is_below(dir) {
         return Err(wrong("dir", format!("{dir:?} is not below the source")));
     }
     Ok(())
@@ -93,26 +91,4 @@ pub(crate) fn fetched(build: &mut Build, commit: &str) {
             ..source
         }),
     });
-}
-
-/// What a build that is to be made again was made of.
-pub(crate) fn pin_of(earlier: &Record) -> Option<Pin> {
-    let task = earlier.task.git.as_ref()?;
-    let known = earlier.build.source_provenance.as_ref();
-    let known = known.and_then(|known| known.resolved_git_source.as_ref()?.revision.clone());
-    match known {
-        Some(commit) => Some(Pin {
-            commit,
-            reference: task.pin.as_ref().and_then(|pin| pin.reference.clone()),
-        }),
-        None => task.pin.clone(),
-    }
-}
-
-/// The source of a new attempt: that of an earlier attempt at the same build, where there was one.
-pub(crate) fn to_fetch(record: &Record) -> Option<GitTask> {
-    Some(GitTask {
-        pin: pin_of(record),
-        ..record.task.git.clone()?
-    })
 }

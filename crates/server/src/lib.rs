@@ -30,6 +30,7 @@ pub mod objects;
 mod openapi;
 mod page;
 mod pieces;
+mod pinned;
 mod prepare;
 mod queue;
 mod requests;

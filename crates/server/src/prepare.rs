@@ -108,7 +108,7 @@ pub(crate) fn prepare(
         secrets: secrets::check(&build, rules.images, rules.secrets)?,
         git: git_source(&build).map(|source| GitTask {
             url: source.url.clone(),
-            revision: source.revision.clone().unwrap_or_default(),
+            revision: source.revision.clone().unwrap_or(String::new()),
             pin: rules.pin.clone(),
         }),
         timeout: timeout.as_secs_f64(),
@@ -189,7 +189,7 @@ fn check_source(source: &Source) -> Result<(), ApiError> {
                 "invalid build.source: a build has one source, and there are two",
             ));
         }
-        (None, Some(source)) => return git::check(source),
+        (None, Some(source)) => return git::check(source, &|dir| inside(dir).is_some()),
         (None, None) => return Ok(()),
         (Some(storage), None) => storage,
     };

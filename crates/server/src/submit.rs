@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::access::Caller;
 use crate::agent::engine;
 use crate::demand;
-use crate::git;
+use crate::pinned::pin_of;
 use crate::prepare::{self, Rules};
 use crate::server::Server;
 use crate::store::{Added, Record};
@@ -45,7 +45,7 @@ pub(crate) fn check(server: &Server, order: Order<'_>, request: Value) -> Result
             (false, _) => Err("the server was started with --engine none".to_owned()),
         },
         secrets: &|version| server.secrets.find(version).map(drop),
-        pin: order.retry_of.and_then(git::pin_of),
+        pin: order.retry_of.and_then(pin_of),
     };
     let place = Place {
         project: order.project,

@@ -262,7 +262,7 @@ fn a_killed_server_loses_no_build() {
 }
 
 /// Where clouds hand out credentials.
-const METADATA: &str = "169.254.169.254";
+pub(crate) const METADATA: &str = "169.254.169.254";
 
 /// Whoever may build may not ask what listens on the server's machine.
 #[test]

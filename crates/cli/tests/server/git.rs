@@ -8,6 +8,7 @@ use kiln_testkit::GitServer;
 use kiln_testkit::git::commit;
 use serde_json::{Value, json};
 
+use crate::builds::METADATA;
 use crate::harness::{BUILDS, OPEN, Server};
 
 const KICKSTART: &str = "lang en_US\n%packages\nbash\n%end\n";
@@ -89,12 +90,8 @@ fn what_cannot_be_fetched_is_said_with_its_address() {
     let url = repositories.url("team/lab.git");
     // Nothing of this machine, unless the server is told so: neither repositories nor the server itself.
     let own = format!("http://{}/lab", server.address);
-    for url in [
-        url.as_str(),
-        &own,
-        "http://169.254.169.254/lab",
-        "http://[::1]:1/lab",
-    ] {
+    let metadata = format!("http://{METADATA}/lab");
+    for url in [url.as_str(), &own, &metadata, "http://[::1]:1/lab"] {
         let id = server.create(&flatten(url, Some("main")));
         let build = server.end(&id);
         assert_eq!(build["status"], "FAILURE");

@@ -477,6 +477,11 @@ fn redirect(to: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Another address of this machine.
+const OTHER: &str = "127.0.0.2";
+/// Where clouds hand out credentials.
+const METADATA: &str = "169.254.169.254";
+
 #[test]
 fn redirects_lead_to_nothing_closed() {
     let only_one: fn(IpAddr) -> bool = |address| address.to_string() == "127.0.0.1";
@@ -485,14 +490,20 @@ fn redirects_lead_to_nothing_closed() {
         ..small()
     };
     let error = opened(&options, |_| {
-        redirect("http://127.0.0.2:8470/lab/info/refs?service=git-upload-pack")
+        let rest = "lab/info/refs?service=git-upload-pack";
+        redirect(&format!("http://{OTHER}:8470/{rest}"))
     });
     assert!(
-        error.contains("at http://127.0.0.2:8470: it leads to 127.0.0.2"),
+        error.contains(&format!("at http://{OTHER}:8470: it leads to {OTHER}")),
         "{error}"
     );
-    let error = opened(&options, |_| redirect("http://169.254.169.254/info/refs"));
-    assert!(error.contains("it leads to 169.254.169.254"), "{error}");
+    let error = opened(&options, |_| {
+        redirect(&format!("http://{METADATA}/info/refs"))
+    });
+    assert!(
+        error.contains(&format!("it leads to {METADATA}")),
+        "{error}"
+    );
     for (to, expected) in [
         ("file:///etc/passwd", "less than HTTPS"),
         ("/latest/meta-data/", "not where a repository is"),

@@ -10,9 +10,7 @@ pub(super) fn event(build: &mut Build, event: &Event) {
     let now = Some(time::stamp(event.time));
     match &event.what {
         What::Fetched { began, commit } => {
-            if let Some(commit) = commit {
-                git::fetched(build, commit);
-            }
+            commit.iter().for_each(|commit| git::fetched(build, commit));
             let span = TimeSpan {
                 start_time: Some(time::stamp(*began)),
                 end_time: now,

@@ -13,8 +13,8 @@ use super::ending::{Ending, append};
 use super::waiting::Waiting;
 use crate::demand;
 use crate::executor::request::{Attempt, Request, closing};
-use crate::git;
 use crate::objects::{self, BucketName, ObjectName};
+use crate::pinned::to_fetch;
 use crate::server::Server;
 use crate::store::Record;
 use crate::wire::model::{Status, StorageSource};
@@ -78,7 +78,7 @@ fn request(server: &Server, record: &Record, storage: Option<&StorageSource>) ->
         attempt: record.attempt,
         steps: record.task.steps.clone(),
         source: storage.map(place),
-        git: git::to_fetch(record),
+        git: to_fetch(record),
         git_credentials: server.settings.git_credentials.clone(),
         timeout: record.task.timeout,
         artifacts: record.task.artifacts.clone(),
