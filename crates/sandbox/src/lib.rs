@@ -53,5 +53,6 @@ pub use processor::processor_level;
 pub use remove::remove_tree;
 pub use request::*;
 pub use run::{Io, Outcome, Sandbox, Stdin};
+pub use sys::begin_writing;
 pub use usage::{Meter, processes_with};
 pub use watch::{AccessKind, Observer, PathAccess, Watch};

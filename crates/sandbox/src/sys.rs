@@ -22,6 +22,18 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// Has the disk begin to write what was written to a file, and waits for none of it. A rename over another file would do that on
+/// ext4, and keep its caller meanwhile.
+///
+/// # Errors
+/// The file system cannot do it: then it does so by itself.
+pub fn begin_writing(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is handed over, and the descriptor is open for the length of the call.
+    let begun =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    check(begun).map(|_| ())
+}
+
 /// Forks. Only for the sandbox child, which has one thread.
 pub(crate) fn fork() -> io::Result<Fork> {
     // SAFETY: the caller is the single-threaded sandbox child (`entry` runs before any thread is started), so

@@ -13,6 +13,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -143,13 +144,16 @@ impl Output {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Size and digest of an artifact that is still private.
+    /// Size and digest of an artifact that is still private. Meanwhile the disk begins to write it, or its rename would take as long as that.
     pub(crate) fn describe(&self, name: &str) -> Result<Artifact, Failure> {
         let path = self.path(name);
         let describe = || -> std::io::Result<Artifact> {
             let file = File::open(&path)?;
             let metadata = file.metadata()?;
-            let sha256 = digest(&file, metadata.len())?;
+            let sha256 = std::thread::scope(|scope| {
+                scope.spawn(|| kiln_sandbox::begin_writing(file.as_fd()));
+                digest(&file, metadata.len())
+            })?;
             Ok(Artifact {
                 name: name.to_owned(),
                 bytes: metadata.len(),
