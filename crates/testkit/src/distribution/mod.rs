@@ -32,7 +32,7 @@ use translate::Known;
 use crate::rpm::Gpg;
 
 /// To be changed when the same inputs make other packages.
-const CODE: &str = "1";
+const CODE: &str = "2";
 
 /// How much there is of the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -276,20 +276,21 @@ const LINKS: &[(&str, &[(&str, &str)])] = &[
     ("xfwm4", &[("usr/bin/x-window-manager", "xfwm4")]),
 ];
 
-/// Where RPM distributions have boot loaders: copies of files. Debian's signed loader looks for its configuration in `/EFI/debian`.
+/// Where RPM distributions have boot loaders: copies of files. Debian's signed GRUB looks for its configuration in `/EFI/debian`, so a
+/// PC's UEFI gets no further with it than to its prompt; its BIOS asks for none of them.
 const COPIES: &[(&str, &[(&str, &str)])] = &[
     (
         "grub-efi-amd64-signed",
         &[(
             "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
-            "boot/efi/EFI/debian/grubx64.efi",
+            "boot/efi/EFI/centos/grubx64.efi",
         )],
     ),
     (
         "shim-helpers-amd64-signed",
         &[(
             "usr/lib/shim/mmx64.efi.signed",
-            "boot/efi/EFI/debian/mmx64.efi",
+            "boot/efi/EFI/centos/mmx64.efi",
         )],
     ),
     (
@@ -297,7 +298,7 @@ const COPIES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "usr/lib/shim/shimx64.efi.signed",
-                "boot/efi/EFI/debian/shimx64.efi",
+                "boot/efi/EFI/centos/shimx64.efi",
             ),
             (
                 "usr/lib/shim/shimx64.efi.signed",
