@@ -29,6 +29,8 @@ def check(data):
     for directory, _, files in os.walk(os.path.join(data, "objects/content")):
         for file in files:
             path = os.path.join(directory, file)
+            if path == os.path.join(data, "objects/content/@owner"):
+                continue  # Says which index the contents belong to.
             entry = known.pop(file, None)
             if entry is None:
                 wrong.append(f"{path} belongs to no object")
