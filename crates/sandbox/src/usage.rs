@@ -9,10 +9,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
+
 use crate::{Mount, Request};
 
 /// How often a run is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
+/// How long what the others have to say may take, once the largest namespace of a run that takes too much stands still.
+pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 
 /// Measures processes against a limit of memory.
 ///
@@ -44,14 +48,30 @@ impl Meter {
     }
 
     fn is_over_with(&self, besides: u64, processes: &[u32], limit: u64) -> bool {
-        let sum = |of: &dyn Fn(u32) -> u64| {
-            let taken = processes.iter().map(|process| of(*process));
-            taken.fold(besides, u64::saturating_add)
-        };
-        let files = self.files(processes);
+        let besides = besides.saturating_add(self.files(processes));
         // The first sum counts pages that processes share since a fork once for each; the second, dearer one does not.
-        files.saturating_add(sum(&private)) > limit
-            && files.saturating_add(sum(&proportional)) > limit
+        let is_over = |of| besides.saturating_add(sum(processes, of)) > limit;
+        is_over(private) && is_over(proportional)
+    }
+
+    /// The processes of the namespace below this process's own that takes most; none if there is none below.
+    fn largest(&self) -> Vec<u32> {
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+        let own = namespace("self");
+        let mut below: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
+        for process in all() {
+            if let Some(found) =
+                namespace(&process.to_string()).filter(|found| Some(found) != own.as_ref())
+            {
+                below.entry(found).or_default().push(process);
+            }
+        }
+        let taken = |processes: &[u32]| {
+            self.files(processes)
+                .saturating_add(sum(processes, proportional))
+        };
+        let largest = below.into_values().max_by_key(|processes| taken(processes));
+        largest.into_iter().flatten().collect()
     }
 
     /// Bytes in tmpfs mounts of the processes.
@@ -83,6 +103,23 @@ pub(crate) fn is_over(meter: &Meter, request: &Request) -> bool {
         return false;
     };
     meter.is_over_with(tmpfs(request), &all(), limit)
+}
+
+/// Makes the largest namespace within a run stand still, so that it takes no more while what it and the others have written finds its
+/// way out of the run. Says whether there is one.
+pub(crate) fn stop_largest(meter: &Meter) -> bool {
+    let largest = meter.largest();
+    for process in &largest {
+        let process = i32::try_from(*process).ok().and_then(Pid::from_raw);
+        // One that is gone stands still.
+        let _ = process.map(|process| rustix::process::kill_process(process, Signal::STOP));
+    }
+    !largest.is_empty()
+}
+
+fn sum(processes: &[u32], of: fn(u32) -> u64) -> u64 {
+    let taken = processes.iter().map(|process| of(*process));
+    taken.fold(0, u64::saturating_add)
 }
 
 /// All processes of this process's namespace.

@@ -93,8 +93,51 @@ fn supervise(
     if let Some(error) = body::start_error(status_read)? {
         return Err(error);
     }
-    let is_over = || usage::is_over(&meter, request);
-    wait_for_body(receiver, lifeline.as_fd(), signals.as_fd(), pid, &is_over)
+    let mut memory = Memory {
+        meter,
+        request,
+        looked: Instant::now(),
+        over: None,
+    };
+    wait_for_body(
+        receiver,
+        lifeline.as_fd(),
+        signals.as_fd(),
+        pid,
+        &mut memory,
+    )
+}
+
+/// What looks after a run's limit of memory.
+struct Memory<'a> {
+    meter: Meter,
+    request: &'a Request,
+    looked: Instant,
+    /// Since when it was taken too much.
+    over: Option<Instant>,
+}
+
+impl Memory<'_> {
+    /// Looks if it is time to, and ends a run that takes too much: at once, or a moment after its largest namespace was made to stand
+    /// still, so that the last lines of what runs in namespaces of its own are not lost.
+    fn look(&mut self) {
+        if let Some(since) = self.over {
+            if since.elapsed() >= usage::DRAIN {
+                sys::kill_all();
+            }
+            return;
+        }
+        if self.looked.elapsed() < usage::TICK {
+            return;
+        }
+        if usage::is_over(&self.meter, self.request) {
+            self.over = Some(Instant::now());
+            if !usage::stop_largest(&self.meter) {
+                sys::kill_all();
+            }
+        }
+        self.looked = Instant::now();
+    }
 }
 
 fn prepare(request: &Request) -> Result<()> {
@@ -163,14 +206,13 @@ fn wait_for_body(
     lifeline: BorrowedFd<'_>,
     signals: BorrowedFd<'_>,
     body: Pid,
-    is_over: &dyn Fn() -> bool,
+    memory: &mut Memory<'_>,
 ) -> Result<(i32, bool)> {
     let tick = Timespec::try_from(usage::TICK).map_err(|_| Error::internal("no such time"))?;
-    let (mut over_memory, mut looked) = (false, Instant::now());
     loop {
         while let Ok(Some(ended)) = sys::wait(None, false) {
             if ended.pid == body.as_raw_nonzero().get() {
-                return Ok((ended.status, over_memory));
+                return Ok((ended.status, memory.over.is_some()));
             }
         }
         let (parent_gone, message) = {
@@ -185,13 +227,7 @@ fn wait_for_body(
             }
             (!fds[1].revents().is_empty(), !fds[2].revents().is_empty())
         };
-        if looked.elapsed() >= usage::TICK {
-            if is_over() {
-                over_memory = true;
-                sys::kill_all();
-            }
-            looked = Instant::now();
-        }
+        memory.look();
         let _ = rustix::io::read(signals, &mut [0u8; 1024][..]);
         if message {
             receiver.poll().doing("listening to the parent")?;
