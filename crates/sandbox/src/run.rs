@@ -336,7 +336,7 @@ enum Ending {
 struct Run<'a> {
     outer: Outer,
     /// Closing it ends the run.
-    _lifeline: OwnedFd,
+    lifeline: Option<OwnedFd>,
     sandbox: Sandbox,
     /// Of a network of the run's own.
     doors: Vec<Door>,
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
         }
         Ok(Run {
             outer,
-            _lifeline: lifeline,
+            lifeline: Some(lifeline),
             sandbox: sandbox.clone(),
             doors: Vec::new(),
             relay: None,
@@ -647,6 +647,9 @@ impl<'a> Run<'a> {
 
     /// Takes in what is still in the pipes. Nobody inside is left to fill them.
     fn drain(&mut self) -> Result<()> {
+        // An outer process that was killed just after it forked leaves an init that does not know it: its parent's death signal was
+        // not armed yet.
+        self.lifeline = None;
         // It closes its pipe, the last one that is open.
         self.relay = None;
         for reader in &mut self.readers {
@@ -655,9 +658,11 @@ impl<'a> Run<'a> {
         }
         while self.bridge.as_mut().is_some_and(Bridge::outward) {}
         while !self.control.ended() {
+            wait_for_input(self.control.socket())?;
             self.listen()?;
         }
         while !self.call.ended() {
+            wait_for_input(self.call.socket())?;
             self.hear_call()?;
         }
         Ok(())
@@ -689,6 +694,14 @@ impl<'a> Run<'a> {
             watched,
             ..base
         })
+    }
+}
+
+fn wait_for_input(socket: BorrowedFd<'_>) -> Result<()> {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::system("waiting for the end of the sandbox", error)),
     }
 }
 

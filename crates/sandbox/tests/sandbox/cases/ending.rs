@@ -60,6 +60,29 @@ pub(super) fn cancelling(f: &Fixture) -> Outcome {
     )
 }
 
+/// The outer process may be killed just after it started the init, which then has nobody who ends it but the caller.
+pub(super) fn cancelling_at_any_moment(f: &Fixture) -> Outcome {
+    let start = Instant::now();
+    for step in 0..600 {
+        let token = CancelToken::new()?;
+        let switch = token.clone();
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(20 * step));
+            switch.cancel();
+        });
+        let with = With {
+            cancel: Some(&token),
+            ..With::default()
+        };
+        let seen = f.run_with(&f.script("sleep 1000"), with)?;
+        stopper.join().map_err(|_| "a thread panicked")?;
+        equal(seen.outcome.status, Status::Cancelled)?;
+    }
+    check(start.elapsed() < Duration::from_secs(120), || {
+        format!("{:?}", start.elapsed())
+    })
+}
+
 pub(super) fn flood(f: &Fixture) -> Outcome {
     let mut request =
         f.script("dd if=/dev/zero bs=1M count=1025 2>/dev/null; yes | head -n 1000000; exit 3");

@@ -91,6 +91,10 @@ pub(crate) const BOTH: &[(&str, Case)] = &[
     ),
     ("a_time_limit_ends_everything", ending::time_limit),
     ("cancelling_ends_everything", ending::cancelling),
+    (
+        "cancelling_at_any_moment_ends_everything",
+        ending::cancelling_at_any_moment,
+    ),
     ("a_gigabyte_of_output_is_dropped", ending::flood),
     ("limits_are_set_and_only_lowered", ending::limits),
     ("processes_are_limited_together", ending::processes),
