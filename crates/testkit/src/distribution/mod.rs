@@ -2,17 +2,19 @@
 //!
 //! Debian's files are moved below `/usr` and packed by rpmbuild, dependencies are translated, and scriptlets, file triggers and
 //! presets do what Debian's maintainer scripts did. Groups, environments, a module in two streams and signatures make it what dnf knows.
-//! It needs apt, dpkg-deb, rpmbuild, rpmsign, gpg and createrepo_c.
+//! It needs apt, dpkg-deb, rpmbuild, rpmsign, gpg, createrepo_c, grub-mkimage with its modules for UEFI, openssl and sbsign.
 //!
 //! ```text
 //! CACHE/debs/SHA256      package files of Debian's
 //! CACHE/rpms/KEY/        what was built of one of them, signed; KEY has all that it was built of
 //! CACHE/gnupg/           the key that signs
+//! CACHE/secure-boot.*    the key that signs GRUB for UEFI, and its certificate
 //! ```
 
 mod apt;
 mod deb;
 mod kernel;
+mod loader;
 mod names;
 mod own;
 mod repository;
@@ -32,7 +34,7 @@ use translate::Known;
 use crate::rpm::Gpg;
 
 /// To be changed when the same inputs make other packages.
-const CODE: &str = "2";
+const CODE: &str = "3";
 
 /// How much there is of the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Distribution {
     pub directory: PathBuf,
     /// The public key of its packages and metadata.
     pub key: PathBuf,
+    /// The certificate, in PEM, of the key that signed its GRUB for UEFI.
+    pub certificate: PathBuf,
     /// How many packages it has.
     pub packages: usize,
     /// How many of them were built now; the others were in the cache.
@@ -89,6 +93,7 @@ pub fn make(set: Set, out: &Path, cache: &Path, stores: &[PathBuf]) -> Distribut
         fs::create_dir_all(cache.join(part)).expect("a directory of the cache");
     }
     let cache = cache.canonicalize().expect("the cache");
+    loader::keep_key(&cache);
     let apt = Apt::new(&cache.join("apt"));
     let all = kept(apt.closure(&Set::Desktop.names()));
     let controls = apt.controls(&all);
@@ -118,9 +123,12 @@ pub fn make(set: Set, out: &Path, cache: &Path, stores: &[PathBuf]) -> Distribut
     let work = tempdir(&cache);
     repository::describe(out, &work, &key);
     fs::remove_dir_all(work).expect("removing a directory");
+    let certificate = out.join(loader::CERTIFICATE);
+    fs::copy(cache.join(loader::CERTIFICATE), &certificate).expect("the certificate");
     Distribution {
         directory: out.to_owned(),
         key: out.join(repository::KEY),
+        certificate,
         packages,
         built,
     }
@@ -230,7 +238,13 @@ impl Maker<'_> {
             Work::Debian(listed) => {
                 let file = apt::obtain(listed, &self.cache.join("debs"), self.stores);
                 let control = &self.controls[&listed.name];
-                translate::build(&listed.name, control, &file, self.known, &work, &into);
+                let package = translate::Package {
+                    name: &listed.name,
+                    control,
+                    file: &file,
+                    cache: self.cache,
+                };
+                translate::build(&package, self.known, &work, &into);
             }
         }
         fs::remove_dir_all(work).expect("removing what building left");

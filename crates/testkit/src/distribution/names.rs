@@ -276,16 +276,8 @@ const LINKS: &[(&str, &[(&str, &str)])] = &[
     ("xfwm4", &[("usr/bin/x-window-manager", "xfwm4")]),
 ];
 
-/// Where RPM distributions have boot loaders: copies of files. Debian's signed GRUB looks for its configuration in `/EFI/debian`, so a
-/// PC's UEFI gets no further with it than to its prompt; its BIOS asks for none of them.
+/// Where RPM distributions have boot loaders: copies of files. GRUB for UEFI is made by `loader`.
 const COPIES: &[(&str, &[(&str, &str)])] = &[
-    (
-        "grub-efi-amd64-signed",
-        &[(
-            "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
-            "boot/efi/EFI/centos/grubx64.efi",
-        )],
-    ),
     (
         "shim-helpers-amd64-signed",
         &[(

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::apt::Control;
 use super::deb::{self, Entries, Entry};
+use super::loader;
 use super::names;
 use super::spec::{Spec, Version, file_lines};
 
@@ -205,17 +206,32 @@ pub(super) fn unpack(name: &str, deb: &Path, content: &Path) -> Entries {
     entries
 }
 
+/// A package of Debian's.
+pub(super) struct Package<'a> {
+    pub(super) name: &'a str,
+    pub(super) control: &'a Control,
+    pub(super) file: &'a Path,
+    /// The generator's cache, which has the key for GRUB.
+    pub(super) cache: &'a Path,
+}
+
 /// Builds a package into a directory.
-pub(super) fn build(
-    name: &str,
-    control: &Control,
-    file: &Path,
-    known: &Known,
-    work: &Path,
-    into: &Path,
-) {
+pub(super) fn build(package: &Package<'_>, known: &Known, work: &Path, into: &Path) {
+    let Package {
+        name,
+        control,
+        file,
+        cache,
+    } = *package;
     let content = work.join("content");
-    let entries = unpack(name, file, &content);
+    let mut entries = unpack(name, file, &content);
+    if name == "grub-efi-amd64-signed" {
+        let path = format!("boot/efi/EFI/{}/grubx64.efi", loader::DIRECTORY);
+        let place = content.join(&path);
+        fs::create_dir_all(place.parent().expect("a parent")).expect("a directory");
+        loader::make(cache, work, &place);
+        entries.insert(path, Entry::of(0o755, false));
+    }
     let version = Version::of_debian(&control["Version"]);
     if name.starts_with("linux-image-") {
         return super::kernel::build(name, &version, entries, work, into);
