@@ -9,11 +9,12 @@ mod deny;
 mod dist;
 mod kill_server;
 mod language;
+mod mirror;
 mod peer;
 mod prerequisites;
 mod process;
 mod roots;
-mod rpm_distribution;
+mod rpm;
 mod served;
 mod space;
 mod test;
@@ -45,6 +46,9 @@ usage: cargo xtask CHORE
   dist [--program FILE] make what users install, in target/dist: a static program, an archive and a Debian package
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
   breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
+  rpm [CASE...] [--kiln FILE]
+                        build an RPM distribution made of Debian's packages as root, as a user and without a PATH, and boot it
+                        under BIOS, UEFI and Secure Boot; prints a table
   rpm-distribution --set small|base|desktop --out DIR
                         make an RPM distribution of Debian's packages, signed, with groups and modules; the last two sets boot
   ubuntu [--kiln FILE] [--firmware F]
@@ -71,7 +75,8 @@ fn main() -> ExitCode {
         ["dist", rest @ ..] => dist::run_chore(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["breadth", rest @ ..] => breadth::run(rest),
-        ["rpm-distribution", rest @ ..] => rpm_distribution::run(rest),
+        ["rpm", rest @ ..] => rpm::run(rest),
+        ["rpm-distribution", rest @ ..] => rpm::distribution::run(rest),
         ["ubuntu", rest @ ..] => ubuntu::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),

@@ -3,13 +3,13 @@
 //! packages of the real one do.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::mirror::Mirror;
 use crate::peer::{afresh, trouble};
 use crate::{Result, process, workspace};
 
@@ -25,23 +25,13 @@ struct Options {
     firmware: Vec<String>,
 }
 
-/// A server of the archive, ended when dropped.
-struct Mirror(Child);
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Makes the archive, builds from it, and boots.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let options = parse(words)?;
     let programs = programs(options.kiln)?;
     let work = workspace::target_directory()?.join("ubuntu");
     let archive = archive(&programs, &work)?;
-    let (_mirror, url) = serve(&programs.mirror, &archive)?;
+    let (_mirror, url) = Mirror::serve(&programs.mirror, &archive)?;
     let image = build(&programs.kiln, &work, &archive, &url)?;
     for firmware in &options.firmware {
         boot(&programs.kiln, &work, &image, firmware)?;
@@ -125,24 +115,6 @@ fn archive(programs: &Programs, work: &Path) -> Result<PathBuf> {
     let count = process::output(&mut generator)?;
     println!("== an archive of {} packages", count.trim());
     Ok(archive)
-}
-
-fn serve(program: &Path, archive: &Path) -> Result<(Mirror, String)> {
-    let mut command = Command::new(program);
-    command.arg(archive).stdout(Stdio::piped());
-    let child = command.spawn();
-    let mut child = child.map_err(|error| format!("starting the mirror: {error}"))?;
-    let output = child.stdout.take();
-    let mirror = Mirror(child);
-    let mut url = String::new();
-    if let Some(output) = output {
-        let read = BufReader::new(output).read_line(&mut url);
-        read.map_err(|error| format!("reading the mirror's address: {error}"))?;
-    }
-    match url.trim() {
-        "" => Err("the mirror did not start".to_owned()),
-        url => Ok((mirror, url.to_owned())),
-    }
 }
 
 /// Locks and builds, as Ubuntu; returns the disk.

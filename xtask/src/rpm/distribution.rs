@@ -14,6 +14,11 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         );
     };
     prerequisites::install()?;
+    make(set, out.as_ref())
+}
+
+/// Makes a set of it in a directory.
+pub(super) fn make(set: &str, out: &std::path::Path) -> Result<()> {
     let target = workspace::target_directory()?;
     // With --workspace, so that what others compiled is used.
     let mut build = workspace::cargo();
@@ -27,7 +32,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     ]);
     process::run(&mut build)?;
     let mut make = std::process::Command::new(target.join("debug/rpm-distribution"));
-    make.args(["--set", set, "--out", out, "--cache"]);
+    make.args(["--set", set, "--out"]).arg(out).arg("--cache");
     make.arg(target.join("rpm-distribution"));
     for store in stores(&target) {
         make.arg("--store").arg(store);
