@@ -43,6 +43,29 @@ find_session() {
 			;;
 		esac
 	done
+	find_compositor
+}
+
+# Finds a user's active session whose Wayland compositor listens: it may have no program of its own yet.
+find_compositor() {
+	for id in $(loginctl list-sessions --no-legend 2>/dev/null | sed 's/^ *//; s/ .*//'); do
+		class= active= uid= user= leader=
+		while IFS= read -r entry; do
+			case $entry in
+			Class=*) class=${entry#*=} ;;
+			Active=*) active=${entry#*=} ;;
+			User=*) uid=${entry#*=} ;;
+			Name=*) user=${entry#*=} ;;
+			Leader=*) leader=${entry#*=} ;;
+			esac
+		done <<-END
+			$(loginctl show-session "$id" -p Class -p Active -p User -p Name -p Leader 2>/dev/null)
+		END
+		[ "$class $active" = 'user yes' ] || continue
+		grep -qE " 00010000 .* /run/user/$uid/wayland-[0-9]+$" /proc/net/unix || continue
+		kind=wayland display= file=/proc/$leader/environ
+		return 0
+	done
 	return 1
 }
 
