@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Chore;
 use super::batch::{Batch, Build, Kind, LINES};
 use crate::peer::trouble;
-use crate::served::{Client, PROJECT, create, log_address, success};
+use crate::served::{Client, OFTEN, PROJECT, create, log_address, success};
 use crate::{Result, process};
 
 /// Attempts at a build whose process is killed: no more are made.
@@ -43,7 +43,7 @@ pub(super) fn batch(chore: &Chore, batch: &Batch) -> Result<()> {
             "steps": [{ "name": "kiln", "args": ["build", "--locked", "image-0.ks", "--distribution", "debian:bookworm"] }],
         }),
     )?;
-    success(&mut client, &last)?;
+    success(&mut client, &last, OFTEN)?;
     println!(
         "killed: the server {} times, processes of builds {} times; {} builds with {attempts} attempts ended as they had to",
         batch.servers,

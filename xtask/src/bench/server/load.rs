@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::percentile;
 use crate::Result;
 use crate::peer::{afresh, trouble};
-use crate::served::{Server, builds, create, log_address, success, upload};
+use crate::served::{OFTEN, Server, builds, create, log_address, success, upload};
 
 /// One build at a time, so that others wait.
 const ONE: &[&str] = &["--cpus", "1"];
@@ -39,7 +39,7 @@ pub(super) fn first_lines(kiln: &Path, work: &Path) -> Result<()> {
             thread::sleep(Duration::from_millis(2));
         }
         times.push(begun.elapsed());
-        success(&mut client, &build)?;
+        success(&mut client, &build, OFTEN)?;
     }
     println!(
         "submit to the first line of the log, {FIRSTS} builds: median {:.0} ms, longest {:.0} ms",
@@ -91,7 +91,7 @@ pub(super) fn storm(kiln: &Path, work: &Path) -> Result<()> {
     // The one above has been silent for so long that the server may have hung up.
     let mut client = server.client()?;
     for waited in &seen.waiting {
-        success(&mut client, waited)?;
+        success(&mut client, waited, OFTEN)?;
     }
     let all = begun.elapsed();
     let log = server.log(&build);
@@ -130,7 +130,7 @@ fn crowd(server: &Server, build: &str, begun: Instant) -> Result<Seen> {
                 seen.waiting.push(create(&mut client, &check())?);
                 seen.creating.push(sent.elapsed());
             }
-            success(&mut client, build)?;
+            success(&mut client, build, OFTEN)?;
             seen.loud = begun.elapsed();
             Ok::<_, String>(())
         };

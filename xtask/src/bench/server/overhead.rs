@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::bench::measure::measure;
 use crate::peer::{Options, afresh, build_command, definition, link_downloads};
 use crate::served::{Server, create, success, upload};
-use crate::{Result, workspace};
+use crate::{Result, process, workspace};
 
 /// Builds of each kind; the middle one counts.
 const ROUNDS: usize = 3;
+
+/// How often the build is asked for. `gcloud` asks once a second; a question every 5 ms takes a tenth of a processor from the build.
+const SELDOM: Duration = Duration::from_millis(100);
 
 /// Builds with nothing but downloads in the cache, and prints both times.
 pub(super) fn compare(kiln: &Path, options: &Options, work: &Path) -> Result<()> {
@@ -28,7 +30,10 @@ pub(super) fn compare(kiln: &Path, options: &Options, work: &Path) -> Result<()>
     for _ in 0..ROUNDS {
         let cache = fresh_cache(&warm, work)?;
         let mut command = build_command(kiln, &cache, &project, &work.join("output"));
-        hand.push(measure(command.args(["--format", "raw"]))?.wall);
+        // Nothing looks at it meanwhile, as nothing looks at the one on the server.
+        let begun = Instant::now();
+        process::run(command.args(["--format", "raw"]))?;
+        hand.push(begun.elapsed());
         let cache = fresh_cache(&warm, work)?;
         served.push(on_server(kiln, &cache, &source, &project, work)?);
     }
@@ -86,7 +91,7 @@ fn on_server(
         &mut client,
         &json!({ "source": source, "steps": [{ "name": "kiln", "args": args }] }),
     )?;
-    success(&mut client, &build)?;
+    success(&mut client, &build, SELDOM)?;
     Ok(begun.elapsed())
 }
 
