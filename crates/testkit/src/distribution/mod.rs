@@ -14,6 +14,7 @@
 mod apt;
 mod deb;
 mod kernel;
+mod live;
 mod loader;
 mod names;
 mod own;
@@ -97,7 +98,8 @@ pub fn make(set: Set, out: &Path, cache: &Path, stores: &[PathBuf]) -> Distribut
     let apt = Apt::new(&cache.join("apt"));
     let all = kept(apt.closure(&Set::Desktop.names()));
     let controls = apt.controls(&all);
-    let own = own::packages();
+    let mut own = own::packages();
+    own.extend(live::packages());
     let known = known(&controls, &own);
     let wanted = match set {
         Set::Desktop => all,

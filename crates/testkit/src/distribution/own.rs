@@ -27,7 +27,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    fn new(name: &'static str, version: &'static str) -> Self {
+    pub(super) fn new(name: &'static str, version: &'static str) -> Self {
         Own {
             name,
             version,
@@ -39,24 +39,24 @@ impl Own {
         }
     }
 
-    fn tag(mut self, tag: &str) -> Self {
+    pub(super) fn tag(mut self, tag: &str) -> Self {
         self.tags.push(tag.to_owned());
         self
     }
 
-    fn file(mut self, mode: u32, path: &str, text: &str) -> Self {
+    pub(super) fn file(mut self, mode: u32, path: &str, text: &str) -> Self {
         self.files
             .push((path.to_owned(), mode, What::File(text.to_owned())));
         self
     }
 
-    fn link(mut self, path: &str, target: &'static str) -> Self {
+    pub(super) fn link(mut self, path: &str, target: &'static str) -> Self {
         self.files
             .push((path.to_owned(), 0o777, What::Link(target)));
         self
     }
 
-    fn directory(mut self, mode: u32, path: &str) -> Self {
+    pub(super) fn directory(mut self, mode: u32, path: &str) -> Self {
         self.files.push((path.to_owned(), mode, What::Directory));
         self
     }
