@@ -87,6 +87,8 @@ pub(crate) const SERCON: [u8; 2] = 0x3f8u16.to_le_bytes();
 /// end with a segmentation fault; AVX without AVX2 ends the X server, in libgcrypt. So the processor has neither.
 const TCG_CPU: &str =
     "max,-erms,-fsrm,-la57,-smap,-smep,-pku,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq";
+/// For a system whose programs do not start without AVX2: the lesser evil.
+const TCG_CPU_V3: &str = "max,-erms,-fsrm,-la57,-smap,-smep,-pku,-vaes,-vpclmulqdq";
 /// Kiln's grub.cfg reads this much of an SMBIOS string.
 const APPEND_LIMIT: usize = 1000;
 
@@ -121,7 +123,13 @@ impl Blueprint<'_> {
         args.add(["-machine", &format!("q35,smm={smm},vmport=off")]);
         match self.engine {
             Engine::Kvm => args.add(["-accel", "kvm", "-cpu", "host"]),
-            Engine::Tcg => args.add(["-accel", "tcg,thread=multi", "-cpu", TCG_CPU]),
+            Engine::Tcg => {
+                let cpu = match self.hardware.processor_level {
+                    3.. => TCG_CPU_V3,
+                    _ => TCG_CPU,
+                };
+                args.add(["-accel", "tcg,thread=multi", "-cpu", cpu]);
+            }
         }
         args.add([
             "-smp",
@@ -374,9 +382,14 @@ mod tests {
                 && !text.contains("pflash")
                 && !text.contains("smbios")
         );
-        assert!(
-            text.contains("-accel tcg,thread=multi -cpu max,-erms,-fsrm,-la57,-smap,-smep,-pku")
-        );
+        assert!(text.contains(&format!("-accel tcg,thread=multi -cpu {TCG_CPU} ")));
+        assert!(TCG_CPU.contains("-avx2") && !TCG_CPU_V3.contains("-avx"));
+        let newer = Hardware {
+            processor_level: 3,
+            ..hardware.clone()
+        };
+        let text = line(&newer, Engine::Tcg, &[]).unwrap();
+        assert!(text.contains(&format!("-cpu {TCG_CPU_V3} ")));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::agent::{self, Inbox, State};
+use crate::blueprint::Engine;
 use crate::console::{self, Lines, Sign};
+use crate::processor;
 use crate::report::{FailedUnit, GuestLog, Reason, ScriptResult, Stage, StageName, VmEvent};
 use crate::request::Expect;
 
@@ -60,6 +62,10 @@ pub(crate) struct BootState {
     pub(crate) script: Option<ScriptResult>,
     fatal: Option<Fatal>,
     bytes_of_agent: u64,
+    /// What the guest's processor is made by, and its level of x86-64.
+    processor: (Engine, u8),
+    /// The processor is too old for the system: why.
+    too_old: Option<String>,
 }
 
 /// Who is logged in graphically.
@@ -72,7 +78,7 @@ pub(crate) struct Session {
 }
 
 impl BootState {
-    pub(crate) fn new(start: Instant) -> Self {
+    pub(crate) fn new(start: Instant, processor: (Engine, u8)) -> Self {
         BootState {
             start,
             lines: Lines::default(),
@@ -100,6 +106,8 @@ impl BootState {
             script: None,
             fatal: None,
             bytes_of_agent: 0,
+            processor,
+            too_old: None,
         }
     }
 
@@ -173,8 +181,22 @@ impl BootState {
             self.console.pop_front();
         }
         self.console.push_back(line.to_owned());
+        self.kernel_line(line);
         if let Some(sign) = console::read_line(line) {
             self.sign(sign, now);
+        }
+    }
+
+    /// The kernel's first line names its version, and that the distribution: whether its programs can run is known long before them.
+    fn kernel_line(&mut self, line: &str) {
+        let version = line.split_once("Linux version ").map(|(_, rest)| rest);
+        let Some(version) = version.and_then(|rest| rest.split(' ').next()) else {
+            return;
+        };
+        let (engine, has) = self.processor;
+        self.too_old = processor::too_old(engine, has, processor::processor_level(version));
+        if let Some(why) = self.too_old.clone() {
+            self.warn(why);
         }
     }
 
@@ -222,6 +244,8 @@ impl BootState {
     /// The first cause stands: a panic after "no root" is its consequence.
     pub(crate) fn suspect(&mut self, reason: Reason, detail: String, due: Instant) {
         if self.fatal.is_none() {
+            let why = self.too_old.iter().map(|why| format!("; {why}"));
+            let detail = std::iter::once(detail).chain(why).collect();
             self.fatal = Some(Fatal {
                 reason,
                 detail,
@@ -366,6 +390,37 @@ pub(crate) fn round(seconds: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const PROCESSOR: (Engine, u8) = (Engine::Tcg, 2);
+
+    #[test]
+    fn a_processor_that_is_too_old_is_told_from_the_kernel_and_named_when_the_boot_dies() {
+        let start = Instant::now();
+        let mut boot = BootState::new(start, PROCESSOR);
+        boot.serial(
+            b"[    0.000000] Linux version 6.12.0-55.9.1.el10_0.x86_64 (mockbuild@x) #1\r\n",
+            start,
+        );
+        assert!(
+            boot.warnings[0].contains("x86-64-v3"),
+            "{:?}",
+            boot.warnings
+        );
+        boot.serial(
+            b"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000004\r\n",
+            start,
+        );
+        let fatal = boot.suspected().expect("the end");
+        assert_eq!(fatal.reason, Reason::KernelPanic);
+        assert!(
+            fatal.detail.contains("the emulated is x86-64-v2"),
+            "{}",
+            fatal.detail
+        );
+        let mut older = BootState::new(start, PROCESSOR);
+        older.serial(b"Linux version 5.14.0-503.el9_5.x86_64 (x)\n", start);
+        assert_eq!(older.warnings, Vec::<String>::new());
+    }
+
     fn names(boot: &BootState) -> Vec<StageName> {
         boot.stages.iter().map(|stage| stage.name).collect()
     }
@@ -373,7 +428,7 @@ mod tests {
     #[test]
     fn a_boot_to_the_desktop_is_followed() {
         let start = Instant::now();
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         boot.serial(
             b"SeaBIOS\r\nGRUB loading..\r\n[    0.0] Linux version 6.1.0\r\nWelcome to Debian!\r\n",
             start,
@@ -400,7 +455,7 @@ mod tests {
     #[test]
     fn the_first_cause_stands_and_counts_after_its_grace() {
         let start = Instant::now();
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         boot.serial(
             b"Linux version 6.1\nGave up waiting for root file system device.\n",
             start,
@@ -421,7 +476,7 @@ mod tests {
     fn later_stages_take_suspicions_back() {
         let start = Instant::now();
         let late = start + Duration::from_secs(60);
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         boot.serial(b"BdsDxe: failed to load Boot0001: Access Denied\n", start);
         assert!(boot.fatal(late).is_some());
         boot.serial(b"Linux version 6.1\nCan not mount /dev/sdb1\n", start);
@@ -433,7 +488,7 @@ mod tests {
     #[test]
     fn emergency_names_the_units() {
         let start = Instant::now();
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         boot.serial(
             b"[FAILED] Failed to mount home.mount - /home.\nYou are in emergency mode. After\n",
             start,
@@ -446,7 +501,7 @@ mod tests {
     #[test]
     fn a_desktop_that_crashes_again_and_again_ends_the_test() {
         let start = Instant::now();
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         boot.agent(
             b"\nKILN 20 session tester wayland 1\n\nKILN 21 session tester wayland\n",
             start,
@@ -469,7 +524,7 @@ mod tests {
     #[test]
     fn script_output_is_kept_up_to_a_bound() {
         let start = Instant::now();
-        let mut boot = BootState::new(start);
+        let mut boot = BootState::new(start, PROCESSOR);
         let line = format!("KILN - out {}\n", "x".repeat(100_000));
         for _ in 0..60 {
             boot.agent(line.as_bytes(), start);

@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod firmware;
 mod machine;
+mod processor;
 mod pulse;
 mod qmp;
 mod report;
@@ -33,6 +34,7 @@ mod work;
 
 pub use boot::{BootReport, boot};
 pub use error::{Error, ErrorKind};
+pub use processor::processor_level;
 pub use report::{
     AccelUsed, FailedUnit, GuestLog, Reason, Report, ScriptResult, Stage, StageName, Verdict,
     VmEvent,

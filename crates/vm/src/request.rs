@@ -97,6 +97,8 @@ pub struct Hardware {
     pub bus: Bus,
     /// The network.
     pub network: Network,
+    /// The level of x86-64 that the system's programs need, where that is known ([`crate::processor_level`]); 1 otherwise.
+    pub processor_level: u8,
 }
 
 impl Hardware {
@@ -109,6 +111,7 @@ impl Hardware {
             cpus: 2,
             bus: Bus::default(),
             network: Network::default(),
+            processor_level: 1,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::engine::{self, Attempt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Inputs, Machine};
+use crate::processor;
 use crate::pulse::Pulse;
 use crate::report::{Reason, Report, StageName, Verdict, VmEvent};
 use crate::request::{Expect, TestRequest};
@@ -153,6 +154,11 @@ impl<'a> Run<'a> {
             firmware: request.hardware.firmware,
             accel: attempt.engine.into(),
         });
+        let level = request.hardware.processor_level;
+        let offered = processor::offered(attempt.engine, level);
+        if let Some(message) = processor::warning(attempt.engine, level) {
+            on_event(VmEvent::Warning { message });
+        }
         let machine = Machine::start(
             &request.tools,
             flash,
@@ -166,7 +172,7 @@ impl<'a> Run<'a> {
             attempt,
             kernel_args,
             machine,
-            boot: BootState::new(start),
+            boot: BootState::new(start, (attempt.engine, offered)),
             on_event,
             cancel,
             serial_log,

@@ -58,6 +58,7 @@ pub(crate) fn hardware(args: &MachineArgs, context: &Context<'_>) -> Hardware {
         cpus: args
             .cpus
             .unwrap_or_else(|| u32::try_from(context.settings.processors.min(2)).unwrap_or(1)),
+        processor_level: processor_level(args),
         bus: match args.bus {
             args::Bus::Virtio => Bus::Virtio,
             args::Bus::Usb => Bus::Usb,
@@ -69,6 +70,21 @@ pub(crate) fn hardware(args: &MachineArgs, context: &Context<'_>) -> Hardware {
             args::Network::Host => Network::Host,
         },
     }
+}
+
+/// What the image's programs need, if its manifest lies beside it: its kernel's version tells.
+fn processor_level(args: &MachineArgs) -> u8 {
+    let directory = match args.image.is_dir() {
+        true => Some(args.image.as_path()),
+        false => args.image.parent(),
+    };
+    let manifest = directory.map(|directory| directory.join("manifest.json"));
+    let text = manifest.and_then(|path| std::fs::read(path).ok());
+    let manifest = text.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let kernel = manifest
+        .as_ref()
+        .and_then(|manifest| manifest["kernel"].as_str());
+    kernel.map_or(1, kiln_vm::processor_level)
 }
 
 /// QEMU and firmware.
