@@ -22,7 +22,12 @@ for dir in /usr/sbin /usr/bin /sbin /bin; do
     [ -x "$dir/$name" ] && real=$dir/$name && break
 done
 if [ -z "$real" ]; then
-    say "not found: the package that brings it (systemd) is not in the root"
+    case $name in
+    dracut) package=dracut ;;
+    grub2-*) package=grub2-tools ;;
+    *) package=systemd ;;
+    esac
+    say "not found: the package that brings it ($package) is not in the root"
     exit 127
 fi
 
@@ -156,7 +161,26 @@ loginctl_() {
     esac
 }
 
-case $name in systemctl) systemctl_ "$@" && exit ;; esac
+# The image's initramfs is made once, after all scripts. Others, for other places, are made as ever.
+dracut_() {
+    for word; do
+        case $word in
+        --help | -h | --version | --list-modules) exec "$real" "$@" ;;
+        /boot/* | /lib/modules/* | /usr/lib/modules/*) ;;
+        *.img | *.cpio) exec "$real" "$@" ;;
+        esac
+    done
+    say "left out: Kiln generates the initramfs once, after all scripts, as the files in /etc/dracut.conf.d say; options of this call do not count"
+}
+
+case $name in
+systemctl) systemctl_ "$@" && exit ;;
+dracut) dracut_ "$@" && exit ;;
+grub2-*)
+    say "left out: Kiln writes the boot menu and the boot loaders; the kickstart command bootloader has --append, --timeout and --default"
+    exit
+    ;;
+esac
 
 # Options anywhere, then the verb and what it is about.
 options=' ' verb=

@@ -1,5 +1,7 @@
 //! `%post` and the other script sections.
 
+mod absent;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -205,9 +207,13 @@ fn failed(
 ) -> Result<()> {
     let name = header(script);
     let about_proxies = access.hint(&tail);
+    let about_programs = absent::hint(&tail);
     if !script.item.error_on_fail {
         let hint = "say --erroronfail if the image must not be made then".to_owned();
-        let hint = about_proxies.map_or(hint.clone(), |about| format!("{about} {hint}"));
+        let about = about_proxies
+            .into_iter()
+            .chain(about_programs.map(|about| format!("{about};")));
+        let hint = about.chain([hint]).collect::<Vec<_>>().join(" ");
         place.reporter.warn(
             format!("{name} ended with {}", describe(status)),
             Some(script.origin.clone()),
@@ -221,7 +227,9 @@ fn failed(
     error.tail = tail;
     explain_tail(&mut error);
     error.hints.extend(about_proxies);
-    if matches!(status, Status::Exited(126 | 127)) {
+    let is_told = about_programs.is_some();
+    error.hints.extend(about_programs);
+    if !is_told && matches!(status, Status::Exited(126 | 127)) {
         let hint = format!(
             "the interpreter or a command was not found in the root; `{}` needs its package in %packages",
             script.item.interpreter
