@@ -51,6 +51,8 @@ usage: cargo xtask CHORE
                         under BIOS, UEFI and Secure Boot; prints a table
   rpm-distribution --set small|base|desktop --out DIR
                         make an RPM distribution of Debian's packages, signed, with groups and modules; the last two sets boot
+  rpm-kickstarts [--kiln FILE] [--distribution DIR] [--user NAME] [--no-boot] [NAME...]
+                        build live kickstarts in the manner of the published ones from that distribution, and boot some of them
   ubuntu [--kiln FILE] [--firmware F]
                         build and boot an image from an archive in Ubuntu's layout, which is made of Debian's packages
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         ["breadth", rest @ ..] => breadth::run(rest),
         ["rpm", rest @ ..] => rpm::run(rest),
         ["rpm-distribution", rest @ ..] => rpm::distribution::run(rest),
+        ["rpm-kickstarts", rest @ ..] => rpm::kickstarts::run(rest),
         ["ubuntu", rest @ ..] => ubuntu::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),

@@ -2,6 +2,8 @@
 
 #[path = "lowering/files.rs"]
 mod files;
+#[path = "lowering/live.rs"]
+mod live;
 #[path = "lowering/repositories.rs"]
 mod repositories;
 #[path = "lowering/ubuntu.rs"]

@@ -3,6 +3,7 @@
 
 mod build;
 pub(crate) mod distribution;
+pub(crate) mod kickstarts;
 mod secure;
 
 use std::fs;
