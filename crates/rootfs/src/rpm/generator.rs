@@ -20,6 +20,11 @@ const LEVEL: u32 = 3;
 const KERNEL: &str = "[ ! -s /usr/lib/kiln/kernel ] || cat /usr/lib/kiln/kernel; \
     for k in /usr/lib/modules/*/vmlinuz; do [ -f \"$k\" ] && k=${k%/vmlinuz} && echo \"${k##*/}\"; done; :";
 
+/// Character sets without which no FAT file system is mounted, the medium of the layout `mbr`: those that are modules of the kernel (of
+/// Enterprise Linux' and Fedora's they are parts). dracut takes them for nobody's and fails where one that it is told is missing.
+const CHARACTER_SETS: &str = "cd \"/usr/lib/modules/$1/kernel/fs/nls\" 2> /dev/null || exit 0; \
+    for m in nls_cp437 nls_ascii nls_iso8859-1 nls_utf8; do for f in \"$m\".ko*; do [ ! -f \"$f\" ] || echo \"$m\"; done; done";
+
 pub(super) fn initramfs(
     place: &Place<'_>,
     level: Option<u32>,
@@ -31,7 +36,9 @@ pub(super) fn initramfs(
             .hint("keep the kernel package that Kiln adds, or name another: [system] kernel = \"kernel-…\"")
     })?;
     let compress = format!("zstd -q -T0 -{}", level.unwrap_or(LEVEL));
-    let argv = [
+    let sets = place.lines(&["/bin/sh", "-c", CHARACTER_SETS, "sh", &version])?;
+    let sets = sets.join(" ");
+    let mut argv = vec![
         "dracut",
         "--force",
         "--quiet",
@@ -45,9 +52,11 @@ pub(super) fn initramfs(
         FILE_SYSTEMS,
         "--compress",
         &compress,
-        INITRD,
-        &version,
     ];
+    if !sets.is_empty() {
+        argv.extend(["--add-drivers", &sets]);
+    }
+    argv.extend([INITRD, &version]);
     let extras = Extras {
         tracing: Some(Tracing {
             watch: Watch {
