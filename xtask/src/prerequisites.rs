@@ -71,6 +71,11 @@ const PACKAGES: &[Package] = &[
     package("createrepo-c", &["createrepo_c"]),
     // The signature of the generated RPM distribution's GRUB.
     package("sbsigntool", &["sbsign", "sbverify", "sbattach"]),
+    // The judge of what a kickstart of an RPM distribution asks for.
+    package(
+        "python3-dnf",
+        &["/usr/lib/python3/dist-packages/dnf/base.py"],
+    ),
     package("bzip2", &["bzip2"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),

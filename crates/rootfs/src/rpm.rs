@@ -12,6 +12,7 @@ mod question;
 mod repositories;
 mod requests;
 mod scriptlets;
+mod streams;
 mod tools;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::question::{QUESTION, Question, SCRIPT};
+use super::question::{QUESTION, Question, SCRIPT, stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::requests::Requests;
 use crate::run::{Extras, Place};
@@ -17,6 +17,8 @@ pub(super) struct Choice {
     pub(super) release: String,
     pub(super) architecture: String,
     pub(super) repository: String,
+    /// Whether it was asked for, and is not only what another needs or recommends.
+    pub(super) asked: bool,
     /// What it would like to have with it, as dependencies are written.
     pub(super) recommends: Vec<String>,
     /// What it is installed with where it is there.
@@ -96,8 +98,9 @@ fn failed(mut error: Error) -> Error {
 /// Where something was asked for: the first place.
 fn origin(asked: &str, requests: &Requests) -> Option<String> {
     let mut wanted = requests.layers.iter().flat_map(|(_, wanted)| wanted);
-    let form = |form: &str| form.trim_start_matches('@') == asked.trim_start_matches('@');
-    wanted.find(|w| form(&w.form)).map(|w| w.origin.clone())
+    wanted
+        .find(|w| w.form == asked || stream(&w.form) == Some(asked))
+        .map(|w| w.origin.clone())
 }
 
 /// The error of what dnf does not find, although metadata has its name.

@@ -1,5 +1,7 @@
 //! What the target's own dnf is asked: the question, and the repositories as it reads them.
 
+use std::collections::BTreeSet;
+
 use kiln_packages::rpm::VerifiedRepository;
 use kiln_plan::Target;
 use kiln_sandbox::Mount;
@@ -53,11 +55,19 @@ impl Question {
             exclude: repository.filter.exclude.clone(),
         });
         let wanted = requests.layers.iter().flat_map(|(_, wanted)| wanted);
-        let mut all: Vec<String> = wanted.map(|w| w.form.clone()).collect();
-        all.sort();
-        all.dedup();
-        let (modules, install) = all.into_iter().partition(|form| form.starts_with('@'));
-        let modules: Vec<String> = modules;
+        // Packages of a module's profile are asked for by name, since some of them may be excluded; the stream is enabled before.
+        let (mut install, mut modules) = (BTreeSet::new(), BTreeSet::new());
+        for wanted in wanted {
+            match stream(&wanted.form) {
+                Some(stream) => {
+                    modules.insert(stream.to_owned());
+                    install.insert(wanted.name.clone());
+                }
+                None => {
+                    install.insert(wanted.form.clone());
+                }
+            }
+        }
         Question {
             scratch: "/tmp",
             architecture: target.architecture.clone(),
@@ -65,11 +75,8 @@ impl Question {
             platform: platform(target),
             weak: requests.recommends,
             repositories: asked.collect(),
-            install,
-            modules: modules
-                .iter()
-                .map(|m| m.trim_start_matches('@').to_owned())
-                .collect(),
+            install: install.into_iter().collect(),
+            modules: modules.into_iter().collect(),
             exclude: requests.exclude.keys().cloned().collect(),
         }
     }
@@ -98,6 +105,12 @@ impl Question {
         }
         Ok(mounts)
     }
+}
+
+/// `module:stream` of what is asked for as `@module:stream/profile`.
+pub(super) fn stream(form: &str) -> Option<&str> {
+    let form = form.strip_prefix('@')?;
+    Some(form.split_once('/').map_or(form, |(stream, _)| stream))
 }
 
 /// What a module's packages have to fit; dnf.conf(5), `module_platform_id`.

@@ -1,14 +1,16 @@
 //! What a plan asks for, as package names that the repositories have.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kiln_kickstart::PackageRef;
 use kiln_packages::glob_matches;
 use kiln_packages::rpm::Package;
 use kiln_packages::rpm::closure::{moved, nearest};
 use kiln_packages::rpm::comps::{Comps, Environment, Group, Member};
+use kiln_packages::rpm::modules::Modules;
 use kiln_plan::{Layer, Plan, Request};
 
+use super::streams::{Absent, choose, hint_of};
 use crate::error::{Error, Result};
 use crate::requests::{Requests, SYSTEM, Wanted};
 
@@ -19,7 +21,12 @@ const CORE: &str = "core";
 ///
 /// # Errors
 /// A package or group is unknown: all of them are named, each with its place and the nearest names.
-pub(super) fn collect(plan: &Plan, packages: &[Package], comps: &Comps) -> Result<Requests> {
+pub(super) fn collect(
+    plan: &Plan,
+    packages: &[Package],
+    comps: &Comps,
+    modules: &Modules,
+) -> Result<Requests> {
     let mut collector = Collector {
         packages,
         names: packages
@@ -27,6 +34,8 @@ pub(super) fn collect(plan: &Plan, packages: &[Package], comps: &Comps) -> Resul
             .map(|package| package.name.as_str())
             .collect(),
         comps,
+        modules,
+        streams: BTreeMap::new(),
         requests: Requests::default(),
         unknown: Vec::new(),
         dropped: BTreeSet::new(),
@@ -48,6 +57,9 @@ struct Collector<'a> {
     packages: &'a [Package],
     names: HashSet<&'a str>,
     comps: &'a Comps,
+    modules: &'a Modules,
+    /// The stream of each module that is asked for, and where.
+    streams: BTreeMap<String, (String, String)>,
     requests: Requests,
     unknown: Vec<Unknown>,
     /// Groups that are excluded somewhere: they stay out even where they are asked for again.
@@ -91,6 +103,16 @@ impl<'a> Collector<'a> {
                 }
                 PackageRef::Group { name, .. } if request.exclude => {
                     self.dropped.insert(name.trim_start_matches('^').to_owned());
+                }
+                PackageRef::Environment(name) if request.exclude => {
+                    self.dropped.insert(name.clone());
+                }
+                PackageRef::Module { name, stream, .. } if request.exclude => {
+                    self.unknown.push(Unknown {
+                        problem: format!("`-@{name}:{stream}` is not supported: a stream is enabled by asking for it"),
+                        origin: request.origin.clone(),
+                        hint: "drop the line that asks for the stream, or exclude packages by name".to_owned(),
+                    });
                 }
                 _ => {}
             }
@@ -167,13 +189,50 @@ impl<'a> Collector<'a> {
                 stream,
                 profile,
             } => {
-                let mut form = format!("@{name}:{stream}");
-                if let Some(profile) = profile {
-                    form = format!("{form}/{profile}");
-                }
-                wanted.push(Wanted::new(&form, origin));
+                self.module(name, stream, profile.as_deref(), origin, lenient, wanted);
             }
         }
+    }
+
+    /// Packages of a module's profile, or of its default ones. All of them are asked for by the module's name.
+    fn module(
+        &mut self,
+        name: &str,
+        stream: &str,
+        profile: Option<&str>,
+        origin: &str,
+        lenient: bool,
+        wanted: &mut Vec<Wanted>,
+    ) {
+        let chosen = match choose(self.modules, name, stream, profile) {
+            Ok(chosen) => chosen,
+            Err(Absent { what, hint }) => return self.missing(what, origin, hint, lenient),
+        };
+        let before = self.streams.get(name);
+        if let Some((other, place)) = before.filter(|(other, _)| other != chosen.stream) {
+            let stream = chosen.stream;
+            self.unknown.push(Unknown {
+                problem: format!("`@{name}:{stream}` and `@{name}:{other}` are streams of one module, of which only one can be enabled"),
+                origin: origin.to_owned(),
+                hint: format!("the other is asked for at {place}: drop one of them"),
+            });
+            return;
+        }
+        let said = (chosen.stream.to_owned(), origin.to_owned());
+        self.streams.entry(name.to_owned()).or_insert(said);
+        let mut form = format!("@{name}:{}", chosen.stream);
+        if let Some(profile) = profile {
+            form = format!("{form}/{profile}");
+        }
+        let packages = chosen.packages.iter();
+        wanted.extend(
+            packages
+                .filter(|p| !self.requests.exclude.contains_key(**p))
+                .map(|package| Wanted {
+                    form: form.clone(),
+                    ..Wanted::new(package, origin)
+                }),
+        );
     }
 
     fn groups(
@@ -192,6 +251,9 @@ impl<'a> Collector<'a> {
             // Anaconda takes `@name` for an environment, too.
             None if self.comps.environments.contains_key(name) => {
                 self.environment(name, origin, lenient, wanted);
+            }
+            None if self.modules.streams.iter().any(|s| s.module == name) => {
+                self.module(name, "", None, origin, lenient, wanted);
             }
             None => {
                 let known = self.comps.groups.keys().map(String::as_str);
@@ -370,13 +432,4 @@ fn members(environment: &Environment) -> impl Iterator<Item = &str> {
         .filter(|(_, is_default)| *is_default);
     let options = options.map(|(group, _)| group.as_str());
     environment.groups.iter().map(String::as_str).chain(options)
-}
-
-fn hint_of(what: &str, near: Vec<&str>) -> String {
-    match near.is_empty() {
-        true => {
-            format!("no repository of the definition has such a {what}; is a repository missing?")
-        }
-        false => format!("did you mean {}?", near.join(", ")),
-    }
 }

@@ -19,6 +19,7 @@ with open(sys.argv[1]) as file:
 import dnf
 import dnf.conf
 import dnf.exceptions
+import libdnf.transaction
 
 conf = dnf.conf.Conf()
 for name in ("installroot", "cachedir", "persistdir", "logdir"):
@@ -55,7 +56,7 @@ if asked["modules"]:
 
     for module in asked["modules"]:
         try:
-            ModuleBase(base).install([module], strict=True)
+            ModuleBase(base).enable([module])
         except dnf.exceptions.Error as error:
             missing.append(module)
             say("missing", asked=module, why=str(error))
@@ -73,6 +74,7 @@ except dnf.exceptions.DepsolveError:
     for problem in base._goal.problem_rules():
         say("problem", rules=list(problem))
     sys.exit(0)
+ASKED = (libdnf.transaction.TransactionItemReason_USER, libdnf.transaction.TransactionItemReason_GROUP)
 for package in base.transaction.install_set:
     say(
         "package",
@@ -82,6 +84,7 @@ for package in base.transaction.install_set:
         release=package.release,
         architecture=package.arch,
         repository=package.repoid,
+        asked=base._goal.get_reason(package) in ASKED,
         recommends=[str(r) for r in package.recommends],
         supplements=[str(r) for r in package.supplements],
     )

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_packages::rpm::closure::moved;
 use kiln_packages::rpm::comps::Comps;
+use kiln_packages::rpm::modules::Modules;
 use kiln_packages::rpm::{
     Capability, Evr, Metadata, Package, Repository, VerifiedRepository, load_cached,
 };
@@ -31,6 +32,7 @@ pub struct Repositories {
     /// For each package the index of its repository.
     of: Vec<usize>,
     comps: Comps,
+    modules: Modules,
 }
 
 impl Repositories {
@@ -40,7 +42,7 @@ impl Repositories {
     /// A file of it is malformed.
     pub fn read(metadata: Metadata, plan: &Plan) -> Result<Self> {
         let read = |verified: &VerifiedRepository| -> kiln_packages::Result<_> {
-            Ok((verified.packages()?, verified.comps()?))
+            Ok((verified.packages()?, verified.comps()?, verified.modules()?))
         };
         let panicked = || {
             kiln_packages::Error::new(ErrorKind::Internal, "reading repository metadata panicked")
@@ -62,12 +64,14 @@ impl Repositories {
             packages: Vec::new(),
             of: Vec::new(),
             comps: Comps::default(),
+            modules: Modules::default(),
         };
         for (at, outcome) in all.into_iter().enumerate() {
-            let (packages, comps) = outcome?;
+            let (packages, comps, modules) = outcome?;
             world.of.extend(packages.iter().map(|_| at));
             world.packages.extend(packages);
             world.comps.join(comps);
+            world.modules.join(modules);
         }
         Ok(world)
     }
@@ -101,6 +105,7 @@ impl Repositories {
             packages: Vec::new(),
             of: Vec::new(),
             comps: Comps::default(),
+            modules: Modules::default(),
         };
         let world = Repositories::read(metadata, plan).unwrap_or_else(|error| {
             unfit.push(error.to_string());
@@ -319,7 +324,7 @@ impl World for Repositories {
     }
 
     fn requests(&self, plan: &Plan) -> Result<Requests> {
-        collect(plan, &self.packages, &self.comps)
+        collect(plan, &self.packages, &self.comps, &self.modules)
     }
 
     fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
@@ -333,12 +338,16 @@ impl World for Repositories {
             .map(|(_, wanted)| wanted.iter().map(|w| w.name.clone()).collect())
             .collect();
         let layers = cut(&self.links(&chosen, &choices), &names);
-        let asked = |name: &str| names.iter().flatten().any(|n| n == name);
-        let locked = |(&at, layer): (&usize, usize)| {
-            let auto = !asked(&self.packages[at].name);
+        let locked = |((&at, choice), layer): ((&usize, &Choice), usize)| {
+            let auto = !choice.asked;
             self.locked(at, &requests.layers[layer].0, auto)
         };
-        Ok(chosen.iter().zip(layers).map(locked).collect())
+        Ok(chosen
+            .iter()
+            .zip(&choices)
+            .zip(layers)
+            .map(locked)
+            .collect())
     }
 }
 

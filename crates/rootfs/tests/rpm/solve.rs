@@ -1,0 +1,335 @@
+//! What the real dnf answers for lines of a kickstart: Debian's package python3-dnf, in the place of a tools root.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use kiln_packages::{CancelToken, FetchOptions, Fetcher, LockedPackage};
+use kiln_rootfs::family::{Family, Metadata};
+use kiln_rootfs::rpm::Rpm as Family_;
+use kiln_rootfs::{Error, ErrorKind, Place, Store};
+use kiln_sandbox::Sandbox;
+use kiln_testkit::rpm::Rpm;
+use libtest_mimic::Failed;
+
+use super::{Case, Outcome, Warnings, World, has, is, told, tool};
+
+pub(super) const CASES: &[(&str, Case)] = &[
+    ("dnf_chooses_what_a_kickstart_says", words),
+    ("modules_are_streams_and_profiles", modules),
+    ("what_dnf_refuses_is_told_with_its_line", refusals),
+];
+
+impl World {
+    /// The lock's packages of a kickstart with these lines in `%packages`, whose header has these options.
+    fn solve(
+        &self,
+        header: &str,
+        lines: &str,
+    ) -> Result<Result<Vec<LockedPackage>, Error>, Failed> {
+        let plan = self.plan_with(header, lines)?;
+        let fetcher = Fetcher::new(FetchOptions::default(), CancelToken::new())?;
+        let metadata = Metadata {
+            fetcher: &fetcher,
+            directory: &self.dir.join("metadata"),
+            now: SystemTime::now(),
+        };
+        let world = Family_.world(&plan, &metadata).map_err(told)?;
+        let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
+        let store = Store::open(&self.dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;
+        let staging = store.stage().map_err(told)?;
+        let (reporter, cancel) = (Warnings::default(), kiln_sandbox::CancelToken::new()?);
+        let place = Place::over(&sandbox, vec!["/".into()], &staging, 0, &reporter, &cancel);
+        Ok(world
+            .requests(&plan)
+            .and_then(|requests| world.solve(&place, &requests)))
+    }
+
+    /// Fails unless dnf chooses these: `name`, with `*` behind it where it was asked for.
+    fn gives(&self, header: &str, lines: &str, expected: &str) -> Outcome {
+        let chosen = self.solve(header, lines)?.map_err(told)?;
+        let mut names: Vec<String> = chosen
+            .iter()
+            .map(|p| format!("{}{}", p.name, if p.auto { "" } else { "*" }))
+            .collect();
+        names.sort();
+        match names.join(" ") == expected {
+            true => Ok(()),
+            false => Err(format!("{header} {lines:?} gave {names:?}, not {expected}").into()),
+        }
+    }
+
+    /// Fails unless this is an error of the definition with these words.
+    fn refuses(&self, lines: &str, words: &[&str]) -> Outcome {
+        match self.solve("", lines)? {
+            Ok(chosen) => Err(format!("{lines:?} gave {chosen:?}").into()),
+            Err(error) if error.kind != ErrorKind::Definition => Err(told(error)),
+            Err(error) => {
+                let place = error.origin.clone().unwrap_or_default();
+                let said = format!(
+                    "{place}: {error} {:?} {:?} {:?}",
+                    error.causes, error.hints, error.others
+                );
+                has(&said, words)
+            }
+        }
+    }
+}
+
+const COMPS: &str = r#"<?xml version="1.0"?><comps>
+<group><id>tools</id><name>Tools</name><packagelist><packagereq type="mandatory">app</packagereq><packagereq type="default">games</packagereq></packagelist></group>
+<group><id>games</id><name>Games</name><packagelist><packagereq type="mandatory">games</packagereq></packagelist></group>
+<environment><id>lab</id><name>Lab</name><grouplist><groupid>tools</groupid></grouplist></environment>
+<environment><id>broken</id><name>Broken</name><grouplist><groupid>tools</groupid><groupid>lost</groupid></grouplist></environment>
+</comps>"#;
+
+/// Weak dependencies, groups that stay out, globs, exclusions, paths, versions, and the reasons that a lock has.
+fn words(dir: &Path) -> Outcome {
+    let app = Rpm::new("app", "2")
+        .tag("Requires: (lib or otherlib)")
+        .tag("Recommends: docs")
+        .file("", "/usr/bin/app", "x");
+    let packages = [
+        app,
+        Rpm::new("app", "1"),
+        Rpm::new("lib", "1"),
+        Rpm::new("otherlib", "1"),
+        Rpm::new("docs", "1"),
+        Rpm::new("games", "1"),
+        Rpm::new("skin", "1").tag("Supplements: app"),
+        Rpm::new("kernel", "5").tag("Requires: kernel-core"),
+        Rpm::new("kernel-core", "5"),
+        Rpm::new("kernel-lt", "4"),
+        // Only the list of all files has this one.
+        Rpm::new("data", "1").file("", "/usr/share/data/words", "x"),
+        Rpm::new("reader", "1").tag("Requires: /usr/share/data/words"),
+    ];
+    let world = World::new(dir, &packages, Some(COMPS))?;
+    world.gives("", "app", "app* docs lib skin")?;
+    world.gives("--exclude-weakdeps", "app", "app* lib")?;
+    world.gives("", "app\n-docs", "app* lib skin")?;
+    // What is excluded is no dependency either: the other one holds.
+    world.gives("", "app\n-lib\n-skin\n-docs", "app* otherlib")?;
+    world.gives("", "/usr/bin/app\n-skin\n-docs", "app* lib")?;
+    world.gives("", "app-1\n-skin", "app*")?;
+    world.gives("", "@tools\n-skin\n-docs", "app* games* lib")?;
+    world.gives("", "@tools --nodefaults\n-skin\n-docs", "app* lib")?;
+    world.gives("", "@^lab\n-@games\n-skin\n-docs", "app* games* lib")?;
+    world.gives("", "@games\n@tools\n-@tools", "games*")?;
+    world.gives("", "kernel*\n-kernel-lt", "kernel* kernel-core*")?;
+    world.gives("", "kernel-lt", "kernel-lt*")?;
+    Ok(())
+}
+
+const MODULES: &str = r#"---
+document: modulemd
+version: 2
+data:
+  name: node
+  stream: "18"
+  version: 1
+  context: c0
+  arch: x86_64
+  summary: x
+  description: x
+  license: {module: [MIT]}
+  dependencies: [{requires: {platform: [el9]}}]
+  profiles:
+    common: {rpms: [node, npm]}
+    minimal: {rpms: [node]}
+  artifacts:
+    rpms: ["node-0:18-1.noarch", "npm-0:18-1.noarch"]
+...
+---
+document: modulemd
+version: 2
+data:
+  name: node
+  stream: "20"
+  version: 1
+  context: c1
+  arch: x86_64
+  summary: x
+  description: x
+  license: {module: [MIT]}
+  dependencies: [{requires: {platform: [el9]}}]
+  profiles:
+    minimal: {rpms: [node]}
+  artifacts:
+    rpms: ["node-0:20-1.noarch"]
+...
+---
+document: modulemd
+version: 2
+data:
+  name: lonely
+  stream: "1"
+  version: 1
+  context: c2
+  arch: x86_64
+  summary: x
+  description: x
+  license: {module: [MIT]}
+  dependencies: [{requires: {platform: [el9]}}]
+  artifacts:
+    rpms: ["lonely-0:1-1.noarch"]
+...
+---
+document: modulemd-defaults
+version: 1
+data:
+  module: node
+  stream: "18"
+  profiles:
+    "18": [common]
+...
+"#;
+
+/// What is said of streams and profiles that are not there.
+const NO_STREAMS: &[(&str, &[&str])] = &[
+    (
+        "@nodo:18",
+        &[
+            "lab.ks:3: module `nodo` does not exist",
+            "did you mean node?",
+        ],
+    ),
+    (
+        "@node:19",
+        &[
+            "lab.ks:3: stream `@node:19` does not exist",
+            "@node:18, @node:20",
+        ],
+    ),
+    (
+        "@node:18/server",
+        &[
+            "lab.ks:3: profile `@node:18/server` does not exist",
+            "@node:18/minimal",
+        ],
+    ),
+    (
+        "@node:20",
+        &[
+            "lab.ks:3: default profile of `@node:20` does not exist",
+            "@node:20/minimal",
+        ],
+    ),
+    (
+        "@lonely",
+        &[
+            "lab.ks:3: default stream of the module `lonely`",
+            "@lonely:1",
+        ],
+    ),
+    (
+        "@lonely:1",
+        &[
+            "lab.ks:3: default profile of `@lonely:1`",
+            "has no profiles",
+        ],
+    ),
+    (
+        "@node:18\n@node:20/minimal",
+        &["lab.ks:4: ", "streams of one module", "lab.ks:3"],
+    ),
+    (
+        "node\n-@node:18",
+        &["lab.ks:4: `-@node:18` is not supported"],
+    ),
+];
+
+fn modules(dir: &Path) -> Outcome {
+    let packages = [
+        Rpm::new("node", "18"),
+        Rpm::new("node", "20"),
+        Rpm::new("node", "22"),
+        Rpm::new("npm", "18"),
+        Rpm::new("lonely", "1"),
+    ];
+    let world = World::new(dir, &packages, None)?;
+    let file = dir.join("modules.yaml");
+    std::fs::write(&file, MODULES)?;
+    let mut modifyrepo = Command::new("modifyrepo_c");
+    modifyrepo.args(["--mdtype", "modules"]).arg(&file);
+    tool(modifyrepo.arg(dir.join("repository/repodata")))?;
+    let versions = |lines: &str, expected: &[(&str, &str)]| {
+        let chosen = world.solve("", lines)?.map_err(told)?;
+        let asked = chosen.iter().all(|p| !p.auto && p.layer == "lab");
+        let found: BTreeMap<&str, &str> = chosen
+            .iter()
+            .map(|p| (p.name.as_str(), p.version.as_str()))
+            .collect();
+        let expected: BTreeMap<&str, &str> = expected.iter().copied().collect();
+        is(&format!("{asked} {found:?}"), &format!("true {expected:?}"))
+    };
+    // The default stream hides what is newer and in no module.
+    versions("node", &[("node", "18-1")])?;
+    versions("@node", &[("node", "18-1"), ("npm", "18-1")])?;
+    versions("@node:18", &[("node", "18-1"), ("npm", "18-1")])?;
+    versions("@node:18\n-npm", &[("node", "18-1")])?;
+    versions("@node:18/minimal", &[("node", "18-1")])?;
+    versions("@node:20/minimal", &[("node", "20-1")])?;
+    NO_STREAMS
+        .iter()
+        .try_for_each(|(lines, words)| world.refuses(lines, words))
+}
+
+/// Conflicts, exclusions that block, what nobody provides, environments with a group that is not there.
+fn refusals(dir: &Path) -> Outcome {
+    let packages = [
+        Rpm::new("app", "1").tag("Requires: lib"),
+        Rpm::new("lib", "1"),
+        Rpm::new("games", "1"),
+        Rpm::new("enemy", "1").tag("Conflicts: app"),
+        Rpm::new("orphan", "1").tag("Requires: never >= 2"),
+        Rpm::new("seeker", "1").tag("Requires: /usr/share/never"),
+    ];
+    let world = World::new(dir, &packages, Some(COMPS))?;
+    let refused: &[(&str, &[&str])] = &[
+        (
+            "app\nenemy",
+            &[
+                "lab.ks:3: ",
+                "cannot be installed together",
+                "conflicts with app",
+                "`enemy` is asked for by layer lab at lab.ks:4",
+            ],
+        ),
+        (
+            "app\n-lib",
+            &[
+                "lab.ks:3: ",
+                "package lib-1-1.noarch is filtered out by exclude filtering",
+                "`lib` is excluded at lab.ks:4",
+            ],
+        ),
+        (
+            "games\norphan",
+            &["lab.ks:4: ", "nothing provides never >= 2 needed by orphan"],
+        ),
+        (
+            "seeker",
+            &["lab.ks:3: ", "nothing provides /usr/share/never"],
+        ),
+        (
+            "@^broken",
+            &[
+                "lab.ks:3: group `@lost`, which the environment `@^broken` is made of, does not exist",
+            ],
+        ),
+        (
+            "@^labs",
+            &[
+                "lab.ks:3: environment `@^labs` does not exist",
+                "did you mean lab?",
+            ],
+        ),
+        ("app-9", &["lab.ks:3: package `app-9` does not exist"]),
+    ];
+    refused
+        .iter()
+        .try_for_each(|(lines, words)| world.refuses(lines, words))
+}
