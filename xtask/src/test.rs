@@ -80,6 +80,7 @@ const MODULES: &[&str] = &[
     "project::",
     "releases::",
     "rootless::",
+    "rpm::",
     "security::",
     "shared::",
     "stick::",

@@ -20,6 +20,6 @@ check "no unit failed: $failed" [ -z "$failed" ]
 secure=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 [ ! -e "$secure" ] || echo "Secure Boot: $(od -An -tu1 -j4 -N1 "$secure" | tr -d ' ')"
 echo "home: $(findmnt -n -o FSTYPE /home || echo none)"
-echo "medium: $(findmnt -n -o FSTYPE /run/initramfs/live || echo none)"
+echo "in memory: $([ -e /run/initramfs/squashed.img ] && echo yes || echo no)"
 [ "$bad" = 0 ] && echo "judged: $(rpm -qa | wc -l) packages"
 exit "$bad"

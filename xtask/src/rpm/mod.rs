@@ -290,7 +290,7 @@ fn judged(boot: Boot, expect: &str, said: &str, report: &Value) -> Result<String
     let has = |line: &str| said.lines().any(|said| said.trim() == line);
     let must: &[&str] = match boot {
         Boot::Secure => &["Secure Boot: 1"],
-        Boot::Memory => &["medium: none"],
+        Boot::Memory => &["in memory: yes"],
         _ => &[],
     };
     if let Some(lacks) = must.iter().find(|line| !has(line)) {

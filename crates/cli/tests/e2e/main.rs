@@ -21,6 +21,7 @@ mod random;
 mod releases;
 mod residue;
 mod rootless;
+mod rpm;
 mod security;
 mod shared;
 mod stick;
