@@ -33,6 +33,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of::<rpm::UnpackTools>(),
     Function::of::<rpm::FinishRpm>(),
     Function::of::<rpm::WriteSources>(),
+    Function::of::<rpm::SetTimes>(),
 ];
 
 impl Default for Families {

@@ -13,10 +13,12 @@ mod repositories;
 mod requests;
 mod scriptlets;
 mod streams;
+mod times;
 mod tools;
 mod world;
 
 pub use family::Rpm;
 pub(crate) use finish::{FinishRpm, WriteSources};
+pub(crate) use times::SetTimes;
 pub(crate) use tools::UnpackTools;
 pub use world::Repositories;

@@ -3,7 +3,7 @@
 //! rpm runs in the root that it installs into: the tools root is only seen below [`TOOLS`], and its programs are started by its own
 //! loader. So scriptlets have what every run has (`/proc`, `/dev`), and nothing of the tools root but rpm itself takes part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -15,10 +15,11 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::facts::{Item, mounts};
 use super::scriptlets::Listener;
+use super::times::SetTimes;
 use crate::calls::WriteFile;
 use crate::error::{Error, ErrorKind, Result, describe};
 use crate::family::InstallOptions;
-use crate::run::{Extras, Place};
+use crate::run::{Extras, Place, standard_env};
 use crate::skeleton::MountPoints;
 
 /// Where the tools root is seen.
@@ -30,6 +31,8 @@ const LIBRARIES: &[&str] = &["usr/lib64", "lib64", "usr/lib/x86_64-linux-gnu", "
 pub(super) const NOTE: &str = "/usr/lib/kiln/rpm-packages";
 /// How packages are listed, in rpm's query language: name, version as a lock has it, architecture.
 pub(super) const FORMAT: &str = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\\n";
+/// Before [`FORMAT`]: the transaction that a package came with.
+const TRANSACTION: &str = "%{INSTALLTID} ";
 /// Plugins of kernel-install that would generate an initramfs for each kernel: Kiln has one made, of the finished root.
 const MASKED: &[&str] = &["50-dracut.install", "51-dracut-rescue.install"];
 
@@ -75,7 +78,9 @@ impl Rpm<'_> {
                 any_status: true,
                 ..self.extras(more)
             };
-            place.exec(&words(&self.argv(arguments)?), extras)?.status
+            place
+                .exec(&words(&self.argv("rpm", arguments)?), extras)?
+                .status
         };
         let heard = listener.take();
         if let Some(failure) = heard.failures.iter().find(|failure| failure.is_fatal()) {
@@ -84,12 +89,7 @@ impl Rpm<'_> {
         let installed = self.installed()?;
         let missing: Vec<&Item> = items
             .iter()
-            .filter(|item| {
-                !installed.contains(&format!(
-                    "{} {} {}",
-                    item.name, item.version, item.architecture
-                ))
-            })
+            .filter(|item| !installed.contains_key(&line(item)))
             .collect();
         if status != Status::Exited(0) || !missing.is_empty() {
             return Err(not_installed(status, &missing, heard.tail));
@@ -98,28 +98,57 @@ impl Rpm<'_> {
             let (message, hint) = failure.warning();
             self.place.reporter.warn(message, None, Some(hint));
         }
+        self.set_times(items, &installed)?;
         self.note(&installed)
     }
 
-    /// What the database has: lines of [`FORMAT`].
-    fn installed(&self) -> Result<BTreeSet<String>> {
-        let arguments = ["-qa", "--qf", FORMAT].map(str::to_owned).to_vec();
-        let lines = self
-            .place
-            .lines_with(&words(&self.argv(arguments)?), self.extras(Vec::new()))?;
-        Ok(lines.into_iter().collect())
+    /// What the database has: lines of [`FORMAT`], each with the transaction that it came with.
+    fn installed(&self) -> Result<BTreeMap<String, u32>> {
+        let format = format!("{TRANSACTION}{FORMAT}");
+        let arguments = ["-qa", "--qf", &format].map(str::to_owned).to_vec();
+        let lines = self.place.lines_with(
+            &words(&self.argv("rpm", arguments)?),
+            self.extras(Vec::new()),
+        )?;
+        let package = |line: String| {
+            let (transaction, package) = line.split_once(' ')?;
+            Some((package.to_owned(), transaction.parse().unwrap_or(0)))
+        };
+        Ok(lines.into_iter().filter_map(package).collect())
     }
 
-    fn note(&self, installed: &BTreeSet<String>) -> Result<()> {
+    /// Where rpm noted the clock's time, it is replaced by the build's.
+    fn set_times(&self, items: &[Item], installed: &BTreeMap<String, u32>) -> Result<()> {
+        let Ok(epoch) = u32::try_from(self.place.epoch) else {
+            return Ok(());
+        };
+        let noted = items.iter().filter_map(|item| installed.get(&line(item)));
+        let transactions: BTreeSet<u32> = noted.copied().filter(|&id| id != epoch).collect();
+        if transactions.is_empty() {
+            return Ok(());
+        }
+        let extras = self.extras(Vec::new());
+        let call = SetTimes {
+            argv: self.argv("rpmdb", vec!["--nosignature".to_owned()])?,
+            environment: [standard_env(self.place.epoch), extras.env.clone()].concat(),
+            database: database(self.target).to_owned(),
+            transactions,
+            epoch,
+        };
+        self.place.call(&call, (), extras)
+    }
+
+    fn note(&self, installed: &BTreeMap<String, u32>) -> Result<()> {
         let call = WriteFile {
             path: NOTE.to_owned(),
-            content: installed.iter().map(|line| format!("{line}\n")).collect(),
+            content: installed.keys().map(|line| format!("{line}\n")).collect(),
             mode: 0o644,
         };
         self.place.call(&call, (), Extras::default())
     }
 
-    fn argv(&self, arguments: Vec<String>) -> Result<Vec<String>> {
+    /// The command line of one of rpm's programs.
+    fn argv(&self, program: &str, arguments: Vec<String>) -> Result<Vec<String>> {
         let libraries: Vec<String> = LIBRARIES
             .iter()
             .map(|name| format!("{TOOLS}/{name}"))
@@ -128,7 +157,7 @@ impl Rpm<'_> {
             format!("{TOOLS}/{}", loader(self.tools)?.display()),
             "--library-path".to_owned(),
             libraries.join(":"),
-            format!("{TOOLS}/usr/bin/rpm"),
+            format!("{TOOLS}/usr/bin/{program}"),
             "--dbpath".to_owned(),
             database(self.target).to_owned(),
         ];
@@ -154,6 +183,11 @@ impl Rpm<'_> {
             ..Extras::default()
         }
     }
+}
+
+/// A package as [`FORMAT`] lists it.
+fn line(item: &Item) -> String {
+    format!("{} {} {}", item.name, item.version, item.architecture)
 }
 
 /// The loader's own path, below the tools root: links to it may be absolute, and lead elsewhere where the tools root is not the root.

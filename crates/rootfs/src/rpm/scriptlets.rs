@@ -136,6 +136,10 @@ impl<'a> Listener<'a> {
     }
 
     fn hear(&self, line: &str) {
+        // What rpm says of itself may come after the first package's name, which is on the other stream.
+        if line.starts_with("rpm: ") {
+            return;
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.labels.contains(line.trim()) {
             state.done += 1;

@@ -23,6 +23,9 @@ type Case = fn(&Path) -> Outcome;
 /// A root, what was warned of, and how it went.
 type Installed = (PathBuf, Vec<String>, Result<(), Error>);
 
+/// The time that packages are installed at.
+const EPOCH: i64 = 1_700_000_000;
+
 const CASES: &[(&str, Case)] = &[
     ("a_root_is_what_rpm_makes_of_its_packages", installed),
     ("scriptlets_that_fail_are_named_by_one_rule", scriptlets),
@@ -33,6 +36,7 @@ const CASES: &[(&str, Case)] = &[
         groups,
     ),
     ("packages_of_another_key_are_refused", foreign),
+    ("an_older_rpm_leaves_no_time_of_the_clock", times),
 ];
 
 fn main() -> ExitCode {
@@ -161,6 +165,11 @@ impl World {
 
     /// Installs all packages into a new root; returns where that is and what was warned of.
     fn install(&self) -> Result<Installed, Failed> {
+        self.install_with(vec!["/".into()], "root")
+    }
+
+    /// The same with the tools of these layers, to a directory of this name.
+    fn install_with(&self, tools: Vec<PathBuf>, name: &str) -> Result<Installed, Failed> {
         let plan = self.plan("shell")?;
         let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
         let store = Store::open(&self.dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;
@@ -171,10 +180,10 @@ impl World {
             Ok(facts) => facts,
             Err(error) => return Ok((PathBuf::new(), Vec::new(), Err(error))),
         };
-        let installer = installer(&plan, &store, &downloads)?;
+        let installer = installer(&plan, &store, &downloads, tools)?;
         let staging = store.stage().map_err(told)?;
         let (reporter, cancel) = (Warnings::default(), kiln_sandbox::CancelToken::new()?);
-        let place = Place::over(&sandbox, Vec::new(), &staging, 0, &reporter, &cancel);
+        let place = Place::over(&sandbox, Vec::new(), &staging, EPOCH, &reporter, &cancel);
         let outcome = installer.bootstrap(&Install {
             place: &place,
             staging: &staging,
@@ -182,7 +191,7 @@ impl World {
             packages: &facts,
             options: &InstallOptions::default(),
         });
-        let root = self.dir.join("root");
+        let root = self.dir.join(name);
         tool(Command::new("cp").arg("-a").arg(staging.fs()).arg(&root))?;
         let warnings = reporter
             .0
@@ -196,11 +205,12 @@ fn installer(
     plan: &Plan,
     store: &Store,
     downloads: &DownloadStore,
+    tools: Vec<PathBuf>,
 ) -> Result<Box<dyn Installer>, Failed> {
     let job = Job {
         store: store.clone(),
         downloads: downloads.clone(),
-        tools: vec!["/".into()],
+        tools,
         target: plan.target.clone(),
         architecture: plan.target.architecture.clone(),
         threads: 2,
@@ -338,6 +348,94 @@ fn installed(dir: &Path) -> Outcome {
             "shell 1-1 noarch\n",
         ],
     )
+}
+
+/// Enterprise Linux 8 and 9 have an rpm that does not know `SOURCE_DATE_EPOCH`. Here it is this machine's, whose library looks for a
+/// variable of another name. Kiln's database has the times that the newer one gives by itself, and is the same each time.
+fn times(dir: &Path) -> Outcome {
+    const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/librpm.so.9";
+    let app = Rpm::new("app", "2").tag("Requires: shell");
+    let late = Rpm::new("late", "1").tag("Requires: app");
+    let world = World::new(dir, &[shell()?, app, late], None)?;
+    let mut library = std::fs::read(Path::new("/").join(LIBRARY))?;
+    let name = b"SOURCE_DATE_EPOCH\0";
+    let mut windows = library.windows(name.len());
+    let at = windows.position(|window| window == name);
+    let at = at.ok_or("rpm does not look for SOURCE_DATE_EPOCH")?;
+    library[at] = b'X';
+    // A layer below which no other lies: on a file system of its own.
+    let memory = tempfile::tempdir_in("/dev/shm")?;
+    let older = memory.path().to_owned();
+    let place = older.join(LIBRARY);
+    std::fs::create_dir_all(place.parent().ok_or("a parent")?)?;
+    std::fs::write(&place, library)?;
+    let database = |root: &Path| root.join("var/lib/rpm");
+    let times = |root: &Path| {
+        let mut rpm = Command::new("rpm");
+        rpm.arg("--dbpath").arg(database(root));
+        let format = "%{INSTALLTIME} %{INSTALLTID} %{NAME}\n";
+        tool(rpm.args(["-qa", "--qf", format])).map(|said| {
+            let mut lines: Vec<&str> = said.lines().collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        })
+    };
+    // Left alone, it notes the clock.
+    let alone = dir.join("alone");
+    let mut rpm = Command::new("rpm");
+    let libraries = place.parent().ok_or("a parent")?;
+    rpm.env("LD_LIBRARY_PATH", libraries)
+        .env("SOURCE_DATE_EPOCH", EPOCH.to_string());
+    rpm.arg("--dbpath").arg(database(&alone));
+    tool(
+        rpm.args(["-U", "--justdb", "--nodeps", "--nosignature"])
+            .args(&world.files),
+    )?;
+    if times(&alone)?.contains(&EPOCH.to_string()) {
+        return Err("the older rpm knows SOURCE_DATE_EPOCH".into());
+    }
+    let install = |tools: Vec<PathBuf>, name: &str| {
+        let (root, _, outcome) = world.install_with(tools, name)?;
+        outcome.map_err(told)?;
+        Ok::<_, Failed>(root)
+    };
+    let newer = install(vec!["/".into()], "newer")?;
+    let first = install(vec![older.clone(), "/".into()], "first")?;
+    let second = install(vec![older, "/".into()], "second")?;
+    let expected = times(&newer)?;
+    has(
+        &expected,
+        &["1700000000 1700000000 shell", "1700000002 1700000000 late"],
+    )?;
+    is(&times(&first)?, &expected)?;
+    let read = |root: &Path| std::fs::read(database(root).join("rpmdb.sqlite"));
+    if read(&first)? != read(&second)? {
+        return Err("two databases differ".into());
+    }
+    let mut names: Vec<_> = std::fs::read_dir(database(&first))?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
+    names.sort_unstable();
+    is(
+        &format!("{names:?}"),
+        r#"[".rpm.lock", "rpmdb.sqlite", "rpmdb.sqlite-shm", "rpmdb.sqlite-wal"]"#,
+    )?;
+    // rpm reads all of its headers again, and compares their digests.
+    tool(
+        Command::new("rpmdb")
+            .arg("--verifydb")
+            .arg("--dbpath")
+            .arg(database(&first)),
+    )?;
+    let verify = |root: &Path| {
+        let mut rpm = Command::new("rpm");
+        let rpm = rpm
+            .arg("--root")
+            .arg(root)
+            .args(["--dbpath", "/var/lib/rpm", "-Va"]);
+        Ok::<_, Failed>(String::from_utf8_lossy(&rpm.output()?.stdout).into_owned())
+    };
+    is(&verify(&first)?, &verify(&newer)?)
 }
 
 /// What runs before a package is unpacked decides about it; what runs later is a warning. Both have package, scriptlet and output.
