@@ -1,5 +1,6 @@
 //! What the last step changes in an RPM root, beside what every root needs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +11,14 @@ use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
 
 use super::generator::CHOICE;
-use super::install::{FORMAT, NOTE};
+use super::install::{FORMAT, NOTE, TRANSACTION};
+use super::times::SetTimes;
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::finish::{
     Finish, Finished, Installed, Kernels, Sources, call, common, empty_all, forget,
 };
-use crate::run::{Extras, Place};
+use crate::run::{Extras, Place, standard_env};
 use crate::secrets::{Secrets, Ways};
 
 /// Files that record when and where packages were installed, and nothing that the image needs.
@@ -40,25 +42,63 @@ const WAYS: Ways = Ways {
 const REPOSITORIES: &str = "/etc/yum.repos.d";
 const KEYS: &str = "/etc/pki/rpm-gpg";
 
-/// What is installed: as the root's own rpm says, which scripts may have used, or as Kiln left it.
+/// What is installed: as the root's own rpm says, which scripts may have used, after a line with the directory of its database; or as
+/// Kiln left it.
 const LIST: &str = "for d in /usr/lib/sysimage/rpm /var/lib/rpm; do \
-    for f in rpmdb.sqlite Packages.db Packages; do [ ! -x /usr/bin/rpm ] || [ ! -f \"$d/$f\" ] || exec rpm --dbpath \"$d\" -qa --qf \"$1\"; done; \
-    done; [ ! -f \"$2\" ] || exec cat \"$2\"";
+    for f in rpmdb.sqlite Packages.db Packages; do [ ! -x /usr/bin/rpm ] || [ ! -f \"$d/$f\" ] || { echo \"$d\"; exec /usr/bin/rpm --dbpath \"$d\" -qa --qf \"$1$2\"; }; done; \
+    done; [ ! -f \"$3\" ] || exec cat \"$3\"";
 
 pub(super) fn finish(
     place: &Place<'_>,
     finish: &Finish,
     packages: Vec<PathBuf>,
 ) -> Result<Finished> {
-    let lines = place.lines(&["/bin/sh", "-c", LIST, "sh", FORMAT, NOTE])?;
-    let mut installed: Vec<Installed> = lines.iter().filter_map(|line| package(line)).collect();
+    let lines = place.lines(&["/bin/sh", "-c", LIST, "sh", TRANSACTION, FORMAT, NOTE])?;
+    let (database, lines) = match lines.split_first() {
+        Some((first, rest)) if first.starts_with('/') => (Some(first), rest),
+        _ => (None, lines.as_slice()),
+    };
+    let mut installed: Vec<Installed> = match database {
+        None => lines.iter().filter_map(|line| package(line)).collect(),
+        Some(_) => {
+            let lines = lines.iter().filter_map(|line| line.split_once(' '));
+            lines.filter_map(|(_, line)| package(line)).collect()
+        }
+    };
     installed.sort();
+    if let Some(database) = database {
+        set_times(place, database, lines)?;
+    }
     let (secrets, kernels) = call(place, &FinishRpm(finish.clone()), packages)?;
     Ok(Finished {
         packages: installed,
         secrets,
         kernels,
     })
+}
+
+/// Sets the times of what scripts installed: keys, as a rule. `lines` are of [`TRANSACTION`] and [`FORMAT`].
+fn set_times(place: &Place<'_>, database: &str, lines: &[String]) -> Result<()> {
+    let Ok(epoch) = u32::try_from(place.epoch) else {
+        return Ok(());
+    };
+    let ids = lines
+        .iter()
+        .filter_map(|line| line.split_once(' ')?.0.parse().ok());
+    let transactions: BTreeSet<u32> = ids.filter(|&id| id > epoch).collect();
+    if transactions.is_empty() {
+        return Ok(());
+    }
+    let call = SetTimes {
+        argv: ["/usr/bin/rpmdb", "--nosignature"]
+            .map(str::to_owned)
+            .to_vec(),
+        environment: standard_env(place.epoch),
+        database: database.to_owned(),
+        transactions,
+        epoch,
+    };
+    place.call(&call, (), Extras::default())
 }
 
 /// A line of [`FORMAT`]; `None` for keys, which rpm has among the packages.

@@ -32,7 +32,7 @@ pub(super) const NOTE: &str = "/usr/lib/kiln/rpm-packages";
 /// How packages are listed, in rpm's query language: name, version as a lock has it, architecture.
 pub(super) const FORMAT: &str = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\\n";
 /// Before [`FORMAT`]: the transaction that a package came with.
-const TRANSACTION: &str = "%{INSTALLTID} ";
+pub(super) const TRANSACTION: &str = "%{INSTALLTID} ";
 /// Plugins of kernel-install that would generate an initramfs for each kernel: Kiln has one made, of the finished root.
 const MASKED: &[&str] = &["50-dracut.install", "51-dracut-rescue.install"];
 

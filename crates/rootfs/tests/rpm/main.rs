@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use kiln_packages::{CancelToken, Digest, DownloadStore, FetchOptions, Fetcher, LockedPackage};
 use kiln_plan::{Files, Input, Plan};
 use kiln_rootfs::family::{Family, Install, InstallOptions, Installer, Job, Metadata};
+use kiln_rootfs::finish::Finish;
 use kiln_rootfs::rpm::Rpm as Family_;
 use kiln_rootfs::{Error, ErrorKind, Place, Reporter, SYSTEM, Store};
 use kiln_sandbox::{Sandbox, Stream};
@@ -37,6 +38,10 @@ const CASES: &[(&str, Case)] = &[
     ),
     ("packages_of_another_key_are_refused", foreign),
     ("an_older_rpm_leaves_no_time_of_the_clock", times),
+    (
+        "a_key_that_a_script_imports_has_no_time_of_the_clock",
+        imported,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -350,25 +355,31 @@ fn installed(dir: &Path) -> Outcome {
     )
 }
 
-/// Enterprise Linux 8 and 9 have an rpm that does not know `SOURCE_DATE_EPOCH`. Here it is this machine's, whose library looks for a
-/// variable of another name. Kiln's database has the times that the newer one gives by itself, and is the same each time.
-fn times(dir: &Path) -> Outcome {
-    const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/librpm.so.9";
-    let app = Rpm::new("app", "2").tag("Requires: shell");
-    let late = Rpm::new("late", "1").tag("Requires: app");
-    let world = World::new(dir, &[shell()?, app, late], None)?;
+const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/librpm.so.9";
+
+/// This machine's library of rpm, but it looks for another variable than `SOURCE_DATE_EPOCH`.
+fn older_library(place: &Path) -> Outcome {
     let mut library = std::fs::read(Path::new("/").join(LIBRARY))?;
     let name = b"SOURCE_DATE_EPOCH\0";
     let mut windows = library.windows(name.len());
     let at = windows.position(|window| window == name);
     let at = at.ok_or("rpm does not look for SOURCE_DATE_EPOCH")?;
     library[at] = b'X';
+    std::fs::create_dir_all(place.parent().ok_or("a parent")?)?;
+    Ok(std::fs::write(place, library)?)
+}
+
+/// Enterprise Linux 8 and 9 have an rpm that does not know `SOURCE_DATE_EPOCH`. Here it is this machine's, whose library looks for a
+/// variable of another name. Kiln's database has the times that the newer one gives by itself, and is the same each time.
+fn times(dir: &Path) -> Outcome {
+    let app = Rpm::new("app", "2").tag("Requires: shell");
+    let late = Rpm::new("late", "1").tag("Requires: app");
+    let world = World::new(dir, &[shell()?, app, late], None)?;
     // A layer below which no other lies: on a file system of its own.
     let memory = tempfile::tempdir_in("/dev/shm")?;
     let older = memory.path().to_owned();
     let place = older.join(LIBRARY);
-    std::fs::create_dir_all(place.parent().ok_or("a parent")?)?;
-    std::fs::write(&place, library)?;
+    older_library(&place)?;
     let database = |root: &Path| root.join("var/lib/rpm");
     let times = |root: &Path| {
         let mut rpm = Command::new("rpm");
@@ -436,6 +447,62 @@ fn times(dir: &Path) -> Outcome {
         Ok::<_, Failed>(String::from_utf8_lossy(&rpm.output()?.stdout).into_owned())
     };
     is(&verify(&first)?, &verify(&newer)?)
+}
+
+/// `rpm --import` in `%post`, as the live kickstarts have it, by an older rpm that the root has itself.
+fn imported(dir: &Path) -> Outcome {
+    let world = World::new(dir, &[shell()?], None)?;
+    let (root, _, outcome) = world.install()?;
+    outcome.map_err(told)?;
+    let files =
+        tool(Command::new("ldd").args(["/usr/bin/rpm", "/usr/bin/rpmdb", "/usr/bin/rpmkeys"]))?;
+    let files = files
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    let files = files.map(|word| word.trim_end_matches(':'));
+    for file in files.chain(["/usr/lib/rpm"]) {
+        let to = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().ok_or("a parent")?)?;
+        tool(Command::new("cp").arg("-rLT").arg(file).arg(to))?;
+    }
+    older_library(&root.join(LIBRARY.trim_start_matches("usr/")))?;
+    std::fs::write(root.join("key"), &world.key)?;
+    let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
+    let store = Store::open(&dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;
+    let staging = store.stage().map_err(told)?;
+    let (reporter, cancel) = (Warnings::default(), kiln_sandbox::CancelToken::new()?);
+    let place = Place::over(
+        &sandbox,
+        vec![root.clone()],
+        &staging,
+        EPOCH,
+        &reporter,
+        &cancel,
+    );
+    let query = |format: &str| {
+        let argv = ["rpm", "--dbpath", "/var/lib/rpm", "-qa", "--qf", format];
+        place.lines(&argv).map_err(told)
+    };
+    let import = ["rpm", "--dbpath", "/var/lib/rpm", "--import", "/key"];
+    place
+        .exec(&import, kiln_rootfs::Extras::default())
+        .map_err(told)?;
+    let format = "%{NAME} %{INSTALLTID}\\n";
+    let before = query(format)?;
+    if before.len() != 2 || before.contains(&format!("gpg-pubkey {EPOCH}")) {
+        return Err(format!("{before:?}").into());
+    }
+    let orders = Finish {
+        home: None,
+        sources: None,
+        hostname: "localhost".to_owned(),
+        kernel: None,
+    };
+    let finished = Family_.finish(&place, &orders, vec![root]).map_err(told)?;
+    is(&finished.packages.len().to_string(), "1")?;
+    let mut after = query(format)?;
+    after.sort_unstable();
+    is(&after.join("; "), "gpg-pubkey 1700000000; shell 1700000000")
 }
 
 /// What runs before a package is unpacked decides about it; what runs later is a warning. Both have package, scriptlet and output.
