@@ -30,7 +30,10 @@ pub(crate) fn make(root: &Path) -> io::Result<()> {
 
 /// Makes them in an empty root.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct MountPoints {}
+pub(crate) struct MountPoints {
+    /// Further directories, below the root, where a family mounts something that packages' own directories are around.
+    pub(crate) more: Vec<String>,
+}
 
 impl Call for MountPoints {
     const NAME: &'static str = "rootfs.mount-points";
@@ -39,6 +42,11 @@ impl Call for MountPoints {
     type Answer = ();
 
     fn run(self, (): (), _: &Say<Silence>) -> Result<(), Error> {
-        make(Path::new("/")).map_err(|e| io_error("making the mount points of a root", &e))
+        let all = || {
+            make(Path::new("/"))?;
+            let more = self.more.iter().map(|path| Path::new("/").join(path));
+            more.into_iter().try_for_each(std::fs::create_dir_all)
+        };
+        all().map_err(|e| io_error("making the mount points of a root", &e))
     }
 }

@@ -123,6 +123,8 @@ impl Call for FinishRpm {
 
     fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Self::Answer, Error> {
         forget(FORGOTTEN)?;
+        // Kiln's own directory goes, unless it holds the choice of a kernel.
+        let _ = fs::remove_dir(Path::new(NOTE).with_file_name(""));
         empty_all(EMPTIED)?;
         let secrets = common(&self.0, &WAYS)?;
         if let Some(sources) = &self.0.sources {

@@ -33,12 +33,15 @@ pub(super) const NOTE: &str = "/usr/lib/kiln/rpm-packages";
 pub(super) const FORMAT: &str = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\\n";
 /// Before [`FORMAT`]: the transaction that a package came with.
 pub(super) const TRANSACTION: &str = "%{INSTALLTID} ";
-/// Plugins of kernel-install that would generate an initramfs for each kernel: Kiln has one made, of the finished root.
+/// Where kernel-install has plugins of the machine's own, and those that would generate an initramfs for each kernel: Kiln has one made, of the finished root.
+pub(super) const PLUGINS: &str = "etc/kernel/install.d";
 const MASKED: &[&str] = &["50-dracut.install", "51-dracut-rescue.install"];
 
-/// Makes the places of an empty root where runs mount something.
-pub(super) fn skeleton(place: &Place<'_>) -> Result<()> {
-    place.call(&MountPoints {}, (), Extras::bare())
+/// Makes the places of an empty root where runs mount something. What a run makes for its mounts goes away with it, which must not be a
+/// directory that a package has.
+pub(super) fn skeleton(place: &Place<'_>, more: &[&str]) -> Result<()> {
+    let more = more.iter().map(|&path| path.to_owned()).collect();
+    place.call(&MountPoints { more }, (), Extras::bare())
 }
 
 /// The tools root's rpm, at work in a root.
@@ -69,7 +72,7 @@ impl Rpm<'_> {
         let status = {
             let mut more = mounts(items);
             more.extend(MASKED.iter().map(|name| Mount::File {
-                target: format!("/etc/kernel/install.d/{name}"),
+                target: format!("/{PLUGINS}/{name}"),
                 content: b"#!/bin/sh\nexit 0\n".to_vec(),
                 mode: 0o755,
             }));

@@ -1,7 +1,7 @@
 //! Installing the packages of a build.
 
 use super::facts::items;
-use super::install::{Rpm, skeleton};
+use super::install::{PLUGINS, Rpm, skeleton};
 use super::tools::unpack_tools;
 use crate::error::Result;
 use crate::family::{Facts, Install, Installer, Job};
@@ -26,7 +26,7 @@ impl Installer for Tools {
     }
 
     fn bootstrap(&self, work: &Install<'_>) -> Result<()> {
-        skeleton(work.place)?;
+        skeleton(work.place, &[PLUGINS])?;
         let all = items(work.packages)?;
         self.rpm(work.place).install(&all.items, work.options)
     }

@@ -75,7 +75,7 @@ pub(super) fn unpack_tools(place: &Place<'_>, all: &Items) -> Result<()> {
         mounts: mounts(items),
         ..Extras::default()
     };
-    super::install::skeleton(place)?;
+    super::install::skeleton(place, &[])?;
     let total = items.len() as u64;
     let mut hear = |done| place.reporter.progress(done, Some(total), None);
     place.call_and_hear(&call, (), extras, &mut hear)?;

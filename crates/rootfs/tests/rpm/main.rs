@@ -369,6 +369,29 @@ fn older_library(place: &Path) -> Outcome {
     Ok(std::fs::write(place, library)?)
 }
 
+fn database(root: &Path) -> PathBuf {
+    root.join("var/lib/rpm")
+}
+
+/// Time and transaction of each package.
+fn noted(root: &Path) -> Result<String, Failed> {
+    let mut rpm = Command::new("rpm");
+    rpm.arg("--dbpath").arg(database(root));
+    let format = "%{INSTALLTIME} %{INSTALLTID} %{NAME}\n";
+    let said = tool(rpm.args(["-qa", "--qf", format]))?;
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    Ok(lines.join("\n"))
+}
+
+/// What rpm finds changed.
+fn verified(root: &Path) -> Result<String, Failed> {
+    let mut rpm = Command::new("rpm");
+    let rpm = rpm.arg("--root").arg(root);
+    let output = rpm.args(["--dbpath", "/var/lib/rpm", "-Va"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Enterprise Linux 8 and 9 have an rpm that does not know `SOURCE_DATE_EPOCH`. Here it is this machine's, whose library looks for a
 /// variable of another name. Kiln's database has the times that the newer one gives by itself, and is the same each time.
 fn times(dir: &Path) -> Outcome {
@@ -380,17 +403,6 @@ fn times(dir: &Path) -> Outcome {
     let older = memory.path().to_owned();
     let place = older.join(LIBRARY);
     older_library(&place)?;
-    let database = |root: &Path| root.join("var/lib/rpm");
-    let times = |root: &Path| {
-        let mut rpm = Command::new("rpm");
-        rpm.arg("--dbpath").arg(database(root));
-        let format = "%{INSTALLTIME} %{INSTALLTID} %{NAME}\n";
-        tool(rpm.args(["-qa", "--qf", format])).map(|said| {
-            let mut lines: Vec<&str> = said.lines().collect();
-            lines.sort_unstable();
-            lines.join("\n")
-        })
-    };
     // Left alone, it notes the clock.
     let alone = dir.join("alone");
     let mut rpm = Command::new("rpm");
@@ -402,7 +414,7 @@ fn times(dir: &Path) -> Outcome {
         rpm.args(["-U", "--justdb", "--nodeps", "--nosignature"])
             .args(&world.files),
     )?;
-    if times(&alone)?.contains(&EPOCH.to_string()) {
+    if noted(&alone)?.contains(&EPOCH.to_string()) {
         return Err("the older rpm knows SOURCE_DATE_EPOCH".into());
     }
     let install = |tools: Vec<PathBuf>, name: &str| {
@@ -413,12 +425,12 @@ fn times(dir: &Path) -> Outcome {
     let newer = install(vec!["/".into()], "newer")?;
     let first = install(vec![older.clone(), "/".into()], "first")?;
     let second = install(vec![older, "/".into()], "second")?;
-    let expected = times(&newer)?;
+    let expected = noted(&newer)?;
     has(
         &expected,
         &["1700000000 1700000000 shell", "1700000002 1700000000 late"],
     )?;
-    is(&times(&first)?, &expected)?;
+    is(&noted(&first)?, &expected)?;
     let read = |root: &Path| std::fs::read(database(root).join("rpmdb.sqlite"));
     if read(&first)? != read(&second)? {
         return Err("two databases differ".into());
@@ -438,15 +450,7 @@ fn times(dir: &Path) -> Outcome {
             .arg("--dbpath")
             .arg(database(&first)),
     )?;
-    let verify = |root: &Path| {
-        let mut rpm = Command::new("rpm");
-        let rpm = rpm
-            .arg("--root")
-            .arg(root)
-            .args(["--dbpath", "/var/lib/rpm", "-Va"]);
-        Ok::<_, Failed>(String::from_utf8_lossy(&rpm.output()?.stdout).into_owned())
-    };
-    is(&verify(&first)?, &verify(&newer)?)
+    is(&verified(&first)?, &verified(&newer)?)
 }
 
 /// `rpm --import` in `%post`, as the live kickstarts have it, by an older rpm that the root has itself.
