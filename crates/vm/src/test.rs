@@ -156,9 +156,6 @@ impl<'a> Run<'a> {
         });
         let level = request.hardware.processor_level;
         let offered = processor::offered(attempt.engine, level);
-        if let Some(message) = processor::warning(attempt.engine, level) {
-            on_event(VmEvent::Warning { message });
-        }
         let machine = Machine::start(
             &request.tools,
             flash,
@@ -167,12 +164,16 @@ impl<'a> Run<'a> {
             work,
         )?;
         let start = Instant::now();
+        let mut boot = BootState::new(start, (attempt.engine, offered));
+        if let Some(message) = processor::warning(attempt.engine, level) {
+            boot.warn(message);
+        }
         Ok(Run {
             request,
             attempt,
             kernel_args,
             machine,
-            boot: BootState::new(start, (attempt.engine, offered)),
+            boot,
             on_event,
             cancel,
             serial_log,
