@@ -156,7 +156,11 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let options = parse(words)?;
     let mut build = workspace::cargo();
     build.args(["build", "--quiet", "--locked", "--workspace"]);
-    process::run(build.args(["--bin", "kiln-mirror", "--bin", "kiln"]))?;
+    build.args(["--bin", "kiln-mirror"]);
+    if options.kiln.is_none() {
+        build.args(["--bin", "kiln"]);
+    }
+    process::run(&mut build)?;
     let target = workspace::target_directory()?;
     let work = target.join("rpm-kickstarts");
     let distribution = match &options.distribution {
