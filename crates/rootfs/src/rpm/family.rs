@@ -140,7 +140,7 @@ impl Family for Rpm {
     }
 
     fn generator_code(&self) -> &'static str {
-        "rpm.1"
+        "rpm.2"
     }
 
     fn initramfs(
