@@ -1,7 +1,8 @@
 //! Looks after layers as soon as they are finished, while the next ones are made.
 //!
 //! An image needs the content of every file, and a layer that is damaged later can only be told from a sound one if somebody
-//! looked before. A layer that is not recorded here, because the build failed or was killed, is recorded by the first image.
+//! looked before. So a build that fails waits for that, too. A layer that is not recorded here, because the build was cancelled or
+//! killed, is recorded by the first image.
 //!
 //! What is recorded is then compressed, as far as the image's blocks can be told from one layer alone. Maintainer scripts are one
 //! process after the other and leave a processor idle; the image then finds most of its blocks made. It does not
@@ -22,9 +23,8 @@ use crate::image::squash;
 use crate::trust::known;
 use crate::{Failure, FailureKind};
 
-/// A thread that looks after layers one after the other. Dropping it ends it.
+/// A thread that looks after layers one after the other. Dropping it waits as [`Recorder::finish`] does.
 pub(crate) struct Recorder {
-    cancel: CancelToken,
     work: Mutex<Option<Work>>,
     prepared: Arc<AtomicU64>,
 }
@@ -50,7 +50,6 @@ impl Recorder {
         let failed = |error: std::io::Error| {
             Failure::new(FailureKind::Environment, "making a descriptor").cause(error.to_string())
         };
-        let cancel = cancel.child().map_err(failed)?;
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (stopped, stop) = rustix::pipe::pipe_with(flags).map_err(|e| failed(e.into()))?;
         let (sender, layers) = channel();
@@ -66,7 +65,6 @@ impl Recorder {
         };
         let thread = std::thread::spawn(move || worker.work(&layers));
         Ok(Recorder {
-            cancel,
             work: Mutex::new(Some(Work {
                 layers: sender,
                 thread,
@@ -110,7 +108,6 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.cancel.cancel();
         self.finish();
     }
 }
