@@ -2,8 +2,6 @@
 //!
 //! The levels are those of the psABI: 2 has SSE4.2 and POPCNT (2009), 3 has AVX2, BMI, FMA and MOVBE (2013 to 2015).
 
-use std::arch::is_x86_feature_detected as has;
-
 use crate::blueprint::Engine;
 
 /// The level of x86-64 that the programs beside a kernel of this version need, from 1 to 3. Enterprise Linux says its release and its
@@ -23,19 +21,7 @@ pub fn processor_level(kernel: &str) -> u8 {
 pub(crate) fn offered(engine: Engine, asked: u8) -> u8 {
     match engine {
         Engine::Tcg => asked.max(2),
-        Engine::Kvm => host(),
-    }
-}
-
-fn host() -> u8 {
-    let second = has!("cmpxchg16b") && has!("popcnt") && has!("sse3") && has!("ssse3");
-    let second = second && has!("sse4.1") && has!("sse4.2");
-    let third = has!("avx") && has!("avx2") && has!("bmi1") && has!("bmi2");
-    let third = third && has!("f16c") && has!("fma") && has!("lzcnt") && has!("movbe");
-    match (second, second && third) {
-        (_, true) => 3,
-        (true, false) => 2,
-        (false, false) => 1,
+        Engine::Kvm => kiln_sandbox::processor_level(),
     }
 }
 
