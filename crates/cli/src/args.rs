@@ -524,10 +524,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where the contents of the buckets are: s3://BUCKET/PREFIX,
-    /// gs://BUCKET/PREFIX or file:///DIR [default: in the data directory]
+    /// gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIR
+    /// [default: in the data directory]
     #[arg(long, value_name = "URL")]
     pub(crate) objects: Option<String>,
-    /// What opens that store, AWS_… or GOOGLE_… variables as NAME=VALUE lines
+    /// What opens that store, AWS_…, GOOGLE_… or AZURE_… variables as NAME=VALUE lines
     /// [default: what the machine's metadata service gives]
     #[arg(long, value_name = "FILE", requires = "objects")]
     pub(crate) objects_credentials: Option<PathBuf>,

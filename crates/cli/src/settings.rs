@@ -12,7 +12,7 @@ use kiln_engine::{Failure, FailureKind, Files};
 use crate::args::{ColorWhen, Global, LogFormat};
 
 /// Beginnings of the variables that the clouds' own tools read; they are handed to the client of a shared cache.
-const CLOUDS: &[&str] = &["AWS_", "GOOGLE_"];
+const CLOUDS: &[&str] = &["AWS_", "AZURE_", "GOOGLE_"];
 
 /// The variables that Kiln looks at; all others, but [`CLOUDS`], are without effect.
 const VARIABLES: &[&str] = &[

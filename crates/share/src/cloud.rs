@@ -1,10 +1,12 @@
 //! Buckets of the clouds: how they are reached, for the shared cache and for whoever else keeps things there.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
@@ -15,9 +17,9 @@ use crate::http::{Connector, proxy};
 /// A bucket, and how it is reached.
 #[derive(Clone)]
 pub struct Cloud {
-    /// `s3://bucket/prefix` or `gs://bucket/prefix`.
+    /// `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
-    /// The clouds' usual variables, `AWS_…` and `GOOGLE_…`.
+    /// The clouds' usual variables, `AWS_…`, `GOOGLE_…` and `AZURE_…`.
     pub settings: Vec<(String, String)>,
     /// The proxy for `https://`.
     pub proxy: Option<String>,
@@ -62,18 +64,56 @@ pub fn bucket(cloud: &Cloud) -> Result<Arc<dyn ObjectStore>> {
     let (scheme, rest) = parts(&cloud.url)?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     match scheme {
-        "s3" | "gs" if bucket.is_empty() => Err(wrong("it names no bucket")),
+        "s3" | "gs" | "az" if bucket.is_empty() => Err(wrong("it names no bucket")),
         "s3" => Ok(below(prefix, s3(cloud, bucket)?)),
         "gs" => Ok(below(prefix, gcs(cloud, bucket)?)),
-        _ => Err(wrong("it begins with none of file://, s3:// and gs://")),
+        "az" => Ok(below(prefix, azure(cloud, bucket)?)),
+        _ => Err(wrong(
+            "it begins with none of file://, s3://, gs:// and az://",
+        )),
     }
 }
 
 /// Whether a variable is one that this version's client of a cloud knows.
 pub fn is_setting(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    name.starts_with("AWS_") && lower.parse::<AmazonS3ConfigKey>().is_ok()
-        || name.starts_with("GOOGLE_") && lower.parse::<GoogleConfigKey>().is_ok()
+    key::<AmazonS3ConfigKey>(AWS, name).is_some()
+        || key::<GoogleConfigKey>(GOOGLE, name).is_some()
+        || key::<AzureConfigKey>(AZURE, name).is_some()
+}
+
+/// The beginnings of the clouds' variables.
+const AWS: &str = "AWS_";
+const GOOGLE: &str = "GOOGLE_";
+const AZURE: &str = "AZURE_";
+
+fn key<K: FromStr>(cloud: &str, name: &str) -> Option<K> {
+    let known = name.starts_with(cloud).then(|| name.to_ascii_lowercase());
+    known?.parse().ok()
+}
+
+/// What a cloud's own client makes of the settings.
+fn settings<'a, K: FromStr>(
+    cloud: &'a Cloud,
+    beginning: &'a str,
+) -> impl Iterator<Item = (K, &'a String)> {
+    let all = cloud.settings.iter();
+    all.filter_map(move |(name, value)| Some((key(beginning, name)?, value)))
+}
+
+/// Refuses an address without TLS that nobody has allowed.
+fn encrypted(cloud: &Cloud, endpoint: &str, allow: &str) -> Result<()> {
+    let is = |(name, value): &(String, String)| {
+        name.starts_with(endpoint) && value.starts_with("http://")
+    };
+    let may =
+        |(name, value): &(String, String)| name == allow && value.eq_ignore_ascii_case("true");
+    match cloud.settings.iter().find(|setting| is(setting)) {
+        Some((name, _)) if !cloud.settings.iter().any(may) => {
+            let why = format!("{name} is not encrypted; set {allow}=true if that is meant");
+            Err(Error::new(ErrorKind::Config, &cloud.url, &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn below(prefix: &str, store: impl ObjectStore) -> Arc<dyn ObjectStore> {
@@ -89,49 +129,43 @@ fn connector(cloud: &Cloud) -> Connector {
 }
 
 fn s3(cloud: &Cloud, bucket: &str) -> Result<impl ObjectStore> {
-    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &cloud.url, why);
+    encrypted(cloud, "AWS_ENDPOINT", "AWS_ALLOW_HTTP")?;
     // One by one: not every store that speaks S3 can remove many at once.
     let one_by_one = AmazonS3ConfigKey::DisableBulkDelete;
-    let mut builder = AmazonS3Builder::new().with_config(one_by_one, "true");
-    let (mut plain, mut allowed) = (false, false);
-    for (name, value) in &cloud.settings {
-        plain |= name.starts_with("AWS_ENDPOINT") && value.starts_with("http://");
-        allowed |= name == "AWS_ALLOW_HTTP" && value.eq_ignore_ascii_case("true");
-        let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
-        if let Ok(key) = key
-            && name.starts_with("AWS_")
-        {
-            builder = builder.with_config(key, value);
-        }
-    }
-    if plain && !allowed {
-        return Err(wrong(
-            &"AWS_ENDPOINT_URL is not encrypted; set AWS_ALLOW_HTTP=true if that is meant",
-        ));
-    }
-    builder
+    let builder = AmazonS3Builder::new().with_config(one_by_one, "true");
+    settings(cloud, AWS)
+        .fold(builder, |builder, (key, value)| {
+            builder.with_config(key, value)
+        })
         .with_bucket_name(bucket)
         .with_http_connector(connector(cloud))
         .with_retry(cloud.retry.clone())
         .build()
-        .map_err(|error| wrong(&error))
+        .map_err(|error| Error::new(ErrorKind::Config, &cloud.url, &error))
 }
 
 fn gcs(cloud: &Cloud, bucket: &str) -> Result<impl ObjectStore> {
-    let wrong = |why: &dyn fmt::Display| Error::new(ErrorKind::Config, &cloud.url, why);
-    let mut builder = GoogleCloudStorageBuilder::new();
-    for (name, value) in &cloud.settings {
-        let key = name.to_ascii_lowercase().parse::<GoogleConfigKey>();
-        if let Ok(key) = key
-            && name.starts_with("GOOGLE_")
-        {
-            builder = builder.with_config(key, value);
-        }
-    }
-    builder
+    settings(cloud, GOOGLE)
+        .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
+            builder.with_config(key, value)
+        })
         .with_bucket_name(bucket)
         .with_http_connector(connector(cloud))
         .with_retry(cloud.retry.clone())
         .build()
-        .map_err(|error| wrong(&error))
+        .map_err(|error| Error::new(ErrorKind::Config, &cloud.url, &error))
+}
+
+fn azure(cloud: &Cloud, container: &str) -> Result<impl ObjectStore> {
+    encrypted(cloud, "AZURE_STORAGE_ENDPOINT", "AZURE_ALLOW_HTTP")?;
+    encrypted(cloud, "AZURE_ENDPOINT", "AZURE_ALLOW_HTTP")?;
+    settings(cloud, AZURE)
+        .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
+            builder.with_config(key, value)
+        })
+        .with_container_name(container)
+        .with_http_connector(connector(cloud))
+        .with_retry(cloud.retry.clone())
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Config, &cloud.url, &error))
 }

@@ -25,7 +25,7 @@ pub(crate) fn open(options: &Options, writable: bool) -> Result<Arc<dyn ObjectSt
     let (scheme, rest) = cloud::parts(&options.url)?;
     match scheme {
         "file" => directory(options, rest, writable),
-        "s3" | "gs" if options.key.is_none() => Err(Error::new(
+        "s3" | "gs" | "az" if options.key.is_none() => Err(Error::new(
             ErrorKind::Config,
             &options.url,
             "a bucket needs a key: whoever can write it could otherwise choose what you build",

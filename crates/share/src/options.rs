@@ -8,11 +8,11 @@ use crate::record::Key;
 /// Everything about a shared cache that its user decides.
 #[derive(Clone)]
 pub struct Options {
-    /// `file:///directory`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+    /// `file:///directory`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
     /// The secret that seals records.
     pub key: Option<Key>,
-    /// The clouds' usual environment variables, `AWS_…` and `GOOGLE_…`.
+    /// The clouds' usual environment variables, `AWS_…`, `GOOGLE_…` and `AZURE_…`.
     pub settings: Vec<(String, String)>,
     /// The proxy for `https://`.
     pub proxy: Option<String>,

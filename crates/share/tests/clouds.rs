@@ -39,6 +39,20 @@ fn gs(url: &str) -> Options {
     }
 }
 
+fn az(url: &str) -> Options {
+    let settings = [
+        ("AZURE_STORAGE_ENDPOINT", url),
+        ("AZURE_ALLOW_HTTP", "true"),
+        ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "YS1zZWNyZXQtYWNjZXNzLWtleQ=="),
+    ];
+    Options {
+        url: "az://bucket/a/prefix".to_owned(),
+        settings: owned(&settings),
+        ..s3(url)
+    }
+}
+
 fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     let pairs = settings.iter();
     pairs
@@ -94,7 +108,7 @@ fn all_kinds_of_stores_keep_what_they_get() {
             ..Options::default()
         });
     }
-    for make in [s3, gs] {
+    for make in [s3, gs, az] {
         let bucket = Bucket::start();
         round_trip(&make(&bucket.url()));
         let names = bucket.names();

@@ -1,5 +1,5 @@
-//! A loopback object store: as much of S3's and Google Cloud Storage's XML interface as a client needs that puts, gets, looks at,
-//! removes and lists objects, whole, in ranges and in parts, with faults on demand.
+//! A loopback object store: as much of S3's and Google Cloud Storage's XML interface, and of Azure's Blob Storage, as a client needs that
+//! puts, gets, looks at, removes and lists objects, whole, in ranges and in parts, with faults on demand.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::azure;
 use crate::fault::matches;
+use crate::uri::decoded;
 
 /// What is wrong with every answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ struct Shared {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Uploads in parts, by their id: where they go, and the parts by number.
     uploads: Mutex<BTreeMap<String, Upload>>,
+    /// Azure's blocks of blobs that are not complete.
+    blocks: Mutex<azure::Blocks>,
     trouble: Mutex<Option<Trouble>>,
     faults: Mutex<Vec<Fault>>,
     /// Methods and targets.
@@ -130,7 +134,7 @@ impl Bucket {
 
     /// Returns how many uploads in parts are neither complete nor aborted.
     pub fn unfinished(&self) -> usize {
-        locked(&self.shared.uploads).len()
+        locked(&self.shared.uploads).len() + locked(&self.shared.blocks).len()
     }
 
     /// Returns the paths of all objects.
@@ -285,12 +289,22 @@ fn found(shared: &Shared, request: &Request) -> (u16, Vec<u8>, usize) {
         return (status, body, 0);
     }
     let mut objects = locked(&shared.objects);
+    let words = (request.method.as_str(), path.as_str(), query);
+    if let Some((status, body)) = azure::answer(
+        &mut objects,
+        &mut locked(&shared.blocks),
+        words,
+        &request.body,
+    ) {
+        return (status, body, 0);
+    }
     let total = objects.get(&path).map_or(0, Vec::len);
     let (status, body) = match request.method.as_str() {
         "PUT" if request.is_new && objects.contains_key(&path) => (412, Vec::new()),
         "PUT" => {
             objects.insert(path, request.body.clone());
-            (200, Vec::new())
+            // Azure's clients expect it so, the others take it.
+            (201, Vec::new())
         }
         "DELETE" => match objects.remove(&path) {
             Some(_) => (204, Vec::new()),
@@ -369,19 +383,6 @@ fn listing(objects: &BTreeMap<String, Vec<u8>>, bucket: &str, query: &str) -> Ve
     text.into_bytes()
 }
 
-fn decoded(text: &str) -> String {
-    let (first, rest) = text
-        .split_once('%')
-        .map_or((text, None), |(first, rest)| (first, Some(rest)));
-    let mut out = first.as_bytes().to_vec();
-    for part in rest.iter().flat_map(|rest| rest.split('%')) {
-        let (hex, rest) = part.split_at_checked(2).unwrap_or((part, ""));
-        out.extend(u8::from_str_radix(hex, 16));
-        out.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// Sends all but the last `cut` bytes; of a range, the whole has `total`.
 fn send(
     mut stream: &TcpStream,
@@ -396,6 +397,10 @@ fn send(
     // A 204 has neither a body nor a length.
     if status != 204 {
         head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    if status == 202 {
+        let boundary = azure::BOUNDARY;
+        head += &format!("Content-Type: multipart/mixed; boundary={boundary}\r\n");
     }
     if let (206, Some((first, _))) = (status, request.range) {
         let last = (first + body.len()).saturating_sub(1);

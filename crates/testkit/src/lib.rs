@@ -5,6 +5,7 @@
 //!
 //! Helpers panic with a sentence when a test's environment is at fault: that is what a test wants.
 
+mod azure;
 pub mod bucket;
 pub mod distribution;
 pub mod fault;
@@ -17,6 +18,7 @@ pub mod rpm;
 mod server;
 mod shared;
 pub mod ubuntu;
+mod uri;
 
 pub use bucket::{Bucket, Trouble};
 pub use fault::{Fault, Rule};

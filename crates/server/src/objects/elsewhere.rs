@@ -43,9 +43,9 @@ pub enum Contents {
 /// A place elsewhere as its user names it.
 #[derive(Clone)]
 pub struct Elsewhere {
-    /// `file:///directory`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+    /// `file:///directory`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
-    /// The clouds' usual variables, `AWS_…` and `GOOGLE_…`.
+    /// The clouds' usual variables, `AWS_…`, `GOOGLE_…` and `AZURE_…`.
     pub settings: Vec<(String, String)>,
     /// The proxy for `https://`.
     pub proxy: Option<String>,
@@ -108,7 +108,7 @@ pub fn settings(text: &str) -> std::result::Result<Vec<(String, String)>, String
             .ok_or_else(|| format!("line {number} is not NAME=VALUE"))?;
         if !kiln_share::is_setting(name) {
             return Err(format!(
-                "line {number}: {name:?} is no setting of S3 (AWS_…) or of Google Cloud Storage (GOOGLE_…)"
+                "line {number}: {name:?} is no setting of S3 (AWS_…), Google Cloud Storage (GOOGLE_…) or Azure (AZURE_…)"
             ));
         }
         settings.push((name.to_owned(), value.to_owned()));

@@ -22,7 +22,7 @@ fn server(place: Place) -> (tempfile::TempDir, Server) {
 
 #[test]
 fn contents_go_out_and_come_back() {
-    for place in [Place::Bucket, Place::Google] {
+    for place in [Place::Bucket, Place::Google, Place::Azure] {
         let (directory, server) = server(place);
         let store = store_of(directory.path());
         // Nothing, one request, three parts.
@@ -93,6 +93,42 @@ fn faults_on_the_way_to_the_store_leave_no_mark() {
         }
         assert_eq!(store.unfinished(), 0);
     }
+}
+
+#[test]
+fn faults_of_azure_leave_no_mark() {
+    let (directory, server) = server(Place::Azure);
+    let store = store_of(directory.path());
+    let content = pattern(20 << 20);
+    for (pattern, after, times, trouble) in [
+        ("PUT *comp=block&*", 1, 2, Trouble::Status(503)),
+        ("PUT *comp=block&*", 0, 1, Trouble::Close),
+        ("PUT *comp=block&*", 0, 1, Trouble::Forget),
+        ("PUT *comp=blocklist*", 0, 1, Trouble::Status(500)),
+        ("PUT *comp=blocklist*", 0, 1, Trouble::Forget),
+        ("GET *demo/x*", 2, 1, Trouble::Cut),
+        ("POST *comp=batch*", 0, 1, Trouble::Status(503)),
+    ] {
+        store.fault(pattern, after, times, trouble.clone());
+        let stored = server.store("demo", "x", &content);
+        let text = stored.text();
+        assert_eq!(stored.status, 200, "{pattern} {trouble:?}: {text}");
+        assert!(
+            server.get(DOWNLOAD).body == content,
+            "{pattern} {trouble:?}"
+        );
+        store.heal();
+        assert_eq!(store.names().len(), 2, "{pattern} {trouble:?}");
+    }
+    assert_eq!(store.unfinished(), 0);
+    store.fault("PUT *demo/x*", 0, u32::MAX, Trouble::Status(403));
+    let refused = server.store("demo", "x", b"new");
+    let text = refused.text();
+    assert!(
+        refused.status == 503 && text.contains("credentials"),
+        "{text}"
+    );
+    assert!(!text.contains("YS1zZWNyZXQ"), "{text}");
 }
 
 #[test]

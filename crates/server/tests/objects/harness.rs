@@ -58,6 +58,8 @@ pub(crate) enum Place {
     Bucket,
     /// In one that speaks as Google Cloud Storage does.
     Google,
+    /// In one that speaks as Azure's Blob Storage does.
+    Azure,
 }
 
 /// The stores of servers, by their directories: they outlive them, until the test's end.
@@ -79,10 +81,12 @@ pub(crate) fn elsewhere(place: Place, url: &str) -> Elsewhere {
     );
     let text = format!(
         "AWS_ENDPOINT_URL={url}\nAWS_ALLOW_HTTP=true\nAWS_REGION=nowhere\nAWS_ACCESS_KEY_ID=id\n\
-         AWS_SECRET_ACCESS_KEY=a-secret\nGOOGLE_SERVICE_ACCOUNT_KEY={account}\n"
+         AWS_SECRET_ACCESS_KEY=a-secret\nGOOGLE_SERVICE_ACCOUNT_KEY={account}\nAZURE_STORAGE_ENDPOINT={url}\n\
+         AZURE_ALLOW_HTTP=true\nAZURE_STORAGE_ACCOUNT_NAME=account\nAZURE_STORAGE_ACCOUNT_KEY=YS1zZWNyZXQ=\n"
     );
     let scheme = match place {
         Place::Google => "gs",
+        Place::Azure => "az",
         Place::Here | Place::Bucket => "s3",
     };
     Elsewhere {
