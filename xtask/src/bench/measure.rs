@@ -97,7 +97,7 @@ pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
 
 /// Processor time of all children that were waited for, and of theirs: fields 16 and 17 of proc_pid_stat(5), in
 /// hundredths of a second on every Linux (`USER_HZ`).
-fn children_cpu() -> Result<Duration> {
+pub(super) fn children_cpu() -> Result<Duration> {
     let text = std::fs::read_to_string("/proc/self/stat")
         .map_err(|error| format!("reading /proc/self/stat: {error}"))?;
     let ticks = cpu_ticks(&text).ok_or("/proc/self/stat has an unknown form")?;
