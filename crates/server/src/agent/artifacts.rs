@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use kiln_digest::Sha256;
 use md5::{Digest as _, Md5};
 
@@ -53,25 +55,51 @@ pub(super) fn find(request: &ArtifactsRequest, workspace: &Path) -> Result<Vec<A
 }
 
 fn describe(workspace: &Path, path: String) -> io::Result<Artifact> {
-    let mut file = File::open(workspace.join(&path))?;
-    let (mut sha256, mut md5) = (Sha256::new(), Md5::new());
-    let mut chunk = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        let length = file.read(&mut chunk)?;
-        if length == 0 {
-            break;
-        }
-        size += length as u64;
-        sha256.update(&chunk[..length]);
-        md5.update(&chunk[..length]);
-    }
+    let file = workspace.join(&path);
+    // Each digest takes a processor.
+    let (sha256, others) = thread::scope(|scope| {
+        let sha256 = scope.spawn(|| {
+            let mut sha256 = Sha256::new();
+            read(&file, |bytes| sha256.update(bytes))?;
+            Ok::<_, io::Error>(sha256.finalize())
+        });
+        let (mut md5, mut crc) = (Md5::new(), Crc::new(CrcAlgorithm::Crc32Iscsi));
+        let size = read(&file, |bytes| {
+            md5.update(bytes);
+            crc.update(bytes);
+        });
+        let sha256 = sha256
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("hashing it failed")));
+        (
+            sha256,
+            size.map(|size| (size, md5.finalize(), crc.finalize())),
+        )
+    });
+    let (size, md5, crc32c) = others?;
     Ok(Artifact {
         path,
         size,
-        sha256: hex::encode(sha256.finalize()),
-        md5: STANDARD.encode(md5.finalize()),
+        sha256: hex::encode(sha256?),
+        md5: STANDARD.encode(md5),
+        crc32c: u32::try_from(crc32c).ok(),
     })
+}
+
+/// Shows all bytes of a file, and says how many there are.
+fn read(file: &Path, mut see: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut file = File::open(file)?;
+    let mut chunk = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(size),
+            length => {
+                size += length as u64;
+                see(&chunk[..length]);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +118,8 @@ mod tests {
         let found = find(&request(&["a/*", "a/x"]), dir.path()).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (found[0].size, found[0].md5.as_str()),
-            (3, "kAFQmDzST7DWlj99KOF/cg==")
+            (found[0].size, found[0].md5.as_str(), found[0].crc32c),
+            (3, "kAFQmDzST7DWlj99KOF/cg==", Some(0x364b_3fb7))
         );
         let none = find(&request(&["b*"]), dir.path()).unwrap_err().to_string();
         assert_eq!(none, "no file of the workspace fits \"b*\"");

@@ -138,6 +138,9 @@ pub struct Artifact {
     pub sha256: String,
     /// Base64, as Cloud Build's manifest has it.
     pub md5: String,
+    /// CRC32C; agents of an older Kiln do not tell it.
+    #[serde(default)]
+    pub crc32c: Option<u32>,
 }
 
 /// An image that is kept for all builds.

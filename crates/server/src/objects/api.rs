@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request as Received, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Response, header};
+use axum::http::{Method, Response};
 use axum::response::IntoResponse;
 use axum::routing::any;
 use base64::Engine as _;
@@ -127,15 +127,7 @@ async fn upload(State(service): State<Service>, request: Received) -> Response<B
         upload.answer(&mut body).await
     }
     .await;
-    let refused = match stored {
-        Ok(response) => return response,
-        Err(error) => error,
-    };
-    // Who asks before it sends is not told to send.
-    if refused.ends_upload() && !parts.headers.contains_key(header::EXPECT) {
-        body.throw_away().await;
-    }
-    refused.into_response()
+    stored.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn metadata(State(service): State<Service>, request: Received) -> Response<Body> {

@@ -11,11 +11,6 @@ use super::error::{ApiError, Result};
 /// Bytes that are gathered before they go to the disk.
 const BLOCK: usize = 256 << 10;
 
-/// Bytes of a refused body that are still taken.
-const MOST_THROWN_AWAY: usize = 64 << 20;
-/// How long they are.
-const LISTENING: Duration = Duration::from_secs(5);
-
 /// A body.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -70,21 +65,6 @@ impl Incoming {
                 "the request's body broke off: {error}"
             ))),
         }
-    }
-
-    /// Takes what still comes and throws it away, for a while: most clients listen only when they have said all.
-    pub(super) async fn throw_away(&mut self) {
-        let rest = async {
-            let mut left = MOST_THROWN_AWAY;
-            while let Ok(Some(bytes)) = self.next().await {
-                match left.checked_sub(bytes.len()) {
-                    Some(rest) => left = rest,
-                    None => return,
-                }
-            }
-        };
-        // Who says nothing more has heard why, or has gone.
-        let _ = tokio::time::timeout(LISTENING, rest).await;
     }
 
     /// Reads a small body whole.

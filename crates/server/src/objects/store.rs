@@ -471,11 +471,16 @@ impl Objects {
     pub(super) async fn stage(&self, bytes: u64) -> Result<Making> {
         self.check_size(bytes)?;
         self.check_room(bytes).await?;
-        let number = self.inner.staged.fetch_add(1, Ordering::Relaxed);
         Ok(Making {
-            staged: Staged::new(self.blobs().staged(&format!("request-{number}"))).await?,
+            staged: Staged::new(self.place_to_stage()).await?,
             reserved: self.reserve(),
         })
+    }
+
+    /// A name for a staged file that no other has.
+    pub(super) fn place_to_stage(&self) -> PathBuf {
+        let number = self.inner.staged.fetch_add(1, Ordering::Relaxed);
+        self.blobs().staged(&format!("request-{number}"))
     }
 
     /// Adds to a staged content, if the object does not get too large by it, and there is room.

@@ -168,8 +168,10 @@ fn is_gone(error: &ApiError) -> bool {
 fn held(dir: &Path) -> u64 {
     let mut bytes = 0;
     below(dir, |entry| {
-        // Of the entry itself: links are not followed.
-        bytes += entry.metadata().map_or(0, |meta| meta.blocks() * 512);
+        // Of the entry itself: links are not followed. What has another name is held by all of its names, or is an object, too.
+        bytes += entry
+            .metadata()
+            .map_or(0, |meta| meta.blocks() * 512 / meta.nlink().max(1));
     });
     bytes
 }
