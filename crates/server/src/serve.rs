@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::commands::Commands;
 use crate::executor::local::Local;
+use crate::left::Left;
 use crate::limits::{Connection, Limits, Patient, Rates};
 use crate::metrics;
 use crate::objects::{self, Authority, Contents, Elsewhere, Objects};
@@ -28,7 +29,7 @@ use crate::store::{self, Store};
 use crate::tls::{self, Tls};
 use crate::wire::model::Status;
 use crate::wire::time;
-use crate::{api, door, notify, page, queue, retain, run};
+use crate::{api, door, linger, notify, page, queue, retain, run};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -215,6 +216,7 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         limits: Limits::new(options.rates),
         requests: Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
+        left: Left::default(),
     });
     let logs = Arc::new(Logs(Arc::clone(&server)));
     let buckets = objects::router(server.objects.clone(), logs.clone());
@@ -230,7 +232,9 @@ async fn assemble(options: Options, address: SocketAddr) -> Result<(Router, Arc<
         .merge(pages);
     let own = limited(own);
     let counted = axum::middleware::from_fn_with_state(Arc::clone(&server), metrics::measure);
-    let mut router = objects::front(own, limited(guarded(host)), authority).layer(counted);
+    let mut router = objects::front(own, limited(guarded(host)), authority)
+        .layer(counted)
+        .layer(axum::middleware::from_fn(linger::listen));
     if options.tls.is_some() {
         router = router.layer(axum::middleware::map_request(
             async |mut request: axum::extract::Request| {

@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::executor::Executor;
 use crate::executor::request::Attempt;
 use crate::executor::request::Elsewhere;
+use crate::left::Left;
 use crate::limits::Limits;
 use crate::objects::{Live, Objects};
 use crate::requests::Requests;
@@ -89,6 +90,8 @@ pub(crate) struct Server {
     pub requests: Requests,
     /// Why builds wait, by their id.
     pub waits: Mutex<BTreeMap<String, String>>,
+    /// What engines of attempts left that have ended.
+    pub left: Left,
 }
 
 impl Server {

@@ -56,6 +56,29 @@ impl Server {
         (self.child, self.address) = (child, address);
     }
 
+    /// Stops the server and starts one over what its backup is restored to, as docs/server.md says.
+    pub(crate) fn restored(&mut self, options: &[&str]) -> Server {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let backup = directory.path().join("backup.tar.gz");
+        let tar = |words: &[&str], home: &Path, mode: &str| {
+            let mut tar = Command::new("tar");
+            tar.arg("-C").arg(home).args(words).arg(mode).arg(&backup);
+            tar
+        };
+        let mut packed = tar(&["--exclude=data/cache"], self.directory.path(), "-czf");
+        assert!(packed.arg("data").status().expect("tar").success());
+        let mut unpacked = tar(&["--same-owner"], directory.path(), "-xzf");
+        assert!(unpacked.status().expect("tar").success());
+        let (child, address) = start(directory.path(), ANY_PORT, options);
+        Server {
+            directory,
+            child,
+            address,
+        }
+    }
+
     /// Kills the server; the next one refuses to start, and this is what it says.
     pub(crate) fn kill_and_fail(&mut self) -> String {
         self.child.kill().expect("a kill");

@@ -106,7 +106,7 @@ fn waiting() -> Vec<u8> {
         .into_bytes()
 }
 
-const NO_ROOM: &[&str] = &["--keep-free", "4294967296"];
+pub(crate) const NO_ROOM: &[&str] = &["--keep-free", "4294967296"];
 
 #[test]
 fn one_token_cannot_take_the_whole_queue() {

@@ -22,6 +22,7 @@ mod operation;
 mod page;
 mod python;
 mod quota;
+mod refused;
 mod replay;
 mod secrets;
 mod tls;

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUILDS, Server, kiln};
+use crate::harness::{BUILDS, OPEN, Server, kiln};
+use crate::limits::NO_ROOM;
 use crate::python::python;
 
 /// Prometheus' own reader of its text format, from PyPI.
@@ -144,4 +145,30 @@ fn only_administrators_see_who_did_what() {
         )),
         "{shown}"
     );
+}
+
+#[test]
+fn a_restored_backup_runs_what_waited_and_shows_what_was() {
+    let mut server = Server::open();
+    let source = server.source(&[("lab.ks", "lang C.UTF-8\nrootpw x\npart / --size=500\n")]);
+    let build =
+        json!({ "source": source, "steps": [{ "name": "kiln", "args": ["flatten", "lab.ks"] }] });
+    let done = server.create(&build);
+    assert_eq!(server.end(&done)["status"], "SUCCESS");
+    let log = server.log(&done);
+    assert!(log.contains("rootpw --plaintext x"), "{log}");
+    server.kill_and_start_with(&[OPEN, NO_ROOM].concat());
+    let waiting: Vec<String> = (0..3).map(|_| server.create(&build)).collect();
+    let restored = server.restored(OPEN);
+    for id in &waiting {
+        assert_eq!(server_is(&restored, id), ("SUCCESS".to_owned(), true));
+    }
+    assert_eq!(restored.get(&done)["status"], "SUCCESS");
+    assert_eq!(restored.log(&done), log);
+}
+
+/// How a build ends, and whether its log has what its step says.
+fn server_is(server: &Server, id: &str) -> (String, bool) {
+    let status = server.end(id)["status"].as_str().unwrap_or("").to_owned();
+    (status, server.log(id).contains("rootpw --plaintext x"))
 }

@@ -35,8 +35,6 @@ use triggers::Hook;
 const LONGEST_BODY: usize = 4 << 20;
 /// Entries of the log of who did what in one answer, at most.
 const ENTRIES: i64 = 1000;
-/// Bytes of a body that is too long that are still taken, so that its sender comes to read why.
-const MOST_THROWN_AWAY: usize = 64 << 20;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,8 +158,7 @@ async fn reply(server: Arc<Server>, request: Request) -> Result<Response, ApiErr
     .await
 }
 
-/// A request's body, if it comes in time and is not too long. One that is too long is read on for a while and thrown away: most
-/// clients listen only when they have said all.
+/// A request's body, if it comes in time and is not too long.
 pub(crate) async fn whole(
     body: Body,
     longest: usize,
@@ -169,24 +166,17 @@ pub(crate) async fn whole(
 ) -> Result<bytes::Bytes, ApiError> {
     let read = async {
         let mut chunks = body.into_data_stream();
-        let (mut bytes, mut length) = (bytes::BytesMut::new(), 0);
+        let mut bytes = bytes::BytesMut::new();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| ApiError::invalid("the request's body is cut off"))?;
-            length += chunk.len();
-            if length <= longest {
-                bytes.extend_from_slice(&chunk);
-            } else if length <= longest + MOST_THROWN_AWAY {
-                bytes.clear();
-            } else {
-                break;
+            if bytes.len() + chunk.len() > longest {
+                return Err(ApiError::invalid(format!(
+                    "the request's body has more than {longest} bytes"
+                )));
             }
+            bytes.extend_from_slice(&chunk);
         }
-        match length <= longest {
-            true => Ok(bytes.freeze()),
-            false => Err(ApiError::invalid(format!(
-                "the request's body has more than {longest} bytes"
-            ))),
-        }
+        Ok(bytes.freeze())
     };
     let read = tokio::time::timeout(patience, read).await;
     read.unwrap_or_else(|_| {

@@ -3,6 +3,7 @@
 //! What goes with a build: its directory with all attempts, its log, the artifacts that it put into its bucket, and the source that
 //! its client uploaded for it. What somebody has replaced since, and what other builds use, stays.
 
+mod engines;
 mod leaves;
 
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use crate::server::{Keep, Server};
 use crate::store::{Ended, Error, Record};
 use crate::wire::time;
+pub(crate) use engines::clean;
 use leaves::Leaves;
-pub(crate) use leaves::remove_dir;
+use leaves::remove_dir;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_secs(60);
@@ -21,8 +23,11 @@ const FRESH: i64 = 60 * 60 * 1_000_000_000;
 
 /// Removes builds until the task is dropped.
 pub(crate) async fn work(server: Arc<Server>) {
+    // Trouble with the database shows in /readyz; the next pass tries again.
+    let mut found = false;
     loop {
-        // Trouble with the database shows in /readyz; the next pass tries again.
+        found = found || engines::find(&server).is_ok();
+        drop(engines::pass(&server).await);
         drop(pass(&server, time::now()).await);
         tokio::time::sleep(LOOK).await;
     }

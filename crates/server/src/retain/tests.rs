@@ -10,6 +10,7 @@ use super::*;
 use crate::commands::{Commands, Find};
 use crate::executor::local::Local;
 use crate::executor::request::ArtifactsRequest;
+use crate::left::Left;
 use crate::objects::{Attributes, BucketName, Contents, Limits, ObjectName, Objects};
 use crate::prepare::Task;
 use crate::server::Settings;
@@ -67,6 +68,7 @@ async fn server(data: &Path, keep: Keep) -> Arc<Server> {
         limits: crate::limits::Limits::new(RATES),
         requests: crate::requests::Requests::default(),
         waits: Mutex::new(BTreeMap::new()),
+        left: Left::default(),
     })
 }
 
@@ -269,4 +271,32 @@ async fn the_oldest_go_while_there_is_too_much() {
     }
     // Two of more than a MiB each fit: the pinned one and the one that has just ended.
     assert_eq!(stay, ["b", "fresh"]);
+}
+
+#[tokio::test]
+async fn what_an_engine_left_is_removed_when_that_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), Keep::default()).await;
+    server.objects.create_bucket(&bucket(), "p").await.unwrap();
+    for (id, ended) in [("old", Some(1)), ("alive", Some(1)), ("running", None)] {
+        build(&server, id, ended).await;
+        let containers = server.attempt(id, 1).engine().join("containers");
+        fs::create_dir_all(&containers).unwrap();
+        fs::write(containers.join("config.json"), "SECRET=s").unwrap();
+    }
+    let is_there = |id| server.attempt(id, 1).engine().exists();
+    let lock = fs::File::create(server.attempt("alive", 1).dir.join("alive")).unwrap();
+    lock.lock().unwrap();
+    engines::find(&server).unwrap();
+    engines::pass(&server).await.unwrap();
+    assert_eq!(
+        ["old", "alive", "running"].map(is_there),
+        [false, true, true]
+    );
+    assert!(server.left.all().is_empty());
+    drop(lock);
+    let alive = server.attempt("alive", 1);
+    clean(&server, &alive, "alive").await;
+    assert!(!is_there("alive"));
+    assert!(server.left.all().is_empty());
 }

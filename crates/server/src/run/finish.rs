@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use super::STORE;
 use super::ending::{Ending, close};
 use super::waiting::Waiting;
 use crate::executor::request::{Artifact, Attempt};
-use crate::objects::{Attributes, BucketName, ObjectName, Objects, Owner};
+use crate::objects::{Attributes, BucketName, Known, ObjectName, Objects, Owner};
 use crate::retain;
 use crate::server::{Server, log_object, split};
 use crate::store::{Error, Record};
@@ -29,7 +31,7 @@ pub(super) async fn build(
 ) -> Result<(), Error> {
     let id = &record.build.id;
     let results = artifacts(server, record, attempt, &mut ending).await?;
-    clean(attempt).await;
+    retain::clean(server, attempt, id).await;
     let warning = keep_log(server, record).await.err();
     server
         .store
@@ -106,22 +108,6 @@ async fn artifacts(
     Ok(Results::default())
 }
 
-/// Removes what the engine of an attempt has left that was killed: its containers, and with them the secrets of their environment.
-async fn clean(attempt: &Attempt) {
-    for _ in 0..10 {
-        let engine = attempt.engine();
-        if !engine.exists() {
-            return;
-        }
-        let removed = tokio::task::spawn_blocking(move || retain::remove_dir(&engine)).await;
-        if matches!(removed, Ok(Ok(()))) {
-            return;
-        }
-        // Mounts and processes of an engine end a moment after the agent.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// Adds what was kept to what the steps have told.
 fn join(build: &mut Build, mut results: Results) {
     if let Some(told) = build.results.take() {
@@ -155,7 +141,15 @@ async fn keep(
         let object = object_named(&format!("{prefix}{base}"))?;
         let path = attempt.workspace().join(&file.path);
         let kind = Attributes::of_type("application/octet-stream");
-        let put = || objects.put_file(&name, &object, &path, kind.clone());
+        let known = known(file);
+        let put = async || match &known {
+            Some(known) => {
+                objects
+                    .put_known(&name, &object, &path, known, kind.clone())
+                    .await
+            }
+            None => objects.put_file(&name, &object, &path, kind.clone()).await,
+        };
         let made = waiting
             .until(what, put)
             .await
@@ -235,6 +229,15 @@ async fn put_log(
     let put = || objects.put_file(&name, &object, log, kind.clone());
     let put = waiting.until("the log cannot be kept", put).await;
     put.map(drop).map_err(|error| error.to_string())
+}
+
+/// What the build's process found out about a file.
+fn known(file: &Artifact) -> Option<Known> {
+    Some(Known {
+        size: file.size,
+        md5: BASE64.decode(&file.md5).ok()?.try_into().ok()?,
+        crc32c: file.crc32c?,
+    })
 }
 
 fn bucket_named(name: &str) -> Result<BucketName, String> {

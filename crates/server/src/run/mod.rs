@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::executor::request::{Attempt, Event, What};
+use crate::retain;
 use crate::server::Server;
 use crate::store::{Error, Record};
 use crate::wire::model::Status;
@@ -206,6 +207,7 @@ async fn again(server: &Arc<Server>, record: &Record, attempt: &Attempt) -> Resu
     server
         .store
         .attempt_ended(id, record.attempt, Status::InternalError, Some(why))?;
+    retain::clean(server, attempt, id).await;
     server.store.change(id, |record| {
         record.build.status = Status::Queued;
         apply::forget(&mut record.build);
