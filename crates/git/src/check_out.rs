@@ -96,34 +96,61 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// There is no such file, or it is too large.
     pub fn file(&self, path: &str, most: u64) -> Result<Vec<u8>> {
-        let missing = || self.wrong(format!("there is no file {path:?} in {}", self.commit));
-        let mut id = self.root;
-        let mut words = path
-            .split('/')
-            .filter(|word| !matches!(*word, "" | "."))
-            .peekable();
-        while let Some(word) = words.next() {
-            let content = self.tree(id)?;
-            let entries = tree::entries(&content).map_err(|what| self.wrong(what))?;
-            let entry = entries
-                .iter()
-                .find(|entry| entry.name == word.as_bytes())
-                .ok_or_else(missing)?;
-            let is_last = words.peek().is_none();
-            match entry.mode {
-                Mode::Directory if !is_last => id = entry.id,
-                Mode::File | Mode::Program if is_last => {
-                    let size = self.pack.find(entry.id).map_or(u64::MAX, |(_, size)| size);
-                    if size > most {
-                        let what = format!("{path:?} has more than {most} bytes");
-                        return Err(self.wrong(what));
-                    }
-                    return self.object(entry.id, Kind::Blob);
+        match self.find(path)? {
+            Some((Mode::File | Mode::Program, id)) => {
+                let size = self.pack.find(id).map_or(u64::MAX, |(_, size)| size);
+                match size > most {
+                    true => Err(self.wrong(format!("{path:?} has more than {most} bytes"))),
+                    false => self.object(id, Kind::Blob),
                 }
-                _ => return Err(missing()),
+            }
+            _ => Err(self.wrong(format!("there is no file {path:?} in {}", self.commit))),
+        }
+    }
+
+    /// The names of a directory's files; links, directories and names that are no UTF-8 are not among them.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn files(&self, dir: &str) -> Result<Vec<String>> {
+        let Some((Mode::Directory, id)) = self.find(dir)? else {
+            return Err(self.wrong(format!("there is no directory {dir:?} in {}", self.commit)));
+        };
+        let content = self.tree(id)?;
+        let entries = tree::entries(&content).map_err(|what| self.wrong(what))?;
+        let files = entries
+            .iter()
+            .filter(|entry| matches!(entry.mode, Mode::File | Mode::Program));
+        let names = files.filter_map(|entry| std::str::from_utf8(entry.name).ok());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// What a path leads to.
+    ///
+    /// # Errors
+    /// There is a link on it.
+    fn find(&self, path: &str) -> Result<Option<(Mode, Id)>> {
+        let mut found = (Mode::Directory, self.root);
+        let words = path.split('/');
+        for word in words.filter(|word| !matches!(*word, "" | ".")) {
+            if found.0 != Mode::Directory {
+                return Ok(None);
+            }
+            let content = self.tree(found.1)?;
+            let entries = tree::entries(&content).map_err(|what| self.wrong(what))?;
+            let entry = entries.iter().find(|entry| entry.name == word.as_bytes());
+            match entry {
+                None => return Ok(None),
+                Some(entry) if entry.mode == Mode::Link => {
+                    return Err(self.wrong(format!(
+                        "there is no file {path:?} in {}: {word:?} is a link, and links are not followed",
+                        self.commit
+                    )));
+                }
+                Some(entry) => found = (entry.mode, entry.id),
             }
         }
-        Err(missing())
+        Ok(Some(found))
     }
 
     fn tree(&self, id: Id) -> Result<Vec<u8>> {

@@ -190,12 +190,18 @@ fn one_file_is_read_without_the_large_ones() {
         ("large", "more than 1000 bytes"),
         ("ci", "there is no file"),
         ("ci/cloudbuild.yaml/x", "there is no file"),
-        ("ci/link.yaml", "there is no file"),
+        ("ci/link.yaml", "\"link.yaml\" is a link"),
         ("../lab", "there is no file"),
         ("", "there is no file"),
     ] {
         let error = snapshot.file(path, 1000).unwrap_err().to_string();
         assert!(error.contains(expected), "{path}: {error}");
+    }
+    assert_eq!(snapshot.files("ci/").unwrap(), ["cloudbuild.yaml"]);
+    assert!(snapshot.files("").unwrap().contains(&"large".to_owned()));
+    for dir in ["large", "none", "ci/link.yaml"] {
+        let error = snapshot.files(dir).unwrap_err().to_string();
+        assert!(error.contains("there is no"), "{dir}: {error}");
     }
 }
 
