@@ -10,6 +10,7 @@ use crate::{Result, workspace};
 /// A crate, and the crates of ours that it may use. Imports go downward only, and `kickstart`, `packages`, `sandbox`
 /// and `image` know nothing of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("buildfile", &[]),
     ("digest", &[]),
     ("git", &[]),
     ("kickstart", &[]),
@@ -36,8 +37,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("vm", &["sandbox"]),
-    ("client", &["digest"]),
-    ("server", &["digest", "git", "sandbox", "share"]),
+    ("client", &["buildfile", "digest", "git"]),
+    (
+        "server",
+        &["buildfile", "digest", "git", "sandbox", "share"],
+    ),
     (
         "cli",
         &[
