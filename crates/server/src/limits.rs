@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kiln_digest::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Sleep;
 
 use crate::wire::error::{ApiError, Code};
@@ -26,6 +26,8 @@ use crate::wire::error::{ApiError, Code};
 const CONNECTIONS: usize = 2048;
 /// Connections at once of one address that is not this machine's.
 const CONNECTIONS_OF_ONE: usize = 128;
+/// Repositories that runs of triggers read at once: each takes a thread, and room on the disk.
+const REPOSITORIES: usize = 8;
 /// Seconds of its rate that a client may ask for at once.
 const BURST: u32 = 10;
 /// Clients that are remembered, before those are forgotten that have not asked for a while.
@@ -63,6 +65,7 @@ pub(crate) struct Limits {
     asked: Mutex<HashMap<Client, Allowance>>,
     connections: Arc<Semaphore>,
     of_one: OfOne,
+    repositories: Semaphore,
 }
 
 /// What a client may still ask for.
@@ -86,6 +89,7 @@ impl Limits {
             asked: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             of_one: Arc::default(),
+            repositories: Semaphore::new(REPOSITORIES),
         }
     }
 
@@ -106,6 +110,11 @@ impl Limits {
     /// Counts a message to a trigger whose secret was right; an error says how long its sender has to wait.
     pub(crate) fn hook(&self, trigger: &str) -> Result<(), Duration> {
         self.ask(Client::Trigger(trigger.to_owned()), Instant::now())
+    }
+
+    /// The right to read a repository for a trigger, until it is dropped; nothing if as many are read as may be.
+    pub(crate) fn repository(&self) -> Option<SemaphorePermit<'_>> {
+        self.repositories.try_acquire().ok()
     }
 
     /// Counts a request; an error says how long the client has to wait.

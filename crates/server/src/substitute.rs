@@ -98,6 +98,32 @@ pub(crate) fn apply(build: &mut Build, place: Place<'_>) -> Result<(), ApiError>
     Ok(())
 }
 
+/// Replaces the substitutions in one text as in a build of a trigger: their values may use each other, and one that is missing is
+/// empty.
+///
+/// # Errors
+/// Names that are no substitution, and values that cannot be expanded.
+pub(crate) fn fill(
+    text: &str,
+    own: &BTreeMap<String, String>,
+    place: Place<'_>,
+) -> Result<String, ApiError> {
+    check_names(own)?;
+    let mut values = built_in(place);
+    values.extend(own.clone());
+    let mut used = BTreeSet::new();
+    values.extend(expand_all(own, &values, &mut used)?);
+    let mut template = Template {
+        values: &values,
+        loose: true,
+        used,
+        room: MOST_TEXT,
+    };
+    let mut filled = text.to_owned();
+    template.text(&mut filled)?;
+    Ok(filled)
+}
+
 fn wrong(what: String) -> ApiError {
     ApiError::invalid(format!("invalid value for 'build.substitutions': {what}"))
 }

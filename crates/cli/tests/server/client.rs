@@ -29,10 +29,10 @@ fn at(home: &Path, address: &str, words: &[&str]) -> Command {
     command
 }
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 fn ran(output: Output) -> Ran {
@@ -43,7 +43,7 @@ fn ran(output: Output) -> Ran {
     }
 }
 
-fn run(server: &Server, words: &[&str]) -> Ran {
+pub(crate) fn run(server: &Server, words: &[&str]) -> Ran {
     ran(client(server, words).output().expect("kiln"))
 }
 

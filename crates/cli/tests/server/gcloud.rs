@@ -4,8 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{PROJECT, Server, kiln, silent};
+use kiln_testkit::GitServer;
+use kiln_testkit::git::git;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::git::lab;
+use crate::harness::{BUILDS, PROJECT, Server, kiln, silent};
 use crate::replay::Recorder;
+use crate::repositories::{FILE, expected, known, pushed};
 
 /// The tool with the settings that `kiln gcloud-env` prints, and what notes its requests; nothing if it is not installed.
 pub(crate) struct Gcloud {
@@ -320,7 +327,6 @@ fn gcloud_keeps_and_runs_triggers() {
     );
 
     a_webhook_is_changed_and_moved(&gcloud, home);
-    a_repository_is_refused(&gcloud);
     gcloud.recorder.save("triggers");
 }
 
@@ -373,19 +379,112 @@ fn a_webhook_is_changed_and_moved(gcloud: &Gcloud, home: &Path) {
     assert_eq!(gcloud.triggers(&["delete", "nightly"]).0, 1);
 }
 
-fn a_repository_is_refused(gcloud: &Gcloud) {
-    let (code, said) = gcloud.triggers(&[
-        "create",
-        "manual",
-        "--name",
-        "repository",
-        "--build-config=c.yaml",
-        "--repo=https://git.example/o/r",
-        "--repo-type=GITHUB",
-        "--branch=b",
+/// The same repository each time, to the last digit of its commits: `main` with the tag `v1`, and `next`. Returns the commits.
+pub(crate) fn repository() -> (TempDir, GitServer, [String; 2]) {
+    let (dir, repositories, tree) = lab();
+    let main = pushed(&tree, "main", FILE);
+    git(&tree, &["tag", "-a", "-m", "a tag", "v1"]);
+    git(&tree, &["push", "-q", "origin", "v1"]);
+    let next = pushed(&tree, "next", &format!("{FILE}tags: [next]\n"));
+    (dir, repositories, [main, next])
+}
+
+#[test]
+fn gcloud_builds_commits_of_repositories() {
+    let (_dir, repositories, [main, next]) = repository();
+    let server = Server::open();
+    let Some(gcloud) = gcloud(&server) else {
+        return;
+    };
+    let url = repositories.url("team/lab.git");
+    let home = server.directory.path();
+    fs::write(
+        home.join("flat.yaml"),
+        "steps:\n- name: kiln\n  args: [flatten, lab.ks]\n",
+    )
+    .unwrap();
+    let said = gcloud.prints(&[
+        "builds",
+        "submit",
+        &url,
+        "--config=flat.yaml",
+        "--git-source-revision=main",
+        "--git-source-dir=images",
     ]);
+    assert!(said.contains("SUCCESS"), "{said}");
     assert!(
-        code == 1 && said.contains("there are no repositories"),
+        shown_log(&said).contains(&format!("refs/heads/main is at {main}")),
         "{said}"
     );
+
+    gcloud.well(&[
+        "create",
+        "manual",
+        "--name=nightly",
+        &format!("--repo={url}"),
+        "--repo-type=GITHUB",
+        "--branch=main",
+        "--build-config=ci/cloudbuild.yaml",
+    ]);
+    for (words, what, commit) in [
+        (&[][..], "main||main", &main),
+        (&["--branch=next"], "next||next", &next),
+        (&["--tag=v1"], "|v1|v1", &main),
+        (&["--sha", &next], "||", &next),
+    ] {
+        let build = gcloud.runs("nightly", words, &server);
+        assert_eq!(known(&build), expected(what, commit), "{words:?}");
+        assert_eq!(build["status"], "SUCCESS");
+    }
+    let (code, said) = gcloud.triggers(&["run", "nightly", "--branch=gone"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("reference \"refs/heads/gone\""), "{said}");
+    gcloud.well(&[
+        "update",
+        "manual",
+        "nightly",
+        "--source-to-build-branch=next",
+        "--git-file-source-branch=next",
+    ]);
+    assert_eq!(gcloud.value("nightly", "gitFileSource.uri"), url);
+    let build = gcloud.runs("nightly", &[], &server);
+    assert_eq!(known(&build), expected("next||next", &next));
+    a_webhook_of_a_forge(&gcloud, &server, &url, &next);
+    gcloud.recorder.save("repositories");
+}
+
+fn a_webhook_of_a_forge(gcloud: &Gcloud, server: &Server, url: &str, next: &str) {
+    gcloud.well(&[
+        "create",
+        "webhook",
+        "--name=push",
+        "--secret=projects/demo-proj/secrets/hook/versions/1",
+        &format!("--repo={url}"),
+        "--repo-type=GITHUB",
+        "--branch=$_BRANCH",
+        "--build-config=ci/cloudbuild.yaml",
+        "--substitutions=_REF=$(body.ref),_BRANCH=${_REF#refs/heads/}",
+    ]);
+    assert_eq!(
+        gcloud.value("push", "sourceToBuild.ref"),
+        "refs/heads/$_BRANCH"
+    );
+    // What follows is not recorded: the secret is another one each time.
+    let secret = server.token(&["create", "hook", "--role", "webhook"]);
+    let path = format!("/v1/projects/{PROJECT}/triggers/push:webhook?key=-&secret={secret}");
+    let (status, answer) = server.json("POST", &path, &json!({ "ref": "refs/heads/next" }));
+    assert_eq!(status, 200, "{answer}");
+    let (_, list) = server.json("GET", BUILDS, &Value::Null);
+    assert_eq!(known(&list["builds"][0]), expected("next||next", next));
+    let id = list["builds"][0]["id"].as_str().expect("an id");
+    assert_eq!(server.end(id)["status"], "SUCCESS", "{}", server.log(id));
+}
+
+impl Gcloud {
+    /// Runs a trigger to the end of its build.
+    fn runs(&self, name: &str, words: &[&str], server: &Server) -> Value {
+        let run = ["run", name, "--format", "value(metadata.build.id)"];
+        let ran = self.well(&[&run[..], words].concat());
+        server.end(ran.trim())
+    }
 }

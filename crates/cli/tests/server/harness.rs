@@ -17,11 +17,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Server {
+        Server::start_with(&[], options)
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(variables: &[(&str, &str)], options: &[&str]) -> Server {
         let directory = tempfile::Builder::new()
             .prefix("kiln-server-")
             .tempdir()
             .expect("a temporary directory");
-        let (child, address) = start(directory.path(), ANY_PORT, options);
+        let mut command = kiln(directory.path());
+        command.envs(variables.iter().copied());
+        let (child, address) = start(command, directory.path(), ANY_PORT, options);
         Server {
             directory,
             child,
@@ -52,7 +59,8 @@ impl Server {
     fn restart_at(&mut self, listen: &str, options: &[&str]) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
-        let (child, address) = start(self.directory.path(), listen, options);
+        let home = self.directory.path();
+        let (child, address) = start(kiln(home), home, listen, options);
         (self.child, self.address) = (child, address);
     }
 
@@ -71,7 +79,8 @@ impl Server {
         assert!(packed.arg("data").status().expect("tar").success());
         let mut unpacked = tar(&["--same-owner"], directory.path(), "-xzf");
         assert!(unpacked.status().expect("tar").success());
-        let (child, address) = start(directory.path(), ANY_PORT, options);
+        let home = directory.path();
+        let (child, address) = start(kiln(home), home, ANY_PORT, options);
         Server {
             directory,
             child,
@@ -313,8 +322,8 @@ pub(crate) fn kiln(home: &Path) -> Command {
     command
 }
 
-fn start(home: &Path, listen: &str, options: &[&str]) -> (Child, SocketAddr) {
-    let mut child = kiln(home)
+fn start(mut command: Command, home: &Path, listen: &str, options: &[&str]) -> (Child, SocketAddr) {
+    let mut child = command
         .args([
             "serve", "--listen", listen, "--cpus", "4", "--memory", "8192", "--data",
         ])

@@ -24,6 +24,7 @@ mod python;
 mod quota;
 mod refused;
 mod replay;
+mod repositories;
 mod secrets;
 mod tls;
 mod triggers;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::git::lab;
 use crate::harness::{Server, silent};
+use crate::repositories::{FILE, pushed};
 
 /// What both halves of the test begin with.
 const CLIENT: &str = r#"
@@ -96,6 +98,29 @@ fails(exceptions.NotFound, lambda: client.get_build_trigger(project_id=P, trigge
 print("done")
 "#;
 
+const REPOSITORIES: &str = r#"
+url, commit = sys.argv[2:]
+kind = cb.GitFileSource.RepoType.GITHUB
+place = cb.GitRepoSource(uri=url, ref="refs/heads/main", repo_type=kind)
+file = cb.GitFileSource(path="ci/cloudbuild.yaml", uri=url, revision="refs/heads/main", repo_type=kind)
+wanted = cb.BuildTrigger(name="nightly", source_to_build=place, git_file_source=file)
+made = client.create_build_trigger(project_id=P, trigger=wanted)
+assert made.source_to_build == place and made.git_file_source == file, made
+for asked in [cb.RepoSource(), cb.RepoSource(branch_name="main"), cb.RepoSource(commit_sha=commit)]:
+    done = client.run_build_trigger(project_id=P, trigger_id=made.id, source=asked).result(timeout=60)
+    assert done.status == Status.SUCCESS and done.source.git_source.url == url, done
+    assert done.source.git_source.revision == done.source_provenance.resolved_git_source.revision == commit, done
+    assert done.substitutions["SHORT_SHA"] == commit[:7] and done.substitutions["REPO_FULL_NAME"] == "team/lab", done
+    assert done.substitutions["TRIGGER_BUILD_CONFIG_PATH"] == "ci/cloudbuild.yaml", done
+said = fails(exceptions.BadRequest, lambda: client.run_build_trigger(project_id=P, trigger_id=made.id, source=cb.RepoSource(tag_name="gone")))
+assert "refs/tags/gone" in said, said
+made.source_to_build.ref = "refs/heads/gone"
+client.update_build_trigger(project_id=P, trigger_id=made.id, trigger=made)
+said = fails(exceptions.BadRequest, lambda: client.run_build_trigger(project_id=P, trigger_id=made.id))
+assert "refs/heads/gone" in said, said
+print("done")
+"#;
+
 /// The Python of the tools that the test command installs.
 pub(crate) fn python() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
@@ -103,7 +128,7 @@ pub(crate) fn python() -> PathBuf {
     if own.is_file() { own } else { "python3".into() }
 }
 
-fn run(script: &str) {
+fn run(script: &str, arguments: &[&str]) {
     let server = Server::open();
     let (_listener, kickstart) = silent();
     let good = "lang C.UTF-8\nrootpw x\n%packages\n%end\n";
@@ -114,6 +139,7 @@ fn run(script: &str) {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", server.directory.path())
         .args(["-c", &format!("{CLIENT}{script}"), &url])
+        .args(arguments)
         .output()
         .expect("python3 is installed");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -127,10 +153,17 @@ fn run(script: &str) {
 
 #[test]
 fn the_python_client_builds() {
-    run(BUILDS);
+    run(BUILDS, &[]);
 }
 
 #[test]
 fn the_python_client_keeps_triggers() {
-    run(TRIGGERS);
+    run(TRIGGERS, &[]);
+}
+
+#[test]
+fn the_python_client_runs_triggers_of_repositories() {
+    let (_dir, repositories, tree) = lab();
+    let commit = pushed(&tree, "main", FILE);
+    run(REPOSITORIES, &[&repositories.url("team/lab.git"), &commit]);
 }

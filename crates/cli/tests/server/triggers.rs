@@ -219,23 +219,87 @@ fn with(name: &str, value: Value) -> Value {
     body
 }
 
+/// A trigger of a repository.
+fn from_file(more: Value) -> Value {
+    let mut body = json!({ "sourceToBuild": { "uri": "https://x/y", "ref": "refs/heads/main" } });
+    let more = more.as_object().unwrap().clone();
+    body.as_object_mut().unwrap().extend(more);
+    body
+}
+
+fn refused_repositories() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            with("sourceToBuild", json!({ "uri": "https://x/y" })),
+            "invalid trigger.sourceToBuild.ref: \"\" does not begin with refs/",
+        ),
+        (
+            with(
+                "sourceToBuild",
+                json!({ "uri": "https://x/y", "ref": "main" }),
+            ),
+            "invalid trigger.sourceToBuild.ref: \"main\" does not begin with refs/",
+        ),
+        (
+            with(
+                "sourceToBuild",
+                json!({ "uri": "https://x/y", "ref": "$(body.ref)" }),
+            ),
+            "put that into a substitution, _REF=$(body.ref)",
+        ),
+        (
+            with(
+                "sourceToBuild",
+                json!({ "uri": "git@x:y", "ref": "refs/heads/a" }),
+            ),
+            "invalid trigger.sourceToBuild.uri",
+        ),
+        (
+            with("sourceToBuild", json!({ "repository": "projects/p" })),
+            "invalid trigger.sourceToBuild.repository: repositories are not connected",
+        ),
+        (
+            with("gitFileSource", json!({ "path": "x" })),
+            "invalid trigger.sourceToBuild: there is none",
+        ),
+        (
+            with("filename", json!("cloudbuild.yaml")),
+            "invalid trigger.sourceToBuild: there is none",
+        ),
+        (
+            from_file(json!({ "filename": "c.yaml", "build": { "steps": [{ "name": "kiln" }] } })),
+            "invalid trigger.build: filename names a build file",
+        ),
+        (
+            from_file(json!({ "filename": "c.yaml", "gitFileSource": { "path": "d.yaml" } })),
+            "invalid trigger.gitFileSource: filename names a build file",
+        ),
+        (
+            from_file(json!({ "filename": "../c.yaml" })),
+            "invalid trigger.filename: \"../c.yaml\" is no path",
+        ),
+        (
+            from_file(json!({ "gitFileSource": { "path": "/" } })),
+            "invalid trigger.gitFileSource.path: \"/\" is no path",
+        ),
+        (
+            from_file(json!({ "gitFileSource": { "path": "c.yaml", "revision": "a b" } })),
+            "invalid trigger.gitFileSource.revision: \"a b\" is no name",
+        ),
+        (
+            from_file(
+                json!({ "build": { "steps": [{ "name": "kiln" }], "source": { "gitSource": { "url": "https://x/y" } } } }),
+            ),
+            "invalid trigger.build.source: a build has one source",
+        ),
+    ]
+}
+
 fn refused() -> Vec<(Value, &'static str)> {
     vec![
         (
             with("github", json!({ "owner": "x" })),
             "invalid trigger.github: triggers are run by hand or by a webhook",
-        ),
-        (
-            with("sourceToBuild", json!({ "uri": "https://x" })),
-            "invalid trigger.sourceToBuild: there are no repositories",
-        ),
-        (
-            with("gitFileSource", json!({ "path": "x" })),
-            "invalid trigger.gitFileSource",
-        ),
-        (
-            with("filename", json!("cloudbuild.yaml")),
-            "invalid trigger.filename",
         ),
         (with("filter", json!("true")), "there is no CEL"),
         (
@@ -276,7 +340,7 @@ fn refused() -> Vec<(Value, &'static str)> {
 #[test]
 fn what_a_trigger_cannot_be_is_refused_by_name() {
     let server = Server::open();
-    for (body, expected) in refused() {
+    for (body, expected) in refused().into_iter().chain(refused_repositories()) {
         let (status, error) = server.json("POST", TRIGGERS, &body);
         let message = error["error"]["message"].as_str().unwrap();
         assert_eq!(

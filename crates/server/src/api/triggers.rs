@@ -16,6 +16,9 @@ use crate::wire::schema::Kind;
 use crate::wire::trigger::TRIGGER;
 use crate::{address, submit, trigger};
 
+/// Letters of a refusal in the log of who did what.
+const LONGEST_NOTE: usize = 500;
+
 impl Asked<'_> {
     /// Makes a trigger.
     pub(super) fn create_trigger(&self, body: Value) -> Result<Value, ApiError> {
@@ -169,7 +172,13 @@ impl Hook {
 
     /// Queues a build for a message.
     pub(super) fn receive(&self, message: &[u8]) -> Result<Value, ApiError> {
-        let record = trigger::receive(&self.server, &self.trigger, &self.sender, message)?;
+        let received = trigger::receive(&self.server, &self.trigger, &self.sender, message);
+        let record = received.inspect_err(|error| {
+            // Who sends messages may show nobody what they are answered with.
+            let why: String = error.message.chars().take(LONGEST_NOTE).collect();
+            let what = format!("webhook refused: {why}");
+            drop(self.sender.note(&self.server.store, &what, None));
+        })?;
         submit::queue(&self.server, &record, &self.sender, "webhook")?;
         Ok(json!({}))
     }

@@ -5,6 +5,7 @@
 
 mod binding;
 mod mask;
+mod repository;
 mod template;
 
 use serde_json::{Map, Value, json};
@@ -17,6 +18,7 @@ use crate::wire::error::{ApiError, Code};
 use crate::wire::read::read;
 use crate::wire::time;
 use crate::wire::trigger::{RUN, TRIGGER};
+use repository::{Asked, Found};
 
 const LONGEST_NAME: usize = 64;
 
@@ -127,11 +129,14 @@ fn settle(trigger: &mut Trigger) -> Result<(), ApiError> {
         .value
         .get("build")
         .and_then(|build| build.get("steps"));
-    if steps.and_then(Value::as_array).is_none_or(Vec::is_empty) {
+    if !repository::has_file(&trigger.value)
+        && steps.and_then(Value::as_array).is_none_or(Vec::is_empty)
+    {
         return wrong(
-            ".build: there are no steps; this server has no repository to find them in".to_owned(),
+            ".build: there are no steps, and neither filename nor gitFileSource says which file has them".to_owned(),
         );
     }
+    repository::check(&trigger.value)?;
     let has_hook = trigger.value.contains_key("webhookConfig");
     match trigger.value.get("eventType").and_then(Value::as_str) {
         Some("REPO" | "PUBSUB") => {
@@ -225,8 +230,18 @@ pub(crate) fn run(
     let request = read(&RUN, "request", body)?.value;
     let none = Map::new();
     let source = request.get("source").and_then(Value::as_object);
-    let build = template::for_run(trigger, source.unwrap_or(&none));
-    start(server, trigger, who, build)
+    let source = source.unwrap_or(&none);
+    let text = |name: &str| source.get(name).and_then(Value::as_str);
+    let asked = Asked {
+        branch: text("branchName"),
+        tag: text("tagName"),
+        commit: text("commitSha"),
+        dir: text("dir"),
+    };
+    let own = template::of_run(trigger, source);
+    let found = repository::find(server, trigger, &own, asked)?;
+    let build = template::for_run(trigger, found.as_ref(), source);
+    start(server, trigger, who, build, found.as_ref())
 }
 
 /// Who sends a webhook, if the secret is right.
@@ -259,7 +274,8 @@ pub(crate) fn sender(
 /// A build of a trigger that a webhook runs.
 ///
 /// # Errors
-/// The trigger is disabled, the message lacks what the substitutions take from it, or the build is wrong.
+/// The trigger is disabled, the message lacks what the substitutions take from it, the repository has not what they ask for, or
+/// the build is wrong.
 pub(crate) fn receive(
     server: &Server,
     trigger: &Trigger,
@@ -277,11 +293,19 @@ pub(crate) fn receive(
         text => serde_json::from_slice(text)
             .map_err(|error| ApiError::invalid(format!("the message is no JSON: {error}")))?,
     };
-    let build = template::for_webhook(trigger, &message)?;
-    start(server, trigger, &sender.name, build)
+    let own = template::of_webhook(trigger, &message)?;
+    let found = repository::find(server, trigger, &own, Asked::default())?;
+    let build = template::for_webhook(trigger, found.as_ref(), &message)?;
+    start(server, trigger, &sender.name, build, found.as_ref())
 }
 
-fn start(server: &Server, trigger: &Trigger, who: &str, build: Value) -> Result<Record, ApiError> {
+fn start(
+    server: &Server,
+    trigger: &Trigger,
+    who: &str,
+    build: Value,
+    found: Option<&Found>,
+) -> Result<Record, ApiError> {
     let order = Order {
         who,
         project: &trigger.project,
@@ -289,5 +313,9 @@ fn start(server: &Server, trigger: &Trigger, who: &str, build: Value) -> Result<
         retry_of: None,
         trigger: Some(&trigger.id),
     };
-    submit::check(server, order, build)
+    let checked = submit::check(server, order, build);
+    match found.and_then(|found| found.build.as_ref()) {
+        Some((_, place)) => checked.map_err(|error| repository::of_file(place, error)),
+        None => checked,
+    }
 }

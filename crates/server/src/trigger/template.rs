@@ -3,50 +3,80 @@
 use serde_json::{Map, Value, json};
 
 use super::binding;
+use super::repository::Found;
 use crate::store::Trigger;
 use crate::wire::error::ApiError;
 
+/// Substitutions of a trigger, and of its build if that is in it, with those of a run in place of those of the same name.
+pub(super) fn of_run(trigger: &Trigger, run: &Map<String, Value>) -> Map<String, Value> {
+    let mut values = substitutions(base(trigger, None), &trigger.value);
+    add(&mut values, run);
+    values
+}
+
+/// The same for a webhook, whose message they take values from.
+///
+/// # Errors
+/// The message has not what they take.
+pub(super) fn of_webhook(
+    trigger: &Trigger,
+    message: &Value,
+) -> Result<Map<String, Value>, ApiError> {
+    let values = substitutions(base(trigger, None), &trigger.value);
+    bound(values, message)
+}
+
 /// The build of a run by hand.
-pub(super) fn for_run(trigger: &Trigger, source: &Map<String, Value>) -> Value {
-    let mut values = substitutions(&trigger.value);
-    let text = |name: &str| source.get(name).and_then(Value::as_str);
+pub(super) fn for_run(trigger: &Trigger, found: Option<&Found>, run: &Map<String, Value>) -> Value {
+    let mut values = substitutions(base(trigger, found), &trigger.value);
+    let text = |name: &str| run.get(name).and_then(Value::as_str);
     let mut put = |names: &[&str], value: &str| {
         for name in names {
             values.insert((*name).to_owned(), Value::from(value));
         }
     };
-    if let Some(branch) = text("branchName") {
-        put(&["BRANCH_NAME", "REF_NAME"], branch);
-    }
-    if let Some(tag) = text("tagName") {
-        put(&["TAG_NAME", "REF_NAME"], tag);
-    }
-    if let Some(sha) = text("commitSha") {
-        put(&["COMMIT_SHA", "REVISION_ID"], sha);
-        let short: String = sha.chars().take(7).collect();
-        put(&["SHORT_SHA"], &short);
+    match found {
+        Some(found) => {
+            for (name, value) in &found.values {
+                put(&[*name], value);
+            }
+        }
+        None => {
+            if let Some(branch) = text("branchName") {
+                put(&["BRANCH_NAME", "REF_NAME"], branch);
+            }
+            if let Some(tag) = text("tagName") {
+                put(&["TAG_NAME", "REF_NAME"], tag);
+            }
+            if let Some(sha) = text("commitSha") {
+                put(&["COMMIT_SHA", "REVISION_ID"], sha);
+                let short: String = sha.chars().take(7).collect();
+                put(&["SHORT_SHA"], &short);
+            }
+        }
     }
     if let Some(name) = text("repoName") {
         put(&["REPO_NAME"], name);
     }
-    if let Some(Value::Object(own)) = source.get("substitutions") {
-        values.extend(own.clone());
-    }
-    build(trigger, values)
+    add(&mut values, run);
+    build(trigger, found, values)
 }
 
 /// The build of a webhook, whose message the substitutions take values from.
 ///
 /// # Errors
 /// The message has not what they take.
-pub(super) fn for_webhook(trigger: &Trigger, message: &Value) -> Result<Value, ApiError> {
-    let mut values = substitutions(&trigger.value);
-    for (_, value) in &mut values {
-        if let Value::String(text) = value {
-            *text = binding::bind(text, message)?;
-        }
+pub(super) fn for_webhook(
+    trigger: &Trigger,
+    found: Option<&Found>,
+    message: &Value,
+) -> Result<Value, ApiError> {
+    let values = substitutions(base(trigger, found), &trigger.value);
+    let mut values = bound(values, message)?;
+    for (name, value) in found.into_iter().flat_map(|found| &found.values) {
+        values.insert((*name).to_owned(), Value::from(value.as_str()));
     }
-    Ok(build(trigger, values))
+    Ok(build(trigger, found, values))
 }
 
 /// Refuses names that are not a user's own.
@@ -54,10 +84,8 @@ pub(super) fn for_webhook(trigger: &Trigger, message: &Value) -> Result<Value, A
 /// # Errors
 /// There is one.
 pub(super) fn check_substitutions(value: &Map<String, Value>) -> Result<(), ApiError> {
-    let Some(Value::Object(own)) = value.get("substitutions") else {
-        return Ok(());
-    };
-    match own.keys().find(|name| !name.starts_with('_')) {
+    let mut names = own(value).into_iter().flat_map(Map::keys);
+    match names.find(|name| !name.starts_with('_')) {
         None => Ok(()),
         Some(name) => Err(ApiError::invalid(format!(
             "invalid trigger.substitutions: {name:?} does not begin with _"
@@ -65,27 +93,55 @@ pub(super) fn check_substitutions(value: &Map<String, Value>) -> Result<(), ApiE
     }
 }
 
-/// The build's own substitutions, and those of the trigger before them.
-fn substitutions(value: &Map<String, Value>) -> Map<String, Value> {
-    let of = |value: Option<&Value>| match value.and_then(|value| value.get("substitutions")) {
-        Some(Value::Object(own)) => own.clone(),
-        _ => Map::new(),
-    };
-    let mut all = of(value.get("build"));
-    if let Some(Value::Object(own)) = value.get("substitutions") {
-        all.extend(own.clone());
+/// The build as the trigger has it, or its file in the repository.
+fn base<'a>(trigger: &'a Trigger, found: Option<&'a Found>) -> Option<&'a Map<String, Value>> {
+    match found.and_then(|found| found.build.as_ref()) {
+        Some((build, _)) => Some(build),
+        None => trigger.value.get("build").and_then(Value::as_object),
     }
+}
+
+fn own(value: &Map<String, Value>) -> Option<&Map<String, Value>> {
+    value.get("substitutions").and_then(Value::as_object)
+}
+
+/// The build's own substitutions, and those of the trigger before them.
+fn substitutions(
+    build: Option<&Map<String, Value>>,
+    trigger: &Map<String, Value>,
+) -> Map<String, Value> {
+    let mut all = Map::new();
+    if let Some(build) = build {
+        add(&mut all, build);
+    }
+    add(&mut all, trigger);
     all
 }
 
+/// Adds the substitutions that a build, a trigger or a run has; they go before those of the same name.
+fn add(all: &mut Map<String, Value>, of: &Map<String, Value>) {
+    if let Some(own) = own(of) {
+        all.extend(own.clone());
+    }
+}
+
+fn bound(mut values: Map<String, Value>, message: &Value) -> Result<Map<String, Value>, ApiError> {
+    for (_, value) in &mut values {
+        if let Value::String(text) = value {
+            *text = binding::bind(text, message)?;
+        }
+    }
+    Ok(values)
+}
+
 /// A trigger's builds always have dynamic and loose substitutions, as on Cloud Build.
-fn build(trigger: &Trigger, mut values: Map<String, Value>) -> Value {
+fn build(trigger: &Trigger, found: Option<&Found>, mut values: Map<String, Value>) -> Value {
     values.insert("TRIGGER_NAME".to_owned(), Value::from(trigger.name.clone()));
-    let mut build = match trigger.value.get("build") {
-        Some(Value::Object(build)) => build.clone(),
-        _ => Map::new(),
-    };
+    let mut build = base(trigger, found).map_or_else(Map::new, Map::clone);
     build.insert("substitutions".to_owned(), Value::Object(values));
+    if let Some(found) = found {
+        build.insert("source".to_owned(), found.source.clone());
+    }
     if let Some(account) = trigger.value.get("serviceAccount") {
         build
             .entry("serviceAccount")
@@ -125,7 +181,7 @@ mod tests {
             "substitutions": { "_B": "trigger", "_C": "$(body.c)" },
         }));
         let source = json!({ "branchName": "main", "commitSha": "0123456789", "substitutions": { "_C": "run" } });
-        let build = for_run(&trigger, source.as_object().unwrap());
+        let build = for_run(&trigger, None, source.as_object().unwrap());
         assert_eq!(
             build["substitutions"],
             json!({
@@ -139,8 +195,37 @@ mod tests {
             build["options"],
             json!({ "dynamicSubstitutions": true, "substitutionOption": "ALLOW_LOOSE" })
         );
-        let build = for_webhook(&trigger, &json!({ "c": "hook" })).unwrap();
+        let build = for_webhook(&trigger, None, &json!({ "c": "hook" })).unwrap();
         assert_eq!(build["substitutions"]["_C"], "hook");
-        assert!(for_webhook(&trigger, &Value::Null).is_err());
+        assert!(for_webhook(&trigger, None, &Value::Null).is_err());
+    }
+
+    #[test]
+    fn a_commit_brings_its_source_and_its_file() {
+        let trigger = trigger(json!({ "substitutions": { "_B": "trigger" } }));
+        let file = json!({ "steps": [1], "tags": ["t"], "substitutions": { "_A": "$(body.a)", "_B": "file" } });
+        let found = Found {
+            source: json!({ "gitSource": { "url": "u" } }),
+            values: vec![("BRANCH_NAME", "main".to_owned())],
+            build: Some((file.as_object().unwrap().clone(), "f".to_owned())),
+        };
+        let run = json!({ "branchName": "other", "substitutions": { "_A": "run" } });
+        let run = run.as_object().unwrap();
+        let build = for_run(&trigger, Some(&found), run);
+        let expected =
+            json!({ "_A": "run", "_B": "trigger", "BRANCH_NAME": "main", "TRIGGER_NAME": "n" });
+        assert_eq!(build["substitutions"], expected);
+        assert_eq!(build["source"]["gitSource"]["url"], "u");
+        assert_eq!(
+            (&build["steps"], &build["tags"]),
+            (&json!([1]), &json!(["t", "trigger-i"]))
+        );
+        assert_eq!(
+            Value::Object(of_run(&trigger, run)),
+            json!({ "_A": "run", "_B": "trigger" })
+        );
+        let build = for_webhook(&trigger, Some(&found), &json!({ "a": "hook" })).unwrap();
+        assert_eq!(build["substitutions"]["_A"], "hook");
+        assert_eq!(build["substitutions"]["BRANCH_NAME"], "main");
     }
 }

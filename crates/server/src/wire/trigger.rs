@@ -5,7 +5,8 @@ use super::schema::Kind::{Bool, Enum as E, List, Map, Message as M, Opaque, Text
 use super::schema::{Enum, Message};
 use super::table::{BUILD, field};
 
-const GIT: &str = "there are no repositories; the build in the trigger says where its source is";
+const CONNECTIONS: &str = "repositories are not connected; uri says where one is";
+const CHANGES: &str = "nobody tells which files have changed";
 const EVENTS: &str = "triggers are run by hand or by a webhook";
 
 static EVENT_TYPE: Enum = Enum {
@@ -16,6 +17,62 @@ static EVENT_TYPE: Enum = Enum {
         ("WEBHOOK", 2),
         ("PUBSUB", 3),
         ("MANUAL", 4),
+    ],
+};
+
+static REPO_TYPE: Enum = Enum {
+    name: "RepoType",
+    values: &[
+        ("UNKNOWN", 0),
+        ("CLOUD_SOURCE_REPOSITORIES", 1),
+        ("GITHUB", 2),
+        ("BITBUCKET_SERVER", 3),
+        ("GITLAB", 4),
+        ("BITBUCKET_CLOUD", 5),
+    ],
+};
+
+const ANY_TYPE: &str = "is not looked at: every repository is reached over HTTP";
+const URI: &str = "http or https, without a password, as in a build's gitSource";
+
+static GIT_REPO_SOURCE: Message = Message {
+    name: "GitRepoSource",
+    fields: &[
+        field("bitbucketServerConfig", Text, Refused(CONNECTIONS)),
+        field("githubEnterpriseConfig", Text, Refused(CONNECTIONS)),
+        field(
+            "ref",
+            Text,
+            Done(
+                "refs/heads/NAME, refs/tags/NAME or another; may have substitutions of the trigger, and be a commit in forty digits then",
+            ),
+        ),
+        field("repoType", E(&REPO_TYPE), Done(ANY_TYPE)),
+        field("repository", Text, Refused(CONNECTIONS)),
+        field("uri", Text, Done(URI)),
+    ],
+};
+
+static GIT_FILE_SOURCE: Message = Message {
+    name: "GitFileSource",
+    fields: &[
+        field("bitbucketServerConfig", Text, Refused(CONNECTIONS)),
+        field("githubEnterpriseConfig", Text, Refused(CONNECTIONS)),
+        field(
+            "path",
+            Text,
+            Done("a file of 1 MiB at most; links are not followed"),
+        ),
+        field("repoType", E(&REPO_TYPE), Done(ANY_TYPE)),
+        field("repository", Text, Refused(CONNECTIONS)),
+        field(
+            "revision",
+            Text,
+            Done(
+                "a branch, a tag, another reference or a commit in forty digits; where there is none, or that of sourceToBuild, the commit that is built; of another uri the default branch",
+            ),
+        ),
+        field("uri", Text, Done("that of sourceToBuild if there is none")),
     ],
 };
 
@@ -49,7 +106,11 @@ pub static TRIGGER: Message = Message {
             Opaque,
             Refused("nothing has to be approved"),
         ),
-        field("autodetect", Bool, Refused(GIT)),
+        field(
+            "autodetect",
+            Bool,
+            Refused("filename or gitFileSource says which build file it is"),
+        ),
         field("bitbucketServerTriggerConfig", Opaque, Refused(EVENTS)),
         field("build", M(&BUILD), Done("checked as a whole when it runs")),
         field("createTime", Timestamp, Output("")),
@@ -66,19 +127,27 @@ pub static TRIGGER: Message = Message {
             E(&EVENT_TYPE),
             Done("MANUAL, or WEBHOOK with a webhookConfig"),
         ),
-        field("filename", Text, Refused(GIT)),
+        field(
+            "filename",
+            Text,
+            Done("the build file in the repository of sourceToBuild"),
+        ),
         field("filter", Text, Refused("there is no CEL")),
-        field("gitFileSource", Opaque, Refused(GIT)),
+        field(
+            "gitFileSource",
+            M(&GIT_FILE_SOURCE),
+            Done("beside a sourceToBuild"),
+        ),
         field("github", Opaque, Refused(EVENTS)),
         field("gitlabEnterpriseEventsConfig", Opaque, Refused(EVENTS)),
         field("id", Text, Output("")),
-        field("ignoredFiles", List(&Text), Refused(GIT)),
+        field("ignoredFiles", List(&Text), Refused(CHANGES)),
         field(
             "includeBuildLogs",
             Opaque,
             Refused("nobody at GitHub is told"),
         ),
-        field("includedFiles", List(&Text), Refused(GIT)),
+        field("includedFiles", List(&Text), Refused(CHANGES)),
         field(
             "name",
             Text,
@@ -92,7 +161,11 @@ pub static TRIGGER: Message = Message {
             Text,
             Done("builds have no account: each gets a warning that says so"),
         ),
-        field("sourceToBuild", Opaque, Refused(GIT)),
+        field(
+            "sourceToBuild",
+            M(&GIT_REPO_SOURCE),
+            Done("each run looks its ref up"),
+        ),
         field(
             "substitutions",
             Map(&Text),
@@ -115,15 +188,21 @@ static REPO_SOURCE: Message = Message {
         field(
             "branchName",
             Text,
-            Done("fills in $BRANCH_NAME and $REF_NAME"),
+            Done("in place of the ref of sourceToBuild; fills in $BRANCH_NAME and $REF_NAME"),
         ),
         field(
             "commitSha",
             Text,
-            Done("fills in $COMMIT_SHA, $REVISION_ID and $SHORT_SHA"),
+            Done(
+                "in place of the ref of sourceToBuild, forty digits then; fills in $COMMIT_SHA, $REVISION_ID and $SHORT_SHA",
+            ),
         ),
-        field("dir", Text, Refused(GIT)),
-        field("invertRegex", Bool, Refused(GIT)),
+        field(
+            "dir",
+            Text,
+            Done("of triggers with a sourceToBuild: where steps run"),
+        ),
+        field("invertRegex", Bool, Refused("names are no patterns")),
         field("projectId", Text, Output("taken from the address")),
         field("repoName", Text, Done("fills in $REPO_NAME")),
         field(
@@ -131,7 +210,11 @@ static REPO_SOURCE: Message = Message {
             Map(&Text),
             Done("in place of those of the trigger"),
         ),
-        field("tagName", Text, Done("fills in $TAG_NAME and $REF_NAME")),
+        field(
+            "tagName",
+            Text,
+            Done("in place of the ref of sourceToBuild; fills in $TAG_NAME and $REF_NAME"),
+        ),
     ],
 };
 
@@ -150,4 +233,11 @@ pub static RUN: Message = Message {
 };
 
 /// All messages, in the order in which the documentation has them.
-pub static MESSAGES: &[&Message] = &[&TRIGGER, &WEBHOOK_CONFIG, &RUN, &REPO_SOURCE];
+pub static MESSAGES: &[&Message] = &[
+    &TRIGGER,
+    &GIT_REPO_SOURCE,
+    &GIT_FILE_SOURCE,
+    &WEBHOOK_CONFIG,
+    &RUN,
+    &REPO_SOURCE,
+];
