@@ -39,8 +39,9 @@ pub(crate) struct LoginArgs {
 /// `kiln submit`
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
-    /// A directory to send, or a kickstart or build file in one
-    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    /// A directory to send, or a kickstart or build file in one; or a git
+    /// repository that the server fetches: https://HOST/PATH[#REVISION[:DIR|FILE]]
+    #[arg(value_name = "DIR|FILE|URL", default_value = ".")]
     pub(crate) source: PathBuf,
     /// The build file [default: cloudbuild.yaml or cloudbuild.json in the
     /// directory, else the kickstart there is built]

@@ -35,7 +35,7 @@ pub(super) fn run(
     context: &Context<'_>,
 ) -> Result<u8, Failure> {
     let project = args.remote.project.as_deref().unwrap_or(DEFAULT_PROJECT);
-    let build = task.build(project)?;
+    let build = task.build(project, Path::new(""))?;
     let target = &args.output;
     fs::create_dir_all(target).map_err(|error| trouble(target, &error))?;
     // Beside the artifacts, which may be large: they are moved then.

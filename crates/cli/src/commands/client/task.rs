@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kiln_client::config;
+use kiln_client::repository::Repository;
 use kiln_engine::{Failure, FailureKind};
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ const CONFIGS: &[&str] = &["cloudbuild.yaml", "cloudbuild.yml", "cloudbuild.json
 
 /// What is to be built.
 pub(super) struct Task {
-    /// The source.
+    /// The source; for one that the server fetches, the directory in it where steps run.
     pub(super) dir: PathBuf,
     /// What the build is read from, for messages.
     pub(super) shown: String,
@@ -63,28 +64,81 @@ impl Task {
             (None, None, None) => of_directory(&dir)?,
         };
         let (what, shown) = what;
-        let mut substitutions = Vec::new();
-        for list in &args.substitutions {
-            substitutions.extend(config::substitutions(list).map_err(failure)?);
-        }
         Ok(Task {
             dir,
             shown: shown.display().to_string(),
             what,
-            substitutions,
+            substitutions: substitutions(args)?,
             tags: args.tag.clone(),
         })
     }
 
-    /// The build, without its source.
-    pub(super) fn build(&self, project: &str) -> Result<Value, Failure> {
+    /// The same for a commit of a repository, which is looked into if nothing says what to build. Returns the revision as well:
+    /// what was looked into is what is built.
+    pub(super) fn of_repository(
+        args: &SubmitArgs,
+        repository: &Repository,
+    ) -> Result<(Task, String), Failure> {
+        let mut revision = repository.revision.clone();
+        let (mut dir, name) = (repository.path.as_str(), Path::new(&repository.path));
+        let is_file = is_config(name) || name.extension().is_some_and(|ending| ending == "ks");
+        let mut file = None;
+        if is_file {
+            let (before, last) = dir.rsplit_once('/').unwrap_or(("", dir));
+            (dir, file) = (before, Some(last.to_owned()));
+        }
+        let within = |name: &str| match dir {
+            "" => name.to_owned(),
+            dir => format!("{dir}/{name}"),
+        };
+        let (what, shown) = match (&args.config, file) {
+            (Some(config), _) => (What::Config(read(config)?), config.display().to_string()),
+            (None, Some(file)) if !is_config(Path::new(&file)) => {
+                (What::Definition(file.clone()), within(&file))
+            }
+            (None, file) => {
+                let opened = repository.open().map_err(failure)?;
+                revision = opened.commit();
+                let choice = match file {
+                    Some(file) => Choice::Config(file),
+                    None => {
+                        let names = opened.files(dir).map_err(failure)?;
+                        let url = &repository.url;
+                        let hint = format!("{url}#{}:{}", repository.revision, within("NAME.ks"));
+                        choose(names, &format!("/{dir} of {url}"), &hint)?
+                    }
+                };
+                match choice {
+                    Choice::Config(name) => {
+                        let path = within(&name);
+                        (What::Config(opened.text(&path).map_err(failure)?), path)
+                    }
+                    Choice::Definition(name) => {
+                        let path = within(&name);
+                        (What::Definition(name), path)
+                    }
+                }
+            }
+        };
+        let task = Task {
+            dir: PathBuf::from(dir),
+            shown,
+            what,
+            substitutions: substitutions(args)?,
+            tags: args.tag.clone(),
+        };
+        Ok((task, revision))
+    }
+
+    /// The build, without its source. Steps run in `dir`, relative to the source.
+    pub(super) fn build(&self, project: &str, dir: &Path) -> Result<Value, Failure> {
         let mut build = match &self.what {
             What::Config(text) => config::read(text, &self.shown).map_err(failure)?,
             What::Definition(name) => json!({
                 "steps": [{ "name": "kiln", "args": ["build", name] }],
                 "artifacts": { "objects": {
                     "location": format!("gs://{project}_cloudbuild/images/$BUILD_ID"),
-                    "paths": ["output/*"],
+                    "paths": [dir.join("output/*")],
                 } },
             }),
         };
@@ -131,17 +185,16 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
+fn substitutions(args: &SubmitArgs) -> Result<Vec<(String, String)>, Failure> {
+    let mut all = Vec::new();
+    for list in &args.substitutions {
+        all.extend(config::substitutions(list).map_err(failure)?);
+    }
+    Ok(all)
+}
+
 /// What a directory alone says: its build file, its `kiln.toml`, or its one kickstart.
 fn of_directory(dir: &Path) -> Result<(What, PathBuf), Failure> {
-    for name in CONFIGS {
-        let file = dir.join(name);
-        if file.exists() {
-            return Ok((What::Config(read(&file)?), file));
-        }
-    }
-    if dir.join("kiln.toml").exists() {
-        return Ok((What::Definition(".".to_owned()), dir.join("kiln.toml")));
-    }
     let entries = fs::read_dir(dir).map_err(|error| {
         Failure::new(
             FailureKind::Usage,
@@ -152,28 +205,55 @@ fn of_directory(dir: &Path) -> Result<(What, PathBuf), Failure> {
     let names = entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok());
-    let mut kickstarts: Vec<String> = names.filter(|name| name.ends_with(".ks")).collect();
-    kickstarts.sort();
-    match kickstarts.as_slice() {
-        [one] => Ok((What::Definition(one.clone()), dir.join(one))),
+    let hint = dir.join("NAME.ks").display().to_string();
+    match choose(names.collect(), &dir.display().to_string(), &hint)? {
+        Choice::Config(name) => {
+            let file = dir.join(name);
+            Ok((What::Config(read(&file)?), file))
+        }
+        Choice::Definition(name) if name == "." => {
+            Ok((What::Definition(name), dir.join("kiln.toml")))
+        }
+        Choice::Definition(name) => {
+            let file = dir.join(&name);
+            Ok((What::Definition(name), file))
+        }
+    }
+}
+
+/// What is built of a directory.
+enum Choice {
+    /// What a build file says.
+    Config(String),
+    /// A kickstart; `.`: a project.
+    Definition(String),
+}
+
+/// Chooses among the names of a directory. `hint` is how a kickstart there is named.
+fn choose(mut names: Vec<String>, shown: &str, hint: &str) -> Result<Choice, Failure> {
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if let Some(name) = CONFIGS.iter().find(|name| has(name)) {
+        return Ok(Choice::Config((*name).to_owned()));
+    }
+    if has("kiln.toml") {
+        return Ok(Choice::Definition(".".to_owned()));
+    }
+    names.retain(|name| name.ends_with(".ks"));
+    names.sort();
+    match names.as_slice() {
+        [one] => Ok(Choice::Definition(one.clone())),
         [] => {
-            let message = format!(
-                "{} has no cloudbuild.yaml, no kiln.toml and no kickstart",
-                dir.display()
-            );
+            let message = format!("{shown} has no cloudbuild.yaml, no kiln.toml and no kickstart");
             Err(Failure::new(FailureKind::Usage, message)
                 .hint("name another directory, or a build file with --config"))
         }
         several => {
             let message = format!(
-                "{} has several kickstarts and no cloudbuild.yaml: {}",
-                dir.display(),
+                "{shown} has several kickstarts and no cloudbuild.yaml: {}",
                 several.join(", ")
             );
-            let hint = format!(
-                "name the one to build: kiln submit {}",
-                dir.join(&several[0]).display()
-            );
+            let one = hint.replace("NAME.ks", &several[0]);
+            let hint = format!("name the one to build: kiln submit {one}");
             Err(Failure::new(FailureKind::Usage, message).hint(hint))
         }
     }
