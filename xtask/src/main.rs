@@ -56,6 +56,8 @@ usage: cargo xtask CHORE
   ubuntu [--kiln FILE] [--firmware F]
                         build and boot an image from an archive in Ubuntu's layout, which is made of Debian's packages
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
+  equal-root --rpm [KS] build a kickstart's packages of the generated RPM distribution with Kiln and with dnf --installroot, and
+                        compare what rpm says and every file; --keep, --kiln FILE
   equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
   equal-root A B        compare two root file systems: directories or SquashFS files
 ";
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         ["rpm-distribution", rest @ ..] => rpm::distribution::run(rest),
         ["rpm-kickstarts", rest @ ..] => rpm::kickstarts::run(rest),
         ["ubuntu", rest @ ..] => ubuntu::run(rest),
+        ["equal-root", "--rpm", rest @ ..] => roots::rpm::run(rest),
         ["equal-root", a, b] if !a.starts_with('-') => roots::run(a.as_ref(), b.as_ref()),
         ["equal-root", rest @ ..] => roots::build::run(rest),
         ["equal-unpack", rest @ ..] => roots::unpack::run(rest),

@@ -76,6 +76,8 @@ const PACKAGES: &[Package] = &[
         "python3-dnf",
         &["/usr/lib/python3/dist-packages/dnf/base.py"],
     ),
+    // The other installer of an RPM root.
+    package("dnf", &["dnf"]),
     package("bzip2", &["bzip2"]),
     package("xz-utils", &["xz"]),
     package("zstd", &["zstd"]),

@@ -94,7 +94,8 @@ impl Squashfs {
         command.args(["-noappend", "-no-progress", "-quiet", "-wildcards"]);
         command.args(self.options(level));
         // Kiln leaves these out too. Whatever follows -e is a name, so it comes last.
-        command.args(["-e", "boot/initrd.img-*", "proc/*", "sys/*", "dev/*"]);
+        command.args(["-e", "boot/initrd.img-*", "boot/initramfs-*.img"]);
+        command.args(["proc/*", "sys/*", "dev/*"]);
         command
     }
 

@@ -23,6 +23,8 @@ const ARCHITECTURE: &str = "amd64";
 pub(crate) struct Package {
     /// Its name.
     pub(crate) name: String,
+    version: String,
+    architecture: String,
     size: String,
     sha256: String,
     layer: String,
@@ -38,6 +40,11 @@ impl Package {
     /// Whether a download store has it.
     pub(crate) fn is_in(&self, store: &Path) -> bool {
         self.file(store).is_file()
+    }
+
+    /// An RPM package as dnf is asked for it: this one and no other.
+    pub(crate) fn nevra(&self) -> String {
+        format!("{}-{}.{}", self.name, self.version, self.architecture)
     }
 
     /// Whether it is part of the image.
@@ -63,7 +70,7 @@ pub(crate) fn installed(path: &Path) -> Result<Vec<Package>> {
     Ok(packages)
 }
 
-/// `layer NAME`, and `package NAME FIELD=VALUE…` with a size and a SHA-256; other lines are of no interest.
+/// `layer NAME`, and `package NAME FIELD=VALUE…` with its version, a size and a SHA-256; other lines are of no interest.
 fn parse_lock(text: &str) -> Vec<Package> {
     let mut layer = "";
     let mut packages = Vec::new();
@@ -77,6 +84,8 @@ fn parse_lock(text: &str) -> Vec<Package> {
             ["layer", name] => layer = name,
             ["package", name, ..] => packages.push(Package {
                 name: name.to_owned(),
+                version: field("version="),
+                architecture: field("architecture="),
                 size: field("size="),
                 sha256: field("sha256="),
                 layer: layer.to_owned(),
@@ -146,12 +155,14 @@ mod tests {
     #[test]
     fn only_packages_are_read_from_a_lock() {
         let text = "format 2\nrepository url=a name=b\n\nlayer tools\npackage apt version=2.6 size=1 sha256=ff\n\
-                    layer base.ks\npackage libc6 version=2.36-9 size=2752360 sha256=abcd url=u\n";
+                    layer base.ks\npackage libc6 version=2.36-9 architecture=amd64 size=2752360 sha256=abcd url=u\n";
         let packages = parse_lock(text);
         assert_eq!(packages.len(), 2);
         assert!(!packages[0].is_installed());
         let expected = Package {
             name: "libc6".into(),
+            version: "2.36-9".into(),
+            architecture: "amd64".into(),
             size: "2752360".into(),
             sha256: "abcd".into(),
             layer: "base.ks".into(),

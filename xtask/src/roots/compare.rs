@@ -28,6 +28,8 @@ pub(crate) enum Aspect {
     Links,
     /// The time of the last change.
     Time,
+    /// What the package manager finds changed.
+    Verification,
 }
 
 /// How closely files are compared.

@@ -9,6 +9,7 @@ mod allowed;
 pub(crate) mod build;
 mod canonical;
 mod compare;
+pub(crate) mod rpm;
 mod scan;
 pub(crate) mod unpack;
 

@@ -46,7 +46,8 @@ pub(super) fn image(ground: &Ground, name: &str, kickstart: &str, way: Way) -> R
     };
     afresh(&place)?;
     let definition = place.join("definition");
-    define(ground, &definition, kickstart)?;
+    let kickstart = workspace::root().join(SETS).join(format!("{kickstart}.ks"));
+    ground.served.define(&kickstart, &definition)?;
     let mut command = match way {
         Way::User => as_user(ground, &place)?,
         _ => Command::new(&ground.kiln),
@@ -84,25 +85,6 @@ pub(super) fn image(ground: &Ground, name: &str, kickstart: &str, way: Way) -> R
         packages: listed.lines().count(),
         seconds,
     })
-}
-
-fn define(ground: &Ground, place: &Path, kickstart: &str) -> Result<()> {
-    fs::create_dir_all(place).map_err(trouble("making", place))?;
-    let write = |name: &str, text: String| {
-        let file = place.join(name);
-        fs::write(&file, text).map_err(trouble("writing", &file))
-    };
-    let from = workspace::root().join(SETS).join(format!("{kickstart}.ks"));
-    let text = fs::read_to_string(&from).map_err(trouble("reading", &from))?;
-    write(
-        "lab.ks",
-        text.replace("--url=URL", &format!("--url={}", ground.url)),
-    )?;
-    let key = ground.made.join("RPM-GPG-KEY-kindling");
-    fs::copy(&key, place.join("key.asc")).map_err(trouble("copying", &key))?;
-    let project = "name = \"rpm\"\ndistribution = \"centos:9\"\nlayers = [\"lab.ks\"]\n\
-        [[repository]]\nname = \"url\"\nkey = \"key.asc\"\n";
-    write("kiln.toml", project.to_owned())
 }
 
 /// Kiln, run by the user, in a directory that is the user's.

@@ -3,8 +3,10 @@
 
 mod build;
 pub(crate) mod distribution;
+pub(crate) mod dnf;
 pub(crate) mod kickstarts;
 mod secure;
+pub(crate) mod served;
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +14,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::mirror::Mirror;
 use crate::peer::{afresh, trouble};
 use crate::{Result, prerequisites, process, workspace};
 use build::{Built, Way};
+use served::Served;
 
 /// Under emulation, on a busy machine.
 const BOOT_SECONDS: &str = "1500";
@@ -91,9 +93,7 @@ struct Options {
 struct Ground {
     kiln: PathBuf,
     work: PathBuf,
-    /// The distribution.
-    made: PathBuf,
-    url: String,
+    served: Served,
     /// A firmware's variables with the distribution's key.
     variables: PathBuf,
 }
@@ -103,17 +103,12 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let options = parse(words)?;
     let tools = prerequisites::install()?;
     let work = workspace::target_directory()?.join("rpm");
-    let made = work.join("distribution");
-    fs::create_dir_all(&work).map_err(trouble("making", &work))?;
-    distribution::make("desktop", &made)?;
-    let built = programs()?;
-    let (_mirror, url) = Mirror::serve(&built.join("kiln-mirror"), &made)?;
-    let variables = secure::variables(&tools, &made, &work)?;
+    let served = Served::new(&work)?;
+    let variables = secure::variables(&tools, &served.made, &work)?;
     let ground = Ground {
-        kiln: options.kiln.unwrap_or_else(|| built.join("kiln")),
+        kiln: options.kiln.map_or_else(program, Ok)?,
         work,
-        made,
-        url,
+        served,
         variables,
     };
     let mut rows = Vec::new();
@@ -155,12 +150,12 @@ fn parse(words: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
-/// Compiles Kiln and the mirror; returns where they are.
-fn programs() -> Result<PathBuf> {
+/// Compiles Kiln; returns where it is.
+fn program() -> Result<PathBuf> {
     let mut build = workspace::cargo();
     build.args(["build", "--locked", "--workspace", "--bin", "kiln"]);
-    process::run(build.args(["--bin", "kiln-mirror"]))?;
-    Ok(workspace::target_directory()?.join("debug"))
+    process::run(&mut build)?;
+    Ok(workspace::target_directory()?.join("debug/kiln"))
 }
 
 /// Builds a case's image and boots it in all its ways, whatever comes of one.
