@@ -43,6 +43,7 @@ mod tag {
     pub(super) const PAYLOAD_COMPRESSOR: u32 = 1125;
     pub(super) const PAYLOAD_DIGEST: u32 = 5092;
     pub(super) const PAYLOAD_DIGEST_ALGORITHM: u32 = 5093;
+    pub(super) const MODULARITY_LABEL: u32 = 5096;
 }
 
 /// A package that was proven.
@@ -152,6 +153,13 @@ impl PackageFile {
         built
             .and_then(|seconds| i64::try_from(seconds).ok())
             .unwrap_or(0)
+    }
+
+    /// The module and its stream that the package was built for, if it was for one. Its label is `NAME:STREAM:VERSION:CONTEXT:ARCHITECTURE`.
+    pub fn stream(&self) -> Option<(String, String)> {
+        let label = self.header.string(tag::MODULARITY_LABEL)?;
+        let mut parts = label.split(':').map(str::to_owned);
+        Some((parts.next()?, parts.next()?)).filter(|(_, stream)| !stream.is_empty())
     }
 
     /// Its files, as the header has them.

@@ -32,6 +32,9 @@ pub(crate) struct Item {
     pub built: i64,
     /// Who may have signed it: index into [`Items::keys`].
     pub key: usize,
+    /// The module that it is of, and its stream.
+    #[serde(default)]
+    pub stream: Option<(String, String)>,
 }
 
 /// Package files that are to be installed, and who may have signed them.
@@ -69,6 +72,7 @@ impl Item {
             file: downloads.path(&package.sha256),
             built: proven.built(),
             key: key.unwrap_or(usize::MAX),
+            stream: proven.stream(),
         })
     }
 }

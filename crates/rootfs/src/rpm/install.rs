@@ -27,6 +27,8 @@ const TOOLS: &str = "/run/kiln/tools";
 /// Its loader, and where that looks for libraries.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &[&str] = &["usr/lib64", "lib64", "usr/lib/x86_64-linux-gnu", "usr/lib"];
+/// Where dnf notes which streams are enabled.
+const MODULES: &str = "/etc/dnf/modules.d";
 /// What is installed, for the last step: a root need not have rpm.
 pub(super) const NOTE: &str = "/usr/lib/kiln/rpm-packages";
 /// How packages are listed, in rpm's query language: name, version as a lock has it, architecture.
@@ -102,7 +104,22 @@ impl Rpm<'_> {
             self.place.reporter.warn(message, None, Some(hint));
         }
         self.set_times(items, &installed)?;
+        for (module, stream) in streams(items) {
+            self.enable(module, stream)?;
+        }
         self.note(&installed)
+    }
+
+    /// Notes that a module's stream is enabled, as dnf does when it installs a package of it: dnf in the image sees packages of no other one.
+    fn enable(&self, module: &str, stream: &str) -> Result<()> {
+        let call = WriteFile {
+            path: format!("{MODULES}/{module}.module"),
+            content: format!(
+                "[{module}]\nname={module}\nstream={stream}\nprofiles=\nstate=enabled\n\n"
+            ),
+            mode: 0o644,
+        };
+        self.place.call(&call, (), Extras::default())
     }
 
     /// What the database has: lines of [`FORMAT`], each with the transaction that it came with.
@@ -186,6 +203,20 @@ impl Rpm<'_> {
             ..Extras::default()
         }
     }
+}
+
+/// The modules that packages are of, with their streams: names that a file can have.
+fn streams(items: &[Item]) -> BTreeMap<&str, &str> {
+    let fits = |name: &str| {
+        !name.starts_with('.')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+    };
+    let all = items.iter().filter_map(|item| item.stream.as_ref());
+    let fit = all.filter(|(module, stream)| fits(module) && fits(stream));
+    fit.map(|(module, stream)| (module.as_str(), stream.as_str()))
+        .collect()
 }
 
 /// A package as [`FORMAT`] lists it.

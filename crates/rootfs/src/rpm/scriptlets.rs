@@ -194,6 +194,7 @@ mod tests {
             file: "x".into(),
             built: 0,
             key: 0,
+            stream: None,
         }
     }
 

@@ -294,6 +294,7 @@ fn installed(dir: &Path) -> Outcome {
     let fonts = Rpm::new("fonts", "1")
         .file("", "/usr/share/fonts/x", "x")
         .tag("Requires: shell")
+        .tag("ModularityLabel: typography:1.5:20260101:0badcafe:x86_64")
         .section("%transfiletriggerin -- /usr/bin\n/bin/busybox cat > /etc/triggered");
     let world = World::new(dir, &[shell()?, app, fonts], None)?;
     let (root, warnings, outcome) = world.install()?;
@@ -328,19 +329,11 @@ fn installed(dir: &Path) -> Outcome {
         "",
     )?;
     has(&rpm(&["-Va"])?, &["c /etc/app.conf"])?;
-    // Owners are ids of the sandbox, whose root owns /etc/passwd.
-    let owner = |path: &str| {
-        root.join(path)
-            .metadata()
-            .map(|m| (m.uid(), m.gid(), m.mode()))
-    };
-    let ((uid, gid, _), (of_app, of_group, mode)) = (owner("etc/passwd")?, owner("usr/bin/app")?);
+    owned(&root)?;
     is(
-        &format!("{} {} {:o}", of_app - uid, of_group - gid, mode & 0o7777),
-        "0 8 4750",
+        &std::fs::read_to_string(root.join("etc/dnf/modules.d/typography.module"))?,
+        "[typography]\nname=typography\nstream=1.5\nprofiles=\nstate=enabled\n\n",
     )?;
-    let capabilities = tool(Command::new("getcap").arg(root.join("usr/bin/ping")))?;
-    has(&capabilities, &["cap_net_raw=ep"])?;
     has(
         &std::fs::read_to_string(root.join("etc/triggered"))?,
         &["/usr/bin/app", "/usr/bin/ping"],
@@ -353,6 +346,23 @@ fn installed(dir: &Path) -> Outcome {
             "shell 1-1 noarch\n",
         ],
     )
+}
+
+/// Owners, modes and capabilities are the packages' own.
+fn owned(root: &Path) -> Outcome {
+    // Owners are ids of the sandbox, whose root owns /etc/passwd.
+    let owner = |path: &str| {
+        root.join(path)
+            .metadata()
+            .map(|m| (m.uid(), m.gid(), m.mode()))
+    };
+    let ((uid, gid, _), (of_app, of_group, mode)) = (owner("etc/passwd")?, owner("usr/bin/app")?);
+    is(
+        &format!("{} {} {:o}", of_app - uid, of_group - gid, mode & 0o7777),
+        "0 8 4750",
+    )?;
+    let capabilities = tool(Command::new("getcap").arg(root.join("usr/bin/ping")))?;
+    has(&capabilities, &["cap_net_raw=ep"])
 }
 
 const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/librpm.so.9";
