@@ -195,7 +195,7 @@ pub(super) fn quote(path: &Path) -> String {
 }
 
 /// Where Kiln's seconds went, as its manifest says.
-fn steps_table(manifest: &Path) -> Result<String> {
+pub(super) fn steps_table(manifest: &Path) -> Result<String> {
     let text = fs::read_to_string(manifest).map_err(trouble("reading", manifest))?;
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| format!("{} is no JSON: {error}", manifest.display()))?;
@@ -213,7 +213,8 @@ fn steps_table(manifest: &Path) -> Result<String> {
     Ok(out)
 }
 
-fn seconds(title: &str, steps: &[(String, Cost)]) -> String {
+/// A list of steps with what they cost.
+pub(super) fn seconds(title: &str, steps: &[(String, Cost)]) -> String {
     let mut out = format!("{title}:\n");
     for (name, cost) in steps {
         let (wall, cpu) = (cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());

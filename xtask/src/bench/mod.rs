@@ -4,6 +4,7 @@ mod cold;
 mod image;
 mod measure;
 mod mkosi;
+mod rpm;
 mod server;
 mod squashfs;
 mod table;
@@ -28,6 +29,11 @@ const CASES: &[Case] = &[
         name: "warm",
         about: warm::ABOUT,
         run: warm::run,
+    },
+    Case {
+        name: "rpm",
+        about: rpm::ABOUT,
+        run: rpm::run,
     },
     Case {
         name: "squashfs",

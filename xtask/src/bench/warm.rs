@@ -52,7 +52,7 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
         lines.push(bench.build(&[])?);
     }
     lines.sort_by_key(|cost| cost.wall);
-    let peer = bench.peer()?;
+    let peer = copied_root(&bench.work)?;
     let middle = lines.get(ROUNDS / 2).copied().unwrap_or_default();
     let title = "bench warm: one line of the last layer's %post";
     let name = "copied root + mksquashfs";
@@ -97,16 +97,8 @@ impl Bench {
         Ok(self.project.join(name))
     }
 
-    /// Changes one line of the last layer's last script, or adds it.
     fn mark(&self, number: usize) -> Result<()> {
-        let file = self.layer(self.layers.len().saturating_sub(1))?;
-        let text = fs::read_to_string(&file).map_err(trouble("reading", &file))?;
-        let text = match text.find(MARK) {
-            Some(at) => text.get(..at).unwrap_or(&text).to_owned(),
-            None => format!("{text}\n%post\n"),
-        };
-        let text = format!("{text}{MARK} {number}\n%end\n");
-        fs::write(&file, text).map_err(trouble("writing", &file))
+        mark(&self.layer(self.layers.len().saturating_sub(1))?, number)
     }
 
     /// Takes the last package of the second layer out of its list, and has the lock renewed.
@@ -121,28 +113,39 @@ impl Bench {
         process::run(lock.args(["lock", "--offline"]).arg(&self.project))?;
         Ok(package)
     }
+}
 
-    /// Copies the peer's root, runs one command in the copy, and compresses it as Kiln's image is.
-    fn peer(&self) -> Result<Cost> {
-        let image = self.work.join("output/disk.raw");
-        let like = Squashfs::find(&image, &partitions(&image)?)?;
-        let level = level(&self.work.join("output/manifest.json"));
-        let copy = self.work.join("peer-copy");
-        let squashfs = self.work.join("peer-copy.squashfs");
-        let script = format!(
-            "rm -rf {copy} {squashfs}; cp -a {root} {copy}; chroot {copy} sh -c 'echo bench > /etc/kiln-bench'\n\
-             mksquashfs {copy} {squashfs} -noappend -no-progress -quiet {options}",
-            root = quote(&self.work.join("peer")),
-            copy = quote(&copy),
-            squashfs = quote(&squashfs),
-            options = like.options(level.as_deref()).join(" "),
-        );
-        let mut command = tool("bash");
-        let cost = measure(command.args(["-euo", "pipefail", "-c", &script]))?;
-        fs::remove_dir_all(&copy).map_err(trouble("removing", &copy))?;
-        fs::remove_file(&squashfs).map_err(trouble("removing", &squashfs))?;
-        Ok(cost)
-    }
+/// Changes one line of a kickstart's last script, or adds it.
+pub(super) fn mark(file: &Path, number: usize) -> Result<()> {
+    let text = fs::read_to_string(file).map_err(trouble("reading", file))?;
+    let text = match text.find(MARK) {
+        Some(at) => text.get(..at).unwrap_or(&text).to_owned(),
+        None => format!("{text}\n%post\n"),
+    };
+    let text = format!("{text}{MARK} {number}\n%end\n");
+    fs::write(file, text).map_err(trouble("writing", file))
+}
+
+/// Copies the peer's root, runs one command in the copy, and compresses it as Kiln's image is.
+pub(super) fn copied_root(work: &Path) -> Result<Cost> {
+    let image = work.join("output/disk.raw");
+    let like = Squashfs::find(&image, &partitions(&image)?)?;
+    let level = level(&work.join("output/manifest.json"));
+    let copy = work.join("peer-copy");
+    let squashfs = work.join("peer-copy.squashfs");
+    let script = format!(
+        "rm -rf {copy} {squashfs}; cp -a {root} {copy}; chroot {copy} sh -c 'echo bench > /etc/kiln-bench'\n\
+         mksquashfs {copy} {squashfs} -noappend -no-progress -quiet -wildcards {options} -e 'boot/initrd.img-*' 'boot/initramfs-*.img'",
+        root = quote(&work.join("peer")),
+        copy = quote(&copy),
+        squashfs = quote(&squashfs),
+        options = like.options(level.as_deref()).join(" "),
+    );
+    let mut command = tool("bash");
+    let cost = measure(command.args(["-euo", "pipefail", "-c", &script]))?;
+    fs::remove_dir_all(&copy).map_err(trouble("removing", &copy))?;
+    fs::remove_file(&squashfs).map_err(trouble("removing", &squashfs))?;
+    Ok(cost)
 }
 
 /// A kickstart without the last plain name of its last `%packages` section, and that name.
