@@ -16,7 +16,6 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use kiln_digest::Sha256;
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
 use kiln_rootfs::trace::{Observation, Query, SharedTrace, queries, states};
@@ -32,6 +31,8 @@ use crate::steps::Steps;
 use crate::trust::guard::Guard;
 use crate::values::{BootFiles, Stack, TRACE};
 
+/// The form of stored results. Another one makes all of them anew.
+const RESULTS: &str = "initramfs.v2";
 /// Results that are kept for one key; each is about as large as a kernel and its initramfs.
 const KEPT: usize = 8;
 /// Results of other machines that are tried for a root.
@@ -85,7 +86,7 @@ impl Terms {
 
     /// Where results for these terms are named, below the cache.
     fn key(self) -> String {
-        let hasher = Hasher::new("initramfs.v1").text("code", self.code);
+        let hasher = Hasher::new(RESULTS).text("code", self.code);
         hasher.json("terms", &self).finish().to_string()
     }
 }
@@ -111,7 +112,7 @@ impl Over {
 
     /// The layer of the result.
     fn result_id(&self) -> Id {
-        Hasher::new("initramfs.v1")
+        Hasher::new(RESULTS)
             .text("code", self.terms.code)
             .id("root", self.root)
             .json("terms", &self.terms)
@@ -130,7 +131,7 @@ struct Facts {
     version: String,
     /// The root for which it was made or last found right.
     root: Id,
-    /// SHA-256 of both files, hexadecimal.
+    /// BLAKE3 of both files, hexadecimal.
     kernel: String,
     initrd: String,
 }
@@ -425,13 +426,13 @@ fn touch(path: &std::path::Path) {
 
 fn digest(file: &File) -> Result<String, Failure> {
     use std::os::unix::fs::FileExt;
-    let mut hash = Sha256::new();
+    let mut hash = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     loop {
         let count = file.read_at(&mut buffer, at).map_err(|e| unreadable(&e))?;
         if count == 0 {
-            return Ok(hex::encode(hash.finalize()));
+            return Ok(hash.finalize().to_hex().to_string());
         }
         hash.update(&buffer[..count]);
         at += count as u64;

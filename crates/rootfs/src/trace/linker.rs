@@ -13,7 +13,7 @@
 
 use std::io;
 
-use kiln_digest::Sha256;
+use blake3::Hasher;
 
 /// Where the dynamic linker finds which file a library's name means (ld.so(8)).
 pub(super) const CACHE: &str = "/etc/ld.so.cache";
@@ -33,10 +33,14 @@ pub(super) fn library(path: &str) -> Option<String> {
 }
 
 /// What a cache says of a name. A cache of another format counts as a whole.
-pub(super) fn feed(hash: &mut Sha256, cache: &[u8], name: &str) -> io::Result<()> {
+pub(super) fn feed(hash: &mut Hasher, cache: &[u8], name: &str) -> io::Result<()> {
     match lines(cache, name.as_bytes()) {
-        Some(lines) => lines.iter().for_each(|line| hash.update(line)),
-        None => hash.update(cache),
+        Some(lines) => lines.iter().for_each(|line| {
+            hash.update(line);
+        }),
+        None => {
+            hash.update(cache);
+        }
     }
     Ok(())
 }
@@ -187,8 +191,8 @@ mod tests {
         let whole = cache(&[("liba.so.1", "/lib/liba.so.1")]);
         assert_eq!(lines(&whole[..60], b"liba.so.1"), None);
         assert_eq!(lines(b"ld.so-1.7.0", b"liba.so.1"), None);
-        let mut hash = Sha256::new();
+        let mut hash = Hasher::new();
         feed(&mut hash, b"ld.so-1.7.0", "x").expect("a digest");
-        assert_eq!(hash.finalize(), Sha256::digest(b"ld.so-1.7.0"));
+        assert_eq!(hash.finalize(), blake3::hash(b"ld.so-1.7.0"));
     }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_digest::Sha256;
+use blake3::Hasher;
 use kiln_sandbox::{Call, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ pub struct Observation {
     /// What was asked; stored results call it so.
     #[serde(rename = "question")]
     pub query: Query,
-    /// SHA-256 of the answer, hexadecimal.
+    /// BLAKE3 of the answer, hexadecimal.
     pub state: String,
 }
 
@@ -221,7 +221,7 @@ fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
 }
 
 fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     let fed = match (query, cache) {
         (Query::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
         (Query::Library(_), Err(error)) => Err(copy(error)),
@@ -235,12 +235,12 @@ fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
     };
     // What cannot be read has a state too: the error.
     if let Err(error) = fed {
-        hash.update(format!("error {:?}", error.raw_os_error()));
+        hash.update(format!("error {:?}", error.raw_os_error()).as_bytes());
     }
-    hex::encode(hash.finalize())
+    hash.finalize().to_hex().to_string()
 }
 
-fn feed(hash: &mut Sha256, path: &Path, access: Access, epoch: i64) -> io::Result<()> {
+fn feed(hash: &mut Hasher, path: &Path, access: Access, epoch: i64) -> io::Result<()> {
     let own = fs::symlink_metadata(path)?;
     attributes(hash, &own, epoch);
     let behind = if own.is_symlink() {
@@ -258,7 +258,7 @@ fn feed(hash: &mut Sha256, path: &Path, access: Access, epoch: i64) -> io::Resul
             match file.read(&mut buffer)? {
                 0 => break,
                 count => hash.update(&buffer[..count]),
-            }
+            };
         }
     }
     if access.names && behind.is_dir() {
@@ -272,13 +272,15 @@ fn feed(hash: &mut Sha256, path: &Path, access: Access, epoch: i64) -> io::Resul
             .map(|entry| entry.map(|(name, kind)| format!("{name:?} {kind:?}\n")))
             .collect::<io::Result<Vec<String>>>()?;
         names.sort();
-        names.iter().for_each(|name| hash.update(name));
+        for name in &names {
+            hash.update(name.as_bytes());
+        }
     }
     Ok(())
 }
 
 /// All names that were searched for, and what they are names of. A directory that cannot be read is an answer of its own.
-fn found(hash: &mut Sha256, search: &Search) {
+fn found(hash: &mut Hasher, search: &Search) {
     let mut found = Vec::new();
     let mut pending = vec![(PathBuf::from(&search.directory), 1)];
     while let Some((directory, depth)) = pending.pop() {
@@ -301,7 +303,9 @@ fn found(hash: &mut Sha256, search: &Search) {
         }
     }
     found.sort();
-    found.iter().for_each(|entry| hash.update(entry));
+    for entry in &found {
+        hash.update(entry.as_bytes());
+    }
 }
 
 fn entries(directory: &Path) -> io::Result<Vec<(OsString, fs::FileType)>> {
@@ -318,11 +322,11 @@ fn copy(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-fn attributes(hash: &mut Sha256, of: &Metadata, epoch: i64) {
-    hash.update(format!("{:o} {} {} ", of.mode(), of.uid(), of.gid()));
+fn attributes(hash: &mut Hasher, of: &Metadata, epoch: i64) {
+    hash.update(format!("{:o} {} {} ", of.mode(), of.uid(), of.gid()).as_bytes());
     if !of.is_dir() {
         let time = (of.mtime(), of.mtime_nsec()).min((epoch, 0));
-        hash.update(format!("{} {} {time:?} ", of.rdev(), of.size()));
+        hash.update(format!("{} {} {time:?} ", of.rdev(), of.size()).as_bytes());
     }
 }
 
