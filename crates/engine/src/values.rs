@@ -1,5 +1,6 @@
 //! What the verbs of a build hand on to each other.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,6 +168,8 @@ pub(crate) struct Made {
     pub(crate) kernel: String,
     /// The root's file system.
     pub(crate) squashed: Squashed,
+    /// Artifacts whose SHA-256 is known already, hexadecimal.
+    pub(crate) digests: HashMap<&'static str, String>,
 }
 
 /// What lies beside a layer, by its name there: what the packages that it installed say of themselves, which a later build needs,

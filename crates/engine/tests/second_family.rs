@@ -17,9 +17,10 @@ use toy::{BUILT, BUSYBOX, PROGRAM, Toy};
 type Outcome = Result<(), Failed>;
 
 /// What is done for every image.
-const IMAGE: [&str; 3] = [
+const IMAGE: [&str; 4] = [
     "compressing the root",
     "assembling the disk",
+    "hashing disk.raw",
     "hashing the artifacts",
 ];
 

@@ -2,6 +2,7 @@
 
 mod nasty;
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Seek, Write};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_image::blocks::{self, Limits, Outcome, PackStore};
-use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
+use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary, Told};
 use kiln_image::tree::{Content, Inode, Meta, Tree};
 use nasty::{need_root, noise};
 
@@ -66,10 +67,22 @@ fn handle(directory: &Path) -> OwnedFd {
 }
 
 fn warm(tree: &Tree, directory: &Path) -> (Vec<u8>, Summary, Outcome) {
+    warm_with(tree, directory, options())
+}
+
+/// What is new is compressed when its turn comes, not before everything else.
+fn as_it_comes() -> Options {
+    Options {
+        new_first: 0,
+        ..options()
+    }
+}
+
+fn warm_with(tree: &Tree, directory: &Path, options: Options) -> (Vec<u8>, Summary, Outcome) {
     let packs = Arc::new(open(directory));
     let options = Options {
         block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
-        ..options()
+        ..options
     };
     // In the middle of a file, as in a build: what is known is copied into it by several threads.
     let mut out = tempfile::tempfile().unwrap();
@@ -121,7 +134,12 @@ fn a_flipped_bit_anywhere_is_a_miss_and_never_in_an_image() {
         bytes[at] ^= 1 << (round % 8);
         let own = tempfile::tempdir().unwrap();
         fs::write(own.path().join(pack.file_name().unwrap()), &bytes).unwrap();
-        let (image, summary, outcome) = warm(&tree, own.path());
+        let options = if round % 2 == 0 {
+            options()
+        } else {
+            as_it_comes()
+        };
+        let (image, summary, outcome) = warm_with(&tree, own.path(), options);
         assert!(image == expected, "bit of byte {at}");
         missed += all(&summary) - summary.reused_blocks;
         noticed += outcome.damaged;
@@ -167,6 +185,54 @@ fn a_damaged_block_of_another_length_ends_the_image() {
     let damaged = stored(&Arc::new(open(empty.path())));
     let error = squashfs::write(&tree, &mut out, &damaged, &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("not as long"), "{error}");
+}
+
+/// Nothing that was told to be final changes any more, and the length comes first.
+#[test]
+fn an_image_of_known_blocks_can_be_read_while_it_is_copied() {
+    let store = tempfile::tempdir().unwrap();
+    warm(&tree(150, 3), store.path());
+    let tree = tree(160, 3);
+    let expected = cold(&tree);
+    let copy = tempfile::tempdir().unwrap();
+    for pack in files(store.path(), ".pack") {
+        fs::copy(&pack, copy.path().join(pack.file_name().unwrap())).unwrap();
+    }
+    let packs = Arc::new(open(store.path()));
+    let options = Options {
+        block_store: Some(Arc::clone(&packs) as Arc<dyn BlockStore>),
+        ..options()
+    };
+    let mut out = tempfile::tempfile().unwrap();
+    out.write_all(&BEFORE).unwrap();
+    let reader = out.try_clone().unwrap();
+    let (length, finals) = (Cell::new(None), RefCell::new(Vec::new()));
+    let tell = |told| match told {
+        Told::Contents(..) => {}
+        Told::Length(bytes) => assert_eq!(length.replace(Some(bytes)), None),
+        Told::Final(bytes) => {
+            assert!(length.get().is_some());
+            let mut there = vec![0; bytes as usize];
+            reader
+                .read_exact_at(&mut there, BEFORE.len() as u64)
+                .unwrap();
+            assert!(there == expected[..bytes as usize], "{bytes}");
+            finals.borrow_mut().push(bytes);
+        }
+    };
+    let summary = squashfs::write_told(&tree, &mut out, &options, &tell).unwrap();
+    assert_eq!(length.get(), Some(expected.len() as u64));
+    let finals = finals.into_inner();
+    assert!(finals.len() > 3 && finals.is_sorted(), "{finals:?}");
+    assert_eq!(finals.last(), Some(&summary.padded_bytes));
+    // As if it had been made as it comes; what is new is in the store.
+    let outcome = packs.finish();
+    let (image, other, of_other) = warm_with(&tree, copy.path(), as_it_comes());
+    assert!(image == expected && summary == other);
+    assert!(summary.reused_blocks > 0 && outcome.added > 0);
+    assert_eq!(outcome.added, of_other.added);
+    let (_, again, _) = warm(&tree, store.path());
+    assert_eq!(again.reused_blocks, all(&again));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! From the finished root to `disk.raw` and `disk.tar.gz`.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use kiln_image::disk::{Bytes, Rounding, copy_into};
 use kiln_image::fat::{FatImage, FatSpec, FatTree};
@@ -15,15 +17,18 @@ use kiln_sandbox::CancelToken;
 use super::boot::{self, Loaders};
 use super::home;
 use super::layout::{self, Parts};
+use crate::cancel::stopped;
 use crate::ids::image_id;
 use crate::image::ahead::Recorder;
+use crate::image::follow::{Closing, Follow};
 use crate::image::squash::{self, Sources, Written};
 use crate::initramfs::ahead::Ahead;
 use crate::initramfs::generate::{Generator, Terms};
 use crate::initramfs::step::initramfs;
 use crate::io::write_failure;
 use crate::means::Session;
-use crate::means::output::Output;
+use crate::means::digest::DigestedFile;
+use crate::means::output::{Output, unreadable};
 use crate::values::{BootFiles, Lost, Made, Resolved, Squashed, Stack};
 use crate::{Failure, FailureKind, Unit};
 
@@ -68,76 +73,89 @@ pub(crate) fn image(
     recorder: &Recorder,
 ) -> Result<Made, Failure> {
     let disk = output.create(RAW)?;
-    let plan = &resolved.plan;
-    let parts = Parts::new(&plan.disk, image_id(resolved));
-    let offset = parts.root_expected()?;
-    let boot = BootFiles {
-        kernel: output.create("vmlinuz")?,
-        initrd: output.create("initrd")?,
-    };
-    // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
-    // When one fails, the other ends at once.
-    let race = session.cancel.child()?;
-    let terms = Terms::new(&*session.family, &plan.compression, root.epoch);
-    let generator = Generator::of(session);
-    let (squashed, version) = std::thread::scope(|scope| {
-        let version = scope.spawn(|| {
-            ending(
-                &race,
-                initramfs(&generator, root, &boot, terms, ahead, &race),
-            )
-        });
-        let squashed = ending(
-            &race,
-            squashfs(session, resolved, root, &disk, offset, recorder, &race),
-        );
-        let version = version.join().unwrap_or_else(|_| {
-            Err(Failure::new(
-                FailureKind::Internal,
-                "the initramfs step panicked",
-            ))
-        });
-        (squashed, version)
-    });
-    let (squashed, version) = both(squashed, version)?;
-    if let Some(shared) = &session.shared {
-        shared.amend(&root.layers);
-    }
-    session.cancel.check()?;
-    let home = plan.disk.home();
-    let home = home.map(|home| home::file_system(session, resolved, root, home, output));
-    let home = home.transpose()?;
+    let formats = &resolved.plan.formats;
+    let parts = Parts::new(&resolved.plan.disk, image_id(resolved));
+    let follow = &Follow::default();
     let job = Assembly {
         session,
         resolved,
+        root,
         parts: &parts,
         output,
-        squashed: &squashed,
-        offset,
+        offset: parts.root_expected()?,
+        follow,
     };
-    job.assemble(&disk, boot, home.as_ref())?;
-    if plan.formats.contains(&Format::TarGz) {
-        tar_gz(
+    let to_digest = formats.contains(&Format::Raw);
+    let to_digest = to_digest.then(|| output.reopen(RAW)).transpose()?;
+    // The two do not depend on each other: one needs a core for half a minute, the other takes what is left.
+    // When one fails, the other ends at once.
+    let race = session.cancel.child()?;
+    std::thread::scope(|scope| {
+        // On every way out, lest the digest wait for what will not come.
+        let _closing = Closing(follow);
+        let digest = to_digest.map(|file| scope.spawn(move || follow.digest(&file)));
+        let surrounded = scope.spawn(|| ending(&race, job.surround(&disk, ahead, &race)));
+        let squashed = squashfs(
             session,
-            &disk,
-            output,
-            resolved.epoch(session.request.epoch),
-        )?;
-    }
-    Ok(Made {
-        kernel: version,
-        squashed,
+            resolved,
+            root,
+            (&disk, job.offset),
+            recorder,
+            (follow, &race),
+        );
+        let squashed = ending(&race, squashed);
+        match &squashed {
+            Ok(squashed) => follow.complete(squashed.bytes),
+            Err(_) => follow.close(),
+        }
+        let kernel = surrounded
+            .join()
+            .unwrap_or_else(|_| Err(panicked("assembling the disk")));
+        let (squashed, kernel) = both(squashed, kernel)?;
+        if let Some(shared) = &session.shared {
+            shared.amend(&root.layers);
+        }
+        session.cancel.check()?;
+        let mut digests = HashMap::new();
+        if formats.contains(&Format::TarGz) {
+            let epoch = resolved.epoch(session.request.epoch);
+            digests.insert(TAR_GZ, tar_gz(session, &disk, output, epoch)?);
+        }
+        if let Some(digest) = digest {
+            digests.insert(RAW, digested(session, output, digest)?);
+        }
+        Ok(Made {
+            kernel,
+            squashed,
+            digests,
+        })
     })
+}
+
+type Digest<'s> = ScopedJoinHandle<'s, std::io::Result<Option<String>>>;
+
+/// Waits for the digest of the disk, all of which is there.
+fn digested(session: &Session<'_>, output: &Output, digest: Digest<'_>) -> Result<String, Failure> {
+    let title = "hashing disk.raw";
+    session.steps.step(title, None, Unit::Bytes, |_| {
+        let digest = digest.join().map_err(|_| panicked(title))?;
+        let digest = digest.map_err(|e| unreadable(&output.path(RAW), &e))?;
+        let message = "the digest of the disk ended before the disk was there";
+        digest.ok_or_else(|| Failure::new(FailureKind::Internal, message))
+    })
+}
+
+fn panicked(title: &str) -> Failure {
+    Failure::new(FailureKind::Internal, format!("{title}: it panicked"))
 }
 
 fn squashfs(
     session: &Session<'_>,
     resolved: &Resolved,
     root: &Stack,
-    disk: &File,
-    offset: Bytes,
+    (disk, offset): (&File, Bytes),
     recorder: &Recorder,
-    cancel: &CancelToken,
+    (follow, cancel): (&Follow, &CancelToken),
 ) -> Result<Squashed, Failure> {
     session
         .steps
@@ -167,10 +185,10 @@ fn squashfs(
             let written = squash::write(
                 &place,
                 &sources,
-                disk,
-                offset.0,
+                (disk, offset.0),
                 &resolved.plan.compression,
                 session.request.threads,
+                follow,
             )?;
             let (squashed, new, peak) = match written {
                 Written::Done(squashed, new, peak) => (squashed, new, peak),
@@ -200,11 +218,18 @@ fn squashfs(
         })
 }
 
-fn tar_gz(session: &Session<'_>, disk: &File, output: &Output, epoch: i64) -> Result<(), Failure> {
+/// Packs the disk; returns the SHA-256 of `disk.tar.gz`.
+fn tar_gz(
+    session: &Session<'_>,
+    disk: &File,
+    output: &Output,
+    epoch: i64,
+) -> Result<String, Failure> {
     session
         .steps
         .step("packing disk.tar.gz", None, Unit::Bytes, |step| {
-            let mut target = output.create(TAR_GZ)?;
+            let target = output.create(TAR_GZ)?;
+            let mut target = DigestedFile::new(&target);
             let total = disk.metadata().map_or(0, |m| m.len());
             let mut done = 0;
             let mut progress = |bytes: u64| {
@@ -215,7 +240,7 @@ fn tar_gz(session: &Session<'_>, disk: &File, output: &Output, epoch: i64) -> Re
             let options = TarGz::new(u64::try_from(epoch).unwrap_or(0), session.request.threads);
             let summary = options.write(disk, &mut target, &mut progress)?;
             step.summarise(format!("{} MB", summary.size.0 / 1_000_000));
-            Ok(())
+            Ok(target.finish())
         })
 }
 
@@ -245,15 +270,45 @@ fn both<A, B>(a: Result<A, Failure>, b: Result<B, Failure>) -> Result<(A, B), Fa
 struct Assembly<'a> {
     session: &'a Session<'a>,
     resolved: &'a Resolved,
+    root: &'a Stack,
     parts: &'a Parts<'a>,
     output: &'a Output,
-    squashed: &'a Squashed,
-    /// Where the root was written.
+    /// Where the root is written.
     offset: Bytes,
+    /// How far it is.
+    follow: &'a Follow,
 }
 
 impl Assembly<'_> {
-    fn assemble(&self, disk: &File, files: BootFiles, home: Option<&File>) -> Result<(), Failure> {
+    /// Puts everything but the SquashFS into its place, as soon as there are an initramfs and the length of the SquashFS; returns the kernel's
+    /// version.
+    fn surround(&self, disk: &File, ahead: &Ahead, race: &CancelToken) -> Result<String, Failure> {
+        let (session, resolved, output) = (self.session, self.resolved, self.output);
+        let plan = &resolved.plan;
+        let boot = BootFiles {
+            kernel: output.create("vmlinuz")?,
+            initrd: output.create("initrd")?,
+        };
+        let terms = Terms::new(&*session.family, &plan.compression, self.root.epoch);
+        let generator = Generator::of(session);
+        let version = initramfs(&generator, self.root, &boot, terms, ahead, race)?;
+        let length = self.follow.length().ok_or_else(stopped)?;
+        session.cancel.check()?;
+        layout::check_root(&plan.disk, length)?;
+        let home = plan.disk.home();
+        let home = home.map(|home| home::file_system(session, resolved, self.root, home, output));
+        let home = home.transpose()?;
+        self.assemble(disk, boot, home.as_ref(), Bytes(length))?;
+        Ok(version)
+    }
+
+    fn assemble(
+        &self,
+        disk: &File,
+        files: BootFiles,
+        home: Option<&File>,
+        length: Bytes,
+    ) -> Result<(), Failure> {
         let steps = self.session.steps;
         steps.step("assembling the disk", None, Unit::Bytes, |step| {
             let plan = &self.resolved.plan;
@@ -272,13 +327,16 @@ impl Assembly<'_> {
             let menu = boot::menu(plan, family, &self.parts.medium()?);
             let mut tree = loaders.tree(files, &menu, &fat)?;
             if plan.disk.has_root_file() {
-                tree.add_file_ahead(facts.root_file, self.squashed.bytes)?;
+                tree.add_file_ahead(facts.root_file, length.0)?;
             }
-            let size = |partition: &Partition| self.size(partition, &tree);
+            let size = |partition: &Partition| self.size(partition, &tree, length);
             let layout = self.parts.layout(size, self.rounding())?;
             let root_at = self.parts.root(&layout)?;
             if root_at != self.offset {
-                self.move_root(disk, root_at)?;
+                if !self.follow.is_complete() {
+                    return Err(stopped());
+                }
+                self.move_root(disk, root_at, length)?;
             }
             disk.set_len(layout.total().0)
                 .map_err(|e| write_failure(Path::new(RAW), &e))?;
@@ -294,6 +352,7 @@ impl Assembly<'_> {
                 let len = Bytes(home.size.least());
                 copy_into("/home", file, len, disk, at, &mut check)?;
             }
+            self.follow.surround(root_at.0);
             step.summarise(format!(
                 "{} MB in {} partitions",
                 layout.total().0 / 1_000_000,
@@ -304,14 +363,14 @@ impl Assembly<'_> {
     }
 
     /// The size of a partition, for what it holds.
-    fn size(&self, partition: &Partition, tree: &FatTree) -> Result<Bytes, Failure> {
+    fn size(&self, partition: &Partition, tree: &FatTree, root: Bytes) -> Result<Bytes, Failure> {
         let (least, free) = match partition.size {
             Size::Fixed(size) => return Ok(Bytes(size)),
             Size::Content { least, free } => (least, free),
         };
         let content = match partition.role {
             Role::Boot => FatImage::size_for(tree, Bytes(free))?,
-            Role::Root => Bytes(self.squashed.bytes + free),
+            Role::Root => Bytes(root.0 + free),
             Role::BiosBoot | Role::Home => Bytes(free),
         };
         Ok(content.max(Bytes(least)))
@@ -327,9 +386,8 @@ impl Assembly<'_> {
     }
 
     /// The boot partition turned out larger than was kept free: the root goes to its right place.
-    fn move_root(&self, disk: &File, to: Bytes) -> Result<(), Failure> {
+    fn move_root(&self, disk: &File, to: Bytes, len: Bytes) -> Result<(), Failure> {
         let spare = self.output.create("root.img")?;
-        let len = Bytes(self.squashed.bytes);
         let fail = |e: std::io::Error| write_failure(Path::new(RAW), &e);
         let mut check = |_| check(self.session);
         // Only the root is in the file so far.

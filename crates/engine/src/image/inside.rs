@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_image::blocks::{Outcome, PackStore};
-use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary};
+use kiln_image::squashfs::{self, BlockStore, Codec, Options, Summary, Told};
 use kiln_image::tree::{InodeId, Kind, Manifest, Pattern, ScanOptions, Tree, Xattr, provider};
 use kiln_plan::Codec as PlanCodec;
 use kiln_rootfs::selinux::{FileType, Labels};
@@ -82,6 +82,10 @@ pub(crate) enum Said {
     Line(String),
     /// How much of how much is done.
     Progress(u64, u64),
+    /// The length of the image, before it is complete.
+    Length(u64),
+    /// So many bytes of it will stay as they are.
+    Final(u64),
 }
 
 /// What the child answers.
@@ -224,11 +228,17 @@ fn write_tree(
 ) -> Result<(kiln_image::Result<Summary>, Outcome), Error> {
     let packs = open_packs(blocks)?;
     let options = options(request, packs.as_ref());
-    let progress = |done: u64, total: u64| say.say(Said::Progress(done, total));
+    let tell = |told: Told| {
+        say.say(match told {
+            Told::Contents(done, total) => Said::Progress(done, total),
+            Told::Length(length) => Said::Length(length),
+            Told::Final(bytes) => Said::Final(bytes),
+        });
+    };
     disk.seek(SeekFrom::Start(request.offset)).map_err(|e| {
         Error::new(ErrorKind::Step, "finding the partition in the disk image").because(e)
     })?;
-    let result = squashfs::write(tree, disk, &options, &progress);
+    let result = squashfs::write_told(tree, disk, &options, &tell);
     // Also after a failure: what was compressed need not be compressed again.
     let outcome = packs.map_or_else(Outcome::default, |packs| packs.finish());
     Ok((result, outcome))

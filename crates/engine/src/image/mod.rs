@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 mod boot;
 pub(crate) mod disk;
+mod follow;
 mod home;
 pub(crate) mod inside;
 pub(crate) mod layout;

@@ -12,6 +12,7 @@ use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
 use kiln_sandbox::Stream;
 use serde_json::{Value, json};
 
+use crate::image::follow::Follow;
 use crate::image::inside::{
     Answer, FindMissing, ForBlocks, ForImage, ForMissing, Prepare, Said, Write, WriteImage, codec,
 };
@@ -43,14 +44,14 @@ pub(crate) enum Written {
     Evicted(Box<Failure>),
 }
 
-/// Writes the root at `place` to `disk` from byte `offset` on.
+/// Writes the root at `place` to `disk` from byte `offset` on. `follow` is told how far it has got, but not that it is there.
 pub(crate) fn write(
     place: &Place<'_>,
     sources: &Sources<'_>,
-    disk: &File,
-    offset: u64,
+    (disk, offset): (&File, u64),
     compression: &Compression,
     threads: usize,
+    follow: &Follow,
 ) -> Result<Written, Failure> {
     let (known, opened) = Known::gather(
         place,
@@ -74,6 +75,8 @@ pub(crate) fn write(
     let mut hear = |said| match said {
         Said::Line(line) => place.reporter.line(Stream::Stdout, &line),
         Said::Progress(done, total) => place.reporter.progress(done, Some(total), None),
+        Said::Length(length) => follow.expect(length),
+        Said::Final(written) => follow.reach(written),
     };
     // The root's own /proc and /sys go into the image, not the owners and modes of what is mounted there.
     let extras = Extras::bare();

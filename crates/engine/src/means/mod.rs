@@ -1,5 +1,6 @@
 //! The means of a build: what its verbs work with. None of them is here.
 
+pub(crate) mod digest;
 pub(crate) mod limits;
 pub(crate) mod network;
 pub(crate) mod output;

@@ -14,17 +14,16 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use kiln_digest::Sha256;
 use kiln_rootfs::private;
-use rustix::fs::{FlockOperation, OFlags, SeekFrom, flock, seek};
-use rustix::io::Errno;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::Serialize;
 
 use crate::io::{plain, unique, write_failure};
+use crate::means::digest::digest;
 use crate::{Failure, FailureKind};
 
 const PREFIX: &str = ".kiln-";
@@ -144,15 +143,19 @@ impl Output {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Size and digest of an artifact that is still private. Meanwhile the disk begins to write it, or its rename would take as long as that.
-    pub(crate) fn describe(&self, name: &str) -> Result<Artifact, Failure> {
+    /// Size and digest of an artifact that is still private; `known` is the digest, where it was made before. Meanwhile the disk begins to
+    /// write it, or its rename would take as long as that.
+    pub(crate) fn describe(&self, name: &str, known: Option<&str>) -> Result<Artifact, Failure> {
         let path = self.path(name);
         let describe = || -> std::io::Result<Artifact> {
             let file = File::open(&path)?;
             let metadata = file.metadata()?;
             let sha256 = std::thread::scope(|scope| {
                 scope.spawn(|| kiln_sandbox::begin_writing(file.as_fd()));
-                digest(&file, metadata.len())
+                match known {
+                    Some(known) => Ok(known.to_owned()),
+                    None => digest(&file, metadata.len()),
+                }
             })?;
             Ok(Artifact {
                 name: name.to_owned(),
@@ -161,51 +164,20 @@ impl Output {
                 sha256,
             })
         };
-        describe().map_err(|e| {
-            Failure::new(
-                FailureKind::Environment,
-                format!("{} cannot be read back", path.display()),
-            )
-            .cause(plain(&e))
-        })
+        describe().map_err(|e| unreadable(&path, &e))
+    }
+
+    /// Opens an artifact that is still private, for reading and with a position of its own.
+    pub(crate) fn reopen(&self, name: &str) -> Result<File, Failure> {
+        let path = self.path(name);
+        File::open(&path).map_err(|e| unreadable(&path, &e))
     }
 }
 
-/// SHA-256 of a file. Holes are not read.
-fn digest(file: &File, size: u64) -> std::io::Result<String> {
-    const PIECE: usize = 1 << 20;
-    let mut hash = Sha256::new();
-    let zeros = vec![0; PIECE];
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < size {
-        let data = match seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            // Nothing but a hole up to the end.
-            Err(Errno::NXIO) => size,
-            Err(error) => return Err(error.into()),
-        };
-        while at < data {
-            let piece = &zeros[..piece(data - at, PIECE)];
-            hash.update(piece);
-            at += piece.len() as u64;
-        }
-        if at == size {
-            break;
-        }
-        let end = seek(file, SeekFrom::Hole(at))?.min(size);
-        while at < end {
-            let wanted = &mut buffer[..piece(end - at, PIECE)];
-            file.read_exact_at(wanted, at)?;
-            hash.update(&*wanted);
-            at += wanted.len() as u64;
-        }
-    }
-    Ok(hex::encode(hash.finalize()))
-}
-
-fn piece(left: u64, most: usize) -> usize {
-    usize::try_from(left).unwrap_or(most).min(most)
+/// An artifact that cannot be read back.
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let message = format!("{} cannot be read back", path.display());
+    Failure::new(FailureKind::Environment, message).cause(plain(error))
 }
 
 impl Drop for Output {
@@ -271,31 +243,5 @@ mod tests {
             .collect();
         assert_eq!(links, [0], "one file, without a name");
         assert_eq!(dir.path().read_dir().expect("it").count(), 2);
-    }
-
-    #[test]
-    fn holes_count_as_zeros() {
-        let sparse = tempfile::tempfile().expect("a file");
-        let size = 5 << 20;
-        let mut whole = vec![0; size];
-        sparse.set_len(size as u64).expect("a long file");
-        for at in [0, 1 << 20, (3 << 20) - 7, size - 1] {
-            whole[at] = 7;
-            sparse.write_all_at(&[7], at as u64).expect("a byte");
-        }
-        let expected = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
-        assert_eq!(
-            digest(&sparse, size as u64).expect("a digest"),
-            expected(&whole)
-        );
-        sparse
-            .set_len((size + 3) as u64)
-            .expect("a hole at the end");
-        whole.extend([0, 0, 0]);
-        assert_eq!(
-            digest(&sparse, (size + 3) as u64).expect("a digest"),
-            expected(&whole)
-        );
-        assert_eq!(digest(&sparse, 0).expect("a digest"), expected(&[]));
     }
 }

@@ -70,7 +70,8 @@ impl Publication<'_> {
     }
 
     fn describe(&self, images: &[&'static str]) -> Result<Vec<Artifact>, Failure> {
-        let describe = |name: &&'static str| self.output.describe(name);
+        let known = |name: &str| self.made.digests.get(name).map(String::as_str);
+        let describe = |name: &&'static str| self.output.describe(name, known(name));
         let title = "hashing the artifacts";
         self.steps.step(title, None, Unit::Bytes, |_| {
             std::thread::scope(|scope| {

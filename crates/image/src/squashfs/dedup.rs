@@ -51,6 +51,11 @@ impl Contents {
         })
     }
 
+    /// Whether the image has blocks of the file, and does not refer to those of an equal one.
+    pub(super) fn is_stored(&self, file: usize) -> bool {
+        self.representatives.get(file) == Some(&file)
+    }
+
     /// The digest of one block, if it is known.
     pub(super) fn digest(&self, file: usize, block: usize) -> Option<&Digest> {
         self.digests.get(file)?.as_ref()?.blocks().get(block)

@@ -25,10 +25,14 @@
 //!    and writes in order, within a bounded window.
 //! 4. [`inodes`], [`directories`] and [`tables`] write the metadata.
 //!
+//! Where the store has nearly all blocks, the others are made first ([`ahead`]). Then all lengths are known: the metadata and the superblock
+//! are written before the blocks, and the caller can read the image from its start while it is copied.
+//!
 //! Specification: the kernel's `fs/squashfs/squashfs_fs.h` and <https://dr-emann.github.io/squashfs/>.
 //!
 //! What is absent: reading SquashFS, appending, and NFS-unfriendly variants without an export table.
 
+mod ahead;
 mod codec;
 mod dedup;
 mod directories;
@@ -52,4 +56,4 @@ mod xattrs;
 pub use options::{Codec, Options, Summary};
 pub use output::Target;
 pub use store::{BlockKey, BlockStore, Stored};
-pub use writer::{missing, prepare, write};
+pub use writer::{Told, missing, prepare, write, write_told};

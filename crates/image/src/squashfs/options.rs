@@ -74,7 +74,13 @@ pub struct Options {
     pub tail_ends: bool,
     /// Where compressed blocks of earlier images may be found and this one's are left.
     pub block_store: Option<Arc<dyn BlockStore>>,
+    /// Bytes of content: where no more than this is new to the block store, it is compressed, and kept in memory, before anything is copied, so
+    /// that the length is known before the image is complete. The image does not depend on it.
+    pub new_first: u64,
 }
+
+/// Compressed within a second at most levels, and half of it in memory is no burden.
+const NEW_FIRST: u64 = 32 << 20;
 
 impl Options {
     /// Returns options for the codec at its default level, 128 KiB blocks, one thread, time 0.
@@ -87,6 +93,7 @@ impl Options {
             mtime: 0,
             tail_ends: false,
             block_store: None,
+            new_first: NEW_FIRST,
         }
     }
 
@@ -120,6 +127,7 @@ impl fmt::Debug for Options {
             .field("mtime", &self.mtime)
             .field("tail_ends", &self.tail_ends)
             .field("block_store", &self.block_store.is_some())
+            .field("new_first", &self.new_first)
             .finish()
     }
 }

@@ -10,20 +10,45 @@ use super::numbering::File;
 use super::options::Options;
 use super::output::Direct;
 use super::queue::{Queue, What};
-use super::store::BlockKey;
+use super::store::BlockStore;
 use super::worker::Worker;
 use crate::{Error, ErrorKind, Result};
+
+/// What an image is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Material<'a> {
+    pub(super) files: &'a [File<'a>],
+    pub(super) contents: &'a Contents,
+    pub(super) layout: &'a Layout,
+    pub(super) options: &'a Options,
+    /// Where compressed blocks may be found.
+    pub(super) store: Option<&'a dyn BlockStore>,
+}
+
+impl<'a> Material<'a> {
+    /// What is wanted of it, from `start` in the image on.
+    pub(super) fn queue(&self, what: What, start: u64) -> Result<Queue<'a>> {
+        let Material {
+            files,
+            contents,
+            layout,
+            options,
+            store,
+        } = *self;
+        Queue::new(files, contents, layout, options, store, (what, start))
+    }
+}
 
 /// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread. `take` gives where in the
 /// image it stands afterwards; before, it stands at `start`. What is copied goes straight to its place in `direct`, as soon as that is known.
 pub(super) fn run(
-    files: &[File<'_>],
-    contents: &Contents,
-    layout: &Layout,
-    (options, what, (start, direct)): (&Options, What, (u64, Option<Direct>)),
+    image: &Material<'_>,
+    what: What,
+    (start, direct): (u64, Option<Direct>),
     mut take: impl FnMut(&Finished) -> Result<u64>,
 ) -> Result<()> {
-    let mut queue = Queue::new(files, contents, layout, options, (what, start))?;
+    let options = image.options;
+    let mut queue = image.queue(what, start)?;
     queue.direct = direct;
     let queue = &queue;
     let (sender, receiver) = channel();
@@ -87,16 +112,6 @@ fn work(queue: &Queue<'_>, options: &Options, sender: &Sender<(u64, Result<Finis
             return;
         }
     }
-}
-
-/// Returns the names of the blocks that an image consists of and its store does not have, as far as they are known without reading files.
-pub(super) fn missing(
-    files: &[File<'_>],
-    contents: &Contents,
-    layout: &Layout,
-    options: &Options,
-) -> Result<Vec<BlockKey>> {
-    Queue::new(files, contents, layout, options, (What::All, 0)).map(|queue| queue.missing())
 }
 
 struct StopOnDrop<'q, 'a>(&'q Queue<'a>);

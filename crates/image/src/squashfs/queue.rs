@@ -42,7 +42,9 @@ pub(super) struct Queue<'a> {
 pub(super) enum What {
     /// Those of an image.
     All,
-    /// Data blocks that are named and that the store does not have.
+    /// Blocks that are named and that the store does not have.
+    Missing,
+    /// Data blocks among these.
     MissingData,
 }
 
@@ -78,10 +80,11 @@ impl<'a> Queue<'a> {
         files: &'a [File<'a>],
         contents: &'a Contents,
         layout: &'a Layout,
-        options: &'a Options,
+        options: &Options,
+        store: Option<&'a dyn BlockStore>,
         (what, start): (What, u64),
     ) -> Result<Self> {
-        let store = match options.block_store.as_deref() {
+        let store = match store {
             Some(store) => Some((store, fingerprint(options)?)),
             None => None,
         };
@@ -155,8 +158,9 @@ impl<'a> Queue<'a> {
         if self.what == What::All {
             return self.advance(state);
         }
-        let data = |item: &Item| matches!(item.source, Source::Data { .. });
-        let items = std::iter::from_fn(|| self.advance(state)).take_while(data);
+        let wanted =
+            |item: &Item| self.what == What::Missing || matches!(item.source, Source::Data { .. });
+        let items = std::iter::from_fn(|| self.advance(state)).take_while(wanted);
         let mut missing = items.filter(|item| item.key.is_some() && item.known.is_none());
         missing.next()
     }
@@ -295,11 +299,15 @@ impl<'a> Queue<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All blocks of the image, in order.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> {
+        let mut state = State::default();
+        std::iter::from_fn(move || self.advance(&mut state))
+    }
+
     /// Names of all blocks that the store does not have, as far as they are known without reading files.
     pub(super) fn missing(&self) -> Vec<BlockKey> {
-        let mut state = State::default();
-        let items = std::iter::from_fn(|| self.advance(&mut state));
-        let unknown = items.filter(|item| item.known.is_none());
+        let unknown = self.items().filter(|item| item.known.is_none());
         unknown.filter_map(|item| item.key).collect()
     }
 }

@@ -1,29 +1,42 @@
 //! The passes, in order.
 
+use super::ahead::{Ahead, New, Plan, is_little};
 use super::dedup::Contents;
+use super::directories;
 use super::format::{
     BLOCK_RAW, METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options,
 };
 use super::inodes::{self, DirectoryFacts, Header, Ids, Stored};
-use super::job::{Block, Finished, Part};
+use super::job::{Block, Finished, Item, Part};
 use super::layout::{Layout, Placement};
 use super::metadata::Table;
-use super::numbering::{File, Numbering};
+use super::numbering::Numbering;
 use super::options::{Options, Summary};
-use super::output::{Output, Target};
+use super::output::{Direct, Output, Target};
+use super::pipeline::{self, Material};
 use super::queue::What;
 use super::store::{BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
-use super::{directories, pipeline};
 use crate::tree::{InodeId, Kind, Tree};
 use crate::{Error, Result};
+
+/// What is told while an image is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Bytes of file contents that are done, and their sum; duplicates do not count.
+    Contents(u64, u64),
+    /// The padded length, where it is known before the image is complete.
+    Length(u64),
+    /// So many bytes from the image's start on are as they will stay. It is told after the length only.
+    Final(u64),
+}
 
 /// Writes `tree` as a SquashFS, starting where `out` stands now and leaving it behind the padding.
 ///
 /// `progress` is called on this thread with the bytes of file contents that are done and their sum (duplicates not counted).
 /// The image depends on the tree and the options, not on [`Options::threads`]. After an error the target holds an
-/// incomplete image without a superblock.
+/// incomplete image, without a superblock unless the length was known before.
 ///
 /// # Errors
 /// An option is out of range, the tree has something that no SquashFS holds, a file changed, vanished or cannot be read, or
@@ -34,42 +47,149 @@ pub fn write<W: Target>(
     options: &Options,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Summary> {
+    write_told(tree, out, options, &|told| match told {
+        Told::Contents(done, total) => progress(done, total),
+        Told::Length(_) | Told::Final(_) => {}
+    })
+}
+
+/// As [`write`]; `tell` is told, on this thread, also what can be read already.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_told<W: Target>(
+    tree: &Tree,
+    out: W,
+    options: &Options,
+    tell: &dyn Fn(Told),
+) -> Result<Summary> {
     options.check()?;
     let numbering = Numbering::new(tree)?;
     let contents = Contents::new(&numbering.files, options)?;
-    let representatives = &contents.representatives;
-    let layout = Layout::new(&numbering.files, representatives, options);
+    let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut output = Output::new(out)?;
     write_head(&mut output, options)?;
-    let mut data = Data::new(&numbering.files, representatives, progress);
-    let store = options.block_store.as_deref();
-    let all = (options, What::All, (output.position(), output.direct()));
-    pipeline::run(&numbering.files, &contents, &layout, all, |finished| {
-        data.take(finished, store, &mut output)?;
-        Ok(output.position())
-    })?;
-    let metadata = Metadata {
+    let image = Image {
         tree,
-        options,
         numbering: &numbering,
-        representatives,
-        placements: &layout.placements,
-        stored: &data.stored,
-        xattrs: Sets::new(tree, &numbering.order),
-        ids: Ids::default(),
-        places: vec![None; numbering.order.len()],
+        material: Material {
+            files: &numbering.files,
+            contents: &contents,
+            layout: &layout,
+            options,
+            store: options.block_store.as_deref(),
+        },
+        tell,
     };
-    let xattr_sets = metadata.xattrs.len();
-    let superblock = metadata.write(&data.fragments, &mut output)?;
-    let padded_bytes = output.finish(&superblock.encode(options))?;
-    Ok(Summary {
-        bytes: superblock.bytes,
-        padded_bytes,
-        inodes: superblock.inodes,
-        ids: u32::from(superblock.ids),
-        xattr_sets,
-        ..data.summary
-    })
+    if let (Some(store), Some(direct)) = (image.material.store, output.direct()) {
+        let before: Vec<Item> = image.material.queue(What::All, 0)?.items().collect();
+        if is_little(&before, options.new_first) {
+            return image.write_known(output, direct, store, &before);
+        }
+    }
+    image.write_as_it_comes(output)
+}
+
+/// An image to be written.
+struct Image<'a> {
+    tree: &'a Tree,
+    numbering: &'a Numbering<'a>,
+    material: Material<'a>,
+    tell: &'a dyn Fn(Told),
+}
+
+impl Image<'_> {
+    /// Blocks first, then what depends on their lengths.
+    fn write_as_it_comes<W: Target>(&self, mut output: Output<W>) -> Result<Summary> {
+        let store = self.material.store;
+        let mut data = Data::new(&self.material, self.tell);
+        let from = (output.position(), output.direct());
+        pipeline::run(&self.material, What::All, from, |finished| {
+            data.take(finished, store, &mut output)?;
+            Ok(output.position())
+        })?;
+        self.finish(data, output)
+    }
+
+    /// What is new first, then what depends on the blocks' lengths, then the blocks.
+    fn write_known<W: Target>(
+        &self,
+        mut output: Output<W>,
+        direct: Direct,
+        store: &dyn BlockStore,
+        before: &[Item],
+    ) -> Result<Summary> {
+        let mut new = New::default();
+        pipeline::run(&self.material, What::Missing, (0, None), |finished| {
+            new.add(finished, store);
+            Ok(0)
+        })?;
+        let ahead = Ahead::new(store, new);
+        let material = Material {
+            store: Some(&ahead),
+            ..self.material
+        };
+        let start = output.position();
+        let plan = Plan::new(&material.queue(What::All, start)?, before)?;
+        let mut data = Data::new(&self.material, self.tell);
+        let mut position = start;
+        for block in &plan.blocks {
+            data.place(block, position)?;
+            position += block.stored() as u64;
+        }
+        output.skip(position - start)?;
+        let mut summary = self.finish(data, output)?;
+        (self.tell)(Told::Length(summary.padded_bytes));
+        let mut progress = Progress::new(&self.material, self.tell);
+        let (mut count, mut position) = (0, start);
+        let from = (start, Some(direct));
+        pipeline::run(&material, What::All, from, |finished| {
+            plan.check(count, &finished.blocks)?;
+            for (block, planned) in finished.blocks.iter().zip(plan.blocks.iter().skip(count)) {
+                position += block.stored() as u64;
+                progress.count(block);
+                summary.reused_blocks += u64::from(block.reused && planned.reused);
+            }
+            count += finished.blocks.len();
+            progress.tell();
+            (self.tell)(Told::Final(position));
+            Ok(position)
+        })?;
+        (self.tell)(Told::Final(summary.padded_bytes));
+        Ok(summary)
+    }
+
+    /// Writes metadata and superblock.
+    fn finish<W: Target>(&self, data: Data<'_>, mut output: Output<W>) -> Result<Summary> {
+        let Material {
+            contents,
+            layout,
+            options,
+            ..
+        } = self.material;
+        let metadata = Metadata {
+            tree: self.tree,
+            options,
+            numbering: self.numbering,
+            representatives: &contents.representatives,
+            placements: &layout.placements,
+            stored: &data.stored,
+            xattrs: Sets::new(self.tree, &self.numbering.order),
+            ids: Ids::default(),
+            places: vec![None; self.numbering.order.len()],
+        };
+        let xattr_sets = metadata.xattrs.len();
+        let superblock = metadata.write(&data.fragments, &mut output)?;
+        let padded_bytes = output.finish(&superblock.encode(options))?;
+        Ok(Summary {
+            bytes: superblock.bytes,
+            padded_bytes,
+            inodes: superblock.inodes,
+            ids: u32::from(superblock.ids),
+            xattr_sets,
+            ..data.summary
+        })
+    }
 }
 
 /// Names of the blocks that [`write`] would have to compress, because the options' store does not have them. Files whose
@@ -82,7 +202,14 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
     let numbering = Numbering::new(tree)?;
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    pipeline::missing(&numbering.files, &contents, &layout, options)
+    let material = Material {
+        files: &numbering.files,
+        contents: &contents,
+        layout: &layout,
+        options,
+        store: options.block_store.as_deref(),
+    };
+    Ok(material.queue(What::All, 0)?.missing())
 }
 
 /// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
@@ -99,9 +226,15 @@ pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Resu
     let numbering = Numbering::new(tree)?;
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
+    let material = Material {
+        files: &numbering.files,
+        contents: &contents,
+        layout: &layout,
+        options,
+        store: Some(store),
+    };
     let mut blocks = 0;
-    let missing = (options, What::MissingData, (0, None));
-    let done = pipeline::run(&numbering.files, &contents, &layout, missing, |finished| {
+    let done = pipeline::run(&material, What::MissingData, (0, None), |finished| {
         put_new(finished, store);
         blocks += finished.blocks.len() as u64;
         if go_on() {
@@ -128,7 +261,7 @@ fn put_new(finished: &Finished, store: &dyn BlockStore) {
     }
 }
 
-/// A superblock of zeros, so that an unfinished image is never taken for one, and the compressor's options.
+/// A superblock of zeros, so that an unfinished image is not taken for one, and the compressor's options.
 fn write_head<W: Target>(output: &mut Output<W>, options: &Options) -> Result<()> {
     output.write(&[0; SUPERBLOCK])?;
     let settings = compressor_options(options);
@@ -141,6 +274,33 @@ fn write_head<W: Target>(output: &mut Output<W>, options: &Options) -> Result<()
     output.write(&block)
 }
 
+/// How many bytes of file contents are done.
+struct Progress<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a dyn Fn(Told),
+}
+
+impl<'a> Progress<'a> {
+    fn new(material: &Material<'_>, tell: &'a dyn Fn(Told)) -> Self {
+        let files = material.files.iter().enumerate();
+        let stored = files.filter(|(index, _)| material.contents.is_stored(*index));
+        Progress {
+            done: 0,
+            total: stored.map(|(_, file)| file.content.len()).sum(),
+            tell,
+        }
+    }
+
+    fn count(&mut self, block: &Block) {
+        self.done += u64::from(block.length);
+    }
+
+    fn tell(&self) {
+        (self.tell)(Told::Contents(self.done, self.total));
+    }
+}
+
 /// What the data pass leaves for the metadata.
 struct Data<'a> {
     /// By file.
@@ -148,30 +308,21 @@ struct Data<'a> {
     /// Start and size of each fragment block.
     fragments: Vec<(u64, u32)>,
     summary: Summary,
-    done: u64,
-    total: u64,
-    progress: &'a dyn Fn(u64, u64),
+    progress: Progress<'a>,
 }
 
 impl<'a> Data<'a> {
-    fn new(files: &[File<'_>], representatives: &[usize], progress: &'a dyn Fn(u64, u64)) -> Self {
+    fn new(material: &Material<'_>, tell: &'a dyn Fn(Told)) -> Self {
         let mut summary = Summary::default();
-        let mut total = 0;
-        for (index, (file, representative)) in files.iter().zip(representatives).enumerate() {
+        for (index, file) in material.files.iter().enumerate() {
             summary.content_bytes += file.content.len();
-            if index == *representative {
-                total += file.content.len();
-            } else {
-                summary.duplicates += 1;
-            }
+            summary.duplicates += u32::from(!material.contents.is_stored(index));
         }
         Data {
-            stored: vec![Stored::default(); files.len()],
+            stored: vec![Stored::default(); material.files.len()],
             fragments: Vec::new(),
             summary,
-            done: 0,
-            total,
-            progress,
+            progress: Progress::new(material, tell),
         }
     }
 
@@ -193,8 +344,11 @@ impl<'a> Data<'a> {
             true => output.skip(position - output.position())?,
             false => output.write(finished.bytes())?,
         }
-        finished.blocks.iter().for_each(|block| self.count(block));
-        (self.progress)(self.done, self.total);
+        for block in &finished.blocks {
+            self.progress.count(block);
+            self.summary.reused_blocks += u64::from(block.reused);
+        }
+        self.progress.tell();
         Ok(())
     }
 
@@ -220,11 +374,6 @@ impl<'a> Data<'a> {
             self.summary.blocks += 1;
         }
         Ok(())
-    }
-
-    fn count(&mut self, block: &Block) {
-        self.done += u64::from(block.length);
-        self.summary.reused_blocks += u64::from(block.reused);
     }
 }
 
