@@ -122,8 +122,14 @@ impl Directory {
     }
 }
 
-/// Fetches a file, or the rest of one, into the directory of files, verifies it, and returns its path.
-pub(crate) fn fetch(fetcher: &Fetcher, wanted: &Wanted<'_>, files: &Path) -> Result<PathBuf> {
+/// Fetches a file, or the rest of one, into the directory of files, verifies it, and returns its path. `tries` in a row may bring
+/// nothing.
+pub(crate) fn fetch(
+    fetcher: &Fetcher,
+    wanted: &Wanted<'_>,
+    files: &Path,
+    tries: u32,
+) -> Result<PathBuf> {
     let path = files.join(wanted.sha256.to_string());
     let partial = path.with_extension("part");
     let failed = |e| Error::io(format_args!("storing {}", partial.display()), e);
@@ -131,7 +137,7 @@ pub(crate) fn fetch(fetcher: &Fetcher, wanted: &Wanted<'_>, files: &Path) -> Res
     let options = options.read(true).write(true).create(true).truncate(false);
     let mut out = options.open(&partial).map_err(failed)?;
     let deadline = Deadline::after(fetcher.options().file_deadline);
-    if let Err(error) = fetcher.resume_into(wanted, &mut out, &|_| (), &deadline) {
+    if let Err(error) = fetcher.resume_into(wanted, &mut out, &|_| (), (&deadline, tries)) {
         if error.kind() == ErrorKind::NotFound {
             let _ = fs::remove_file(&partial);
         }

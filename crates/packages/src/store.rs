@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::{Deadline, Wanted, another_may_help};
+use crate::fetch::{Deadline, Wanted, in_turn};
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
 /// A file to have in the store.
@@ -263,8 +263,8 @@ fn unread_for(metadata: &Metadata, now: SystemTime) -> Duration {
 
 /// Fetches an item from the first place that has it right. What one place began another one completes: all are to have the same bytes.
 fn fetch(fetcher: &Fetcher, item: &Item, file: &mut File, arrived: &dyn Fn(i64)) -> Result<()> {
-    let mut failures: Vec<Error> = Vec::new();
-    for way in fetcher.ways(&item.url) {
+    let ways = fetcher.ways(&item.url);
+    let asked = in_turn(fetcher, &ways, |way, tries| {
         let wanted = Wanted {
             url: &way.url,
             size: item.size,
@@ -277,17 +277,19 @@ fn fetch(fetcher: &Fetcher, item: &Item, file: &mut File, arrived: &dyn Fn(i64))
             arrived(bytes);
         };
         let by = way.fetcher(fetcher);
-        match by.resume_into(&wanted, file, &count, &Deadline::none()) {
-            Ok(()) => return Ok(()),
-            Err(error) if !another_may_help(&error) => return Err(error),
-            Err(error) => {
-                fetcher.demote(&way);
-                arrived(-counted.get());
-                failures.push(error);
-            }
+        let done = by.resume_into(&wanted, file, &count, (&Deadline::none(), tries));
+        done.inspect_err(|_| {
+            fetcher.demote(way);
+            arrived(-counted.get());
+        })
+    })?;
+    match asked.found {
+        Some(()) => Ok(()),
+        None => {
+            let origin = ways.first().map_or("", |way| way.origin.as_str());
+            Err(none(item, asked.failures).with_origin(origin))
         }
     }
-    Err(none(item, failures))
 }
 
 /// The one failure, or all of them.

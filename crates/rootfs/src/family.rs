@@ -94,6 +94,20 @@ pub trait Family: fmt::Debug + Send + Sync {
     /// The definition has no repositories.
     fn outside(&self, plan: &Plan, package: &LockedPackage) -> Result<Option<String>>;
 
+    /// Tells the fetcher of package files where mirrors have the same ones, as far as the plan and the metadata in the directory say it.
+    /// Nobody is asked.
+    ///
+    /// # Errors
+    /// The definition has no repositories, or an address that cannot be used.
+    fn know_mirrors(&self, _: &Plan, _: &Metadata<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// `file:line` of the plan that brought the repository of a locked package; `None` where that is not known.
+    fn brought(&self, _: &Plan, _: &LockedPackage) -> Option<String> {
+        None
+    }
+
     /// Reads what later steps have to know of package files, which are what a lock says. Where packages prove themselves, they have to
     /// do so here, by the keys of the plan's repositories.
     ///

@@ -13,7 +13,7 @@ use crate::define::load::Source;
 use crate::define::owners;
 use crate::means::Session;
 use crate::means::vendored::AGAIN;
-use crate::resolve::signed::{trust, trust_repositories, vouch};
+use crate::resolve::signed::{know_mirrors, trust, trust_repositories, vouch};
 use crate::resolve::solve::{Resolver, World, is_current, read_lock};
 use crate::root::outside;
 use crate::root::steps::tools_root;
@@ -87,6 +87,7 @@ pub(crate) fn resolve(
                     &path,
                     &lock.packages.iter().collect::<Vec<_>>(),
                 )?;
+                know_mirrors(session, plan, &path)?;
             }
             lock
         }
@@ -156,6 +157,7 @@ fn prepare(
             let now = |p: &&LockedPackage| !has_pre || p.layer == TOOLS;
             let packages = lock.packages.iter().filter(now);
             trust(session, &plan, path, &packages.collect::<Vec<_>>())?;
+            know_mirrors(session, &plan, path)?;
             (None, lock.of_layer(TOOLS).cloned().collect::<Vec<_>>())
         }
         None => {

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use kiln_packages::{Lock, LockedPackage, LockedRepository, Verdict};
 use kiln_plan::{Hasher, Id, Plan};
-use kiln_rootfs::family::World;
+use kiln_rootfs::family::{Metadata, World};
 
 use crate::io::write_whole;
 use crate::means::Session;
@@ -205,6 +205,27 @@ fn kept(session: &Session<'_>, lock: &Path) -> Option<PathBuf> {
             .warn_once(failure.message.clone(), None, Some(hint));
     };
     copied.inspect_err(told).ok()
+}
+
+/// Tells the fetcher where mirrors have what a lock names: a lock has one URL of each package. Nobody is asked.
+///
+/// # Errors
+/// The definition has an address that cannot be used.
+pub(crate) fn know_mirrors(session: &Session<'_>, plan: &Plan, lock: &Path) -> Result<(), Failure> {
+    // A vendored directory has its own files.
+    if session.vendored.is_some() || session.request.offline {
+        return Ok(());
+    }
+    let kept = kept(session, lock);
+    for directory in [&session.metadata].into_iter().chain(&kept) {
+        let source = Metadata {
+            fetcher: &session.fetcher,
+            directory,
+            now: session.now,
+        };
+        session.family.know_mirrors(plan, &source)?;
+    }
+    Ok(())
 }
 
 /// What the repositories have now.

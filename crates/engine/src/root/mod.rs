@@ -1,5 +1,6 @@
 //! The root, layer by layer.
 
+pub(crate) mod brought;
 pub(crate) mod finish;
 pub(crate) mod layer;
 pub(crate) mod outside;

@@ -237,7 +237,7 @@ fn download(
             size: listed.size,
             sha256: listed.sha256,
         };
-        cache::fetch(fetcher, &wanted, directory)
+        cache::fetch(fetcher, &wanted, directory, fetcher.options().attempts)
     };
     let outcome = match by_hash.map(|url| fetch(&url)) {
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => fetch(&by_name),

@@ -182,15 +182,15 @@ impl Deadline {
     }
 }
 
-/// Runs `attempt` until it succeeds, fails for good, fails too often without getting further, or the deadline for `url`
+/// Runs `attempt` until it succeeds, fails for good, fails `tries` times without getting further, or the deadline for `url`
 /// is over. What a cancelled attempt brought never counts: the cancellation shuts its connection, which looks like an end.
 pub(crate) fn retrying<T>(
     options: &FetchOptions,
     cancel: &CancelToken,
-    (url, deadline): (&str, &Deadline),
+    (url, deadline, tries): (&str, &Deadline, u32),
     mut attempt: impl FnMut() -> Result<T, Attempt>,
 ) -> Result<T> {
-    let allowed = options.attempts.max(1);
+    let allowed = tries.max(1);
     let (mut fruitless, mut total) = (0, 0);
     loop {
         cancel.check()?;
@@ -206,7 +206,16 @@ pub(crate) fn retrying<T>(
             return Err(failed.error);
         }
         deadline.check(url).map_err(|late| late.error)?;
-        let doubled = options.backoff.saturating_mul(1 << (fruitless - 1).min(10));
+        let doubled = pause(options, fruitless);
         cancel.sleep(failed.wait.unwrap_or(doubled).min(options.backoff_max))?;
     }
+}
+
+/// How long to wait after so many tries that brought nothing.
+pub(super) fn pause(options: &FetchOptions, fruitless: u32) -> Duration {
+    let doubled = 1 << fruitless.saturating_sub(1).min(10);
+    options
+        .backoff
+        .saturating_mul(doubled)
+        .min(options.backoff_max)
 }

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Fetcher;
+use super::attempt::pause;
 use super::url::append;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Result};
 
 /// Places that are tried for one file.
 const MOST: usize = 8;
@@ -19,6 +20,8 @@ struct Group {
     bases: Vec<String>,
     /// Who fetches from there, where the repository has a proxy of its own.
     own: Option<Arc<Fetcher>>,
+    /// `file:line` that brought the repository; empty for defaults.
+    origin: String,
 }
 
 /// A way to a file.
@@ -28,6 +31,8 @@ pub(crate) struct Way {
     pub(crate) url: String,
     base: Option<String>,
     own: Option<Arc<Fetcher>>,
+    /// `file:line` that brought the repository; empty where nothing did.
+    pub(crate) origin: String,
 }
 
 impl Way {
@@ -43,9 +48,77 @@ pub(crate) fn another_may_help(error: &Error) -> bool {
     !matches!(error.kind(), Cancelled | Internal | Io | Offline)
 }
 
+/// Whether a failure may be over when the same place is asked again. `asked` is how often it was.
+fn may_pass(error: &Error, asked: u32) -> bool {
+    use ErrorKind::{HashMismatch, Network, Refused, Stalled, Truncated};
+    match error.kind() {
+        Network | Refused | Stalled | Truncated => true,
+        // What another place began may have been wrong.
+        HashMismatch => asked < 2,
+        _ => false,
+    }
+}
+
+/// What asking places came to.
+pub(crate) struct Asked<T> {
+    /// What the first good one gave.
+    pub(crate) found: Option<T>,
+    /// The last failure of each of the others that were asked, in the order of the places.
+    pub(crate) failures: Vec<Error>,
+}
+
+/// Asks places with the same content, the best first, until one gives what is wanted. One place alone is asked as often as the
+/// options say. Several are asked once each, and again only when all have failed: one that stalls costs its time once. `ask` is told
+/// how many tries in a row may bring nothing.
+///
+/// # Errors
+/// A failure that says nothing about other places.
+pub(crate) fn in_turn<P, T>(
+    fetcher: &Fetcher,
+    places: &[P],
+    mut ask: impl FnMut(&P, u32) -> Result<T>,
+) -> Result<Asked<T>> {
+    let attempts = fetcher.options.attempts.max(1);
+    let (rounds, tries) = match places.len() {
+        0 | 1 => (1, attempts),
+        _ => (attempts, 1),
+    };
+    let mut failures: Vec<Option<Error>> = places.iter().map(|_| None).collect();
+    let mut found = None;
+    for round in 0..rounds {
+        if round > 0 {
+            fetcher.cancel.sleep(pause(&fetcher.options, round))?;
+        }
+        for (place, failure) in places.iter().zip(&mut failures) {
+            if failure
+                .as_ref()
+                .is_some_and(|error| !may_pass(error, round))
+            {
+                continue;
+            }
+            match ask(place, tries) {
+                Ok(given) => {
+                    *failure = None;
+                    found = Some(given);
+                    break;
+                }
+                Err(error) if !another_may_help(&error) => return Err(error),
+                Err(error) => *failure = Some(error),
+            }
+        }
+        let mut left = failures.iter().flatten();
+        if found.is_some() || !left.any(|error| may_pass(error, round + 1)) {
+            break;
+        }
+    }
+    let failures = failures.into_iter().flatten().collect();
+    Ok(Asked { found, failures })
+}
+
 impl Fetcher {
-    /// Notes base URLs with the same content, the one to be asked first in front, and who fetches from them.
-    pub(crate) fn learn(&self, bases: &[String], own: Option<Arc<Fetcher>>) {
+    /// Notes base URLs with the same content, the one to be asked first in front, who fetches from them, and the `file:line` that
+    /// brought them.
+    pub(crate) fn learn(&self, bases: &[String], own: Option<Arc<Fetcher>>, origin: &str) {
         let bases: Vec<String> = bases
             .iter()
             .map(|base| base.trim_end_matches('/').to_owned())
@@ -56,7 +129,19 @@ impl Fetcher {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         groups.retain(|group| !bases.iter().any(|base| group.bases.contains(base)));
-        groups.push(Group { bases, own });
+        let origin = origin.to_owned();
+        groups.push(Group { bases, own, origin });
+    }
+
+    /// Whether something was noted of one of these base URLs.
+    pub(crate) fn knows(&self, bases: &[String]) -> bool {
+        let groups = self
+            .mirrors
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = groups.iter().flat_map(|group| &group.bases);
+        known.any(|known| bases.iter().any(|base| base.trim_end_matches('/') == known))
     }
 
     /// The ways to a file, the best first: its URL, and where mirrors of the same repository have it.
@@ -81,12 +166,14 @@ impl Fetcher {
                 url: url.to_owned(),
                 base: None,
                 own: None,
+                origin: String::new(),
             }];
         };
         let way = |base: &String| Way {
             url: append(base, &rest),
             base: Some(base.clone()),
             own: group.own.clone(),
+            origin: group.origin.clone(),
         };
         group.bases.iter().take(MOST).map(way).collect()
     }

@@ -17,7 +17,7 @@ use std::io::Read;
 
 pub(crate) use attempt::Deadline;
 use attempt::{Attempt, retrying};
-pub(crate) use mirrors::another_may_help;
+pub(crate) use mirrors::in_turn;
 pub use options::{Allows, FetchOptions, Proxies};
 pub(crate) use transfer::Wanted;
 
@@ -129,8 +129,19 @@ impl Fetcher {
     /// Any network kind; [`ErrorKind::Refused`] if it has more than `limit` bytes, or no length where
     /// [`FetchOptions::unframed`] wants one.
     pub fn bytes(&self, url: &str, limit: u64, since: Option<&str>) -> Result<Fetched> {
+        self.bytes_of(url, limit, since, self.options.attempts)
+    }
+
+    /// As [`Fetcher::bytes`], with so many tries in a row that bring nothing.
+    pub(crate) fn bytes_of(
+        &self,
+        url: &str,
+        limit: u64,
+        since: Option<&str>,
+        tries: u32,
+    ) -> Result<Fetched> {
         let deadline = Deadline::after(self.options.file_deadline);
-        retrying(&self.options, &self.cancel, (url, &deadline), || {
+        retrying(&self.options, &self.cancel, (url, &deadline, tries), || {
             let opened = self.open(url, 0, since)?;
             let modified = opened.modified.clone();
             if opened.not_modified && since.is_some() {
@@ -142,7 +153,8 @@ impl Fetcher {
     }
 
     /// Completes `file`, which may already hold the beginning, so that it has the wanted size and SHA-256.
-    /// `arrived` is told how the number of good bytes changes (it may go down when a transfer begins anew).
+    /// `arrived` is told how the number of good bytes changes (it may go down when a transfer begins anew). `tries` in a row may bring
+    /// nothing.
     ///
     /// # Errors
     /// Any network kind; [`ErrorKind::HashMismatch`] naming the file, the expected and the found digest.
@@ -151,10 +163,10 @@ impl Fetcher {
         wanted: &Wanted,
         file: &mut File,
         arrived: &dyn Fn(i64),
-        deadline: &Deadline,
+        (deadline, tries): (&Deadline, u32),
     ) -> Result<()> {
         let mut state = transfer::Partial::examine(wanted, file, arrived, deadline)?;
-        let until = (wanted.url, deadline);
+        let until = (wanted.url, deadline, tries);
         retrying(&self.options, &self.cancel, until, || state.advance(self))
     }
 

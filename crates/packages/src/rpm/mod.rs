@@ -28,6 +28,6 @@ pub use closure::closure;
 pub use files::FileInfo;
 pub use package::PackageFile;
 pub use primary::{Capability, Package};
-pub use refresh::{Metadata, VerifiedRepository, load_cached, refresh};
+pub use refresh::{Metadata, VerifiedRepository, know_mirrors, load_cached, refresh};
 pub use repository::{Filter, Proof, Repository, Source};
 pub use version::Evr;

@@ -21,7 +21,7 @@ use crate::cache::{self, Directory, intact};
 use crate::decompress::Compression;
 use crate::digest::Hasher;
 use crate::fetch::url::shown;
-use crate::fetch::{Fetched, Wanted, another_may_help};
+use crate::fetch::{Fetched, Wanted, in_turn};
 use crate::openpgp::Signer;
 use crate::{CancelToken, Digest, Error, ErrorKind, Fetcher, Result};
 
@@ -235,10 +235,43 @@ pub fn refresh(
             false => cache.refresh(way, now),
         };
         if let Ok((verified, _)) = &outcome {
-            fetcher.learn(&verified.bases, own.clone());
+            fetcher.learn(&verified.bases, own.clone(), &repository.origin);
         }
         outcome
     })
+}
+
+/// Tells a fetcher where mirrors have the same files, without asking anybody: those that the repositories name themselves, and those
+/// that a good [`refresh`] in `directory` saw. What it knows already stays.
+///
+/// # Errors
+/// [`ErrorKind::Input`] for an address or a proxy that cannot be used.
+pub fn know_mirrors(
+    fetcher: &Fetcher,
+    repositories: &[Repository],
+    directory: &Path,
+) -> Result<()> {
+    for repository in repositories {
+        let bases = match repository.expanded()? {
+            Source::Base(urls) => urls,
+            Source::MirrorList(_) | Source::Metalink(_) => {
+                let current = directory.join(repository.cache_name()).join(CURRENT);
+                let text = std::fs::read_to_string(current).unwrap_or_else(|_| String::new());
+                values(&text, "base").map(str::to_owned).collect()
+            }
+        };
+        if !bases.is_empty() && !fetcher.knows(&bases) {
+            let own = through(fetcher, repository)?.map(Arc::new);
+            fetcher.learn(&bases, own, &repository.origin);
+        }
+    }
+    Ok(())
+}
+
+/// What [`CURRENT`] says of a key.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' '))
 }
 
 /// The fetcher that goes through the repository's proxy, where it has one.
@@ -366,16 +399,14 @@ impl<'a> Cache<'a> {
     /// What was seen last, if it is there and undamaged.
     fn cached(&self) -> Option<Seen> {
         let text = self.directory.current()?;
-        let all = |key: &'static str| {
-            text.lines().filter_map(move |line| {
-                line.strip_prefix(key)?.strip_prefix(' ').map(str::to_owned)
-            })
+        let read = |key| {
+            self.directory
+                .read(&values(&text, key).next()?.parse().ok()?)
         };
-        let read = |key| self.directory.read(&all(key).next()?.parse().ok()?);
         Some(Seen {
             repomd: read("repomd")?,
             signature: read("signature"),
-            bases: all("base").collect(),
+            bases: values(&text, "base").map(str::to_owned).collect(),
         })
     }
 
@@ -399,7 +430,7 @@ impl<'a> Cache<'a> {
 
     /// The base URLs, and what a metalink says beside them.
     fn mirrors(&self, fetcher: &Fetcher) -> Result<(Vec<String>, Option<Metalink>)> {
-        let get = |url: &str| small(fetcher, url);
+        let get = |url: &str| small(fetcher, url, fetcher.options().attempts);
         match &self.source {
             Source::Base(urls) => Ok((urls.clone(), None)),
             Source::MirrorList(url) => {
@@ -422,42 +453,35 @@ impl<'a> Cache<'a> {
     /// `repomd.xml` of the first mirror that has a good one. One that a metalink calls former is taken if there is no other.
     fn fetch(&mut self, fetcher: &Fetcher, now: SystemTime) -> Result<(Seen, VerifiedRepository)> {
         let (bases, metalink) = self.mirrors(fetcher)?;
-        let (mut failures, mut former) = (Vec::new(), None);
-        for (at, base) in bases.iter().take(MAX_MIRRORS).enumerate() {
+        let mut former = None;
+        let tried: Vec<usize> = (0..bases.len().min(MAX_MIRRORS)).collect();
+        let asked = in_turn(fetcher, &tried, |&at, tries| {
             let mut order = bases.clone();
             order[..=at].rotate_right(1);
-            let url = url_of(base, REPOMD);
-            let outcome = self.fetch_from(fetcher, &url, order, now);
-            let outcome =
-                outcome.and_then(
-                    |found| match age(&url, &found.1.release, metalink.as_ref())? {
-                        Age::Current => Ok(Some(found)),
-                        Age::Former => {
-                            former.get_or_insert(found);
-                            Ok(None)
-                        }
-                    },
-                );
-            match outcome {
-                Ok(Some(found)) => {
-                    self.warn_of(&failures);
-                    return Ok(found);
+            let url = url_of(&bases[at], REPOMD);
+            let found = self.fetch_from(fetcher, &url, order, now, tries)?;
+            match age(&url, &found.1.release, metalink.as_ref())? {
+                Age::Current => Ok(found),
+                Age::Former => {
+                    former.get_or_insert(found);
+                    Err(behind(&url))
                 }
-                Ok(None) => {}
-                Err(error) if !another_may_help(&error) => return Err(error),
-                Err(error) => failures.push(error),
             }
+        })?;
+        if let Some(found) = asked.found {
+            self.warn_of(&asked.failures);
+            return Ok(found);
         }
-        self.warn_of(&failures);
         match former {
             Some(found) => {
+                self.warn_of(&asked.failures);
                 self.warnings.push(format!(
                     "all mirrors of {} are behind what its metalink says",
                     self.repository.describe()
                 ));
                 Ok(found)
             }
-            None => Err(self.none(REPOMD, failures)),
+            None => Err(self.none(REPOMD, asked.failures)),
         }
     }
 
@@ -467,12 +491,14 @@ impl<'a> Cache<'a> {
         url: &str,
         bases: Vec<String>,
         now: SystemTime,
+        tries: u32,
     ) -> Result<(Seen, VerifiedRepository)> {
-        let repomd = small(fetcher, url)?;
+        let repomd = small(fetcher, url, tries)?;
         let signature = match self.repository.proof {
             Proof::Packages => None,
             Proof::Signature => Some(
-                small(fetcher, &format!("{url}.asc")).map_err(|error| self.no_signature(error))?,
+                small(fetcher, &format!("{url}.asc"), tries)
+                    .map_err(|error| self.no_signature(error))?,
             ),
         };
         let seen = Seen {
@@ -545,24 +571,23 @@ impl<'a> Cache<'a> {
         if intact(&path, listed.size, &listed.sha256)? {
             return Ok(path);
         }
-        let mut failures = Vec::new();
-        for base in bases.iter().take(MAX_MIRRORS) {
+        let tried = &bases[..bases.len().min(MAX_MIRRORS)];
+        let asked = in_turn(fetcher, tried, |base, tries| {
             let url = url_of(base, &listed.href);
             let wanted = Wanted {
                 url: &url,
                 size: listed.size,
                 sha256: listed.sha256,
             };
-            match cache::fetch(fetcher, &wanted, self.directory.files()) {
-                Ok(path) => {
-                    self.warn_of(&failures);
-                    return Ok(path);
-                }
-                Err(error) if !another_may_help(&error) => return Err(error),
-                Err(error) => failures.push(error),
+            cache::fetch(fetcher, &wanted, self.directory.files(), tries)
+        })?;
+        match asked.found {
+            Some(path) => {
+                self.warn_of(&asked.failures);
+                Ok(path)
             }
+            None => Err(self.none(&listed.href, asked.failures)),
         }
-        Err(self.none(&listed.href, failures))
     }
 
     fn warn_of(&mut self, failures: &[Error]) {
@@ -648,8 +673,14 @@ fn age(url: &str, found: &Digest, metalink: Option<&Metalink>) -> Result<Age> {
     }
 }
 
-fn small(fetcher: &Fetcher, url: &str) -> Result<Vec<u8>> {
-    match fetcher.bytes(url, MAX_SMALL, None)? {
+/// A mirror that would do if no other was there. It will not catch up while this waits.
+fn behind(url: &str) -> Error {
+    let message = format!("{} is behind what its metalink says", shown(url));
+    Error::new(ErrorKind::Expired, message)
+}
+
+fn small(fetcher: &Fetcher, url: &str, tries: u32) -> Result<Vec<u8>> {
+    match fetcher.bytes_of(url, MAX_SMALL, None, tries)? {
         Fetched::New { bytes, .. } => Ok(bytes),
         // No time was given, so a server that says so is broken.
         Fetched::NotModified => {

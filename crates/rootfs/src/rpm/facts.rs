@@ -94,6 +94,8 @@ pub(super) fn proven(
     let proven = PackageFile::verify_file(file, &package.describe(), &keyring, SystemTime::now())
         .map_err(|error| named(error.into()))?;
     let (name, evr, architecture) = proven.identity().map_err(|error| named(error.into()))?;
+    // A path that leads out of the root is found before anything runs.
+    proven.files().map_err(|error| named(error.into()))?;
     let found = (name, evr.to_string(), architecture);
     let said = (&package.name, &package.version, &package.architecture);
     match (&found.0, &found.1, &found.2) == said {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln_packages::rpm::refresh;
+use kiln_packages::rpm::{know_mirrors, refresh};
 use kiln_packages::{DownloadStore, Lock, LockedPackage};
 use kiln_plan::{Conventions, Id, Plan, Target};
 
@@ -68,6 +68,17 @@ impl Family for Rpm {
 
     fn outside(&self, plan: &Plan, package: &LockedPackage) -> Result<Option<String>> {
         repositories::outside(&repositories(plan)?, package)
+    }
+
+    fn know_mirrors(&self, plan: &Plan, source: &Metadata<'_>) -> Result<()> {
+        let all = repositories(plan)?;
+        Ok(know_mirrors(source.fetcher, &all, source.directory)?)
+    }
+
+    fn brought(&self, plan: &Plan, package: &LockedPackage) -> Option<String> {
+        let all = repositories(plan).ok()?;
+        let origin = repositories::of(&all, package).ok()?.origin.clone();
+        (!origin.is_empty()).then_some(origin)
     }
 
     fn facts(

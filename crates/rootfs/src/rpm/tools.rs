@@ -10,7 +10,7 @@ use kiln_packages::rpm::{Package, PackageFile, closure};
 use kiln_sandbox::{Call, Error, ErrorKind, Say};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Items, label, mounts};
+use super::facts::{Item, Items, label, mounts};
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::run::{Extras, Place};
@@ -78,10 +78,22 @@ pub(super) fn unpack_tools(place: &Place<'_>, all: &Items) -> Result<()> {
     super::install::skeleton(place, &[])?;
     let total = items.len() as u64;
     let mut hear = |done| place.reporter.progress(done, Some(total), None);
-    place.call_and_hear(&call, (), extras, &mut hear)?;
+    let unpacked = place.call_and_hear(&call, (), extras, &mut hear);
+    unpacked.map_err(|error| named(error, items))?;
     // Without the cache, programs find only the libraries that lie where the loader looks anyway.
     place.exec(&["/sbin/ldconfig"], Extras::default())?;
     Ok(())
+}
+
+/// The same error, with the package that its words are about.
+fn named(mut error: crate::error::Error, items: &[Item]) -> crate::error::Error {
+    let mut words = error
+        .causes
+        .iter()
+        .flat_map(|cause| cause.split([' ', ':']));
+    let package = words.find_map(|word| items.iter().find(|item| item.nevra() == word));
+    error.package = error.package.or(package.map(Item::nevra));
+    error
 }
 
 fn now() -> u64 {
