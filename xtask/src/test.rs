@@ -81,6 +81,7 @@ const MODULES: &[&str] = &[
     "releases::",
     "rootless::",
     "rpm::",
+    "rpm_faults::",
     "security::",
     "shared::",
     "stick::",

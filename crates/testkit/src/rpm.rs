@@ -218,16 +218,20 @@ impl Gpg {
     pub fn sign_file(&self, file: &Path) {
         run(self.gpg().args(["--armor", "--detach-sign"]).arg(file));
     }
-}
 
-impl Drop for Gpg {
-    /// Ends the agent that gpg started for the directory.
-    fn drop(&mut self) {
+    /// Ends the agent that gpg started for the directory. The next use starts another.
+    pub fn rest(&self) {
         let _ = Command::new("gpgconf")
             .arg("--homedir")
             .arg(&self.home)
             .args(["--kill", "all"])
             .output();
+    }
+}
+
+impl Drop for Gpg {
+    fn drop(&mut self) {
+        self.rest();
     }
 }
 

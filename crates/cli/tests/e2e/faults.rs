@@ -88,7 +88,7 @@ fn lock(turn: &Turn, mask: &str) -> Ran {
 }
 
 /// Every file in a download store is what its name says.
-fn assert_genuine(store: &Path) {
+pub(crate) fn assert_genuine(store: &Path) {
     for directory in names(store) {
         for name in names(&store.join(&directory)) {
             let file = store.join(&directory).join(&name);

@@ -22,6 +22,7 @@ mod releases;
 mod residue;
 mod rootless;
 mod rpm;
+mod rpm_faults;
 mod security;
 mod shared;
 mod stick;

@@ -15,7 +15,7 @@ const PATIENCE: &str = "900";
 const DEFINITION: &str = "name = \"rpm\"\ndistribution = \"centos:9\"\nlayers = [\"console.ks\"]\n\
     [[repository]]\nname = \"url\"\nkey = \"key.asc\"\n";
 
-fn distribution() -> Distribution {
+pub(crate) fn distribution() -> Distribution {
     let out = base().join("kindling");
     distribution::make(
         Set::Base,
