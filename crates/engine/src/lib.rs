@@ -7,6 +7,7 @@ mod build;
 pub mod cache;
 mod cancel;
 mod convert;
+mod count;
 mod define;
 mod event;
 mod failure;
@@ -28,6 +29,7 @@ mod values;
 
 pub use build::{build, lock};
 pub use cancel::Cancel;
+pub use count::counted;
 pub use define::confined::{Confined, Files};
 pub use define::plan::{Planned, examine, plan};
 pub use define::reader::{Directory, Reader};

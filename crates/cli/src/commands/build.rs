@@ -52,11 +52,10 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
     let vendor = args.vendor.as_deref();
     let (path, lock) = kiln_engine::lock(&request, vendor, args.keep_metadata, &sink, &cancel)?;
     write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
-    let packages = lock.packages.len();
-    context.terminal.note(
-        "locked",
-        &format!("{packages} packages in {}", path.display()),
-    );
+    let packages = kiln_engine::counted(lock.packages.len(), "package");
+    context
+        .terminal
+        .note("locked", &format!("{packages} in {}", path.display()));
     if context.settings.progress != ProgressStyle::Json {
         output::print(&format!("{}\n", path.display()))?;
     }

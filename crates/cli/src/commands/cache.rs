@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kiln_engine::cache::{Limits, blocks_usage, collect_blocks};
-use kiln_engine::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind, counted};
 use kiln_packages::DownloadStore;
 use kiln_rootfs::sandbox_error;
 use kiln_rootfs::{Layer, Store};
@@ -118,15 +118,15 @@ fn verify(cache: &Path, context: &Context<'_>) -> Result<u8, Failure> {
     for damage in &damaged {
         let what = match damage.paths.first() {
             Some(path) => format!(
-                "layer {}: {} files changed, /{path} among them",
+                "layer {}: {} changed, /{path} among them",
                 damage.title,
-                damage.paths.len()
+                counted(damage.paths.len(), "file")
             ),
             None => format!("layer {}: made after a damaged one", damage.title),
         };
         context.terminal.note("removing", &what);
     }
-    output::print(&format!("{} layers removed\n", damaged.len()))?;
+    output::print(&format!("{} removed\n", counted(damaged.len(), "layer")))?;
     Ok(if damaged.is_empty() { 0 } else { 4 })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_engine::{Failure, FailureKind};
+use kiln_engine::{Failure, FailureKind, counted};
 
 use super::style::{Palette, paint};
 use super::text::{sanitize, shell_line};
@@ -21,7 +21,7 @@ pub(crate) fn render(failure: &Failure, palette: &Palette) -> String {
     let (shown, more) = failure.others.split_at(failure.others.len().min(OTHERS));
     causes(&mut out, "also wrong:", shown, palette);
     if !more.is_empty() {
-        let more = [format!("{} further lines", more.len())];
+        let more = [counted(more.len(), "further line")];
         causes(&mut out, "also wrong:", &more, palette);
     }
     if let Some(command) = &failure.reopen {

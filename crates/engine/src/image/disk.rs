@@ -30,7 +30,7 @@ use crate::means::Session;
 use crate::means::digest::DigestedFile;
 use crate::means::output::{Output, unreadable};
 use crate::values::{BootFiles, Lost, Made, Resolved, Squashed, Stack};
-use crate::{Failure, FailureKind, Unit};
+use crate::{Failure, FailureKind, Unit, counted};
 
 pub(crate) const RAW: &str = "disk.raw";
 pub(crate) const TAR_GZ: &str = "disk.tar.gz";
@@ -209,10 +209,11 @@ fn squashfs(
             }
             step.peak_memory(peak);
             step.summarise(format!(
-                "{} files, {} MB in {} MB, {new} new blocks",
-                squashed.inodes,
+                "{}, {} MB in {} MB, {}",
+                counted(squashed.inodes as usize, "file"),
                 squashed.content_bytes / 1_000_000,
-                squashed.bytes / 1_000_000
+                squashed.bytes / 1_000_000,
+                counted(new as usize, "new block")
             ));
             Ok(squashed)
         })

@@ -16,6 +16,7 @@ use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence, handed};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
+use crate::counted;
 use crate::shared::put_keys;
 use crate::trust::known;
 use crate::values::{Lost, Squashed};
@@ -312,8 +313,9 @@ fn label(tree: &mut Tree, say: &Say<Said>) -> Result<(), Error> {
             "the SELinux policy's line for {pattern} cannot be read, and is left out"
         )));
     }
-    let count = found.len();
-    say.say(Said::Line(format!("{count} files have SELinux labels")));
+    let count = counted(found.len(), "file");
+    let verb = if found.len() == 1 { "has" } else { "have" };
+    say.say(Said::Line(format!("{count} {verb} SELinux labels")));
     for (id, attribute) in found {
         let meta = &mut tree.inode_mut(id).meta;
         let kept = meta.xattrs.iter().cloned();

@@ -14,7 +14,7 @@ use crate::means::Session;
 use crate::steps::Steps;
 use crate::trust::guard::Guard;
 use crate::values::Stack;
-use crate::{Failure, FailureKind, Unit};
+use crate::{Failure, FailureKind, Unit, counted};
 
 /// What is needed to ask the repositories.
 pub(crate) struct Resolver<'a> {
@@ -87,11 +87,9 @@ impl<'a> Resolver<'a> {
                 for warning in read.warnings() {
                     self.steps.warn(warning, None, None);
                 }
-                step.summarise(format!(
-                    "{} packages in {} repositories",
-                    read.packages(),
-                    read.repositories().len()
-                ));
+                let packages = counted(read.packages(), "package");
+                let repositories = counted(read.repositories().len(), "repository");
+                step.summarise(format!("{packages} in {repositories}"));
                 let of = Repositories::of(plan);
                 Ok(World { read, of })
             })
@@ -140,7 +138,7 @@ impl<'a> Resolver<'a> {
                 let solved = self.guard.beside(root, self.cancel, || {
                     Ok(world.read.solve(&place, &requests)?)
                 })?;
-                step.summarise(format!("{} packages", solved.len()));
+                step.summarise(counted(solved.len(), "package"));
                 let names: Vec<String> = requests
                     .layers
                     .iter()
@@ -162,7 +160,7 @@ impl<'a> Resolver<'a> {
         items.sort_by_key(|item| item.sha256);
         items.dedup_by_key(|item| item.sha256);
         let bytes: u64 = items.iter().map(|i| i.size).sum();
-        let title = format!("fetching {} packages", items.len());
+        let title = format!("fetching {}", counted(items.len(), "package"));
         self.steps.step(&title, None, Unit::Bytes, |step| {
             let progress = |p: kiln_packages::Progress<'_>| {
                 kiln_rootfs::Reporter::progress(step, p.done, Some(p.total), Some(p.item));

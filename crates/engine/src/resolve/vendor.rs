@@ -15,7 +15,7 @@ use crate::means::vendored::{
     KEYS, LOCK, METADATA, SUMS, digest, package_path, unreadable, unwritable,
 };
 use crate::resolve::solve::{Resolver, World};
-use crate::{Cancel, Failure, FailureKind, Unit};
+use crate::{Cancel, Failure, FailureKind, Unit, counted};
 
 /// Makes a vendored directory of a lock that has just been resolved in `world`.
 pub(crate) fn vendor(
@@ -42,8 +42,8 @@ pub(crate) fn vendor(
         metadata(&mut draft, world)?;
         draft.write(LOCK, lock.text().as_bytes())?;
         draft.commit(directory)?;
-        let count = lock.packages.len();
-        step.summarise(format!("{count} packages, {} MB", total / 1_000_000));
+        let count = counted(lock.packages.len(), "package");
+        step.summarise(format!("{count}, {} MB", total / 1_000_000));
         Ok(())
     })
 }

@@ -17,13 +17,14 @@ use crate::define::files::LayerFiles;
 use crate::define::load;
 use crate::define::reader::Directory;
 use crate::means::Session;
+use crate::root::brought::located;
 use crate::root::finish::{finish, remarks};
 use crate::root::layer::{Against, Layers, Work};
 use crate::root::outside::{on_error, script_context};
 use crate::root::slices::{last_packages, options, slices};
 use crate::root::why::Inputs;
 use crate::values::{FACTS, Resolved, Stack, overlay};
-use crate::{Failure, Unit};
+use crate::{Failure, Unit, counted};
 
 /// Changes whenever the code that executes steps does something else for the same inputs.
 const CODE: &str = "9";
@@ -101,7 +102,8 @@ pub(crate) fn tools_root(
     }
     let layer = layers.layer(&work, &stack, |place, _, _| {
         let installer = installer(session, plan, Vec::new(), Vec::new())?;
-        installer.tools(place, &facts(session, plan, packages)?)?;
+        let unpacked = installer.tools(place, &facts(session, plan, packages)?);
+        unpacked.map_err(|e| located(&*session.family, plan, packages, e.into()))?;
         Ok(Value::Null)
     })?;
     stack.grow(layer, id, None);
@@ -176,10 +178,9 @@ fn facts(
     plan: &Plan,
     packages: &[&LockedPackage],
 ) -> Result<Facts, Failure> {
-    let threads = session.request.threads;
-    Ok(session
-        .family
-        .facts(plan, packages, &session.downloads, threads)?)
+    let (family, threads) = (&*session.family, session.request.threads);
+    let facts = family.facts(plan, packages, &session.downloads, threads);
+    facts.map_err(|error| located(family, plan, packages, error.into()))
 }
 
 /// The steps of one definition.
@@ -217,13 +218,14 @@ impl Roots<'_> {
         };
         stack.epoch = self.epoch(&stack, &facts);
         let layer = self.layers.layer(&work, &stack, |place, step, staging| {
-            self.installer.bootstrap(&Install {
+            let installed = self.installer.bootstrap(&Install {
                 place,
                 staging,
                 layer: SYSTEM,
                 packages: &facts,
                 options: &options,
-            })?;
+            });
+            installed.map_err(|e| located(&*session.family, plan, packages, e.into()))?;
             step.summarise(packages_summary(packages));
             Ok(Value::Null)
         })?;
@@ -288,7 +290,9 @@ impl Roots<'_> {
                 packages: &facts,
                 options: &options,
             };
-            self.installer.install(&work, &stack.installed)?;
+            let installed = self.installer.install(&work, &stack.installed);
+            let (family, plan) = (&*self.session.family, &self.resolved.plan);
+            installed.map_err(|e| located(family, plan, packages, e.into()))?;
             step.summarise(packages_summary(packages));
             Ok(Value::Null)
         })?;
@@ -302,7 +306,7 @@ impl Roots<'_> {
         let inputs = list.iter().fold(inputs.below(stack.id), |inputs, change| {
             inputs.command(&change.command, &change.actions)
         });
-        let title = format!("executing {} command{}", list.len(), plural(list.len()));
+        let title = format!("executing {}", counted(list.len(), "command"));
         self.grow(stack, &self.short(inputs, title, &layer.name), |place| {
             changes::execute(place, list)?;
             Ok(Value::Null)
@@ -378,8 +382,10 @@ impl Roots<'_> {
             true => self.traced,
             false => Against::All,
         };
-        let count = list.len();
-        let title = format!("running {count} {before}script{}", plural(count));
+        let title = format!(
+            "running {}",
+            counted(list.len(), &format!("{before}script"))
+        );
         let work = Work {
             against,
             ..self.short(inputs, title, &layer.name)
@@ -497,18 +503,11 @@ fn of_packages(inputs: Inputs, packages: &[&LockedPackage], options: &InstallOpt
 }
 
 fn packages_title(packages: &[&LockedPackage]) -> String {
-    format!(
-        "installing {} package{}",
-        packages.len(),
-        plural(packages.len())
-    )
+    format!("installing {}", counted(packages.len(), "package"))
 }
 
 fn packages_summary(packages: &[&LockedPackage]) -> String {
     let bytes: u64 = packages.iter().map(|p| p.size).sum();
-    format!("{} packages, {} MB", packages.len(), bytes / 1_000_000)
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+    let count = counted(packages.len(), "package");
+    format!("{count}, {} MB", bytes / 1_000_000)
 }

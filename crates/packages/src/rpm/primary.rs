@@ -74,11 +74,13 @@ pub(super) fn read(what: &str, input: impl BufRead) -> Result<Vec<Package>> {
     let mut reading = Reading::default();
     xml::read(what, input, &mut reading)?;
     if reading.promised != Some(reading.count) {
-        let promised = reading
-            .promised
-            .map_or("does not say how many packages it has".to_owned(), |n| {
-                format!("says that it has {n} packages")
-            });
+        let promised =
+            reading
+                .promised
+                .map_or("does not say how many packages it has".to_owned(), |n| {
+                    let s = if n == 1 { "" } else { "s" };
+                    format!("says that it has {n} package{s}")
+                });
         let message = format!("{what} {promised}, but it has {}", reading.count);
         return Err(Error::new(ErrorKind::Malformed, message).with_hint(
             "The repository itself is broken: tell its maintainers, or use another mirror.",

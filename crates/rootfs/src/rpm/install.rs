@@ -276,9 +276,10 @@ fn not_installed(status: Status, missing: &[&Item], tail: Vec<String>) -> Error 
         None => "rpm failed although all packages are installed".to_owned(),
         Some(first) if count == 1 => format!("{} could not be installed", first.nevra()),
         Some(first) => format!(
-            "{} and {} other packages could not be installed",
+            "{} and {} other package{} could not be installed",
             first.nevra(),
-            count - 1
+            count - 1,
+            if count == 2 { "" } else { "s" }
         ),
     };
     let mut error = Error::new(ErrorKind::Step, message);
