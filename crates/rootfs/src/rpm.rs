@@ -8,6 +8,7 @@ mod finish;
 mod generator;
 mod install;
 mod installer;
+mod paths;
 mod question;
 mod repositories;
 mod requests;

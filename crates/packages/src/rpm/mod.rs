@@ -7,6 +7,7 @@
 
 pub mod closure;
 pub mod comps;
+mod filelists;
 mod files;
 mod header;
 mod href;
@@ -28,6 +29,8 @@ pub use closure::closure;
 pub use files::FileInfo;
 pub use package::PackageFile;
 pub use primary::{Capability, Package};
-pub use refresh::{Metadata, VerifiedRepository, know_mirrors, load_cached, refresh};
+pub use refresh::{
+    Metadata, VerifiedRepository, add_filelists, know_mirrors, load_cached, refresh,
+};
 pub use repository::{Filter, Proof, Repository, Source};
 pub use version::Evr;

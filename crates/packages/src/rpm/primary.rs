@@ -55,6 +55,10 @@ pub struct Package {
     pub requires: Vec<Capability>,
     /// What it suggests.
     pub suggests: Vec<Capability>,
+    /// What it recommends: names, paths, rich dependencies.
+    pub recommends: Vec<String>,
+    /// Whether it comes by itself where some others are.
+    pub supplements: bool,
     /// Those of its files that others ask for mostly: programs and configuration.
     pub files: Vec<String>,
 }
@@ -144,6 +148,11 @@ impl Take for Reading {
             "/format/provides/entry" => self.package.provides.push(capability(attributes)?),
             "/format/requires/entry" => self.package.requires.push(capability(attributes)?),
             "/format/suggests/entry" => self.package.suggests.push(capability(attributes)?),
+            "/format/recommends/entry" => {
+                let name = attributes.get("name").map(str::to_owned);
+                self.package.recommends.extend(name);
+            }
+            "/format/supplements/entry" => self.package.supplements = true,
             _ => {}
         }
         Ok(())

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::comps::{self, Comps};
+use super::filelists;
 use super::mirrors::{self, Metalink};
 use super::modules::{self, Modules};
 use super::primary::{self, Package};
-use super::repomd::{Listed, MAX_FILE, Repomd};
+use super::repomd::{FILELISTS, Listed, MAX_FILE, Repomd};
 use super::repository::{Proof, Repository, Source, url_of};
 use crate::cache::{self, Directory, intact};
 use crate::decompress::Compression;
@@ -55,7 +56,7 @@ pub struct VerifiedRepository {
     pub signer: Option<Signer>,
     /// Base URLs, the one that was used first.
     pub bases: Vec<String>,
-    /// The files that it lists, of [`super::repomd::KINDS`]: kind and place.
+    /// The files that it lists, of [`super::repomd::KINDS`], and [`FILELISTS`] after [`add_filelists`]: kind and place.
     pub files: Vec<(String, PathBuf)>,
     /// The directory of all that is kept of it.
     directory: PathBuf,
@@ -96,6 +97,28 @@ impl VerifiedRepository {
         }
     }
 
+    /// Finds which of its packages have one of these paths, by [`Package::sha256`]; none where it has no list of all files at hand.
+    ///
+    /// # Errors
+    /// As [`VerifiedRepository::packages`].
+    pub fn with_files(&self, wanted: &HashSet<String>) -> Result<Vec<(Digest, String)>> {
+        match self.has(FILELISTS) {
+            true => self.read(FILELISTS, |what, input| {
+                filelists::find(what, input, wanted)
+            }),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// What is said of a file of a kind.
+    pub fn listed(&self, kind: &str) -> Option<&Listed> {
+        self.repomd.listed(kind)
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.files.iter().any(|(known, _)| known == kind)
+    }
+
     fn read<T>(
         &self,
         kind: &str,
@@ -111,7 +134,7 @@ impl VerifiedRepository {
         read: impl FnOnce(&str, BufReader<&mut dyn Read>) -> Result<T>,
     ) -> Result<T> {
         let found = self.files.iter().find(|(known, _)| known == kind);
-        let (Some((_, path)), Some(listed)) = (found, self.repomd.files.get(kind)) else {
+        let (Some((_, path)), Some(listed)) = (found, self.listed(kind)) else {
             let message = format!("a repository without its {kind} was used");
             return Err(Error::new(ErrorKind::Internal, message));
         };
@@ -241,6 +264,51 @@ pub fn refresh(
     })
 }
 
+/// Fetches and verifies the lists of all files of verified repositories, for whoever needs more of them than `primary` has. A repository
+/// without such a list stays without. Offline, what is not at hand is left out, and told among the warnings.
+///
+/// # Errors
+/// As [`refresh`].
+pub fn add_filelists(fetcher: &Fetcher, metadata: &mut Metadata, directory: &Path) -> Result<()> {
+    let add = |verified: &mut VerifiedRepository| -> Result<Vec<String>> {
+        let listed = verified.repomd.filelists.clone();
+        let Some(listed) = listed.filter(|_| !verified.has(FILELISTS)) else {
+            return Ok(Vec::new());
+        };
+        let repository = verified.repository.clone();
+        let mut cache = Cache::open(&repository, directory, fetcher.cancel_token())?;
+        let own = through(fetcher, &repository)?;
+        match cache.obtain(own.as_ref().unwrap_or(fetcher), &verified.bases, &listed) {
+            Ok(path) => verified.files.push((FILELISTS.to_owned(), path)),
+            Err(error) if error.kind() == ErrorKind::Offline => cache.warnings.push(format!(
+                "the list of all files of {} is not at hand, but dependencies are on some of them",
+                repository.describe()
+            )),
+            Err(error) => return Err(error.with_origin(&repository.origin)),
+        }
+        Ok(cache.warnings)
+    };
+    let outcomes: Vec<Result<Vec<String>>> = std::thread::scope(|scope| {
+        let add = &add;
+        let all = metadata.repositories.iter_mut();
+        let threads: Vec<_> = all
+            .map(|verified| scope.spawn(move || add(verified)))
+            .collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())));
+        joined.collect()
+    });
+    for warnings in outcomes {
+        metadata.warnings.extend(warnings?);
+    }
+    Ok(())
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Internal, "reading repository metadata panicked")
+}
+
 /// Tells a fetcher where mirrors have the same files, without asking anybody: those that the repositories name themselves, and those
 /// that a good [`refresh`] in `directory` saw. What it knows already stays.
 ///
@@ -306,7 +374,6 @@ fn each(
         let work = &work;
         let run = |repository| scope.spawn(move || work(repository));
         let threads: Vec<_> = repositories.iter().map(run).collect();
-        let panicked = || Error::new(ErrorKind::Internal, "reading repository metadata panicked");
         let outcomes = threads
             .into_iter()
             .map(|t| t.join().unwrap_or_else(|_| Err(panicked())));
@@ -635,6 +702,7 @@ impl<'a> Cache<'a> {
             .repomd
             .files
             .values()
+            .chain(&verified.repomd.filelists)
             .map(|listed| listed.sha256)
             .collect();
         used.insert(verified.release);

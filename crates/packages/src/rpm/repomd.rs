@@ -10,8 +10,13 @@ use crate::{Digest, Result};
 /// The kinds of files that are fetched: packages, groups, module streams.
 pub const KINDS: &[&str] = &["primary", "group", "modules"];
 
+/// The list of all files, which is fetched only when somebody needs more of them than `primary` has.
+pub const FILELISTS: &str = "filelists";
+
 /// Bound for a file of metadata that is read, packed and plain. The largest `primary` have some 250 MB.
 pub(super) const MAX_FILE: u64 = 512 << 20;
+/// The same for the list of all files, which is read without being kept. The largest have some 800 MB.
+const MAX_FILELISTS: u64 = 2 << 30;
 
 /// The year 10000 begins: no date of RFC 3339 is later.
 const LAST_SECOND: u64 = 253_402_300_800;
@@ -23,6 +28,18 @@ pub struct Repomd {
     pub date: Option<SystemTime>,
     /// Its files by kind: `primary`, `group`, `modules`.
     pub files: BTreeMap<String, Listed>,
+    /// The list of all files of its packages, if it has one that can be used.
+    pub filelists: Option<Listed>,
+}
+
+impl Repomd {
+    /// A file of a kind.
+    pub(super) fn listed(&self, kind: &str) -> Option<&Listed> {
+        match kind {
+            FILELISTS => self.filelists.as_ref(),
+            kind => self.files.get(kind),
+        }
+    }
 }
 
 /// A file of metadata.
@@ -132,10 +149,26 @@ impl Reading {
     /// Files of kinds that are never read may be described as they like.
     fn finish(&mut self) -> Result<(), String> {
         let data = std::mem::take(&mut self.data);
-        let kind = data.kind;
-        if !KINDS.contains(&kind.as_str()) {
+        if data.kind == FILELISTS {
+            self.repomd.filelists = data.listed(MAX_FILELISTS).ok();
             return Ok(());
         }
+        if !KINDS.contains(&data.kind.as_str()) {
+            return Ok(());
+        }
+        let kind = data.kind.clone();
+        let listed = data.listed(MAX_FILE)?;
+        match self.repomd.files.insert(kind.clone(), listed) {
+            None => Ok(()),
+            Some(_) => Err(format!("has two files of the type {kind}")),
+        }
+    }
+}
+
+impl Data {
+    /// The file, if all is said of it, and it has no more than so many bytes.
+    fn listed(self, most: u64) -> Result<Listed, String> {
+        let (kind, data) = (self.kind.clone(), self);
         let href = data
             .href
             .ok_or_else(|| format!("does not say where {kind} is"))?;
@@ -149,22 +182,18 @@ impl Reading {
             )
         })?;
         let largest = size.max(data.open_size.unwrap_or(0));
-        if largest > MAX_FILE {
+        if largest > most {
             return Err(format!(
-                "has {kind} with {largest} bytes; {MAX_FILE} is the most that Kiln reads"
+                "has {kind} with {largest} bytes; {most} is the most that Kiln reads"
             ));
         }
         let open = data.open_size.zip(data.open_sha256);
-        let listed = Listed {
+        Ok(Listed {
             href,
             size,
             sha256,
             open,
-        };
-        match self.repomd.files.insert(kind.clone(), listed) {
-            None => Ok(()),
-            Some(_) => Err(format!("has two files of the type {kind}")),
-        }
+        })
     }
 }
 

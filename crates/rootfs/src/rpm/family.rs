@@ -42,7 +42,9 @@ impl Family for Rpm {
         let all = repositories(plan)?;
         let mut metadata = refresh(source.fetcher, &all, source.directory, source.now)?;
         metadata.warnings.extend(repositories::warning(plan, &all));
-        Ok(Box::new(Repositories::read(metadata, plan)?))
+        let mut world = Repositories::read(metadata, plan)?;
+        world.look_for_paths(plan, source)?;
+        Ok(Box::new(world))
     }
 
     fn kept_world(

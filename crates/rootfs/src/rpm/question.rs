@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_packages::rpm::VerifiedRepository;
+use kiln_packages::rpm::repomd::FILELISTS;
 use kiln_plan::Target;
 use kiln_sandbox::Mount;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub(super) struct Question {
     release: String,
     platform: String,
     weak: bool,
+    /// Whether there are lists of all files, which newer ones read only when they are told to.
+    filelists: bool,
     repositories: Vec<Asked>,
     install: Vec<String>,
     modules: Vec<String>,
@@ -74,6 +77,9 @@ impl Question {
             release: target.release.clone(),
             platform: platform(target),
             weak: requests.recommends,
+            filelists: metadata
+                .iter()
+                .any(|verified| verified.files.iter().any(|(kind, _)| kind == FILELISTS)),
             repositories: asked.collect(),
             install: install.into_iter().collect(),
             modules: modules.into_iter().collect(),
@@ -94,7 +100,7 @@ impl Question {
                 repomd(verified).into_bytes(),
             ));
             for (kind, source) in &verified.files {
-                if let Some(listed) = verified.repomd.files.get(kind) {
+                if let Some(listed) = verified.listed(kind) {
                     mounts.push(Mount::Bind {
                         source: source.clone(),
                         target: format!("{directory}/{}", inner(kind, &listed.href)),
@@ -149,7 +155,9 @@ fn repomd(verified: &VerifiedRepository) -> String {
     let mut text = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<repomd xmlns=\"http://linux.duke.edu/metadata/repo\">\n<revision>1</revision>\n",
     );
-    for (kind, listed) in &verified.repomd.files {
+    let kinds = verified.files.iter().map(|(kind, _)| kind.as_str());
+    let all = kinds.filter_map(|kind| Some((kind, verified.listed(kind)?)));
+    for (kind, listed) in all {
         let open = listed.open.as_ref().map_or(String::new(), |(size, sha256)| {
             format!("<open-checksum type=\"sha256\">{sha256}</open-checksum><open-size>{size}</open-size>")
         });

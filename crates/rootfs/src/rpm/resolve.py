@@ -35,6 +35,8 @@ conf.gpgcheck = False
 conf.skip_if_unavailable = False
 conf.install_weak_deps = asked["weak"]
 conf.excludepkgs = asked["exclude"]
+if asked["filelists"] and hasattr(conf, "optional_metadata_types"):
+    conf.optional_metadata_types = ["filelists"]
 conf.module_platform_id = asked["platform"]
 conf.substitutions["arch"] = conf.substitutions["basearch"] = asked["architecture"]
 conf.substitutions["releasever"] = asked["release"]

@@ -29,6 +29,11 @@ const SHELL: &[&str] = &["findutils", "gawk", "grep", "sed", "util-linux"];
 /// Packages that only bring files: boot loaders. What they depend on is not wanted.
 const LOADERS: &[&str] = &["grub2-pc-modules", "grub2-efi-x64", "shim-x64"];
 
+/// What the tools root may be made of.
+pub(super) fn roots() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().chain(SHELL).copied()
+}
+
 /// The packages of the tools root: indices in ascending order.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The verified metadata of RPM repositories, and what it answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,18 +8,19 @@ use kiln_packages::rpm::closure::moved;
 use kiln_packages::rpm::comps::Comps;
 use kiln_packages::rpm::modules::Modules;
 use kiln_packages::rpm::{
-    Capability, Evr, Metadata, Package, Repository, VerifiedRepository, load_cached,
+    Capability, Evr, Metadata, Package, Repository, VerifiedRepository, add_filelists, load_cached,
 };
-use kiln_packages::{ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
+use kiln_packages::{Digest, ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::{Plan, Target};
 
 use super::answer::{Choice, ask};
+use super::paths;
 use super::question::Question;
 use super::repositories::{REPOSITORY, place};
 use super::requests::collect;
-use super::tools::tools;
+use super::tools::{roots, tools};
 use crate::error::{Error, Result};
-use crate::family::World;
+use crate::family::{Metadata as Source, World};
 use crate::requests::Requests;
 use crate::run::Place;
 use crate::slices::{Links, cut};
@@ -74,6 +75,49 @@ impl Repositories {
             world.modules.join(modules);
         }
         Ok(world)
+    }
+
+    /// Looks into the lists of all files, where something that may be installed for a plan needs a path that `primary` does not have.
+    ///
+    /// # Errors
+    /// A list cannot be had, or is malformed.
+    pub(super) fn look_for_paths(&mut self, plan: &Plan, source: &Source<'_>) -> Result<()> {
+        // What is asked for by a path is known afterwards, and may need others.
+        let mut looked = HashSet::new();
+        loop {
+            // What is wrong with the requests is told when they are made.
+            let requests = collect(plan, &self.packages, &self.comps, &self.modules);
+            let requests = requests.unwrap_or_else(|_| Requests {
+                recommends: true,
+                ..Requests::default()
+            });
+            let asked = requests.layers.iter().flat_map(|(_, wanted)| wanted);
+            let names = asked.map(|wanted| wanted.name.as_str()).chain(roots());
+            let wanted = paths::unknown(&self.packages, plan, names, requests.recommends);
+            let wanted: HashSet<String> = wanted.difference(&looked).cloned().collect();
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            add_filelists(source.fetcher, &mut self.metadata, source.directory)?;
+            self.add_files(&wanted)?;
+            looked.extend(wanted);
+        }
+    }
+
+    /// Notes which packages have these paths.
+    fn add_files(&mut self, wanted: &HashSet<String>) -> Result<()> {
+        for (of, verified) in self.metadata.repositories.iter().enumerate() {
+            let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
+            for (package, path) in verified.with_files(wanted)? {
+                found.entry(package).or_default().push(path);
+            }
+            let its = self.of.iter().zip(&mut self.packages);
+            for (_, package) in its.filter(|(its, _)| **its == of) {
+                let more = package.sha256.and_then(|sha256| found.remove(&sha256));
+                package.files.extend(more.into_iter().flatten());
+            }
+        }
+        Ok(())
     }
 
     /// Reads what a directory has of repositories. What is not there, or not signed as it has to be, does not count; why the latter
@@ -215,7 +259,7 @@ fn groups(text: &str) -> Vec<Vec<String>> {
 }
 
 /// The names in a dependency: `(a if b >= 2 else c)`.
-fn words(text: &str) -> impl Iterator<Item = String> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = String> {
     const OPERATORS: [&str; 6] = ["and", "or", "if", "else", "unless", "with"];
     let is_rich = text.starts_with('(');
     let text = text.to_owned();

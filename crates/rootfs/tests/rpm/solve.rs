@@ -105,6 +105,7 @@ fn words(dir: &Path) -> Outcome {
         // Only the list of all files has this one.
         Rpm::new("data", "1").file("", "/usr/share/data/words", "x"),
         Rpm::new("reader", "1").tag("Requires: /usr/share/data/words"),
+        Rpm::new("fan", "1").tag("Recommends: /usr/share/data/words"),
     ];
     let world = World::new(dir, &packages, Some(COMPS))?;
     world.gives("", "app", "app* docs lib skin")?;
@@ -120,6 +121,10 @@ fn words(dir: &Path) -> Outcome {
     world.gives("", "@games\n@tools\n-@tools", "games*")?;
     world.gives("", "kernel*\n-kernel-lt", "kernel* kernel-core*")?;
     world.gives("", "kernel-lt", "kernel-lt*")?;
+    world.gives("", "reader", "data reader*")?;
+    world.gives("", "fan", "data fan*")?;
+    world.gives("--exclude-weakdeps", "fan", "fan*")?;
+    world.gives("", "/usr/share/data/words", "data*")?;
     Ok(())
 }
 

@@ -19,11 +19,11 @@ const PRIMARY: &str = "*-primary.xml.gz";
 #[test]
 fn metadata_that_is_broken_or_unsigned() {
     let world = World::new();
-    let cut = Fault::Truncate { after: 100 };
+    let cut = Fault::Truncate { after: 0 };
     world.fails_with(
         Rule::always(PRIMARY, cut),
         3,
-        &[REPOSITORY, "primary.xml.gz", "ended after 100 of"],
+        &[REPOSITORY, "primary.xml.gz", "ended"],
     );
     let short = Fault::Short { length: 100 };
     world.fails_with(
@@ -52,6 +52,18 @@ fn metadata_that_is_broken_or_unsigned() {
         Rule::always("*/repomd.xml", Fault::NotFound),
         1,
         &[REPOSITORY, "is not a repository", "Check the URL"],
+    );
+    // The list of all files, which is asked for since the build tools need one of them.
+    let filelists = "*-filelists.xml.gz";
+    world.fails_with(
+        Rule::always(filelists, Fault::NotFound),
+        4,
+        &[REPOSITORY, "filelists.xml.gz is not on the mirror"],
+    );
+    world.fails_with(
+        Rule::always(filelists, Fault::Flip { offset: 40 }),
+        4,
+        &[REPOSITORY, "filelists.xml.gz is not the file that"],
     );
     let portal = Fault::Replace(b"<html>Please log in</html>".to_vec());
     world.fails_with(
@@ -93,7 +105,7 @@ fn metadata_that_is_broken_or_unsigned() {
 #[test]
 fn packages_that_are_not_what_they_should_be() {
     let world = World::new();
-    let named = &[REPOSITORY, "victim 1.0-1 noarch"][..];
+    let named = &[REPOSITORY, "victim"][..];
     let fails = |what: &str, code: i32, why: &str| {
         world.fails(what, code, &[named, &[why]].concat());
         world.afresh();

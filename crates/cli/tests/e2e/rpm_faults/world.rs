@@ -40,7 +40,7 @@ fn packages() -> Vec<Rpm> {
     let busybox = fs::read("/bin/busybox")
         .expect("this test needs /bin/busybox (Debian package busybox-static)");
     let tools = Rpm::new("filesystem", "9")
-        .tag("Requires: victim\nProvides: bash coreutils rpm python3-dnf")
+        .tag("Requires: victim /usr/share/thonny/words\nProvides: bash coreutils rpm python3-dnf")
         .file("%attr(0755,root,root)", "/usr/bin/busybox", busybox)
         .file(
             "%attr(0755,root,root)",
@@ -52,7 +52,9 @@ fn packages() -> Vec<Rpm> {
         &format!("{DIRECTORY}data"),
         "what it brings\n",
     );
-    vec![tools, victim, Rpm::new("thonny", "4.1")]
+    // Only the list of all files has its path, which the build tools need.
+    let thonny = Rpm::new("thonny", "4.1").file("", "/usr/share/thonny/words", "words\n");
+    vec![tools, victim, thonny]
 }
 
 impl World {
@@ -128,9 +130,14 @@ impl World {
             crate::harness::digest(&primary),
             primary.metadata().expect("it").len(),
         );
+        let repomd = fs::read_to_string(self.path(REPOMD)).expect("repomd.xml");
+        let (before, rest) = repomd
+            .split_once("<data type=\"primary\">")
+            .expect("primary");
+        let (_, after) = rest.split_once("</data>").expect("its end");
         let repomd = format!(
-            "<repomd><data type='primary'><checksum type='sha256'>{digest}</checksum><location href='repodata/primary.xml'/>\
-             <timestamp>9</timestamp><size>{size}</size></data></repomd>"
+            "{before}<data type='primary'><checksum type='sha256'>{digest}</checksum><location href='repodata/primary.xml'/>\
+             <timestamp>9</timestamp><size>{size}</size></data>{after}"
         );
         fs::write(self.path(REPOMD), repomd).expect("repomd.xml");
     }

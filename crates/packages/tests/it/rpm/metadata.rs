@@ -4,7 +4,7 @@ use std::fs;
 use std::time::SystemTime;
 
 use kiln_packages::rpm::{Package, Proof, Source};
-use kiln_packages::{Digest, DownloadStore, Error, ErrorKind, Fetcher, Item, Progress};
+use kiln_packages::{Digest, Error, ErrorKind};
 use kiln_testkit::{Fault, Mirror, Rule};
 
 use super::World;
@@ -633,74 +633,59 @@ fn a_repository_has_a_proxy_of_its_own() {
     assert_eq!(error.kind(), ErrorKind::Refused);
 }
 
-/// A fetcher that knows the mirrors of a repository, and the repository's packages.
-fn mirrored(world: &World, mirrors: &[&Mirror]) -> (Fetcher, Vec<Item>) {
-    let urls = mirrors.iter().map(|mirror| mirror.url()).collect();
-    let repository = world.repository(Source::Base(urls));
+/// The list of all files is fetched for whoever asks for it, once, and tells whose a path is.
+#[test]
+fn the_list_of_all_files_is_fetched_on_demand() {
+    let world = World::new();
     let fetcher = crate::support::fetcher();
     let directory = world.path("metadata");
-    let now = SystemTime::now();
-    let metadata = kiln_packages::rpm::refresh(&fetcher, &[repository], &directory, now);
-    let verified = metadata.expect("good metadata").repositories.remove(0);
-    let item = |package: &Package| Item {
-        name: package.name.clone(),
-        url: verified.url(package),
-        size: package.size,
-        sha256: package.sha256.expect("a digest"),
+    let all = [world.repository(world.base())];
+    let refresh = || {
+        let metadata = kiln_packages::rpm::refresh(&fetcher, &all, &directory, SystemTime::now());
+        metadata.expect("good metadata")
     };
-    let packages = verified.packages().expect("packages");
-    (fetcher, packages.iter().map(item).collect())
-}
-
-/// Package files, too, come from the mirror that has them right.
-#[test]
-fn packages_come_from_the_first_mirror_that_is_good() {
-    let world = World::new();
-    let (bad, good) = (Mirror::of(world.path("mirror")), &world.mirror);
-    for fault in [
-        Fault::NotFound,
-        Fault::Flip { offset: 100 },
-        Fault::Truncate { after: 0 },
-        Fault::Close,
-        Fault::Replace(b"sign in".to_vec()),
-    ] {
-        bad.heal();
-        bad.inject(Rule::always("/Packages/*", fault.clone()));
-        let (fetcher, items) = mirrored(&world, &[&bad, good]);
-        assert!(items.iter().all(|item| item.url.starts_with(&bad.url())));
-        let downloads = tempfile::tempdir().expect("a temporary directory");
-        let store = DownloadStore::open(downloads.path()).expect("a store");
-        let done = std::sync::Mutex::new(0);
-        let progress = |p: Progress<'_>| *done.lock().expect("a number") = p.done;
-        let obtained = store.obtain_all(&fetcher, &items, &progress);
-        obtained.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
-        let total: u64 = items.iter().map(|item| item.size).sum();
-        assert_eq!(done.into_inner().expect("a number"), total, "{fault:?}");
-        // Whoever failed is asked last from then on.
-        bad.take_requests();
-        fs::remove_file(store.path(&items[0].sha256)).expect("forgetting");
-        store.obtain(&fetcher, &items[0]).expect("a package");
-        assert!(bad.take_requests().is_empty(), "{fault:?}");
-    }
-}
-
-#[test]
-fn a_package_that_no_mirror_has_is_named_with_all_of_them() {
-    let world = World::new();
-    let (other, one) = (Mirror::of(world.path("mirror")), &world.mirror);
-    for mirror in [&other, one] {
-        mirror.inject(Rule::always("/Packages/*", Fault::NotFound));
-    }
-    let (fetcher, items) = mirrored(&world, &[&other, one]);
-    let store = DownloadStore::open(world.path("downloads")).expect("a store");
-    let error = store
-        .obtain(&fetcher, &items[0])
-        .expect_err("nobody has it");
-    let said = error.to_string();
-    assert!(said.starts_with("no mirror has a good file of "), "{said}");
+    let asked = || {
+        let requests = world.mirror.take_requests().into_iter();
+        requests
+            .filter(|request| request.target.contains("filelists"))
+            .count()
+    };
+    let wanted = ["/usr/bin/shell", "/usr/bin/nothing"]
+        .map(str::to_owned)
+        .into();
+    let mut metadata = refresh();
+    assert_eq!(asked(), 0);
     assert!(
-        said.contains(&other.url()) && said.contains(&one.url()),
-        "{said}"
+        metadata.repositories[0]
+            .with_files(&wanted)
+            .expect("none")
+            .is_empty()
     );
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    for times in [1, 0] {
+        let added = kiln_packages::rpm::add_filelists(&fetcher, &mut metadata, &directory);
+        added.expect("a good list");
+        assert_eq!(asked(), times);
+        // What is at hand stays there.
+        let found = metadata.repositories[0]
+            .with_files(&wanted)
+            .expect("a good list");
+        let shell = metadata.repositories[0].packages().expect("packages");
+        let shell = shell.iter().find(|p| p.name == "shell").expect("shell");
+        assert_eq!(
+            found,
+            [(shell.sha256.expect("a digest"), "/usr/bin/shell".to_owned())]
+        );
+        metadata = refresh();
+    }
+    fs::remove_dir_all(&directory).expect("forgetting");
+    world
+        .mirror
+        .inject(Rule::always("*filelists*", Fault::Flip { offset: 50 }));
+    let mut metadata = refresh();
+    let error = kiln_packages::rpm::add_filelists(&fetcher, &mut metadata, &directory);
+    let error = error.expect_err("another list");
+    assert_eq!(
+        (error.kind(), error.origin()),
+        (ErrorKind::HashMismatch, Some("lab.ks:7"))
+    );
 }

@@ -2,6 +2,7 @@
 
 mod closure;
 mod metadata;
+mod mirrors;
 mod packages;
 mod presets;
 
