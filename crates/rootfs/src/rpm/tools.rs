@@ -30,8 +30,8 @@ const SHELL: &[&str] = &["findutils", "gawk", "grep", "sed", "util-linux"];
 const LOADERS: &[&str] = &["grub2-pc-modules", "grub2-efi-x64", "shim-x64"];
 
 /// What the tools root may be made of.
-pub(super) fn roots() -> impl Iterator<Item = &'static str> {
-    PROGRAMS.iter().chain(SHELL).copied()
+pub(super) fn roots() -> Vec<&'static str> {
+    [PROGRAMS, SHELL].concat()
 }
 
 /// The packages of the tools root: indices in ascending order.
@@ -92,12 +92,17 @@ pub(super) fn unpack_tools(place: &Place<'_>, all: &Items) -> Result<()> {
 
 /// The same error, with the package that its words are about.
 fn named(mut error: crate::error::Error, items: &[Item]) -> crate::error::Error {
-    let mut words = error
-        .causes
+    let is_named = |item: &&Item| {
+        let nevra = item.nevra();
+        error.causes.iter().any(|cause| cause.contains(&nevra))
+    };
+    // One name may be the end of another.
+    let package = items
         .iter()
-        .flat_map(|cause| cause.split([' ', ':']));
-    let package = words.find_map(|word| items.iter().find(|item| item.nevra() == word));
-    error.package = error.package.or(package.map(Item::nevra));
+        .filter(is_named)
+        .max_by_key(|item| item.nevra().len());
+    let package = package.map(Item::nevra);
+    error.package = error.package.or(package);
     error
 }
 
