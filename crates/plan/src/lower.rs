@@ -121,6 +121,7 @@ pub fn lower(name: &str, definition: &Definition, input: &Input, files: &dyn Fil
         pre: Vec::new(),
         other: Vec::new(),
         language: Version::default(),
+        multilib: Vec::new(),
     };
     let plan = lowering.plan(definition);
     let failed = lowering
@@ -152,6 +153,8 @@ struct Lowering<'a> {
     other: Vec<Located<Script>>,
     /// The version of the language in which the layers are written.
     language: Version,
+    /// Where `%packages --multilib` stands.
+    multilib: Vec<String>,
 }
 
 struct FileLoader<'a>(&'a dyn Files);
@@ -181,7 +184,10 @@ impl Lowering<'_> {
         let conventions = self.conventions(&target)?;
         let (mut repositories, mut rpm_repositories) = (Vec::new(), Vec::new());
         match conventions {
-            Conventions::Debian => repositories = self.repositories(definition, &layers),
+            Conventions::Debian => {
+                self.one_architecture();
+                repositories = self.repositories(definition, &layers);
+            }
             Conventions::Rpm => rpm_repositories = self.rpm_repositories(definition, &layers),
         }
         let (compression, formats) = self.profile(definition);
@@ -339,11 +345,6 @@ impl Lowering<'_> {
     fn without_effect(&mut self, files: &Kickstart, header: &Command) {
         const OPTIONS: &[(&str, &str, &str)] = &[
             (
-                "--multilib",
-                "packages of one architecture are installed",
-                "drop the option",
-            ),
-            (
                 "--timeout",
                 "Kiln knows by itself when a transfer has stalled",
                 "drop the option",
@@ -355,10 +356,23 @@ impl Lowering<'_> {
                 "exclude the package, or drop the option",
             ),
         ];
+        if header.flag("--multilib") {
+            self.multilib.push(files.location(header.span));
+        }
         for (option, why, hint) in OPTIONS.iter().filter(|(name, ..)| header.has(name)) {
             let message = format!("%packages {option} has no effect: {why}");
             let problem = Problem::warning(message).at(files.location(header.span));
             self.problems.push(problem.hint(*hint));
+        }
+    }
+
+    /// Says where `--multilib` is asked for in vain.
+    fn one_architecture(&mut self) {
+        for origin in std::mem::take(&mut self.multilib) {
+            let why = "packages of one architecture are installed";
+            let problem = format!("%packages --multilib has no effect: {why}");
+            let problem = Problem::warning(problem).at(origin);
+            self.problems.push(problem.hint("drop the option"));
         }
     }
 
@@ -485,6 +499,7 @@ fn packages(files: &Kickstart, section: kiln_kickstart::PackagesSection, layer: 
         exclude_docs: header.flag("--excludedocs"),
         ignore_missing: header.flag("--ignoremissing"),
         exclude_weak: header.flag("--exclude-weakdeps"),
+        multilib: header.flag("--multilib"),
         languages: header.text("--inst-langs").map(|l| {
             l.split([':', ','])
                 .filter(|w| !w.is_empty())

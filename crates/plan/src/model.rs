@@ -454,6 +454,10 @@ pub struct PackageOptions {
     pub exclude_weak: bool,
     /// `--inst-langs`, if given: locales that are kept.
     pub languages: Option<Vec<String>>,
+    /// `--multilib`, where a distribution has packages of several architectures in one repository. Left out where it is not said, so
+    /// that the ids of what was made before stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multilib: bool,
 }
 
 /// The boot menu.

@@ -33,6 +33,8 @@ pub struct Requests {
     pub exclude: BTreeMap<String, String>,
     /// Whether weak dependencies are installed.
     pub recommends: bool,
+    /// Whether a package is taken in all architectures that fit, not only in the best.
+    pub multilib: bool,
     /// Things that were passed over: place, sentence.
     pub warnings: Vec<(String, String)>,
 }

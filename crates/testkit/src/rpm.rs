@@ -14,6 +14,7 @@ pub struct Rpm {
     install: String,
     sections: String,
     payload: &'static str,
+    arch: &'static str,
 }
 
 impl Rpm {
@@ -27,6 +28,7 @@ impl Rpm {
             install: String::new(),
             sections: String::new(),
             payload: "w3.zstdio",
+            arch: "noarch",
         }
     }
 
@@ -71,6 +73,13 @@ impl Rpm {
         self
     }
 
+    /// For which architecture it is: `x86_64`, `i686`.
+    #[must_use]
+    pub fn arch(mut self, arch: &'static str) -> Self {
+        self.arch = arch;
+        self
+    }
+
     fn spec(&self) -> String {
         let Rpm {
             name,
@@ -88,8 +97,13 @@ impl Rpm {
                 path => format!("{directives} \"{path}\"\n"),
             })
             .collect();
+        // rpmbuild is told what else there is.
+        let arch = match self.arch {
+            "noarch" => "BuildArch: noarch\n",
+            _ => "",
+        };
         format!(
-            "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: {name}\nLicense: MIT\nBuildArch: noarch\nAutoReqProv: no\n{tags}\n\
+            "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: {name}\nLicense: MIT\n{arch}AutoReqProv: no\n{tags}\n\
              %description\n{name}\n%install\ncp -a %{{content}}/. %{{buildroot}}/\n{install}{sections}\n%files\n%defattr(-,root,root)\n{list}"
         )
     }
@@ -108,7 +122,8 @@ impl Rpm {
         let spec = work.join(format!("{}.spec", self.name));
         fs::write(&spec, self.spec()).expect("a spec file");
         let mut rpmbuild = Command::new("rpmbuild");
-        rpmbuild.args(["-bb", "--quiet", "--nodeps", "--target", "noarch-linux"]);
+        let target = format!("{}-linux", self.arch);
+        rpmbuild.args(["-bb", "--quiet", "--nodeps", "--target", &target]);
         let definitions = [
             format!("_topdir {}", work.display()),
             format!("_rpmdir {}", into.display()),

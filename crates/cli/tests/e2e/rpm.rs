@@ -7,6 +7,7 @@ use std::path::Path;
 
 use kiln_testkit::Mirror;
 use kiln_testkit::distribution::{self, Distribution, Set};
+use kiln_testkit::rpm::{Gpg, Rpm};
 
 use crate::harness::{LONGEST, Turn, base, cache, run, text};
 
@@ -82,6 +83,69 @@ fn a_distribution_of_rpm_packages_is_built_and_boots() {
     .assert(0);
     let report = fs::read_to_string(turn.path("boot/boot.json")).expect("a report");
     assert!(report.contains("judged: "), "{report}");
+    let left = turn.before.of_the_machine();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Options of `%packages` show in the root: rpm and the files say it.
+#[test]
+fn options_of_packages_decide_what_is_unpacked() {
+    let turn = Turn::cold();
+    let made = distribution();
+    let extra = turn.path("extra");
+    let tongue = Rpm::new("tongue", "1")
+        .file("", "/usr/share/tongue/words", "words")
+        .file("%doc", "/usr/share/doc/tongue/README", "read me")
+        .file(
+            "%lang(de)",
+            "/usr/share/locale/de/LC_MESSAGES/tongue.mo",
+            "de",
+        )
+        .file(
+            "%lang(fr)",
+            "/usr/share/locale/fr/LC_MESSAGES/tongue.mo",
+            "fr",
+        );
+    let both = |arch: &'static str| {
+        let path = format!("/usr/lib/both/{arch}");
+        Rpm::new("both", "1").arch(arch).file("", &path, arch)
+    };
+    let files = kiln_testkit::rpm::build(&[tongue, both("i686"), both("x86_64")], &extra);
+    let key = Gpg::generate(&turn.path("gpg"), "extra@example.org");
+    key.sign_packages(&files);
+    kiln_testkit::rpm::createrepo(&extra, &[]);
+    turn.write("extra.asc", &String::from_utf8_lossy(&key.public()));
+    key.rest();
+    fs::copy(&made.key, turn.path("key.asc")).expect("the key");
+    let second = "[[repository]]\nname = \"extra\"\nkey = \"extra.asc\"\n";
+    turn.write("kiln.toml", &format!("{DEFINITION}{second}"));
+    let (mirror, own) = (Mirror::of(&made.directory), Mirror::of(&extra));
+    let kickstart = format!(
+        "url --url={}\nrepo --name=extra --baseurl={}\nrootpw --lock\n\
+         %packages --excludedocs --inst-langs=de --multilib\n@core\nrpm\ntongue\nboth\n%end\n\
+         %post --erroronfail\nset -ex\ntest -e /usr/share/tongue/words\ntest ! -e /usr/share/doc/tongue/README\n\
+         test -e /usr/share/locale/de/LC_MESSAGES/tongue.mo\ntest ! -e /usr/share/locale/fr/LC_MESSAGES/tongue.mo\n\
+         test \"$(rpm -q --qf '%{{ARCH}}\\n' both | sort | tr '\\n' ' ')\" = 'i686 x86_64 '\n\
+         cat /usr/lib/both/i686 /usr/lib/both/x86_64\n%end\n",
+        mirror.url(),
+        own.url()
+    );
+    turn.write("console.ks", &kickstart);
+    let build = [
+        "build",
+        "kiln.toml",
+        "-o",
+        "output",
+        "--format",
+        "raw",
+        "--distribution",
+        "centos:9",
+    ];
+    let ran = run(turn.command(&build).env("PATH", "/nonexistent"), LONGEST);
+    ran.assert(0);
+    let listed = fs::read_to_string(turn.path("output/packages.txt")).expect("the list");
+    let both = listed.lines().filter(|line| line.starts_with("both\t"));
+    assert_eq!(both.count(), 2, "{listed}");
     let left = turn.before.of_the_machine();
     assert!(left.is_empty(), "{left:?}");
 }

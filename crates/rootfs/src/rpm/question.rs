@@ -25,12 +25,15 @@ pub(super) struct Question {
     release: String,
     platform: String,
     weak: bool,
+    multilib: bool,
     /// Whether there are lists of all files, which newer ones read only when they are told to.
     filelists: bool,
     repositories: Vec<Asked>,
     install: Vec<String>,
     modules: Vec<String>,
     exclude: Vec<String>,
+    /// The only packages that there are, each with its repository before it.
+    only: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,7 @@ impl Question {
             release: target.release.clone(),
             platform: platform(target),
             weak: requests.recommends,
+            multilib: requests.multilib,
             filelists: metadata
                 .iter()
                 .any(|verified| verified.files.iter().any(|(kind, _)| kind == FILELISTS)),
@@ -84,7 +88,14 @@ impl Question {
             install: install.into_iter().collect(),
             modules: modules.into_iter().collect(),
             exclude: requests.exclude.keys().cloned().collect(),
+            only: None,
         }
+    }
+
+    /// The same question where these packages are all that there is: `REPOSITORY NAME-EPOCH:VERSION-RELEASE.ARCHITECTURE`.
+    pub(super) fn only(mut self, packages: Option<Vec<String>>) -> Self {
+        self.only = packages;
+        self
     }
 
     /// The script, the question, and what was verified of the repositories.

@@ -42,6 +42,7 @@ pub(super) fn collect(
         conditional: Vec::new(),
     };
     collector.requests.recommends = !plan.layers.iter().any(|l| l.package_options.exclude_weak);
+    collector.requests.multilib = plan.layers.iter().any(|l| l.package_options.multilib);
     collector.exclusions(plan);
     let system = collector.system(plan);
     collector.requests.layers.push((SYSTEM.to_owned(), system));

@@ -34,6 +34,7 @@ conf.best = True
 conf.gpgcheck = False
 conf.skip_if_unavailable = False
 conf.install_weak_deps = asked["weak"]
+conf.multilib_policy = "all" if asked["multilib"] else "best"
 conf.excludepkgs = asked["exclude"]
 if asked["filelists"] and hasattr(conf, "optional_metadata_types"):
     conf.optional_metadata_types = ["filelists"]
@@ -53,6 +54,10 @@ for repository in asked["repositories"]:
 base.fill_sack(load_system_repo=False)
 
 missing = []
+if asked["only"] is not None:
+    only = set(asked["only"])
+    form = "{0.repoid} {0.name}-{0.epoch}:{0.version}-{0.release}.{0.arch}"
+    base.sack.add_excludes([package for package in base.sack.query() if form.format(package) not in only])
 if asked["modules"]:
     from dnf.module.module_base import ModuleBase
 
