@@ -284,6 +284,14 @@ pub(crate) struct LockArgs {
     /// the repositories later
     #[arg(long)]
     pub(crate) keep_metadata: bool,
+    /// Also write the packages as a manifest of dnf's, such as
+    /// packages.manifest.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Take the packages of a manifest of dnf's, in these versions, and no
+    /// others
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_manifest: Option<PathBuf>,
     /// No network: metadata must be in the download store
     #[arg(long)]
     pub(crate) offline: bool,

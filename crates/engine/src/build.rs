@@ -13,7 +13,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Once;
 
 use kiln_packages::{Lock, LockedPackage, TOOLS};
@@ -34,7 +34,7 @@ use crate::means::output::Output;
 use crate::output::artifacts::Publication;
 use crate::output::current::{current, key, remember};
 use crate::output::record::Record;
-use crate::request::{BuildReport, BuildRequest};
+use crate::request::{BuildReport, BuildRequest, LockOptions, Locked};
 use crate::resolve::lock::{afresh, download, resolve};
 use crate::resolve::signed::kept_beside;
 use crate::resolve::solve::Resolver;
@@ -317,57 +317,60 @@ fn fetch(session: &Session<'_>, lock: &Lock, fetched: &Cell<bool>) -> Result<(),
     download(session, &packages)
 }
 
-/// Resolves a definition and gives the lock and the place where it belongs. With `vendor`, everything that a build of it needs
-/// is put into that directory; with `keep_metadata`, the signed metadata that vouches for it lies beside the lock afterwards.
+/// Resolves a definition and gives the lock and the place where it belongs.
 ///
 /// # Errors
 /// As [`build`].
 pub fn lock(
     request: &BuildRequest,
-    vendor: Option<&Path>,
-    keep_metadata: bool,
+    options: &LockOptions,
     sink: Sink<'_>,
     cancel: &Cancel,
-) -> Result<(PathBuf, Lock), Failure> {
+) -> Result<Locked, Failure> {
     let opened = open(request, cancel)?;
     let path = opened.0.lock_path();
-    let beside = keep_metadata.then(|| kept_beside(&path));
-    let work = |steps: &Steps<'_>| {
-        resolve_afresh(request, vendor, beside.as_deref(), opened, steps, cancel)
-    };
-    let lock = recorded(request, None, sink, work).map_err(Failure::neutral)?;
-    Ok((path, lock))
+    let work = |steps: &Steps<'_>| resolve_afresh(request, options, &path, opened, steps, cancel);
+    let (lock, manifest) = recorded(request, None, sink, work).map_err(Failure::neutral)?;
+    Ok(Locked {
+        path,
+        lock,
+        manifest,
+    })
 }
 
 fn resolve_afresh(
     request: &BuildRequest,
-    directory: Option<&Path>,
-    beside: Option<&Path>,
+    options: &LockOptions,
+    path: &Path,
     opened: (Source, Lowered),
     steps: &Steps<'_>,
     cancel: &Cancel,
-) -> Result<Lock, Failure> {
+) -> Result<(Lock, Option<String>), Failure> {
     let session = Session::open(request, &opened.1, steps, cancel)?;
+    let pins = options.pins.as_ref();
     let (plan, lock, world) = with_definition(&session, opened, |source, first| {
-        afresh(&session, source, first)
+        afresh(&session, source, first, pins)
     })?;
     // The lock is right whatever the layout is, and a build refuses it.
     if let Some(told) = fits(&plan, &lock).unwrap_or_else(Some) {
         steps.warn(told.message, None, told.hints.first().cloned());
     }
-    if let Some(directory) = directory {
+    let manifest = options.manifest.then(|| world.read.manifest(&lock));
+    let manifest = manifest.transpose()?;
+    if let Some(directory) = &options.vendor {
         vendor(&Resolver::of(&session), directory, &lock, &world, cancel)?;
     }
-    if let Some(directory) = beside {
-        keep_metadata(directory, &world)?;
+    if options.keep_metadata {
+        keep_metadata(&kept_beside(path), &world)?;
     }
-    Ok(lock)
+    Ok((lock, manifest))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
     use std::fs;
+    use std::path::PathBuf;
     use std::sync::Mutex;
 
     use super::*;
@@ -447,7 +450,8 @@ mod tests {
         let sink = |event: Event| events.lock().expect("events").push(event);
         let failure = build(&request, &sink, &cancel).expect_err("cancelled");
         assert_eq!(failure.kind, FailureKind::Cancelled);
-        let failure = lock(&request, None, false, &sink, &cancel).expect_err("cancelled");
+        let options = LockOptions::default();
+        let failure = lock(&request, &options, &sink, &cancel).expect_err("cancelled");
         assert_eq!(failure.kind, FailureKind::Cancelled);
         let events = events.into_inner().expect("events");
         assert!(matches!(*events, [Event::BuildFailed { .. }]), "{events:?}");

@@ -42,7 +42,7 @@ pub use kiln_rootfs::{Families, Reach};
 pub use kiln_share::{Key as SharedKey, Options as SharedOptions};
 pub use means::output::Artifact;
 pub use neutral::{is_hostile, neutral};
-pub use request::{BuildReport, BuildRequest};
+pub use request::{BuildReport, BuildRequest, LockOptions, Locked};
 pub use shared::SharedCache;
 pub use steps::{Sink, Timing};
 

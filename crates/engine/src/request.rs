@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_packages::Proxies;
+use kiln_packages::{Lock, Proxies};
 use kiln_plan::Input;
 use kiln_rootfs::{Families, Reach};
 
@@ -48,6 +48,30 @@ pub struct BuildRequest {
     pub plain_unpacking: bool,
     /// The families of distributions that can be built.
     pub families: Families,
+}
+
+/// What [`crate::lock`] does beside resolving.
+#[derive(Clone, Debug, Default)]
+pub struct LockOptions {
+    /// Everything that a build needs is put into this directory.
+    pub vendor: Option<PathBuf>,
+    /// The signed metadata that vouches for the lock lies beside it afterwards.
+    pub keep_metadata: bool,
+    /// The packages are also told as a manifest in the package manager's own format.
+    pub manifest: bool,
+    /// The packages of this manifest, and no others, are taken: a name for messages, and its text.
+    pub pins: Option<(String, String)>,
+}
+
+/// What [`crate::lock`] found.
+#[derive(Clone, Debug)]
+pub struct Locked {
+    /// Where the lock belongs.
+    pub path: PathBuf,
+    /// The lock.
+    pub lock: Lock,
+    /// The manifest, if it was asked for.
+    pub manifest: Option<String>,
 }
 
 /// What came out.

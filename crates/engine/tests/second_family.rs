@@ -265,8 +265,10 @@ fn archive(files: &Files) -> Result<Vec<u8>, Failed> {
 
 fn image(dir: &Path) -> Outcome {
     let project = Project::new(dir)?;
-    let (path, lock) = kiln_engine::lock(&project.toys(), None, false, &|_| {}, &Cancel::new()?)
+    let options = kiln_engine::LockOptions::default();
+    let locked = kiln_engine::lock(&project.toys(), &options, &|_| {}, &Cancel::new()?)
         .map_err(|failure: Failure| format!("{failure:#?}"))?;
+    let (path, lock) = (locked.path, locked.lock);
     let text = lock.text();
     for line in [
         "\nlayer more\npackage editor version=1 ",

@@ -20,7 +20,7 @@ use kiln_plan::{Id, Plan, Target};
 use kiln_sandbox::CancelToken;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::finish::{Finish, Finished, Sources};
 use crate::initramfs::Initramfs;
 use crate::requests::Requests;
@@ -232,6 +232,27 @@ pub trait World: Send + Sync {
     /// The keys that may sign the repositories, for people: file names and bytes.
     fn keys(&self) -> Vec<(String, Vec<u8>)> {
         Vec::new()
+    }
+
+    /// Has the packages of a manifest in the package manager's own format, and no others, be what the requests ask for. `what` names the
+    /// file. Returns what the user should know.
+    ///
+    /// # Errors
+    /// The family has no manifests, this is none, or it contradicts the metadata: that says what a package is, a manifest never.
+    fn pin(&mut self, what: &str, _: &str) -> Result<Vec<String>> {
+        Err(Error::definition(format!(
+            "{what} cannot be used: only RPM distributions have package manifests"
+        )))
+    }
+
+    /// The packages of a lock, but for the tools, as a manifest in the package manager's own format.
+    ///
+    /// # Errors
+    /// The family has no manifests.
+    fn manifest(&self, _: &Lock) -> Result<String> {
+        Err(Error::definition(
+            "no manifest can be written: only RPM distributions have package manifests",
+        ))
     }
 
     /// The packages of the tools root, as a lock has them.

@@ -9,6 +9,7 @@ mod generator;
 mod install;
 mod installer;
 mod paths;
+mod pins;
 mod question;
 mod repositories;
 mod requests;

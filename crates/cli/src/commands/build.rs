@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kiln_engine::{BuildRequest, Cancel, Event, Failure, FailureKind, Input};
+use kiln_engine::{BuildRequest, Cancel, Event, Failure, FailureKind, Input, LockOptions};
 
 use super::Context;
 use crate::args::{BuildArgs, DefinitionArgs, Layout, LockArgs};
@@ -49,8 +49,17 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
     request.offline = args.offline;
     let cancel = cancel(context)?;
     let sink = |event: Event| context.terminal.event(&event);
-    let vendor = args.vendor.as_deref();
-    let (path, lock) = kiln_engine::lock(&request, vendor, args.keep_metadata, &sink, &cancel)?;
+    let options = LockOptions {
+        vendor: args.vendor.clone(),
+        keep_metadata: args.keep_metadata,
+        manifest: args.manifest.is_some(),
+        pins: args.from_manifest.as_deref().map(pins).transpose()?,
+    };
+    let locked = kiln_engine::lock(&request, &options, &sink, &cancel)?;
+    let (path, lock) = (locked.path, locked.lock);
+    if let (Some(file), Some(text)) = (&args.manifest, &locked.manifest) {
+        write_whole(file, text.as_bytes()).map_err(|error| unwritable(file, &error))?;
+    }
     write_whole(&path, lock.text().as_bytes()).map_err(|error| unwritable(&path, &error))?;
     let packages = kiln_engine::counted(lock.packages.len(), "package");
     context
@@ -60,6 +69,18 @@ pub(crate) fn lock(args: &LockArgs, context: &Context<'_>) -> Result<u8, Failure
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(0)
+}
+
+/// A manifest of dnf's: its name for messages, and its text.
+fn pins(file: &Path) -> Result<(String, String), Failure> {
+    let name = file.display().to_string();
+    match fs::read_to_string(file) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            let message = format!("{name} cannot be read");
+            Err(Failure::new(FailureKind::Definition, message).cause(error.to_string()))
+        }
+    }
 }
 
 /// What the command line adds to a definition.

@@ -175,6 +175,8 @@ impl Line<'_> {
         self.definition(&args.definition)?;
         self.paths("--vendor", args.vendor.as_slice())?;
         self.flag("--keep-metadata", args.keep_metadata);
+        self.paths("--manifest", args.manifest.as_slice())?;
+        self.paths("--from-manifest", args.from_manifest.as_slice())?;
         self.flag("--offline", args.offline);
         Ok(())
     }

@@ -115,15 +115,22 @@ pub(crate) fn resolve(
     })
 }
 
-/// Makes a lock, whatever is there; returns the plan that it is of, and the repositories.
+/// Makes a lock, whatever is there; returns the plan that it is of, and the repositories. `pins` is a manifest of the only packages that
+/// are taken: its name, and its text.
 pub(crate) fn afresh(
     session: &Session<'_>,
     source: Source,
     first: Lowered,
+    pins: Option<&(String, String)>,
 ) -> Result<(Plan, Lock, World), Failure> {
     let prepared = prepare(session, source, first, None)?;
     let (resolver, plan) = (Resolver::of(session), &prepared.plan);
-    let world = resolver.world_of(plan, prepared.world)?;
+    let mut world = resolver.world_of(plan, prepared.world)?;
+    if let Some((what, text)) = pins {
+        for warning in world.pin(what, text)? {
+            session.steps.warn_once(warning, None, None);
+        }
+    }
     let lock = resolver.solve(plan, &world, &prepared.tools, &prepared.stack)?;
     vouch(session, plan, &lock)?;
     Ok((prepared.plan, lock, world))

@@ -36,6 +36,16 @@ pub(crate) struct Resolver<'a> {
 pub(crate) struct World {
     pub(crate) read: Box<dyn family::World>,
     of: Repositories,
+    /// Of the manifest that pins packages.
+    pins: Option<Digest>,
+}
+
+impl World {
+    /// Has the packages of a manifest, and no others, be taken.
+    pub(crate) fn pin(&mut self, what: &str, text: &str) -> Result<Vec<String>, Failure> {
+        self.pins = Some(Digest::of(text.as_bytes()));
+        Ok(self.read.pin(what, text)?)
+    }
 }
 
 /// What a plan says of its repositories.
@@ -91,7 +101,11 @@ impl<'a> Resolver<'a> {
                 let repositories = counted(read.repositories().len(), "repository");
                 step.summarise(format!("{packages} in {repositories}"));
                 let of = Repositories::of(plan);
-                Ok(World { read, of })
+                Ok(World {
+                    read,
+                    of,
+                    pins: None,
+                })
             })
     }
 
@@ -204,6 +218,10 @@ fn question_id(plan: &Plan, world: &World, tools: &Stack) -> Id {
     let hasher = Hasher::new("question.v1")
         .id("request", plan.request_id())
         .id("tools", tools.id);
+    let hasher = match &world.pins {
+        None => hasher,
+        Some(pins) => hasher.bytes("pins", pins.as_bytes()),
+    };
     let repositories = world.read.repositories().into_iter();
     repositories
         .fold(hasher, |h, r| {

@@ -11,6 +11,7 @@ mod filelists;
 mod files;
 mod header;
 mod href;
+pub mod manifest;
 pub mod mirrors;
 pub mod modules;
 pub mod package;

@@ -219,7 +219,7 @@ impl Reading {
 }
 
 /// What goes into file names and onto command lines.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 256
         && !text.starts_with(['-', '.'])

@@ -2,6 +2,7 @@
 
 use kiln_packages::LockedPackage;
 use kiln_packages::openpgp::Keyring;
+use kiln_packages::rpm::manifest::Place;
 use kiln_packages::rpm::presets::{KnownRepository, Preset, preset};
 use kiln_packages::rpm::{Filter, Proof, Repository, Source};
 use kiln_plan::{Hasher, Id, Plan, RpmRepository, RpmSource, Target};
@@ -132,6 +133,16 @@ pub(super) fn place(repository: &Repository) -> Result<String> {
             .unwrap_or_else(|| repository.describe()),
         Source::MirrorList(url) | Source::Metalink(url) => url,
     })
+}
+
+/// A repository as a manifest of packages has it.
+pub(super) fn place_of(repository: &Repository) -> Result<Place> {
+    let how = match &repository.source {
+        Source::Base(_) => "baseurl",
+        Source::MirrorList(_) => "mirrorlist",
+        Source::Metalink(_) => "metalink",
+    };
+    Ok((repository.name.clone(), (how, place(repository)?)))
 }
 
 /// The id of repositories and the keys that may sign them.

@@ -6,17 +6,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_packages::rpm::closure::moved;
 use kiln_packages::rpm::comps::Comps;
+use kiln_packages::rpm::manifest::{self, Pinned};
 use kiln_packages::rpm::modules::Modules;
 use kiln_packages::rpm::{
     Capability, Evr, Metadata, Package, Repository, VerifiedRepository, add_filelists, load_cached,
 };
-use kiln_packages::{Digest, ErrorKind, LockedPackage, LockedRepository, TOOLS, Verdict};
+use kiln_packages::{Digest, ErrorKind, Lock, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::{Plan, Target};
 
 use super::answer::{Choice, ask};
 use super::paths;
+use super::pins::{Known, Pins, full, pinned};
 use super::question::Question;
-use super::repositories::{REPOSITORY, place};
+use super::repositories::{REPOSITORY, place, place_of};
 use super::requests::collect;
 use super::tools::{roots, tools};
 use crate::error::{Error, Result};
@@ -34,6 +36,8 @@ pub struct Repositories {
     of: Vec<usize>,
     comps: Comps,
     modules: Modules,
+    /// All that is looked at, if something says so.
+    pins: Option<Pins>,
 }
 
 impl Repositories {
@@ -66,6 +70,7 @@ impl Repositories {
             of: Vec::new(),
             comps: Comps::default(),
             modules: Modules::default(),
+            pins: None,
         };
         for (at, outcome) in all.into_iter().enumerate() {
             let (packages, comps, modules) = outcome?;
@@ -92,7 +97,10 @@ impl Repositories {
                 ..Requests::default()
             });
             let asked = requests.layers.iter().flat_map(|(_, wanted)| wanted);
-            let names = asked.map(|wanted| wanted.name.as_str()).chain(roots());
+            let mut names: Vec<&str> = asked.map(|wanted| wanted.name.as_str()).collect();
+            for root in roots() {
+                names.push(root);
+            }
             let wanted = paths::unknown(&self.packages, plan, names, requests.recommends);
             let wanted: HashSet<String> = wanted.difference(&looked).cloned().collect();
             if wanted.is_empty() {
@@ -150,6 +158,7 @@ impl Repositories {
             of: Vec::new(),
             comps: Comps::default(),
             modules: Modules::default(),
+            pins: None,
         };
         let world = Repositories::read(metadata, plan).unwrap_or_else(|error| {
             unfit.push(error.to_string());
@@ -160,6 +169,19 @@ impl Repositories {
 
     fn repository(&self, at: usize) -> &VerifiedRepository {
         &self.metadata.repositories[self.of[at]]
+    }
+
+    /// The package that a lock has.
+    fn index(&self, package: &LockedPackage) -> Option<usize> {
+        let repository = package.facts.get(REPOSITORY);
+        let is_it = |at: &usize| {
+            let ours = &self.packages[*at];
+            ours.name == package.name
+                && ours.arch == package.architecture
+                && ours.evr.to_string() == package.version
+                && Some(&self.repository(*at).repository.name) == repository
+        };
+        (0..self.packages.len()).find(is_it)
     }
 
     fn locked(&self, at: usize, layer: &str, auto: bool) -> LockedPackage {
@@ -309,15 +331,7 @@ impl World for Repositories {
     }
 
     fn verdict(&self, package: &LockedPackage) -> Verdict {
-        let repository = package.facts.get(REPOSITORY);
-        let is_it = |at: &usize| {
-            let ours = &self.packages[*at];
-            ours.name == package.name
-                && ours.arch == package.architecture
-                && ours.evr.to_string() == package.version
-                && Some(&self.repository(*at).repository.name) == repository
-        };
-        let Some(at) = (0..self.packages.len()).find(is_it) else {
+        let Some(at) = self.index(package) else {
             return Verdict::Unknown;
         };
         let ours = &self.packages[at];
@@ -367,12 +381,62 @@ impl World for Repositories {
         Ok(all)
     }
 
+    fn pin(&mut self, what: &str, text: &str) -> Result<Vec<String>> {
+        let repositories = self.metadata.repositories.iter();
+        let names: Vec<&str> = repositories.map(|v| v.repository.name.as_str()).collect();
+        let known = Known {
+            packages: &self.packages,
+            of: &self.of,
+            repositories: &names,
+        };
+        let (pins, warnings) = pinned(what, text, &self.target.architecture, &known)?;
+        self.pins = Some(pins);
+        Ok(warnings)
+    }
+
+    fn manifest(&self, lock: &Lock) -> Result<String> {
+        let repositories = self.metadata.repositories.iter().map(|v| &v.repository);
+        let places = repositories.map(place_of).collect::<Result<Vec<_>>>()?;
+        let mut all = Vec::new();
+        let locked = lock.packages.iter().filter(|p| p.layer != TOOLS);
+        for package in locked {
+            let at = self.index(package).ok_or_else(|| {
+                let message = format!("no metadata has {}", package.describe());
+                Error::new(crate::error::ErrorKind::Internal, message)
+            })?;
+            let ours = &self.packages[at];
+            all.push(Pinned {
+                name: ours.name.clone(),
+                evr: ours.evr.clone(),
+                arch: ours.arch.clone(),
+                repository: Some(self.repository(at).repository.name.clone()),
+                sha256: Some(package.sha256),
+                size: Some(package.size),
+                location: ours.href.clone(),
+            });
+        }
+        Ok(manifest::write(&places, &all))
+    }
+
     fn requests(&self, plan: &Plan) -> Result<Requests> {
-        collect(plan, &self.packages, &self.comps, &self.modules)
+        let mut requests = collect(plan, &self.packages, &self.comps, &self.modules)?;
+        if let (Some(pins), Some((_, last))) = (&self.pins, requests.layers.last_mut()) {
+            last.extend(pins.wanted(&self.packages));
+        }
+        Ok(requests)
     }
 
     fn solve(&self, place: &Place<'_>, requests: &Requests) -> Result<Vec<LockedPackage>> {
+        let only = self.pins.as_ref().map(|pins| {
+            let all = pins.packages.iter();
+            let named = |&at: &usize| {
+                let repository = &self.repository(at).repository.name;
+                format!("{repository} {}", full(&self.packages[at]))
+            };
+            all.map(named).collect()
+        });
         let question = Question::new(&self.metadata.repositories, &self.target, requests);
+        let question = question.only(only);
         let mut choices = ask(place, &question, &self.metadata.repositories, requests)?;
         choices.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
         let chosen = self.find(&choices)?;

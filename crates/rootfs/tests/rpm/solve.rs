@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_packages::{CancelToken, FetchOptions, Fetcher, LockedPackage};
+use kiln_packages::{CancelToken, Digest, FetchOptions, Fetcher, Lock, LockedPackage};
 use kiln_rootfs::family::{Family, Metadata};
 use kiln_rootfs::rpm::Rpm as Family_;
 use kiln_rootfs::{Error, ErrorKind, Place, Store};
@@ -19,8 +19,12 @@ use super::{Case, Outcome, Warnings, World, has, is, told, tool};
 pub(super) const CASES: &[(&str, Case)] = &[
     ("dnf_chooses_what_a_kickstart_says", words),
     ("modules_are_streams_and_profiles", modules),
+    ("manifests_pin_versions_and_prove_nothing", manifests),
     ("what_dnf_refuses_is_told_with_its_line", refusals),
 ];
+
+/// Packages, warnings, and a manifest of the packages.
+type Solved = Result<(Vec<LockedPackage>, Vec<String>, String), Error>;
 
 impl World {
     /// The lock's packages of a kickstart with these lines in `%packages`, whose header has these options.
@@ -29,6 +33,17 @@ impl World {
         header: &str,
         lines: &str,
     ) -> Result<Result<Vec<LockedPackage>, Error>, Failed> {
+        let solved = self.solve_pinned(header, lines, None)?;
+        Ok(solved.map(|(chosen, ..)| chosen))
+    }
+
+    /// The same with a manifest of the only packages; what is warned of, and the answer as a manifest.
+    fn solve_pinned(
+        &self,
+        header: &str,
+        lines: &str,
+        pins: Option<&str>,
+    ) -> Result<Solved, Failed> {
         let plan = self.plan_with(header, lines)?;
         let fetcher = Fetcher::new(FetchOptions::default(), CancelToken::new())?;
         let metadata = Metadata {
@@ -36,15 +51,31 @@ impl World {
             directory: &self.dir.join("metadata"),
             now: SystemTime::now(),
         };
-        let world = Family_.world(&plan, &metadata).map_err(told)?;
+        let mut world = Family_.world(&plan, &metadata).map_err(told)?;
+        let warnings = match pins.map(|pins| world.pin("pins.yaml", pins)) {
+            Some(Err(error)) => return Ok(Err(error)),
+            Some(Ok(warnings)) => warnings,
+            None => Vec::new(),
+        };
         let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
         let store = Store::open(&self.dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;
         let staging = store.stage().map_err(told)?;
         let (reporter, cancel) = (Warnings::default(), kiln_sandbox::CancelToken::new()?);
         let place = Place::over(&sandbox, vec!["/".into()], &staging, 0, &reporter, &cancel);
-        Ok(world
+        let solved = world
             .requests(&plan)
-            .and_then(|requests| world.solve(&place, &requests)))
+            .and_then(|requests| world.solve(&place, &requests));
+        Ok(solved.and_then(|chosen| {
+            let lock = Lock {
+                target: String::new(),
+                inputs: Digest::of(b""),
+                repositories: Vec::new(),
+                layers: Vec::new(),
+                packages: chosen.clone(),
+            };
+            let text = world.manifest(&lock)?;
+            Ok((chosen, warnings, text))
+        }))
     }
 
     /// Fails unless dnf chooses these: `name`, with `*` behind it where it was asked for.
@@ -106,6 +137,8 @@ fn words(dir: &Path) -> Outcome {
         Rpm::new("data", "1").file("", "/usr/share/data/words", "x"),
         Rpm::new("reader", "1").tag("Requires: /usr/share/data/words"),
         Rpm::new("fan", "1").tag("Recommends: /usr/share/data/words"),
+        Rpm::new("both", "1").arch("x86_64"),
+        Rpm::new("both", "1").arch("i686"),
     ];
     let world = World::new(dir, &packages, Some(COMPS))?;
     world.gives("", "app", "app* docs lib skin")?;
@@ -125,7 +158,121 @@ fn words(dir: &Path) -> Outcome {
     world.gives("", "fan", "data fan*")?;
     world.gives("--exclude-weakdeps", "fan", "fan*")?;
     world.gives("", "/usr/share/data/words", "data*")?;
+    world.gives("", "both\ngames", "both* games*")?;
+    world.gives("--multilib", "both\ngames", "both* both* games*")?;
     Ok(())
+}
+
+/// A manifest of dnf's pins versions; what it says of packages is compared with the metadata, and never believed.
+fn manifests(dir: &Path) -> Outcome {
+    let packages = [
+        Rpm::new("app", "1").tag("Requires: lib"),
+        Rpm::new("app", "2").tag("Requires: lib"),
+        Rpm::new("lib", "1"),
+        Rpm::new("lib", "2"),
+        Rpm::new("docs", "1"),
+    ];
+    let world = World::new(dir, &packages, None)?;
+    let entry = |name: &str, version: &str, more: &str| {
+        format!(
+            "        - name: {name}\n          repo_id: elsewhere\n          evr: {version}-1\n{more}"
+        )
+    };
+    let manifest = |entries: &[String]| {
+        let head =
+            "document: rpm-package-manifest\nversion: 0.2.0\ndata:\n    packages:\n      noarch:\n";
+        format!("{head}{}", entries.concat())
+    };
+    // As published examples have them: a sum that proves nothing, and no size.
+    let sha1 = "          checksum: sha1:00\n          size: 0\n";
+    let pins = manifest(&[
+        entry("app", "1", sha1),
+        entry("lib", "1", ""),
+        entry("docs", "1", ""),
+    ]);
+    let solved = |lines: &str, pins: &str| world.solve_pinned("", lines, Some(pins));
+    let (chosen, warnings, text) = solved("app", &pins)?.map_err(told)?;
+    let names: Vec<String> = chosen
+        .iter()
+        .map(|p| format!("{} {}", p.name, p.version))
+        .collect();
+    is(&names.join(", "), "app 1-1, docs 1-1, lib 1-1")?;
+    has(
+        &warnings.join("; "),
+        &["pins.yaml has no SHA-256 of 3 of its 3 packages"],
+    )?;
+    // What was written is taken again, and PyYAML reads in it what was meant.
+    let (again, warnings, _) = solved("app", &text)?.map_err(told)?;
+    is(
+        &format!("{again:?} {warnings:?}"),
+        &format!("{chosen:?} []"),
+    )?;
+    std::fs::write(dir.join("written.yaml"), &text)?;
+    let script = "import sys, yaml\nd = yaml.safe_load(open(sys.argv[1]))\nprint(d['document'], d['version'], *(r['id'] + ' ' + r['baseurl'] for r in d['data']['repositories']))\n\
+        for a, ps in d['data']['packages'].items():\n  for p in ps: print(a, p['name'], p['repo_id'], p['evr'], p['size'], p['checksum'], p['location'])";
+    let read = tool(
+        Command::new("python3")
+            .args(["-c", script])
+            .arg(dir.join("written.yaml")),
+    )?;
+    let url = format!("file://{}", dir.join("repository").display());
+    let mut expected = format!("rpm-package-manifest 0.2.0 test {url}\n");
+    for p in &chosen {
+        let location = p.url.strip_prefix(&format!("{url}/")).ok_or("a place")?;
+        expected += &format!(
+            "noarch {} test {} {} sha256:{} {location}\n",
+            p.name, p.version, p.size, p.sha256
+        );
+    }
+    is(&read, &expected)?;
+    let refused = |lines: &str, pins: &str, words: &[&str]| match solved(lines, pins)? {
+        Ok(chosen) => Err(Failed::from(format!("{chosen:?}"))),
+        Err(error) => {
+            let kind = error.kind == ErrorKind::Definition;
+            has(
+                &format!("{kind} {error} {:?} {:?}", error.origin, error.others),
+                words,
+            )
+        }
+    };
+    let wrong = |name: &str, more: &str| manifest(&[entry(name, "1", more), entry("lib", "1", "")]);
+    let sum = format!("          checksum: sha256:{}\n", "0".repeat(64));
+    refused(
+        "app",
+        &wrong("app", &sum),
+        &[
+            "true",
+            "pins.yaml cannot be used",
+            "app-1-1.noarch has the SHA-256 000",
+            "the metadata of test has",
+        ],
+    )?;
+    refused(
+        "app",
+        &wrong("app", "          size: 9\n"),
+        &["true", "app-1-1.noarch has 9 bytes"],
+    )?;
+    refused(
+        "app",
+        &wrong("lost", ""),
+        &["true", "it pins lost-1-1.noarch, which no repository has"],
+    )?;
+    refused(
+        "app",
+        "packages: []\n",
+        &["true", "pins.yaml is no package manifest"],
+    )?;
+    // What is asked for, or needed, has to be in it.
+    refused(
+        "docs",
+        &manifest(&[entry("app", "1", ""), entry("lib", "1", "")]),
+        &["true", "lab.ks:3", "`docs`"],
+    )?;
+    refused(
+        "app",
+        &manifest(&[entry("app", "1", "")]),
+        &["true", "lab.ks:3", "package app-1-1.noarch requires lib"],
+    )
 }
 
 const MODULES: &str = r#"---

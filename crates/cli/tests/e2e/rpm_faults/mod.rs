@@ -190,7 +190,8 @@ fn requests_that_the_repositories_cannot_answer() {
     let world = World::new();
     let asked = |lines: &str, words: &[&str]| {
         world.kickstart("--url=URL", lines);
-        world.fails(lines, 1, words);
+        let first = format!("at       {}", words[0]);
+        world.fails(lines, 1, &[words, &[first.as_str()]].concat());
     };
     asked(
         "thonny\n@no-such-group",

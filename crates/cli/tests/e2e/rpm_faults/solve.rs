@@ -8,7 +8,9 @@ use kiln_testkit::rpm::{Gpg, Rpm, build, createrepo};
 use kiln_testkit::{Fault, Mirror, Rule};
 
 use super::metalink;
-use super::world::{ALONE, DIRECTORY, REPOMD, assert_nothing_left, lock, packages_in, rewrite};
+use super::world::{
+    ALONE, DIRECTORY, REPOMD, assert_nothing_left, lock, lock_with, packages_in, rewrite,
+};
 use crate::faults::assert_genuine;
 use crate::harness::{LONGEST, Ran, Turn, digest, run, text, tool};
 use crate::rpm::distribution;
@@ -59,7 +61,7 @@ impl Setting {
             extra,
         };
         setting.own_repository();
-        setting.define(ALONE);
+        setting.define(&format!("{ALONE}add = [\"bash\"]\n"));
         setting
     }
 
@@ -377,4 +379,53 @@ fn packages_come_from_a_mirror_that_has_them() {
     ]);
     let _ = fs::remove_dir_all(setting.turn.path("output"));
     assert_nothing_left(&setting.turn, "no mirror", &ran);
+}
+
+/// dnf's own manifest says the same as the lock, and gives the same lock; what it says of a package's content is never believed.
+#[test]
+fn a_manifest_of_dnfs_is_written_and_taken() {
+    let setting = Setting::new();
+    setting.kickstart("--url=URL", "bash\napp");
+    let manifest = setting.turn.path("packages.manifest.yaml");
+    let written = lock_with(&setting.turn, &["--manifest", &text(&manifest)]);
+    written.assert(0);
+    let lock_file = setting.turn.path("kiln.lock");
+    let packages = |path: &std::path::Path| {
+        let lock = fs::read_to_string(path).expect("the lock");
+        let lines = lock.lines().filter(|line| line.starts_with("package "));
+        // What is pinned is asked for.
+        let same = lines.map(|line| line.replace("reason=auto", "reason=asked"));
+        same.collect::<Vec<_>>().join("\n")
+    };
+    let before = packages(&lock_file);
+    let pinned = fs::read_to_string(&manifest).expect("a manifest");
+    let image = before
+        .lines()
+        .filter(|line| line.contains("repository=extra"));
+    assert_eq!(image.count(), 2, "{before}");
+    for line in [
+        "- name: app",
+        "- name: lib",
+        "- name: bash",
+        "repo_id: extra",
+    ] {
+        assert!(pinned.contains(line), "{pinned}");
+    }
+    assert!(
+        !pinned.contains("python3-dnf"),
+        "the tools are none of it: {pinned}"
+    );
+    fs::remove_file(&lock_file).expect("the lock");
+    let taken = lock_with(&setting.turn, &["--from-manifest", &text(&manifest)]);
+    taken.assert(0);
+    assert_eq!(packages(&lock_file), before);
+    fs::remove_file(&lock_file).expect("the lock");
+    let (head, sum) = pinned.split_once("sha256:").expect("a sum");
+    let other = if sum.starts_with('0') { "1" } else { "0" };
+    fs::write(&manifest, format!("{head}sha256:{other}{}", &sum[1..])).expect("a manifest");
+    let refused = lock_with(&setting.turn, &["--from-manifest", &text(&manifest)]);
+    refused
+        .assert(1)
+        .says(&["packages.manifest.yaml cannot be used", "SHA-256", "hint:"]);
+    assert_nothing_left(&setting.turn, "another sum", &refused);
 }

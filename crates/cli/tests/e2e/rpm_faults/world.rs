@@ -121,6 +121,7 @@ impl World {
             .map(|entry| match entry.contains(VICTIM) {
                 true => entry
                     .replace(&format!("<name>{name}<"), "<name>victim<")
+                    .replace(&format!("name=\"{name}\""), "name=\"victim\"")
                     .replace(&format!("ver=\"{version}\""), "ver=\"1.0\""),
                 false => entry.to_owned(),
             });
@@ -183,6 +184,11 @@ impl World {
 
 /// Resolves with a cache that knows nothing of repositories and packages.
 pub(super) fn lock(turn: &Turn) -> Ran {
+    lock_with(turn, &[])
+}
+
+/// The same with further options.
+pub(super) fn lock_with(turn: &Turn, more: &[&str]) -> Ran {
     for part in ["metadata", "downloads", "signed", "answers"] {
         let _ = fs::remove_dir_all(turn.path("cache").join(part));
     }
@@ -195,7 +201,7 @@ pub(super) fn lock(turn: &Turn) -> Ran {
         "--distribution",
         "centos:9",
     ];
-    let mut kiln = turn.command(&arguments);
+    let mut kiln = turn.command(&[&arguments, more].concat());
     // Neither rpm nor dnf of this machine, nor anything else of it.
     run(kiln.env("PATH", "/nonexistent"), LONGEST)
 }
@@ -228,23 +234,44 @@ pub(super) fn packages_in(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Replaces a text of the same length behind the signatures of a package file, wherever it stands, and has each digest that the header
-/// has of the payload say so.
+/// Replaces a text of the same length wherever it stands in a package file, and has each digest that the file has of itself say so.
 pub(super) fn rewrite(package: &Path, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let mut bytes = fs::read(package).expect("a package");
-    let payload = payload(&bytes);
-    let before = sha256(&bytes[payload..]);
+    let (header, payload) = offsets(&bytes);
     let places = found(&bytes, from.as_bytes());
     assert!(!places.is_empty(), "{from} is not there");
+    // The header has the payload's digest, the signatures have the header's and those of both.
+    let digests = |bytes: &[u8]| {
+        let (of_header, of_both) = (&bytes[header..payload], &bytes[header..]);
+        [
+            sum("sha256sum", of_header).into_bytes(),
+            sum("sha1sum", of_header).into_bytes(),
+            unhex(&sum("md5sum", of_both)),
+        ]
+    };
+    let (of_payload, others) = (sum("sha256sum", &bytes[payload..]), digests(&bytes));
     for at in places {
         bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
     }
-    let after = sha256(&bytes[payload..]);
-    for at in found(&bytes, before.as_bytes()) {
-        bytes[at..at + after.len()].copy_from_slice(after.as_bytes());
+    let now = sum("sha256sum", &bytes[payload..]);
+    exchange(&mut bytes, of_payload.as_bytes(), now.as_bytes());
+    let now = digests(&bytes);
+    for (before, now) in others.iter().zip(&now) {
+        exchange(&mut bytes, before, now);
     }
     fs::write(package, bytes).expect("a package");
+}
+
+fn exchange(bytes: &mut [u8], before: &[u8], now: &[u8]) {
+    for at in found(bytes, before) {
+        bytes[at..at + now.len()].copy_from_slice(now);
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("two digits");
+    (0..text.len()).step_by(2).map(digits).collect()
 }
 
 fn found(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
@@ -255,28 +282,27 @@ fn found(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// Where the payload begins: behind the lead, the signatures and the header.
-fn payload(bytes: &[u8]) -> usize {
+/// Where the header begins, behind the lead and the signatures, and where the payload does.
+fn offsets(bytes: &[u8]) -> (usize, usize) {
     let word =
         |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
     let length = |at: usize| 16 + word(at + 8) * 16 + word(at + 12);
     let header = (96 + length(96)).next_multiple_of(8);
-    header + length(header)
+    (header, header + length(header))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// What a program of coreutils' says of the bytes.
+fn sum(program: &str, bytes: &[u8]) -> String {
     use std::io::Write;
-    let mut child = Command::new("sha256sum")
+    let mut child = Command::new(program)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .expect("sha256sum");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(bytes)
-        .expect("a pipe");
-    let output = child.wait_with_output().expect("sha256sum");
-    String::from_utf8_lossy(&output.stdout)[..64].to_owned()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(bytes).expect("a pipe");
+    drop(input);
+    let output = child.wait_with_output().expect("its output");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().next().expect("a sum").to_owned()
 }
