@@ -155,7 +155,8 @@ fn conflict(problems: &[Vec<String>], requests: &Requests) -> Error {
     error.hint("drop one of the packages, or the exclusion that stands in the way")
 }
 
-fn is_place(text: &str) -> bool {
+/// Whether this is `file:line`, and no reason of Kiln's.
+pub(super) fn is_place(text: &str) -> bool {
     let line = text.rsplit_once(':').map(|(_, line)| line);
     line.is_some_and(|line| !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()))
 }

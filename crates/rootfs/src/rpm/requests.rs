@@ -10,6 +10,7 @@ use kiln_packages::rpm::comps::{Comps, Environment, Group, Member};
 use kiln_packages::rpm::modules::Modules;
 use kiln_plan::{Layer, Plan, Request};
 
+use super::answer::is_place;
 use super::streams::{Absent, choose, hint_of};
 use crate::error::{Error, Result};
 use crate::requests::{Requests, SYSTEM, Wanted};
@@ -411,13 +412,19 @@ impl<'a> Collector<'a> {
     }
 
     fn finish(self) -> Result<Requests> {
-        let Some(first) = self.unknown.first() else {
+        // What the definition says itself comes before what Kiln adds to it.
+        let (mut unknown, added): (Vec<_>, Vec<_>) = self
+            .unknown
+            .into_iter()
+            .partition(|one| is_place(&one.origin));
+        unknown.extend(added);
+        let Some(first) = unknown.first() else {
             return Ok(self.requests);
         };
         let mut error = Error::definition(first.problem.clone())
             .at(first.origin.clone())
             .hint(first.hint.clone());
-        for more in &self.unknown[1..] {
+        for more in &unknown[1..] {
             let sentence = format!("{}: {} ({})", more.origin, more.problem, more.hint);
             error.others.push(sentence);
         }
