@@ -241,7 +241,7 @@ pub trait World: Send + Sync {
     /// The family has no manifests, this is none, or it contradicts the metadata: that says what a package is, a manifest never.
     fn pin(&mut self, what: &str, _: &str) -> Result<Vec<String>> {
         Err(Error::definition(format!(
-            "{what} cannot be used: only RPM distributions have package manifests"
+            "{what} cannot be used: the distribution's package manager has no manifests"
         )))
     }
 
@@ -251,7 +251,7 @@ pub trait World: Send + Sync {
     /// The family has no manifests.
     fn manifest(&self, _: &Lock) -> Result<String> {
         Err(Error::definition(
-            "no manifest can be written: only RPM distributions have package manifests",
+            "no manifest can be written: the distribution's package manager has none",
         ))
     }
 

@@ -17,6 +17,7 @@ mod scriptlets;
 mod streams;
 mod times;
 mod tools;
+mod words;
 mod world;
 
 pub use family::Rpm;

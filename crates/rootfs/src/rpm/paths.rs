@@ -7,7 +7,7 @@ use kiln_packages::rpm::Package;
 use kiln_packages::rpm::closure::moved;
 use kiln_plan::Plan;
 
-use super::world::words;
+use super::words::words;
 
 /// The paths that a plan asks for, or that anything needs or recommends which may be installed for these names. More than what will be
 /// installed is looked at: whatever could satisfy a dependency counts.

@@ -17,7 +17,7 @@ use world::{DIRECTORY, REPOMD, REPOSITORY, VICTIM, World, rewrite};
 const PRIMARY: &str = "*-primary.xml.gz";
 
 #[test]
-fn metadata_that_is_broken_or_unsigned() {
+fn metadata_that_is_broken() {
     let world = World::new();
     let cut = Fault::Truncate { after: 0 };
     world.fails_with(
@@ -71,7 +71,11 @@ fn metadata_that_is_broken_or_unsigned() {
         4,
         &[REPOSITORY, "is no repomd.xml"],
     );
-    // Where a signature is wanted.
+}
+
+#[test]
+fn metadata_that_nobody_signed_or_a_stranger() {
+    let world = World::new();
     world.define("repo-gpgcheck = true");
     world.fails_with(
         Rule::always("*.asc", Fault::NotFound),

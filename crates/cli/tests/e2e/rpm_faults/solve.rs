@@ -228,6 +228,11 @@ fn packages_that_cannot_be_installed() {
         ran.assert(1).says(words);
         assert_nothing_left(&setting.turn, lines, &ran);
     }
+}
+
+#[test]
+fn packages_that_prove_to_be_wrong_when_they_are_there() {
+    let setting = Setting::new();
     let built: &[(&str, i32, &str)] = &[
         ("unsigned", 1, "is not signed"),
         ("foreign", 1, "not among the accepted ones"),
@@ -340,6 +345,7 @@ fn packages_come_from_a_mirror_that_has_them() {
         assert!(asked(&first) > 0 && asked(second) > 10, "{rule:?}");
     }
     // A lock names one mirror of each package: a build from it knows the others all the same, and needs no metadata for that.
+    setting.kickstart(&format!("--mirrorlist={}/list", servers.url()), "@core");
     setting.define("");
     assert_eq!(lock(&setting.turn).code, Some(0));
     let locked = fs::read_to_string(setting.turn.path("kiln.lock")).expect("the lock");
