@@ -340,7 +340,7 @@ mod tests {
             ("evr: 1:5.2-3", "evr: 5.2-../3", "which is none"),
             ("evr: 1:5.2-3", "srpm: x", "does not say which version"),
             ("sha256:", "sha256:0", "bad checksum"),
-            ("size: 7", "size: -7", "in line 10"),
+            ("size: 7", "size: -7", "in line 9"),
             ("name: bash", "name: &a bash", ""),
             ("x86_64:", "i686:", "has no package of x86_64"),
             ("document:", "documents:", "is no package manifest"),
