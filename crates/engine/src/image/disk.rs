@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
 
@@ -112,6 +113,8 @@ pub(crate) fn image(
             .join()
             .unwrap_or_else(|_| Err(panicked("assembling the disk")));
         let (squashed, kernel) = both(squashed, kernel)?;
+        // Beside the rest of the digest; else the rename of the disk would take as long as writing it.
+        scope.spawn(|| kiln_sandbox::begin_writing(disk.as_fd()));
         if let Some(shared) = &session.shared {
             shared.amend(&root.layers);
         }
