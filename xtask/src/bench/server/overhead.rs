@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::bench::measure::{children_cpu, settle};
+use crate::bench::measure::children_cpu;
 use crate::peer::{Options, afresh, build_command, definition, link_downloads};
 use crate::served::{Server, create, success, upload};
 use crate::{Result, process, workspace};
@@ -35,12 +35,14 @@ pub(super) fn compare(kiln: &Path, options: &Options, work: &Path) -> Result<()>
     for round in 0..ROUNDS {
         // Who comes first finds the disk and the caches otherwise than who comes second.
         for is_served in [round % 2 == 1, round % 2 == 0] {
-            let cache = fresh_cache(&warm, work)?;
-            afresh(&work.join("data"))?;
-            settle(&cache)?;
+            let kind = if is_served { "served" } else { "hand" };
+            // A place of its own: what is removed shortly before is paid for by whoever comes next (`bench::measure`).
+            let place = work.join(format!("{kind}-{round}"));
+            let cache = fresh_cache(&warm, &place)?;
+            rustix::fs::sync();
             match is_served {
-                true => served.push(on_server(kiln, &cache, &project, work)?),
-                false => hand.push(by_hand(kiln, &cache, &project, work)?),
+                true => served.push(on_server(kiln, &cache, &project, &place)?),
+                false => hand.push(by_hand(kiln, &cache, &project, &place)?),
             }
         }
     }
