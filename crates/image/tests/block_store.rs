@@ -223,7 +223,7 @@ fn an_image_of_known_blocks_can_be_read_while_it_is_copied() {
     let summary = squashfs::write_told(&tree, &mut out, &options, &tell).unwrap();
     assert_eq!(length.get(), Some(expected.len() as u64));
     let finals = finals.into_inner();
-    assert!(finals.len() > 3 && finals.is_sorted(), "{finals:?}");
+    assert!(finals.len() > 1 && finals.is_sorted(), "{finals:?}");
     assert_eq!(finals.last(), Some(&summary.padded_bytes));
     // As if it had been made as it comes; what is new is in the store.
     let outcome = packs.finish();
