@@ -112,7 +112,7 @@ impl Rpm {
     fn build(&self, into: &Path, work: &Path) {
         let content = work
             .join("content")
-            .join(format!("{}-{}", self.name, self.version));
+            .join(format!("{}-{}.{}", self.name, self.version, self.arch));
         fs::create_dir_all(&content).expect("a directory");
         for (_, path, bytes) in self.files.iter().filter(|(_, path, _)| !path.is_empty()) {
             let path = content.join(path.trim_start_matches('/'));
