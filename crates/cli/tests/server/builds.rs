@@ -52,6 +52,8 @@ fn a_build_runs_its_steps_and_keeps_its_artifacts() {
         "the log names the server's directories:\n{log}"
     );
 
+    // Two artifacts, which are not copied, and the list of them.
+    assert_eq!(server.names_of_contents("out"), [1, 2, 2]);
     let path = format!("/download/storage/v1/b/out/o/{id}%2Fgood.ks?alt=media");
     assert_eq!(
         server.request("GET", &path, "", b""),

@@ -125,6 +125,15 @@ fn an_engine_of_the_administrators_runs_steps() {
     }
     assert_eq!(engine.podman(&["ps", "--all", "--quiet"]), "");
     assert_eq!(engine.podman(&["volume", "ls", "--quiet"]), "");
+    // What such an engine's containers may still hold is no object: artifacts are copied.
+    server.bucket("out");
+    let id = server.create(&json!({
+        "steps": [step("echo made > out")],
+        "artifacts": { "objects": { "location": "gs://out", "paths": ["out"] } },
+    }));
+    let build = server.end(&id);
+    assert_eq!(build["status"], "SUCCESS", "{build}\n{}", server.log(&id));
+    assert_eq!(server.names_of_contents("out"), [1, 1]);
     drop(engine);
     let (status, error) = server.json("POST", BUILDS, &json!({ "steps": [step("true")] }));
     assert_eq!(status, 400, "{error}");

@@ -259,6 +259,23 @@ impl Server {
             .to_owned()
     }
 
+    /// Under how many names the contents of a bucket are there, those in the workspaces of builds among them.
+    pub(crate) fn names_of_contents(&self, bucket: &str) -> Vec<u64> {
+        let mut open = vec![self.data().join("objects/content").join(bucket)];
+        let mut names = Vec::new();
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+                let found = entry.metadata().expect("an entry");
+                match found.is_dir() {
+                    true => open.push(entry.path()),
+                    false => names.push(std::os::unix::fs::MetadataExt::nlink(&found)),
+                }
+            }
+        }
+        names.sort_unstable();
+        names
+    }
+
     pub(crate) fn bucket(&self, name: &str) {
         let path = format!("/storage/v1/b?project={PROJECT}");
         let (status, answer) = self.json("POST", &path, &json!({ "name": name }));

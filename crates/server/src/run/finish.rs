@@ -141,7 +141,8 @@ async fn keep(
         let object = object_named(&format!("{prefix}{base}"))?;
         let path = attempt.workspace().join(&file.path);
         let kind = Attributes::of_type("application/octet-stream");
-        let known = known(file);
+        // A container of an engine that is not the build's own may outlive the build, and still have the workspace.
+        let known = known(file).filter(|_| waiting.server.settings.engine.is_none());
         let put = async || match &known {
             Some(known) => {
                 objects
