@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::engine::Engines;
 use super::log::{self, Log};
@@ -19,8 +22,8 @@ use super::workspace;
 use crate::commands::Commands;
 use crate::executor::request::{FAILURES, LARGEST_PICTURE, StepRequest};
 
-/// How often a step is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a step that runs is asked whether it is to end early. Its end is seen at once.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long a step may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 /// The variables of a step's environment that go to Kiln. Others could change which programs it runs.
@@ -100,6 +103,8 @@ pub(super) fn run(
 
 struct Running {
     child: Child,
+    /// Readable as soon as it has ended.
+    ended: OwnedFd,
     log: thread::JoinHandle<io::Result<()>>,
     began: Instant,
 }
@@ -149,11 +154,17 @@ fn start(
     let (output, input) = io::pipe()?;
     // Where users may have no larger pipes, the step waits for the log a little more often.
     let _ = fcntl_setpipe_size(&output, log::CHUNK);
-    let child = command
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(input.try_clone()?)
         .stderr(input)
         .spawn()?;
+    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+    let ended = ended.or_else(|error| {
+        child.kill()?;
+        child.wait()?;
+        Err(io::Error::from(error))
+    })?;
     // The command holds the pipe's other end open.
     drop(command);
     let log = means.log.clone();
@@ -161,6 +172,7 @@ fn start(
     let log = thread::spawn(move || log.copy(output, &prefix));
     Ok(Running {
         child,
+        ended,
         log,
         began: Instant::now(),
     })
@@ -180,7 +192,7 @@ impl Running {
                 stopped = Some(why);
                 break self.end()?;
             }
-            thread::sleep(LOOK);
+            self.look()?;
         };
         self.log
             .join()
@@ -194,20 +206,27 @@ impl Running {
 
     /// Asks the step to end, and ends it if it does not.
     fn end(&mut self) -> io::Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended just now.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        // It may have ended just now.
+        let _ = pidfd_send_signal(&self.ended, Signal::TERM);
         let asked = Instant::now();
         while asked.elapsed() < GRACE {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            thread::sleep(LOOK);
+            self.look()?;
         }
         self.child.kill()?;
         self.child.wait()
+    }
+
+    /// Waits until it has ended, but no longer than until the next look.
+    fn look(&self) -> io::Result<()> {
+        let time = Timespec::try_from(LOOK).ok();
+        let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
+        match poll(&mut fds, time.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod waiting;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::executor::request::{Attempt, Event, What};
 use crate::retain;
@@ -21,8 +21,10 @@ use crate::wire::model::Status;
 use crate::wire::time;
 use ending::Ending;
 
-/// How often the files of an attempt are looked at: a lock and a length, a few microseconds.
+/// How soon the files of an attempt are looked at again: a lock and a length, a few microseconds. Of an attempt that has run for long,
+/// every two-hundredth of that time, at most so rarely.
 const LOOK: Duration = Duration::from_millis(10);
+const RARELY: Duration = Duration::from_millis(100);
 /// How long is waited when the database cannot be used.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a build waits for the store of its source or of its artifacts: long enough for somebody to come and repair it.
@@ -120,6 +122,7 @@ async fn follow(
 ) -> Result<Option<Ending>, Trouble> {
     let mut seen = 0;
     let mut files = Vec::new();
+    let since = Instant::now();
     loop {
         // In this order: what the attempt wrote before it ended is read after it was seen to have ended.
         let alive = server
@@ -156,7 +159,7 @@ async fn follow(
         if !alive {
             return Ok(None);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep((since.elapsed() / 200).clamp(LOOK, RARELY)).await;
     }
 }
 
