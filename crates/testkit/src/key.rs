@@ -5,8 +5,9 @@ use pgp::composed::{
     SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
 };
 use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::{PacketHeader, Signature, SignatureType};
 use pgp::ser::Serialize;
-use pgp::types::{KeyDetails, Password};
+use pgp::types::{KeyDetails, Password, SigningKey, Tag, Timestamp};
 
 /// An OpenPGP key pair without a passphrase.
 #[derive(Clone, Debug)]
@@ -106,6 +107,41 @@ impl Key {
             .expect("signing")
             .to_armored_bytes(ArmorOptions::default())
             .expect("armouring a signature")
+    }
+
+    /// Returns a detached binary signature whose packet has version 3, as the packages of Red Hat's distributions have: no gpg makes
+    /// one any more.
+    ///
+    /// # Panics
+    /// If signing fails.
+    pub fn detach_as_version_3(&self, data: &[u8]) -> Vec<u8> {
+        let (key, hash, created) = (
+            &self.secret.primary_key,
+            HashAlgorithm::Sha256,
+            Timestamp::now(),
+        );
+        // The type and the time are hashed behind the data.
+        let time = created.as_secs().to_be_bytes();
+        let hashed = [data, &[SignatureType::Binary.into()], &time].concat();
+        let digest = hash.digest(&hashed).expect("hashing");
+        let signed = key
+            .sign(&Password::empty(), hash, &digest)
+            .expect("signing");
+        let packet = |length| {
+            Signature::v3(
+                PacketHeader::new_fixed(Tag::Signature, length),
+                SignatureType::Binary,
+                key.algorithm(),
+                hash,
+                created,
+                key.legacy_key_id(),
+                [digest[0], digest[1]],
+                signed.clone(),
+            )
+        };
+        let length = u32::try_from(packet(0).write_len()).expect("a small packet");
+        let signature = DetachedSignature::new(packet(length));
+        signature.to_bytes().expect("writing a signature")
     }
 
     fn subkey(&self) -> Option<&pgp::packet::SecretSubkey> {

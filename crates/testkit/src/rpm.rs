@@ -214,6 +214,14 @@ impl Gpg {
     /// # Panics
     /// If it fails.
     pub fn sign_packages(&self, packages: &[PathBuf]) {
+        self.sign_packages_with(packages, &[]);
+    }
+
+    /// The same, with further options of `rpmsign`: `--rpmv3` adds a signature of header and payload together.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn sign_packages_with(&self, packages: &[PathBuf], options: &[&str]) {
         let mut rpmsign = Command::new("rpmsign");
         rpmsign.env("GNUPGHOME", &self.home).arg("--addsign");
         for text in [
@@ -223,7 +231,7 @@ impl Gpg {
         ] {
             rpmsign.args(["--define", &text]);
         }
-        run(rpmsign.args(packages));
+        run(rpmsign.args(options).args(packages));
     }
 
     /// Writes a detached signature beside a file: `FILE.asc`.
@@ -248,6 +256,25 @@ impl Drop for Gpg {
     fn drop(&mut self) {
         self.rest();
     }
+}
+
+/// Gives the signature of a package's header the number of another tag, which is none of rpm's any more: only signatures of header and
+/// payload are left.
+///
+/// # Panics
+/// If there is none.
+pub fn forget_header_signature(package: &Path) {
+    const RSA_OF_HEADER: u32 = 268;
+    const OF_NOBODY: u32 = 263;
+    // Behind the lead is a header's head, which says how many tags follow, of 16 bytes each.
+    let mut bytes = fs::read(package).expect("a package");
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let (first, count) = (96 + 16, word(96 + 8) as usize);
+    let mut tags = (first..first + 16 * count).step_by(16);
+    let at = tags.find(|&at| word(at) == RSA_OF_HEADER);
+    let at = at.expect("a signature of the header");
+    bytes[at..at + 4].copy_from_slice(&OF_NOBODY.to_be_bytes());
+    fs::write(package, bytes).expect("a package");
 }
 
 /// Builds packages into `directory/Packages`; returns their paths.

@@ -30,6 +30,9 @@ const SHA256: u64 = 8;
 /// Tags of the signature header: of the header alone, by DSA or EdDSA, by RSA, and (since rpm 6) any number in base64.
 const SIGNATURES: [u32; 2] = [267, 268];
 const SIGNATURE_LIST: u32 = 278;
+/// Tags of signatures of header and payload together, as rpm 3 made them, by RSA, and by DSA or EdDSA. They prove a header only to
+/// who has read all of the file, so they count for nothing here: rpm has signed headers beside them since 4.0, and newer ones alone.
+const OF_HEADER_AND_PAYLOAD: [u32; 2] = [1002, 1005];
 
 mod tag {
     pub(super) const NAME: u32 = 1000;
@@ -220,11 +223,22 @@ fn judge(
             Err(error) => reason = Some(error),
         }
     }
-    Err(reason.unwrap_or_else(|| {
-        let message = format!("{name} is not signed: Kiln installs signed packages only");
-        Error::new(ErrorKind::Unsigned, message)
-            .with_hint("Sign it with `rpmsign --addsign` and give the repository's public key.")
-    }))
+    Err(reason.unwrap_or_else(|| unsigned(name, signatures)))
+}
+
+fn unsigned(name: &str, signatures: &Header) -> Error {
+    let together = |&tag: &u32| signatures.binary(tag).is_some();
+    if OF_HEADER_AND_PAYLOAD.iter().any(together) {
+        let message = format!(
+            "{name} is signed only in the way of rpm 3, header and payload together: Kiln wants a signature of the header"
+        );
+        return Error::new(ErrorKind::Unsigned, message).with_hint(
+            "Sign it again with `rpmsign --resign`, whose rpm is 4.14 or newer, or use a newer build of the package.",
+        );
+    }
+    let message = format!("{name} is not signed: Kiln installs signed packages only");
+    Error::new(ErrorKind::Unsigned, message)
+        .with_hint("Sign it with `rpmsign --addsign` and give the repository's public key.")
 }
 
 /// Compares the rest of the file with the header's digest.
@@ -235,7 +249,8 @@ fn check_payload(name: &str, header: &Header, reader: &mut impl Read) -> Result<
         .first()
         .copied();
     let expected: Digest = match (expected, algorithm) {
-        (Some(text), Some(SHA256)) => text
+        // Packages of format 6 do not say which: there it is always this one.
+        (Some(text), Some(SHA256) | None) => text
             .parse()
             .map_err(|error| bad(name, &format!("the digest of its payload is {error}")))?,
         _ => {

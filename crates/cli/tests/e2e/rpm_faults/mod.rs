@@ -8,11 +8,13 @@ mod world;
 
 use std::fs;
 
-use kiln_testkit::rpm::Gpg;
+use kiln_testkit::rpm::{Gpg, forget_header_signature};
 use kiln_testkit::{Fault, Mirror, Rule};
 
 use crate::harness::digest;
-use world::{DIRECTORY, REPOMD, REPOSITORY, VICTIM, World, rewrite};
+use world::{
+    DIRECTORY, REPOMD, REPOSITORY, VICTIM, World, cut_payload, lend_signature, rewrite, rpmkeys,
+};
 
 const PRIMARY: &str = "*-primary.xml.gz";
 
@@ -161,6 +163,61 @@ fn packages_that_are_not_what_they_should_be() {
     world.describe();
     world.relabel("thonny", "4.1");
     fails("another package", 4, "its repository's metadata is wrong");
+}
+
+/// Packages that the real rpm's own programs made or judge, each with the key that is the right one.
+#[test]
+fn signatures_that_prove_nothing() {
+    let world = World::new();
+    let key = world.turn.path("key.asc");
+    let judged = || rpmkeys(&world.turn, &key, &world.victim());
+    let plain = || {
+        let plain = world.turn.path("plain/Packages").join(VICTIM);
+        fs::copy(plain, world.victim()).expect("a package");
+    };
+    let fails = |what: &str, code: i32, words: &[&str]| {
+        world.describe();
+        world.fails(
+            what,
+            code,
+            &[&[REPOSITORY, "victim", "hint:"], words].concat(),
+        );
+    };
+    // Header and payload together, which rpm takes: Kiln reads no header that is not proven by itself.
+    plain();
+    world
+        .key
+        .sign_packages_with(&[world.victim()], &["--rpmv3"]);
+    forget_header_signature(&world.victim());
+    let said = judged();
+    said.assert(0);
+    assert!(
+        said.stdout.contains("V4 RSA/SHA512 Signature")
+            && !said.stdout.contains("Header V4 RSA/SHA512 Signature"),
+        "{}",
+        said.stdout
+    );
+    fails(
+        "signed in the way of rpm 3",
+        1,
+        &["signed only in the way of rpm 3", "rpmsign --resign"],
+    );
+    plain();
+    let weak = ["--define", "_gpg_digest_algo sha1"];
+    world.key.sign_packages_with(&[world.victim()], &weak);
+    fails("signed with SHA-1", 1, &["hash algorithm SHA1 is too weak"]);
+    // The signature of another package of the same key.
+    plain();
+    let thonny = world.path("Packages/thonny-4.1-1.noarch.rpm");
+    lend_signature(&thonny, &world.victim());
+    assert_ne!(judged().code, Some(0));
+    fails("another's signature", 1, &["it does not fit the text"]);
+    // As the corrupted package of rpm's own tests: header and signature are good, and nothing is behind them.
+    plain();
+    world.key.sign_packages(&[world.victim()]);
+    cut_payload(&world.victim());
+    assert_ne!(judged().code, Some(0));
+    fails("no payload", 4, &["is not what its signed header says"]);
 }
 
 #[test]

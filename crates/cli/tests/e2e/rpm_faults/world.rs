@@ -234,6 +234,30 @@ pub(super) fn packages_in(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Puts the signatures of one package file before the header and the payload of another.
+pub(super) fn lend_signature(from: &Path, to: &Path) {
+    let read = |path: &Path| fs::read(path).expect("a package");
+    let (from, into) = (read(from), read(to));
+    let signatures = &from[..offsets(&from).0];
+    let rest = &into[offsets(&into).0..];
+    fs::write(to, [signatures, rest].concat()).expect("a package");
+}
+
+/// What the real rpm says of a package's signatures to who knows one key.
+pub(super) fn rpmkeys(turn: &Turn, key: &Path, package: &Path) -> Ran {
+    let database = text(&turn.path("rpmkeys"));
+    let _ = fs::remove_dir_all(&database);
+    tool("rpmkeys", &["--dbpath", &database, "--import", &text(key)]).assert(0);
+    tool("rpmkeys", &["--dbpath", &database, "-Kv", &text(package)])
+}
+
+/// Takes away the payload of a package file.
+pub(super) fn cut_payload(package: &Path) {
+    let bytes = fs::read(package).expect("a package");
+    let (_, payload) = offsets(&bytes);
+    fs::write(package, &bytes[..payload]).expect("a package");
+}
+
 /// Replaces a text of the same length wherever it stands in a package file, and has each digest that the file has of itself say so.
 pub(super) fn rewrite(package: &Path, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());

@@ -203,6 +203,41 @@ fn only_the_key_of_the_repository_counts() {
     );
 }
 
+/// The same package, signed in the way of rpm 3 beside the header's signature, and then in that way alone.
+#[test]
+fn a_signature_of_header_and_payload_proves_nothing() {
+    let world = World::new(rpm());
+    let packages = std::slice::from_ref(&world.package);
+    world.key.sign_packages_with(packages, &["--rpmv3"]);
+    world.open().expect("the header is signed, too");
+    kiln_testkit::rpm::forget_header_signature(&world.package);
+    let error = world.open().expect_err("the header is not signed");
+    assert_eq!(error.kind(), ErrorKind::Unsigned, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("signed only in the way of rpm 3"),
+        "{error}"
+    );
+}
+
+/// Red Hat's distributions sign packages with packets of OpenPGP's version 3, which is something else than the way of rpm 3.
+#[test]
+fn signature_packets_of_version_3_count() {
+    let key = kiln_testkit::Key::generate("rpm@example.org");
+    let ring = Keyring::read("key", &key.public_armored()).expect("a key");
+    let signature = key.detach_as_version_3(b"a header");
+    let judge = |text: &[u8]| ring.verify_detached("it", text, &signature, SystemTime::now());
+    let signer = judge(b"a header").expect("a good signature");
+    assert_eq!(signer.fingerprint, key.fingerprint());
+    let error = judge(b"another header").expect_err("another text");
+    assert_eq!(error.kind(), ErrorKind::BadSignature, "{error}");
+    let stranger = kiln_testkit::Key::generate("other@example.org");
+    let ring = Keyring::read("other", &stranger.public_armored()).expect("a key");
+    ring.verify_detached("it", b"a header", &signature, SystemTime::now())
+        .expect_err("a stranger's");
+}
+
 #[test]
 fn not_a_byte_can_be_changed() {
     let world = World::signed(rpm());
