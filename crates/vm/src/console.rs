@@ -264,9 +264,9 @@ fn failed_unit(line: &str) -> Option<String> {
     Some(unit.trim_end_matches('.').to_owned())
 }
 
-/// A line without the kernel's time stamp.
+/// A line without the kernel's time stamp, and without the frame that shim draws around its messages in a terminal's own characters.
 fn tidy(line: &str) -> String {
-    let text = line.trim();
+    let text = line.trim_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
     let stamped = text
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("] "));
@@ -344,11 +344,11 @@ mod tests {
     #[test]
     fn secure_boot_refusals() {
         let log = b"BdsDxe: failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0): Access Denied\r\n\
-            ERROR\r\nVerification failed: (0x1A) Security Violation\r\n";
-        assert!(matches!(
-            signs(log).as_slice(),
-            [Sign::Refused(_), Sign::Refused(_)]
-        ));
+            ERROR\r\n\xb3    Verification failed: (0x1A) Security Violation    \xb3\r\n";
+        let [Sign::Refused(_), Sign::Refused(shim)] = &signs(log)[..] else {
+            panic!("other signs: {:?}", signs(log));
+        };
+        assert_eq!(shim, "Verification failed: (0x1A) Security Violation");
     }
 
     #[test]
