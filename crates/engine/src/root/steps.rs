@@ -103,7 +103,15 @@ pub(crate) fn tools_root(
     let layer = layers.layer(&work, &stack, |place, _, _| {
         let installer = installer(session, plan, Vec::new(), Vec::new())?;
         let unpacked = installer.tools(place, &facts(session, plan, packages)?);
-        unpacked.map_err(|e| located(&*session.family, plan, packages, e.into()))?;
+        unpacked.map_err(|e| {
+            let mut failure = located(&*session.family, plan, packages, e.into());
+            // Nobody asks for the tools: the place is that of a repository which they come from.
+            let mut places = packages
+                .iter()
+                .filter_map(|package| session.family.brought(plan, package));
+            failure.origin = failure.origin.or_else(|| places.next());
+            failure
+        })?;
         Ok(Value::Null)
     })?;
     stack.grow(layer, id, None);

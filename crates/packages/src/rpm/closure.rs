@@ -14,11 +14,19 @@ use crate::{Error, ErrorKind, Result};
 /// in no module stream, then the newest, then the first name. Only packages of `architecture` and `noarch` are looked at, and of each name
 /// the newest. Conflicts are not looked at: the result is unpacked into a throw-away root, not installed.
 ///
+/// `origin` says where the repository of a package is named, for errors.
+///
 /// # Errors
 /// [`ErrorKind::UnknownPackage`] for a root that nothing provides, with the nearest names; [`ErrorKind::Unsatisfiable`] for a
 /// dependency that nothing satisfies, naming the way to it.
-pub fn closure(packages: &[Package], architecture: &str, roots: &[&str]) -> Result<Vec<usize>> {
+pub fn closure<'a>(
+    packages: &'a [Package],
+    architecture: &str,
+    roots: &[&str],
+    origin: &dyn Fn(usize) -> &'a str,
+) -> Result<Vec<usize>> {
     let mut taking = Taking::new(packages, architecture);
+    let placed = |at: usize| move |error: Error| error.with_origin(origin(at));
     for root in roots {
         let capability = Capability {
             name: (*root).to_owned(),
@@ -33,8 +41,9 @@ pub fn closure(packages: &[Package], architecture: &str, roots: &[&str]) -> Resu
         while let Some(at) = taking.queue.pop_front() {
             for requirement in &packages[at].requires {
                 let rich = Rich::of(requirement)
-                    .map_err(|why| malformed(&packages[at], requirement, &why))?;
-                taking.need(at, &rich, requirement)?;
+                    .map_err(|why| malformed(&packages[at], requirement, &why))
+                    .map_err(placed(at))?;
+                taking.need(at, &rich, requirement).map_err(placed(at))?;
                 if rich.is_conditional() {
                     taking.conditional.push((at, rich, requirement));
                 }
@@ -42,7 +51,7 @@ pub fn closure(packages: &[Package], architecture: &str, roots: &[&str]) -> Resu
         }
         // What was not asked for when it was met may be by now.
         for (at, rich, requirement) in taking.conditional.clone() {
-            taking.need(at, &rich, requirement)?;
+            taking.need(at, &rich, requirement).map_err(placed(at))?;
         }
         if taking.queue.is_empty() {
             return Ok(taking.taken.into_iter().collect());

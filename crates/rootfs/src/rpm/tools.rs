@@ -34,18 +34,22 @@ pub(super) fn roots() -> Vec<&'static str> {
     [PROGRAMS, SHELL].concat()
 }
 
-/// The packages of the tools root: indices in ascending order.
+/// The packages of the tools root: indices in ascending order. `origin` says where the repository of a package is named.
 ///
 /// # Errors
 /// The repositories lack one of them.
-pub(super) fn tools(packages: &[Package], architecture: &str) -> Result<Vec<usize>> {
+pub(super) fn tools<'a>(
+    packages: &'a [Package],
+    architecture: &str,
+    origin: &dyn Fn(usize) -> &'a str,
+) -> Result<Vec<usize>> {
     let is_there = |name: &&&str| packages.iter().any(|package| package.name == **name);
     let roots: Vec<&str> = PROGRAMS
         .iter()
         .chain(SHELL.iter().filter(is_there))
         .copied()
         .collect();
-    let mut found = closure(packages, architecture, &roots)?;
+    let mut found = closure(packages, architecture, &roots, origin)?;
     for name in LOADERS {
         let is_it = |package: &Package| {
             package.name == *name || package.provides.iter().any(|c| c.name == *name)

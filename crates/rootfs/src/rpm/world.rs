@@ -11,7 +11,7 @@ use kiln_packages::rpm::modules::Modules;
 use kiln_packages::rpm::{
     Capability, Evr, Metadata, Package, Repository, VerifiedRepository, add_filelists, load_cached,
 };
-use kiln_packages::{Digest, ErrorKind, Lock, LockedPackage, LockedRepository, TOOLS, Verdict};
+use kiln_packages::{Digest, Lock, LockedPackage, LockedRepository, TOOLS, Verdict};
 use kiln_plan::{Plan, Target};
 
 use super::answer::{Choice, ask};
@@ -22,7 +22,7 @@ use super::repositories::{REPOSITORY, place, place_of};
 use super::requests::collect;
 use super::tools::{roots, tools};
 use super::words::words;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::family::{Metadata as Source, World};
 use crate::requests::Requests;
 use crate::run::Place;
@@ -51,7 +51,10 @@ impl Repositories {
             Ok((verified.packages()?, verified.comps()?, verified.modules()?))
         };
         let panicked = || {
-            kiln_packages::Error::new(ErrorKind::Internal, "reading repository metadata panicked")
+            kiln_packages::Error::new(
+                kiln_packages::ErrorKind::Internal,
+                "reading repository metadata panicked",
+            )
         };
         let all: Vec<_> = std::thread::scope(|scope| {
             let threads = metadata
@@ -145,7 +148,7 @@ impl Repositories {
         for repository in repositories {
             match load_cached(std::slice::from_ref(repository), directory, now) {
                 Ok(one) => metadata.repositories.extend(one.repositories),
-                Err(error) if error.kind() == ErrorKind::Offline => {}
+                Err(error) if error.kind() == kiln_packages::ErrorKind::Offline => {}
                 Err(error) => unfit.push(error.to_string()),
             }
         }
@@ -203,6 +206,30 @@ impl Repositories {
         }
     }
 
+    /// The error of the build tools, which nobody asks for: where the repositories that they come from are named, and what to do.
+    fn of_tools(&self, mut error: Error) -> Error {
+        let all = self.metadata.repositories.iter().map(|v| &v.repository);
+        let named = |repository: &Repository| match repository.origin.as_str() {
+            "" => repository.name.clone(),
+            origin => format!("{} ({origin})", repository.name),
+        };
+        let names: Vec<String> = all.clone().map(named).collect();
+        error.causes.push(format!(
+            "the build tools (dnf, rpm and what they need) are made of packages of the repositories {}",
+            names.join(", ")
+        ));
+        let origin = all.map(|repository| &repository.origin);
+        let origin = origin.into_iter().find(|origin| !origin.is_empty());
+        error.origin = error.origin.or_else(|| origin.cloned());
+        if error.kind == ErrorKind::Step {
+            return error;
+        }
+        error.hint(
+            "name the distribution's own repositories, all of one release, beside those with your packages: \
+             `url` or `repo` in a kickstart file, or [[repository]] in kiln.toml",
+        )
+    }
+
     /// The packages of dnf's answer.
     fn find(&self, choices: &[Choice]) -> Result<Vec<usize>> {
         let key = |at: &usize| {
@@ -227,7 +254,7 @@ impl Repositories {
                     "dnf chose {nevra} of {}, which no metadata has",
                     choice.repository
                 );
-                Error::new(crate::error::ErrorKind::Internal, message)
+                Error::new(ErrorKind::Internal, message)
             })
         };
         choices.iter().map(find).collect()
@@ -343,7 +370,9 @@ impl World for Repositories {
     }
 
     fn tools(&self) -> Result<Vec<LockedPackage>> {
-        let found = tools(&self.packages, &self.target.architecture)?;
+        let origin = |at: usize| self.repository(at).repository.origin.as_str();
+        let found = tools(&self.packages, &self.target.architecture, &origin)
+            .map_err(|error| self.of_tools(error))?;
         let mut all: Vec<_> = found
             .into_iter()
             .map(|at| self.locked(at, TOOLS, true))
@@ -373,7 +402,7 @@ impl World for Repositories {
         for package in locked {
             let at = self.index(package).ok_or_else(|| {
                 let message = format!("no metadata has {}", package.describe());
-                Error::new(crate::error::ErrorKind::Internal, message)
+                Error::new(ErrorKind::Internal, message)
             })?;
             let ours = &self.packages[at];
             all.push(Pinned {
@@ -408,7 +437,11 @@ impl World for Repositories {
         });
         let question = Question::new(&self.metadata.repositories, &self.target, requests);
         let question = question.only(only);
-        let mut choices = ask(place, &question, &self.metadata.repositories, requests)?;
+        let asked = ask(place, &question, &self.metadata.repositories, requests);
+        let mut choices = asked.map_err(|error| match error.kind {
+            ErrorKind::Step => self.of_tools(error),
+            _ => error,
+        })?;
         choices.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
         let chosen = self.find(&choices)?;
         let names: Vec<Vec<String>> = requests

@@ -8,7 +8,7 @@ mod world;
 
 use std::fs;
 
-use kiln_testkit::rpm::{Gpg, forget_header_signature};
+use kiln_testkit::rpm::{Gpg, Rpm, build, forget_header_signature};
 use kiln_testkit::{Fault, Mirror, Rule};
 
 use crate::harness::digest;
@@ -298,6 +298,56 @@ fn requests_that_the_repositories_cannot_answer() {
             "no package of the repositories matches the pattern",
         ],
     );
+}
+
+/// dnf and rpm of the target, which nobody asks for: the place is that of the repositories that they should come from.
+#[test]
+fn build_tools_that_the_repositories_cannot_give() {
+    let world = World::new();
+    let without = |package: &str| {
+        fs::remove_file(world.path("Packages").join(package)).expect("a package");
+        world.describe();
+    };
+    let at = format!("at       {REPOSITORY}");
+    let common = &[at.as_str(), "url (lab.ks:2)"][..];
+    let hint = "name the distribution's own repositories";
+    let lost = "nothing provides victim, which filesystem-9-1.noarch needs";
+    without(VICTIM);
+    world.fails("a lost dependency", 1, &[common, &[lost, hint]].concat());
+    // The same repository, which only kiln.toml names.
+    let url = world.mirror.url();
+    world.define(&format!("baseurl = \"{url}\""));
+    world.turn.write(
+        "lab.ks",
+        "rootpw --lock\n%packages --nocore\nthonny\n%end\n",
+    );
+    world.fails(
+        "a repository of kiln.toml",
+        1,
+        &["at       kiln.toml", "url (kiln.toml", lost, hint],
+    );
+    world.afresh();
+    let tools = "filesystem-9-1.noarch.rpm";
+    without(tools);
+    let lost = "no repository has the package filesystem";
+    world.fails("no tools", 1, &[common, &[lost, hint]].concat());
+    world.afresh();
+    // They are there, and do not work.
+    let busybox = fs::read("/bin/busybox").expect("busybox");
+    let broken = Rpm::new("filesystem", "9")
+        .tag("Provides: bash coreutils rpm python3-dnf")
+        .file("%attr(0755,root,root)", "/usr/bin/busybox", busybox)
+        .file(
+            "%attr(0755,root,root)",
+            "/sbin/ldconfig",
+            "#!/usr/bin/busybox sh\nexit 1\n",
+        );
+    build(&[broken], &world.path("."));
+    world
+        .key
+        .sign_packages(&[world.path("Packages").join(tools)]);
+    world.describe();
+    world.fails("tools that do not work", 4, &[&at, "/sbin/ldconfig"]);
 }
 
 /// A metalink with the digest of `repomd.xml`, those of former ones, and mirrors.

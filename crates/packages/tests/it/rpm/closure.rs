@@ -35,7 +35,7 @@ fn read(directory: &std::path::Path) -> Vec<Package> {
 }
 
 fn names(packages: &[Package], roots: &[&str]) -> Result<Vec<String>, Error> {
-    let found = closure(packages, "x86_64", roots)?;
+    let found = closure(packages, "x86_64", roots, &|_| "lab.ks:2")?;
     let mut names: Vec<String> = found
         .into_iter()
         .map(|at| format!("{} {}", packages[at].name, packages[at].evr))
@@ -94,6 +94,7 @@ fn what_nothing_provides_is_named_with_the_way_to_it() {
     assert_eq!(error.kind(), ErrorKind::Unsatisfiable);
     let said = "nothing provides (bottom >= 2 or other), which middle-2-1.noarch needs, needed by top-1-1.noarch";
     assert_eq!(error.to_string(), said);
+    assert_eq!(error.origin(), Some("lab.ks:2"));
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn a_repository_of_20_000_packages_is_read_whole() {
     let all = read(directory.path());
     assert_eq!(all.len(), 20_000);
     // Its halves, and thirds of these, and so on down to the first.
-    let found = closure(&all, "x86_64", &["p19999"]).expect("a closure");
+    let found = closure(&all, "x86_64", &["p19999"], &|_| "").expect("a closure");
     assert!(
         found.contains(&0) && found.contains(&9_999) && found.len() > 100,
         "{}",
