@@ -34,6 +34,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of::<rpm::FinishRpm>(),
     Function::of::<rpm::WriteSources>(),
     Function::of::<rpm::SetTimes>(),
+    Function::of::<rpm::FindKernels>(),
 ];
 
 impl Default for Families {

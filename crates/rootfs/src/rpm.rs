@@ -8,6 +8,7 @@ mod finish;
 mod generator;
 mod install;
 mod installer;
+mod kernels;
 mod paths;
 mod pins;
 mod question;
@@ -22,6 +23,7 @@ mod world;
 
 pub use family::Rpm;
 pub(crate) use finish::{FinishRpm, WriteSources};
+pub(crate) use kernels::FindKernels;
 pub(crate) use times::SetTimes;
 pub(crate) use tools::UnpackTools;
 pub use world::Repositories;

@@ -40,7 +40,7 @@ pub(crate) fn remarks(finished: &Finished) -> Vec<(String, String)> {
         let all = kernels.found.join(" and ");
         remarks.push((
             format!("the root has the kernels {all}; {boots} boots, because its version is the highest"),
-            "say which: `[system] kernel = \"linux-image-…\"` in kiln.toml names the package, and no other needs to be installed".to_owned(),
+            "say which by its package: `[system] kernel` in kiln.toml names it, and no other needs to be installed".to_owned(),
         ));
     }
     remarks

@@ -42,6 +42,7 @@ mod tag {
     pub(super) const BUILD_TIME: u32 = 1006;
     pub(super) const ARCH: u32 = 1022;
     pub(super) const SOURCE_RPM: u32 = 1044;
+    pub(super) const PROVIDE_NAME: u32 = 1047;
     pub(super) const PAYLOAD_FORMAT: u32 = 1124;
     pub(super) const PAYLOAD_COMPRESSOR: u32 = 1125;
     pub(super) const PAYLOAD_DIGEST: u32 = 5092;
@@ -163,6 +164,19 @@ impl PackageFile {
         let label = self.header.string(tag::MODULARITY_LABEL)?;
         let mut parts = label.split(':').map(str::to_owned);
         Some((parts.next()?, parts.next()?)).filter(|(_, stream)| !stream.is_empty())
+    }
+
+    /// Whether several versions of it may be installed beside each other, as of kernels: the names and capabilities by which dnf tells
+    /// (`installonlypkgs` in dnf.conf(5)).
+    pub fn is_install_only(&self) -> bool {
+        let named = |name: &[u8]| {
+            let is_family = name.starts_with(b"installonlypkg(") || name == b"multiversion(kernel)";
+            is_family || [&b"kernel"[..], b"kernel-PAE"].contains(&name)
+        };
+        self.header
+            .strings(tag::PROVIDE_NAME)
+            .into_iter()
+            .any(named)
     }
 
     /// Its files, as the header has them.

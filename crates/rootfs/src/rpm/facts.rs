@@ -35,6 +35,9 @@ pub(crate) struct Item {
     /// The module that it is of, and its stream.
     #[serde(default)]
     pub stream: Option<(String, String)>,
+    /// Whether other versions of it stay where they are.
+    #[serde(default)]
+    pub install_only: bool,
 }
 
 /// Package files that are to be installed, and who may have signed them.
@@ -73,6 +76,7 @@ impl Item {
             built: proven.built(),
             key: key.unwrap_or(usize::MAX),
             stream: proven.stream(),
+            install_only: proven.is_install_only(),
         })
     }
 }

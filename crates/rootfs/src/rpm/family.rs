@@ -31,7 +31,7 @@ impl Family for Rpm {
     }
 
     fn code(&self) -> &'static str {
-        "rpm.3"
+        "rpm.4"
     }
 
     fn lock_facts(&self) -> &'static [&'static str] {

@@ -5,13 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_packages::rpm::version;
 use kiln_plan::{Plan, RpmSource};
-use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence};
+use kiln_sandbox::{Call, Error, Say, Silence};
 use serde::{Deserialize, Serialize};
 
-use super::generator::CHOICE;
 use super::install::{FORMAT, NOTE, TRANSACTION};
+use super::kernels;
 use super::times::SetTimes;
 use crate::calls::io_error;
 use crate::error::Result;
@@ -24,6 +23,7 @@ use crate::secrets::{Secrets, Ways};
 /// Files that record when and where packages were installed, and nothing that the image needs.
 const FORGOTTEN: &[&str] = &[
     NOTE,
+    kernels::BROUGHT,
     "/var/lib/rpm/.rpm.lock",
     "/usr/lib/sysimage/rpm/.rpm.lock",
     "/var/log/dnf.log",
@@ -122,6 +122,7 @@ impl Call for FinishRpm {
     type Answer = (Secrets, Kernels);
 
     fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Self::Answer, Error> {
+        let kernels = kernels::choose(Path::new("/"), self.0.kernel.as_deref())?;
         forget(FORGOTTEN)?;
         // Kiln's own directory goes, unless it holds the choice of a kernel.
         let _ = fs::remove_dir(Path::new(NOTE).with_file_name(""));
@@ -130,54 +131,8 @@ impl Call for FinishRpm {
         if let Some(sources) = &self.0.sources {
             write(sources)?;
         }
-        Ok((secrets, kernels(Path::new("/"), self.0.kernel.as_deref())?))
+        Ok((secrets, kernels))
     }
-}
-
-/// Notes in the root which kernel boots, if there are several: the one with the highest version.
-fn kernels(root: &Path, said: Option<&str>) -> std::result::Result<Kernels, Error> {
-    let found = found(root).map_err(|e| io_error("looking for kernels in /usr/lib/modules", &e))?;
-    let Some(newest) = found.last().filter(|_| found.len() > 1) else {
-        return Ok(Kernels {
-            found,
-            ..Kernels::default()
-        });
-    };
-    if let Some(package) = said {
-        let message = format!(
-            "[system] kernel = {package:?}: the root has the kernels {}, and which of them is this package's is not known",
-            found.join(", ")
-        );
-        return Err(Error::new(ErrorKind::Input, message).hint("leave one kernel in the root"));
-    }
-    let path = root.join(CHOICE.trim_start_matches('/'));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(root))?;
-        fs::write(&path, format!("{newest}\n"))
-    };
-    write().map_err(|e| io_error(format!("writing {CHOICE}"), &e))?;
-    Ok(Kernels {
-        boots: Some(newest.clone()),
-        said: false,
-        found,
-    })
-}
-
-/// Versions of the kernels, the lowest first.
-fn found(root: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(root.join("usr/lib/modules")) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut versions = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.path().join("vmlinuz").is_file() {
-            versions.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    versions.sort_by(|a, b| version::compare(a, b).then_with(|| a.cmp(b)));
-    Ok(versions)
 }
 
 /// Repositories that the image is to know, too (`repo --install`): the distribution's own come with its packages.

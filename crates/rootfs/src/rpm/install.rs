@@ -14,6 +14,7 @@ use kiln_sandbox::{Mount, Root, Status};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::facts::{Item, mounts};
+use super::kernels::{self, FindKernels};
 use super::scriptlets::Listener;
 use super::times::SetTimes;
 use crate::calls::WriteFile;
@@ -60,9 +61,18 @@ impl Rpm<'_> {
     /// # Errors
     /// A package cannot be installed; the error names it.
     pub(super) fn install(&self, items: &[Item], options: &InstallOptions) -> Result<()> {
-        let mut arguments: Vec<String> = ["-U", "--verbose", "--noplugins", "--nosignature"]
+        let mut arguments: Vec<String> = ["--verbose", "--noplugins", "--nosignature"]
             .map(str::to_owned)
             .to_vec();
+        let beside = match items.iter().any(|item| item.install_only) {
+            true => are_beside(items, &self.installed()?),
+            false => false,
+        };
+        // Of packages that are updated, rpm takes the newest and removes all others.
+        match beside {
+            true => arguments.extend(["-i", "--oldpackage"].map(str::to_owned)),
+            false => arguments.push("-U".to_owned()),
+        }
         if options.exclude_docs {
             arguments.push("--excludedocs".to_owned());
         }
@@ -107,7 +117,49 @@ impl Rpm<'_> {
         for (module, stream) in streams(items) {
             self.enable(module, stream)?;
         }
-        self.note(&installed)
+        self.note(&installed)?;
+        self.note_kernels()
+    }
+
+    /// Notes which packages bring which kernel, where there are several.
+    fn note_kernels(&self) -> Result<()> {
+        let extras = Extras::default();
+        let found = self.place.call(&FindKernels {}, (), extras)?;
+        if found.len() < 2 {
+            return Ok(());
+        }
+        let mut owners = Vec::new();
+        for kernel in found {
+            let path = format!("/usr/lib/modules/{kernel}/vmlinuz");
+            let lines = self.query(&["-qf", "--qf", FORMAT, &path])?;
+            // Of a file that no package has, rpm says a whole sentence.
+            let is_package = |line: &String| line.split(' ').count() == 3;
+            owners.extend(
+                lines
+                    .into_iter()
+                    .find(is_package)
+                    .map(|line| (kernel, line)),
+            );
+        }
+        let format = format!("{}{FORMAT}{}", kernels::PACKAGE, kernels::RELATIONS);
+        let relations = self.query(&["-qa", "--qf", &format])?;
+        let call = WriteFile {
+            path: kernels::BROUGHT.to_owned(),
+            content: kernels::brought(&owners, &relations),
+            mode: 0o644,
+        };
+        self.place.call(&call, (), Extras::default())
+    }
+
+    /// What rpm answers, whatever its status.
+    fn query(&self, arguments: &[&str]) -> Result<Vec<String>> {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        let extras = Extras {
+            any_status: true,
+            ..self.extras(Vec::new())
+        };
+        self.place
+            .lines_with(&words(&self.argv("rpm", arguments)?), extras)
     }
 
     /// Notes that a module's stream is enabled, as dnf does when it installs a package of it: dnf in the image sees packages of no other one.
@@ -217,6 +269,21 @@ fn streams(items: &[Item]) -> BTreeMap<&str, &str> {
     let fit = all.filter(|(module, stream)| fits(module) && fits(stream));
     fit.map(|(module, stream)| (module.as_str(), stream.as_str()))
         .collect()
+}
+
+/// Whether packages come beside other versions of theirs that stay: in the same step, or there already.
+fn are_beside(items: &[Item], installed: &BTreeMap<String, u32>) -> bool {
+    let all = items.iter().map(line).chain(installed.keys().cloned());
+    let all: BTreeSet<String> = all.collect();
+    items.iter().filter(|item| item.install_only).any(|item| {
+        let is_other = |line: &String| {
+            let mut words = line.split(' ');
+            let (name, version) = (words.next(), words.next());
+            let same_name = name == Some(&item.name) && words.next() == Some(&item.architecture);
+            same_name && version != Some(&item.version)
+        };
+        all.iter().any(is_other)
+    })
 }
 
 /// A package as [`FORMAT`] lists it.

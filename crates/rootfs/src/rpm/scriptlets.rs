@@ -195,6 +195,7 @@ mod tests {
             built: 0,
             key: 0,
             stream: None,
+            install_only: false,
         }
     }
 

@@ -42,6 +42,10 @@ const CASES: &[(&str, Case)] = &[
         "a_key_that_a_script_imports_has_no_time_of_the_clock",
         imported,
     ),
+    (
+        "a_kernel_is_chosen_by_its_package_and_others_stay",
+        several_kernels,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -517,6 +521,63 @@ fn imported(dir: &Path) -> Outcome {
     let mut after = query(format)?;
     after.sort_unstable();
     is(&after.join("; "), "gpg-pubkey 1700000000; shell 1700000000")
+}
+
+/// Two versions of one kernel, which rpm would take for an update, and another kernel: a package's name chooses, or that and a version.
+fn several_kernels(dir: &Path) -> Outcome {
+    let core = |name: &str, version: &str, kernel: &str| {
+        let path = format!("/usr/lib/modules/{kernel}/vmlinuz");
+        Rpm::new(name, version)
+            .tag("Provides: installonlypkg(kernel)")
+            .file("", &path, kernel)
+    };
+    let package = |name: &str, version: &str| {
+        let needs = format!("Requires: {name}-core = {version}");
+        Rpm::new(name, version).tag(&needs)
+    };
+    let packages = [
+        shell()?,
+        package("kernel", "6.1"),
+        core("kernel-core", "6.1", "6.1-1.noarch"),
+        package("kernel", "6.9"),
+        core("kernel-core", "6.9", "6.9-1.noarch"),
+        package("kernel-lt", "5.4"),
+        core("kernel-lt-core", "5.4", "5.4-1.lt"),
+    ];
+    let world = World::new(dir, &packages, None)?;
+    let (root, _, outcome) = world.install()?;
+    outcome.map_err(told)?;
+    let chosen = |said: Option<&str>| -> Result<String, Failed> {
+        let sandbox = Arc::new(Sandbox::detect().map_err(|error| error.to_string())?);
+        let store = Store::open(&dir.join("layers"), Arc::clone(&sandbox)).map_err(told)?;
+        let staging = store.stage().map_err(told)?;
+        let (reporter, cancel) = (Warnings::default(), kiln_sandbox::CancelToken::new()?);
+        let layers = vec![root.clone()];
+        let place = Place::over(&sandbox, layers, &staging, EPOCH, &reporter, &cancel);
+        let orders = Finish {
+            home: None,
+            sources: None,
+            hostname: "localhost".to_owned(),
+            kernel: said.map(str::to_owned),
+        };
+        match Family_.finish(&place, &orders, vec![root.clone()]) {
+            Ok(finished) => {
+                is(
+                    &finished.kernels.found.join(" "),
+                    "5.4-1.lt 6.1-1.noarch 6.9-1.noarch",
+                )?;
+                Ok(finished.kernels.boots.ok_or("a choice")?)
+            }
+            Err(error) => Ok(format!("{error}: {:?}", error.hints)),
+        }
+    };
+    is(&chosen(None)?, "6.9-1.noarch")?;
+    is(&chosen(Some("kernel"))?, "6.9-1.noarch")?;
+    is(&chosen(Some("kernel-6.1"))?, "6.1-1.noarch")?;
+    is(&chosen(Some("kernel-core-6.1-1.noarch"))?, "6.1-1.noarch")?;
+    is(&chosen(Some("kernel-lt"))?, "5.4-1.lt")?;
+    let refused = chosen(Some("kernel-rt"))?;
+    has(&refused, &["kernel-rt", "6.1-1.noarch", "kernel-lt-core"])
 }
 
 /// What runs before a package is unpacked decides about it; what runs later is a warning. Both have package, scriptlet and output.
