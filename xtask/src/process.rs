@@ -1,7 +1,8 @@
 //! Running programs so that a failure explains itself.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::Result;
 
@@ -80,6 +81,49 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
     }
 }
 
+/// The same, and what it prints on either stream gets a name before each line: others print at the same time.
+pub(crate) fn watch_named(
+    name: &str,
+    command: &mut Command,
+    look: impl Fn(&str) + Sync,
+) -> Result<()> {
+    println!("{name}: + {}", describe(command));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| cannot_start(command, &error))?;
+    let pass_on = |stream: &mut dyn Read| -> std::io::Result<()> {
+        for line in BufReader::new(stream).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            look(&line);
+            // A line at a time, whoever prints.
+            let mut stdout = std::io::stdout().lock();
+            let _ = writeln!(stdout, "{name}: {line}").and_then(|()| stdout.flush());
+        }
+        Ok(())
+    };
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let read = thread::scope(|scope| {
+        let other = scope.spawn(|| stderr.as_mut().map_or(Ok(()), |stream| pass_on(stream)));
+        let first = stdout.as_mut().map_or(Ok(()), |stream| pass_on(stream));
+        let panicked = |_| Err(std::io::Error::other("its reader panicked"));
+        first.and(other.join().unwrap_or_else(panicked))
+    });
+    read.map_err(|error| format!("reading from `{}`: {error}", describe(command)))?;
+    let status = child
+        .wait()
+        .map_err(|error| format!("waiting for `{}`: {error}", describe(command)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` failed: {status}", describe(command)))
+    }
+}
+
 /// All processes that can be seen, with their command lines.
 pub(crate) fn running() -> Result<Vec<(i32, Vec<String>)>> {
     let all = std::fs::read_dir("/proc").map_err(|error| format!("reading /proc: {error}"))?;
@@ -107,4 +151,24 @@ fn cannot_start(command: &Command, error: &std::io::Error) -> String {
         "`{}` could not be started: {error}",
         command.get_program().to_string_lossy()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn both_streams_are_seen_and_a_failure_fails() {
+        let seen = Mutex::new(Vec::new());
+        let look = |line: &str| seen.lock().unwrap().push(line.to_owned());
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; exit 3"]);
+        let failure = watch_named("lane", &mut command, look).unwrap_err();
+        assert!(failure.contains("exit status: 3"), "{failure}");
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort();
+        assert_eq!(seen, ["one", "two"]);
+    }
 }

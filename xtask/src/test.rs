@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crate::prerequisites::search_path_with;
@@ -63,36 +65,62 @@ fn build() -> Command {
     command
 }
 
-/// The end-to-end modules that the test command runs: all. `KILN_KILLS=50 cargo xtask e2e kill::` kills more often than the
-/// ten times of every day; `KILN_EDITS=50 cargo xtask e2e edits::` makes all fifty edits that a release has to survive.
-const MODULES: &[&str] = &[
-    "bad_input::",
-    "beside::",
-    "boots::",
-    "commands::",
-    "damage::",
-    "desktop::",
-    "edits::",
-    "faults::",
-    "judges::",
-    "kill::",
-    "offline_tools::",
-    "project::",
-    "releases::",
-    "rootless::",
-    "rpm::",
-    "rpm_faults::",
-    "security::",
-    "shared::",
-    "stick::",
-    "warm::",
+/// End-to-end modules that run one after the other, in a process of their own.
+struct Lane {
+    /// What its lines begin with, and how `crates/cli/tests/e2e/lane.rs` calls it.
+    name: &'static str,
+    modules: &'static [&'static str],
+}
+
+/// All end-to-end modules. Those that boot virtual machines are beside the others: without KVM a machine occupies one processor
+/// for minutes. What looks at loop devices that it made, acts as other users or wants a port of its own is in the first lane.
+///
+/// `KILN_KILLS=50 cargo xtask e2e kill::` kills more often than the ten times of every day; `KILN_EDITS=50 cargo xtask e2e edits::`
+/// makes all fifty edits that a release has to survive.
+const LANES: &[Lane] = &[
+    Lane {
+        name: "builds",
+        modules: &[
+            "bad_input::",
+            "beside::",
+            "damage::",
+            "edits::",
+            "faults::",
+            "judges::",
+            "kill::",
+            "offline_tools::",
+            "releases::",
+            "rootless::",
+            "rpm_faults::",
+            "security::",
+            "shared::",
+            "warm::",
+        ],
+    },
+    Lane {
+        name: "machines",
+        modules: &[
+            "boots::",
+            "commands::",
+            "desktop::",
+            "project::",
+            "rpm::",
+            "stick::",
+        ],
+    },
 ];
 
-/// `cargo xtask e2e [FILTER…]`: end-to-end tests alone, all of them unless filtered.
+/// `cargo xtask e2e [FILTER…]`: end-to-end tests alone; all of them in their lanes, or what the filters select one after the other.
 pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
     stage("space", || space::check(&space::end_to_end(filters)))?;
     let tools = stage("prerequisites", prerequisites::install)?;
     let path = search_path_with(&tools)?;
+    if filters.is_empty() {
+        let mut tally = Tally::default();
+        let result = lanes(&path, &mut tally);
+        println!("total: {} passed, {} failed", tally.passed, tally.failed);
+        return result;
+    }
     process::run(end_to_end_command(filters).env("PATH", path))
 }
 
@@ -156,6 +184,58 @@ pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
     process::run(command.env("KILN_FUZZ_SEED", seed.to_string()))
 }
 
+/// All end-to-end tests, the lanes at the same time. A lane ends whatever becomes of the other.
+fn lanes(path: &OsString, tally: &mut Tally) -> Result<()> {
+    let ended: Vec<(Result<()>, Tally)> = thread::scope(|scope| {
+        let running: Vec<_> = LANES
+            .iter()
+            .map(|lane| scope.spawn(|| run_lane(lane, path)))
+            .collect();
+        let panicked = |_| {
+            (
+                Err("a lane's watcher panicked".to_owned()),
+                Tally::default(),
+            )
+        };
+        let joined = running.into_iter().map(|lane| lane.join());
+        joined.map(|ended| ended.unwrap_or_else(panicked)).collect()
+    });
+    let mut failures = Vec::new();
+    for (result, counted) in ended {
+        tally.passed += counted.passed;
+        tally.failed += counted.failed;
+        failures.extend(result.err());
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(failures.join("\n")),
+    }
+}
+
+fn run_lane(lane: &Lane, path: &OsString) -> (Result<()>, Tally) {
+    let started = Instant::now();
+    let tally = Mutex::new(Tally::default());
+    // What is mounted for one lane's tests is no concern of the other's, which look for mounts that were left.
+    let mut command = Command::new("unshare");
+    let test = end_to_end_command(lane.modules);
+    command.arg("--mount").arg(test.get_program());
+    command.args(test.get_args());
+    command.env("PATH", path).env("KILN_E2E_LANE", lane.name);
+    let result = process::watch_named(lane.name, &mut command, |line| {
+        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.read(line);
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{}: == took {seconds:.1} s", lane.name);
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let result = match (result, tally.passed) {
+        (Ok(()), 0) => Err("no test ran".to_owned()),
+        (result, _) => result,
+    };
+    let named = result.map_err(|reason| format!("lane {}: {reason}", lane.name));
+    (named, tally)
+}
+
 fn end_to_end_command(filters: &[&str]) -> Command {
     let mut command = workspace::cargo();
     // The whole workspace, here and elsewhere, so that dependencies have the features that they were built with before.
@@ -199,10 +279,7 @@ fn tests(path: &OsString) -> Result<()> {
         command.args(arguments).env("PATH", path);
         results.push(process::watch(&mut command, |line| tally.read(line)));
     }
-    let mut command = end_to_end_command(MODULES);
-    results.push(process::watch(command.env("PATH", path), |line| {
-        tally.read(line)
-    }));
+    results.push(lanes(path, &mut tally));
     // Plain closing line over all test binaries; each has printed its own before.
     println!("total: {} passed, {} failed", tally.passed, tally.failed);
     let failure = results.into_iter().find_map(Result::err);
@@ -260,7 +337,10 @@ mod tests {
         assert!(tested.len() > 10, "{tested:?}");
         for name in tested {
             let filter = format!("{name}::");
-            assert!(MODULES.contains(&filter.as_str()), "{name} is not run");
+            let lanes = LANES
+                .iter()
+                .filter(|lane| lane.modules.contains(&filter.as_str()));
+            assert_eq!(lanes.count(), 1, "lanes that run {name}");
         }
     }
 

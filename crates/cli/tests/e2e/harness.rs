@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::lane;
+pub(crate) use crate::lane::base;
 use crate::residue::Residue;
 use crate::stock::Stock;
 
@@ -52,7 +54,7 @@ impl Turn {
         // Orphans come to this process, so that none can hide.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
         let directory = tempfile::Builder::new()
-            .prefix("kiln-e2e-")
+            .prefix(&lane::prefix())
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir()
             .expect("a temporary directory");
@@ -82,6 +84,7 @@ impl Turn {
     }
 
     fn warm_up(&self) {
+        let _alone = lane::alone();
         fs::create_dir_all(base()).expect("a directory for what the tests share");
         let definition = base().join("minimal.ks");
         fs::copy(example(), &definition).expect("the example");
@@ -96,6 +99,7 @@ impl Turn {
             &text(&image()),
         ])
         .assert(0);
+        lane::hand_over(&cache());
     }
 
     /// A path in the test's directory.
@@ -200,11 +204,6 @@ impl Ran {
 /// The definition that most tests build.
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/minimal.ks")
-}
-
-/// What all tests share.
-pub(crate) fn base() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e")
 }
 
 /// The warm cache.

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::lane;
+
 /// The machine's mounts and loop devices.
 #[derive(Debug)]
 pub(crate) struct Residue {
@@ -84,7 +86,7 @@ fn loops() -> BTreeSet<String> {
     let blocks = names(Path::new("/sys/block")).into_iter();
     let backed = blocks.filter_map(|name| {
         let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
-        Some(format!("{name} {}", file.trim()))
+        lane::is_own(&file).then(|| format!("{name} {}", file.trim()))
     });
     backed.collect()
 }

@@ -10,6 +10,7 @@ use kiln_testkit::distribution::{self, Distribution, Set};
 use kiln_testkit::rpm::{Gpg, Rpm};
 
 use crate::harness::{LONGEST, Turn, base, cache, run, text};
+use crate::lane;
 
 /// Under software emulation, on a machine that does other things too.
 const PATIENCE: &str = "900";
@@ -17,11 +18,13 @@ const DEFINITION: &str = "name = \"rpm\"\ndistribution = \"centos:9\"\nlayers = 
     [[repository]]\nname = \"url\"\nkey = \"key.asc\"\n";
 
 pub(crate) fn distribution() -> Distribution {
+    // Its packages are built once for both lanes.
+    let _alone = lane::alone();
     let out = base().join("kindling");
     distribution::make(
         Set::Base,
         &out,
-        &base().join("rpm-distribution"),
+        &lane::common().join("rpm-distribution"),
         &[cache().join("downloads")],
     )
 }

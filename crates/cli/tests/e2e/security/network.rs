@@ -179,8 +179,8 @@ fn a_script_reaches_other_machines_and_not_this_one() {
     let script = format!(
         r#"{}
 reach 169.254.169.254 80 metadata
-perl -e 'use Socket; socket(L, PF_INET, SOCK_STREAM, 0); bind(L, pack_sockaddr_in(7777, INADDR_LOOPBACK)); listen(L, 1); sleep 5' &
-sleep 0.5
+perl -e 'use Socket; socket(L, PF_INET, SOCK_STREAM, 0); bind(L, pack_sockaddr_in(7777, INADDR_LOOPBACK)); listen(L, 1); open(F, ">", "/tmp/listens"); alarm 60; accept(S, L)' &
+for i in {{1..300}}; do [ -e /tmp/listens ] && break; sleep 0.1; done
 reach 127.0.0.1 7777 "own loopback"
 getent ahostsv4 canary.kiln.test
 exec 4<>/dev/tcp/deb.debian.org/80
