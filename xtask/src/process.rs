@@ -55,7 +55,6 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
     let mut child = command
         .spawn()
         .map_err(|error| cannot_start(command, &error))?;
-    let mut stdout = std::io::stdout();
     for line in child
         .stdout
         .take()
@@ -66,6 +65,8 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
         let line =
             line.map_err(|error| format!("reading from `{}`: {error}", describe(command)))?;
         look(&String::from_utf8_lossy(&line));
+        // A line at a time, whoever prints.
+        let mut stdout = std::io::stdout().lock();
         let _ = stdout
             .write_all(&line)
             .and_then(|()| stdout.write_all(b"\n"))
@@ -100,7 +101,6 @@ pub(crate) fn watch_named(
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             look(&line);
-            // A line at a time, whoever prints.
             let mut stdout = std::io::stdout().lock();
             let _ = writeln!(stdout, "{name}: {line}").and_then(|()| stdout.flush());
         }

@@ -72,43 +72,43 @@ struct Lane {
     modules: &'static [&'static str],
 }
 
-/// All end-to-end modules. Those that boot virtual machines are beside the others: without KVM a machine occupies one processor
-/// for minutes. What looks at loop devices that it made, acts as other users or wants a port of its own is in the first lane.
+/// What looks at loop devices that it made, acts as other users or wants a port of its own is here.
 ///
 /// `KILN_KILLS=50 cargo xtask e2e kill::` kills more often than the ten times of every day; `KILN_EDITS=50 cargo xtask e2e edits::`
 /// makes all fifty edits that a release has to survive.
-const LANES: &[Lane] = &[
-    Lane {
-        name: "builds",
-        modules: &[
-            "bad_input::",
-            "beside::",
-            "damage::",
-            "edits::",
-            "faults::",
-            "judges::",
-            "kill::",
-            "offline_tools::",
-            "releases::",
-            "rootless::",
-            "rpm_faults::",
-            "security::",
-            "shared::",
-            "warm::",
-        ],
-    },
-    Lane {
-        name: "machines",
-        modules: &[
-            "boots::",
-            "commands::",
-            "desktop::",
-            "project::",
-            "rpm::",
-            "stick::",
-        ],
-    },
-];
+const BUILDS: Lane = Lane {
+    name: "builds",
+    modules: &[
+        "bad_input::",
+        "beside::",
+        "damage::",
+        "edits::",
+        "faults::",
+        "judges::",
+        "kill::",
+        "offline_tools::",
+        "releases::",
+        "rootless::",
+        "rpm_faults::",
+        "security::",
+        "shared::",
+        "warm::",
+    ],
+};
+
+/// What boots virtual machines. Without KVM a machine occupies one processor for minutes, so that these are beside all others, the unit
+/// tests too.
+const MACHINES: Lane = Lane {
+    name: "machines",
+    modules: &[
+        "boots::",
+        "commands::",
+        "desktop::",
+        "project::",
+        "rpm::",
+        "stick::",
+    ],
+};
 
 /// `cargo xtask e2e [FILTER…]`: end-to-end tests alone; all of them in their lanes, or what the filters select one after the other.
 pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
@@ -117,7 +117,7 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
     let path = search_path_with(&tools)?;
     if filters.is_empty() {
         let mut tally = Tally::default();
-        let result = lanes(&path, &mut tally);
+        let result = lanes(&path, &mut tally, |_| Ok(()));
         println!("total: {} passed, {} failed", tally.passed, tally.failed);
         return result;
     }
@@ -184,21 +184,25 @@ pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
     process::run(command.env("KILN_FUZZ_SEED", seed.to_string()))
 }
 
-/// All end-to-end tests, the lanes at the same time. A lane ends whatever becomes of the other.
-fn lanes(path: &OsString, tally: &mut Tally) -> Result<()> {
-    let ended: Vec<(Result<()>, Tally)> = thread::scope(|scope| {
-        let running: Vec<_> = LANES
-            .iter()
-            .map(|lane| scope.spawn(|| run_lane(lane, path)))
-            .collect();
+/// All end-to-end tests, the lanes at the same time; `before` comes before those that boot no machines. What has begun is run to its
+/// end whatever becomes of the rest.
+fn lanes(
+    path: &OsString,
+    tally: &mut Tally,
+    before: impl FnOnce(&mut Tally) -> Result<()>,
+) -> Result<()> {
+    let ended = thread::scope(|scope| {
+        let machines = scope.spawn(|| run_lane(&MACHINES, path));
+        let before = before(tally);
+        let builds = run_lane(&BUILDS, path);
         let panicked = |_| {
             (
                 Err("a lane's watcher panicked".to_owned()),
                 Tally::default(),
             )
         };
-        let joined = running.into_iter().map(|lane| lane.join());
-        joined.map(|ended| ended.unwrap_or_else(panicked)).collect()
+        let machines = machines.join().unwrap_or_else(panicked);
+        [(before, Tally::default()), builds, machines]
     });
     let mut failures = Vec::new();
     for (result, counted) in ended {
@@ -248,7 +252,8 @@ fn end_to_end_command(filters: &[&str]) -> Command {
     command
 }
 
-/// Documentation tests, then all others; every failure is seen, not only the first binary's.
+/// Documentation tests, then unit and integration tests, then the end-to-end tests, of which a lane is beside all of them; every failure
+/// is seen, not only the first binary's.
 fn tests(path: &OsString) -> Result<()> {
     let mut tally = Tally::default();
     if !prerequisites::is_there("gcloud") {
@@ -273,21 +278,17 @@ fn tests(path: &OsString) -> Result<()> {
         "--bins",
         "--tests",
     ];
-    let mut results = Vec::new();
-    for arguments in [&documentation[..], &code[..]] {
-        let mut command = workspace::cargo();
-        command.args(arguments).env("PATH", path);
-        results.push(process::watch(&mut command, |line| tally.read(line)));
-    }
-    results.push(lanes(path, &mut tally));
+    let result = lanes(path, &mut tally, |tally| {
+        let results = [&documentation[..], &code[..]].map(|arguments| {
+            let mut command = workspace::cargo();
+            command.args(arguments).env("PATH", path);
+            process::watch(&mut command, |line| tally.read(line))
+        });
+        results.into_iter().collect()
+    });
     // Plain closing line over all test binaries; each has printed its own before.
     println!("total: {} passed, {} failed", tally.passed, tally.failed);
-    let failure = results.into_iter().find_map(Result::err);
-    match (failure, tally.passed) {
-        (Some(reason), _) => Err(reason),
-        (None, 0) => Err("no test ran".to_owned()),
-        (None, _) => Ok(()),
-    }
+    result
 }
 
 /// Sums over the closing lines of all test binaries.
@@ -337,8 +338,8 @@ mod tests {
         assert!(tested.len() > 10, "{tested:?}");
         for name in tested {
             let filter = format!("{name}::");
-            let lanes = LANES
-                .iter()
+            let lanes = [BUILDS, MACHINES]
+                .into_iter()
                 .filter(|lane| lane.modules.contains(&filter.as_str()));
             assert_eq!(lanes.count(), 1, "lanes that run {name}");
         }

@@ -18,11 +18,8 @@ const LANES: [(&str, &str); 2] = [("builds", "e2e"), ("machines", "e2e-machines"
 fn own() -> Option<&'static str> {
     let name = env::var("KILN_E2E_LANE").ok()?;
     let known = LANES.iter().find(|(lane, _)| *lane == name);
-    Some(
-        known
-            .unwrap_or_else(|| panic!("KILN_E2E_LANE={name} is no lane"))
-            .0,
-    )
+    let (lane, _) = known.unwrap_or_else(|| panic!("KILN_E2E_LANE={name} is no lane"));
+    Some(lane)
 }
 
 /// What the tests of this process share; nothing else uses it at the same time.
@@ -31,9 +28,9 @@ pub(crate) fn base() -> PathBuf {
     below_target(lane.map_or("e2e", |(_, directory)| directory))
 }
 
-/// What both lanes share, under `alone`. On the file system of `base`.
+/// Where both lanes keep what they share, under `alone`.
 pub(crate) fn common() -> PathBuf {
-    below_target("e2e-common")
+    below_target(LANES[0].1)
 }
 
 fn below_target(name: &str) -> PathBuf {
