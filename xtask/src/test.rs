@@ -96,8 +96,7 @@ const BUILDS: Lane = Lane {
     ],
 };
 
-/// What boots virtual machines. Without KVM a machine occupies one processor for minutes, so that these are beside all others, the unit
-/// tests too.
+/// What boots virtual machines. Without KVM a machine occupies one processor for minutes, so that these are beside all others.
 const MACHINES: Lane = Lane {
     name: "machines",
     modules: &[
@@ -117,7 +116,7 @@ pub(crate) fn end_to_end(filters: &[&str]) -> Result<()> {
     let path = search_path_with(&tools)?;
     if filters.is_empty() {
         let mut tally = Tally::default();
-        let result = lanes(&path, &mut tally, |_| Ok(()));
+        let result = lanes(&path, &mut tally);
         println!("total: {} passed, {} failed", tally.passed, tally.failed);
         return result;
     }
@@ -184,16 +183,10 @@ pub(crate) fn fuzz_server(arguments: &[&str]) -> Result<()> {
     process::run(command.env("KILN_FUZZ_SEED", seed.to_string()))
 }
 
-/// All end-to-end tests, the lanes at the same time; `before` comes before those that boot no machines. What has begun is run to its
-/// end whatever becomes of the rest.
-fn lanes(
-    path: &OsString,
-    tally: &mut Tally,
-    before: impl FnOnce(&mut Tally) -> Result<()>,
-) -> Result<()> {
+/// All end-to-end tests, the lanes at the same time, each to its end whatever becomes of the other.
+fn lanes(path: &OsString, tally: &mut Tally) -> Result<()> {
     let ended = thread::scope(|scope| {
         let machines = scope.spawn(|| run_lane(&MACHINES, path));
-        let before = before(tally);
         let builds = run_lane(&BUILDS, path);
         let panicked = |_| {
             (
@@ -202,7 +195,7 @@ fn lanes(
             )
         };
         let machines = machines.join().unwrap_or_else(panicked);
-        [(before, Tally::default()), builds, machines]
+        [builds, machines]
     });
     let mut failures = Vec::new();
     for (result, counted) in ended {
@@ -278,14 +271,14 @@ fn tests(path: &OsString) -> Result<()> {
         "--bins",
         "--tests",
     ];
-    let result = lanes(path, &mut tally, |tally| {
-        let results = [&documentation[..], &code[..]].map(|arguments| {
-            let mut command = workspace::cargo();
-            command.args(arguments).env("PATH", path);
-            process::watch(&mut command, |line| tally.read(line))
-        });
-        results.into_iter().collect()
+    // Alone: some of them wait for each other in real time, which emulated machines beside them would stretch.
+    let before = [&documentation[..], &code[..]].map(|arguments| {
+        let mut command = workspace::cargo();
+        command.args(arguments).env("PATH", path);
+        process::watch(&mut command, |line| tally.read(line))
     });
+    let after = lanes(path, &mut tally);
+    let result = before.into_iter().chain([after]).collect();
     // Plain closing line over all test binaries; each has printed its own before.
     println!("total: {} passed, {} failed", tally.passed, tally.failed);
     result
