@@ -9,6 +9,7 @@ pub mod family;
 pub mod files;
 pub mod finish;
 pub mod initramfs;
+mod kernels;
 pub mod network;
 mod offline;
 pub mod private;

@@ -2,9 +2,9 @@
 
 use kiln_sandbox::Watch;
 
-use super::kernels::CHOICE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::initramfs::{INITRD, Initramfs, keep_boot};
+use crate::kernels::CHOICE;
 use crate::run::{Extras, Place};
 use crate::trace::{SharedTrace, Trace, Tracing, taken};
 

@@ -10,38 +10,15 @@ use kiln_sandbox::{Error, ErrorKind};
 
 use crate::calls::{io_error, text_if_there};
 use crate::finish::Kernels;
-
-/// The version of the kernel that boots, in a root that has several.
-pub(super) const CHOICE: &str = "/usr/lib/kiln/kernel";
+use crate::kernels;
 
 /// Notes in the root which kernel boots, if there are several: that of the package `said`, or the one with the highest version.
 pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, Error> {
     let found = found(root).map_err(|e| io_error("looking for kernels in /boot", &e))?;
-    let Some(newest) = found.last().filter(|_| found.len() > 1) else {
-        return Ok(Kernels {
-            found,
-            ..Kernels::default()
-        });
-    };
-    let boots = match said {
-        None => newest.clone(),
-        Some(package) => {
-            let of_package = of_package(root, package, &found);
-            of_package
-                .map_err(|e| io_error("reading dpkg's records", &e))?
-                .ok_or_else(|| missing(package, &found))?
-        }
-    };
-    let path = root.join(CHOICE.trim_start_matches('/'));
-    let write = || {
-        fs::create_dir_all(path.parent().unwrap_or(root))?;
-        fs::write(&path, format!("{boots}\n"))
-    };
-    write().map_err(|e: io::Error| io_error(format!("writing {CHOICE}"), &e))?;
-    Ok(Kernels {
-        boots: Some(boots),
-        said: said.is_some(),
-        found,
+    kernels::choose(root, found, said, |package, found| {
+        of_package(root, package, found)
+            .map_err(|e| io_error("reading dpkg's records", &e))?
+            .ok_or_else(|| missing(package, found))
     })
 }
 
@@ -121,6 +98,7 @@ fn of_package(root: &Path, package: &str, versions: &[String]) -> io::Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::CHOICE;
 
     fn root() -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();

@@ -40,6 +40,23 @@ pub(crate) struct Item {
     pub install_only: bool,
 }
 
+#[cfg(test)]
+impl Item {
+    /// A package, for tests that read no file.
+    pub(super) fn named(name: &str, version: &str) -> Self {
+        Item {
+            name: name.into(),
+            version: version.into(),
+            architecture: "x86_64".into(),
+            file: "x".into(),
+            built: 0,
+            key: 0,
+            stream: None,
+            install_only: false,
+        }
+    }
+}
+
 /// Package files that are to be installed, and who may have signed them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Items {

@@ -4,11 +4,10 @@ use kiln_sandbox::Watch;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::initramfs::{INITRD, Initramfs, keep_boot};
+use crate::kernels::CHOICE;
 use crate::run::{Extras, Place};
 use crate::trace::{SharedTrace, Tracing, taken};
 
-/// The kernel that the last step chose.
-pub(super) const CHOICE: &str = "/usr/lib/kiln/kernel";
 /// Places whose content is this run's own.
 const PRIVATE: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"];
 /// The file systems of media, and what is put over them.

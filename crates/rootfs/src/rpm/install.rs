@@ -65,7 +65,7 @@ impl Rpm<'_> {
             .map(str::to_owned)
             .to_vec();
         let beside = match items.iter().any(|item| item.install_only) {
-            true => are_beside(items, &self.installed()?),
+            true => are_beside(items, &self.installed()?)?,
             false => false,
         };
         // Of packages that are updated, rpm takes the newest and removes all others.
@@ -272,18 +272,35 @@ fn streams(items: &[Item]) -> BTreeMap<&str, &str> {
 }
 
 /// Whether packages come beside other versions of theirs that stay: in the same step, or there already.
-fn are_beside(items: &[Item], installed: &BTreeMap<String, u32>) -> bool {
-    let all = items.iter().map(line).chain(installed.keys().cloned());
-    let all: BTreeSet<String> = all.collect();
-    items.iter().filter(|item| item.install_only).any(|item| {
-        let is_other = |line: &String| {
-            let mut words = line.split(' ');
-            let (name, version) = (words.next(), words.next());
-            let same_name = name == Some(&item.name) && words.next() == Some(&item.architecture);
-            same_name && version != Some(&item.version)
-        };
-        all.iter().any(is_other)
-    })
+///
+/// # Errors
+/// Another package would be updated: rpm does either for all packages of a step.
+fn are_beside(items: &[Item], installed: &BTreeMap<String, u32>) -> Result<bool> {
+    let is_other = |item: &Item, line: &str| {
+        let mut words = line.split(' ');
+        let same_name = words.next() == Some(&item.name);
+        let other_version = words.next() != Some(&item.version);
+        same_name && other_version && words.next() == Some(&item.architecture)
+    };
+    let has_other = |item: &&Item| installed.keys().any(|line| is_other(item, line));
+    let (kernels, rest): (Vec<&Item>, Vec<&Item>) =
+        items.iter().partition(|item| item.install_only);
+    let in_step = |item: &&Item| kernels.iter().any(|other| is_other(item, &line(other)));
+    let Some(kernel) = kernels.iter().find(|item| has_other(item) || in_step(item)) else {
+        return Ok(false);
+    };
+    match rest.iter().find(|item| has_other(item)) {
+        None => Ok(true),
+        Some(updated) => Err(Error::new(
+            ErrorKind::Definition,
+            format!(
+                "{} comes beside another version of it, but {} would replace one: one step cannot do both",
+                kernel.nevra(),
+                updated.nevra()
+            ),
+        )
+        .hint("ask for the kernel in a layer of its own")),
+    }
 }
 
 /// A package as [`FORMAT`] lists it.
@@ -362,4 +379,33 @@ fn not_installed(status: Status, missing: &[&Item], tail: Vec<String>) -> Error 
     );
     error.tail = tail;
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_come_beside_others_and_nothing_is_updated_with_them() {
+        let kernel = |version: &str| Item {
+            install_only: true,
+            ..Item::named("kernel-core", version)
+        };
+        let installed = ["kernel-core 6.1-1 x86_64", "bash 5.1-1 x86_64"];
+        let installed = installed.map(|line| (line.to_owned(), 0)).into();
+        let beside = |items: &[Item]| are_beside(items, &installed);
+        assert!(!beside(&[kernel("6.1-1")]).unwrap());
+        assert!(beside(&[kernel("6.9-1")]).unwrap());
+        assert!(are_beside(&[kernel("6.9-1"), kernel("6.1-1")], &BTreeMap::new()).unwrap());
+        let bash = |version: &str| Item::named("bash", version);
+        assert!(beside(&[kernel("6.9-1"), bash("5.1-1")]).unwrap());
+        // Without another kernel rpm updates.
+        assert!(!beside(&[kernel("6.1-1"), bash("5.2-1")]).unwrap());
+        let error = beside(&[kernel("6.9-1"), bash("5.2-1")]).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("kernel-core-6.9-1") && said.contains("bash-5.2-1"),
+            "{said}"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 //! A root need not have rpm, so what its database says of kernels is noted when packages are installed: after a step that leaves several
 //! kernels, [`BROUGHT`] has a line for each package that brings one of them, itself or by what it needs. The last step chooses by it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -12,9 +12,9 @@ use kiln_packages::rpm::version;
 use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
 
-use super::generator::CHOICE;
 use crate::calls::{io_error, text_if_there};
 use crate::finish::Kernels;
+use crate::kernels;
 
 /// Lines `KERNEL NAME VERSION ARCHITECTURE`: packages, and the version of the kernel that each leads to.
 pub(super) const BROUGHT: &str = "/usr/lib/kiln/kernels";
@@ -24,32 +24,11 @@ pub(super) const RELATIONS: &str = "[+ %{PROVIDENEVRS}\\n][- %{REQUIRENEVRS}\\n]
 
 /// Notes in the root which kernel boots, if there are several: that of the package `said`, or the one with the highest version.
 pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, Error> {
-    let found = found(root)?;
-    let Some(newest) = found.last().filter(|_| found.len() > 1) else {
-        return Ok(Kernels {
-            found,
-            ..Kernels::default()
-        });
-    };
-    let boots = match said {
-        None => newest.clone(),
-        Some(package) => {
-            let path = root.join(BROUGHT.trim_start_matches('/'));
-            let noted = text_if_there(path)
-                .map_err(|e| io_error("reading what is noted of kernels", &e))?;
-            of_package(&noted, package, &found).ok_or_else(|| missing(package, &found, &noted))?
-        }
-    };
-    let path = root.join(CHOICE.trim_start_matches('/'));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(root))?;
-        fs::write(&path, format!("{boots}\n"))
-    };
-    write().map_err(|e| io_error(format!("writing {CHOICE}"), &e))?;
-    Ok(Kernels {
-        boots: Some(boots),
-        said: said.is_some(),
-        found,
+    kernels::choose(root, found(root)?, said, |package, found| {
+        let path = root.join(BROUGHT.trim_start_matches('/'));
+        let noted =
+            text_if_there(path).map_err(|e| io_error("reading what is noted of kernels", &e))?;
+        of_package(&noted, package, found).ok_or_else(|| missing(package, found, &noted))
     })
 }
 
@@ -152,6 +131,14 @@ struct Known<'a> {
 /// rpm says of all packages, in the form of [`PACKAGE`] and [`RELATIONS`].
 pub(super) fn brought(owners: &[(String, String)], relations: &[String]) -> String {
     let packages = read(relations);
+    // By the name that each needs.
+    let mut needing: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
+    for (at, package) in packages.iter().enumerate() {
+        for needed in &package.requires {
+            let name = needed.split(' ').next().unwrap_or(needed);
+            needing.entry(name).or_default().push((at, needed));
+        }
+    }
     let mut nearest: BTreeMap<usize, &str> = BTreeMap::new();
     let mut pending = VecDeque::new();
     // Of two that are as near, the newer one counts.
@@ -164,12 +151,12 @@ pub(super) fn brought(owners: &[(String, String)], relations: &[String]) -> Stri
             continue;
         }
         nearest.insert(at, kernel);
-        let needs_it = |other: &usize| {
-            let mut requires = packages[*other].requires.iter();
-            !nearest.contains_key(other) && requires.any(|needed| provides(&packages[at], needed))
-        };
-        let above: Vec<usize> = (0..packages.len()).filter(needs_it).collect();
-        pending.extend(above.into_iter().map(|other| (other, kernel)));
+        for provided in &packages[at].provides {
+            let name = provided.split(' ').next().unwrap_or(provided);
+            let all = needing.get(name).into_iter().flatten();
+            let fit = all.filter(|(_, needed)| fits(provided, needed));
+            pending.extend(fit.map(|(other, _)| (*other, kernel)));
+        }
     }
     let lines = nearest
         .iter()
@@ -193,26 +180,20 @@ fn read(relations: &[String]) -> Vec<Known<'_>> {
     packages
 }
 
-/// Whether a package provides what is needed: `NAME`, or `NAME = VERSION`, whose release may be left out; of other comparisons the
-/// name is enough, since rpm has taken the packages together.
-fn provides(package: &Known<'_>, needed: &str) -> bool {
-    let (name, version) = match needed.split_once(" = ") {
-        Some((name, version)) => (name, Some(version)),
-        None => (needed.split(' ').next().unwrap_or(needed), None),
-    };
-    package.provides.iter().any(|provided| {
-        let (ours, evr) = provided.split_once(" = ").unwrap_or((provided, ""));
-        let fits = |version: &str| {
-            evr.strip_prefix(version)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        ours == name && version.is_none_or(fits)
+/// Whether what is provided is what is needed, where both have the same name: `NAME`, or `NAME = VERSION`, whose release may be left
+/// out; of other comparisons the name is enough, since rpm has taken the packages together.
+fn fits(provided: &str, needed: &str) -> bool {
+    let version = |text| str::split_once(text, " = ").map(|(_, version)| version);
+    version(needed).is_none_or(|wanted| {
+        let rest = version(provided).unwrap_or("").strip_prefix(wanted);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::CHOICE;
 
     const RELATED: &str = "@ kernel 6.1-2 x86_64\n+ kernel = 6.1-2\n- kernel-core = 6.1-2\n\
         @ kernel-core 6.1-2 x86_64\n+ kernel-core = 6.1-2\n- bash\n\

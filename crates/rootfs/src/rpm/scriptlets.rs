@@ -186,22 +186,12 @@ mod tests {
     use super::*;
     use crate::report::Quiet;
 
-    fn item(name: &str, version: &str) -> Item {
-        Item {
-            name: name.into(),
-            version: version.into(),
-            architecture: "x86_64".into(),
-            file: "x".into(),
-            built: 0,
-            key: 0,
-            stream: None,
-            install_only: false,
-        }
-    }
-
     #[test]
     fn failures_have_the_output_of_their_package() {
-        let listener = Listener::new(&Quiet, &[item("a", "1:2-3"), item("b", "1-1")]);
+        let listener = Listener::new(
+            &Quiet,
+            &[Item::named("a", "1:2-3"), Item::named("b", "1-1")],
+        );
         for line in [
             "Updating / installing...",
             "a-2-3.x86_64",
