@@ -1,7 +1,7 @@
 //! Running programs so that a failure explains itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use crate::Result;
@@ -22,11 +22,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .stdin(Stdio::null())
         .status()
         .map_err(|error| cannot_start(command, &error))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed: {status}", describe(command)))
-    }
+    judge(command, status)
 }
 
 /// Runs and returns what it prints; its standard error is part of the message if it fails.
@@ -55,6 +51,7 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
     let mut child = command
         .spawn()
         .map_err(|error| cannot_start(command, &error))?;
+    let mut stdout = std::io::stdout();
     for line in child
         .stdout
         .take()
@@ -65,21 +62,12 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
         let line =
             line.map_err(|error| format!("reading from `{}`: {error}", describe(command)))?;
         look(&String::from_utf8_lossy(&line));
-        // A line at a time, whoever prints.
-        let mut stdout = std::io::stdout().lock();
         let _ = stdout
             .write_all(&line)
             .and_then(|()| stdout.write_all(b"\n"))
             .and_then(|()| stdout.flush());
     }
-    let status = child
-        .wait()
-        .map_err(|error| format!("waiting for `{}`: {error}", describe(command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed: {status}", describe(command)))
-    }
+    end(command, &mut child)
 }
 
 /// The same, and what it prints on either stream gets a name before each line: others print at the same time.
@@ -114,13 +102,20 @@ pub(crate) fn watch_named(
         first.and(other.join().unwrap_or_else(panicked))
     });
     read.map_err(|error| format!("reading from `{}`: {error}", describe(command)))?;
+    end(command, &mut child)
+}
+
+fn end(command: &Command, child: &mut Child) -> Result<()> {
     let status = child
         .wait()
         .map_err(|error| format!("waiting for `{}`: {error}", describe(command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed: {status}", describe(command)))
+    judge(command, status)
+}
+
+fn judge(command: &Command, status: ExitStatus) -> Result<()> {
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("`{}` failed: {status}", describe(command))),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn prefix() -> String {
     own().map_or("kiln-e2e-".to_owned(), |lane| format!("kiln-e2e-{lane}-"))
 }
 
-/// Whether a path is in a directory of this process. Where there are lanes, files elsewhere are others', as the unit tests may run too.
+/// Whether a path is in a directory of this process. Where there are lanes, files elsewhere may be the other's.
 pub(crate) fn is_own(path: &str) -> bool {
     let places = [format!("/{}", prefix()), format!("{}/", text(&base()))];
     own().is_none() || places.iter().any(|place| path.contains(place))
