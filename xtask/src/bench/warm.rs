@@ -1,8 +1,9 @@
-//! Building again: with nothing changed, with one line of the last layer changed, with one package less in a lower layer.
+//! Building again: with nothing changed, with one line of the last layer changed, with one package less in the last layer or in a lower
+//! one, and on a second machine that has a shared cache. A cold build of the same run stands beside those.
 //!
 //! The peer for the one line is what a build that keeps a snapshot of the root (mkosi's incremental mode) cannot do without:
 //! copy the tree, run the script in the copy, `mksquashfs`. It does nothing else, so it is a lower bound; `--mkosi` measures
-//! mkosi itself too. For the package it is `bench cold`'s peer, which has to begin anew.
+//! mkosi itself too. For a package it is `bench cold`'s peer, which has to begin anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,15 @@ use serde_json::Value;
 
 use super::cold::{FOR_OTHERS, WHY, level, quote};
 use super::image::input;
-use super::measure::{Cost, measure};
+use super::measure::{Cost, measure, rest, settle};
 use super::mkosi;
 use super::table::ratio_table;
+use crate::peer::definition::lock_of;
 use crate::peer::disk::{Squashfs, partitions};
 use crate::peer::mkosi::find;
-use crate::peer::{Options, build_command, need_root, tool, trouble};
+use crate::peer::{
+    Options, afresh, build_command, link_downloads, need_root, resolving_command, tool, trouble,
+};
 use crate::{Result, process};
 
 /// What `cargo xtask bench` says of it.
@@ -42,10 +46,13 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
         project,
         work,
     };
+    let cold = bench.first(&[])?;
+    println!("a cold build: {}", shown(cold));
     bench.mark(0)?;
     bench.build(&[])?;
     let nothing = bench.build(&[])?;
-    println!("nothing changed: {:.2} s", nothing.wall.as_secs_f64());
+    println!("nothing changed, with a lock: {}", shown(nothing));
+    bench.without_lock()?;
     let mut lines = Vec::new();
     for round in 1..=ROUNDS {
         bench.mark(round)?;
@@ -61,14 +68,23 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
         let (name, peer) = mkosi::one_line(version, &bench.project, &bench.work)?;
         print!("{}", ratio_table(title, ("kiln", middle), (&name, peer)));
     }
-    let package = bench.leave_out_a_package()?;
-    let without = bench.build(&["--offline"])?;
-    println!(
-        "one package less in a lower layer ({package}), resolved anew: {:.2} s, processors {:.2} s",
-        without.wall.as_secs_f64(),
-        without.cpu.as_secs_f64()
-    );
+    let second = bench.second_machine()?;
+    bench.compare("a second machine, from a shared cache", second, cold);
+    for (number, place) in [
+        (bench.layers.len().saturating_sub(1), "the last layer"),
+        (1, "a lower layer"),
+    ] {
+        let (package, less) = bench.without_a_package(number)?;
+        let case = format!("one package less in {place} ({package})");
+        bench.compare(&case, less, cold);
+    }
     Ok(())
+}
+
+/// A cost in one line.
+fn shown(cost: Cost) -> String {
+    let (wall, cpu) = (cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+    format!("{wall:.2} s, processors {cpu:.2} s")
 }
 
 struct Bench {
@@ -79,14 +95,69 @@ struct Bench {
     layers: Vec<PathBuf>,
 }
 
+/// What all builds have in common.
+const SAME: [&str; 3] = ["--offline", "--format", "raw"];
 /// The marked line, at the end of the last layer.
 const MARK: &str = "echo bench > /etc/kiln-bench #";
 
 impl Bench {
     fn build(&self, more: &[&str]) -> Result<Cost> {
-        let (cache, output) = (self.work.join("cache"), self.work.join("warm-output"));
+        self.build_from("cache", more)
+    }
+
+    fn build_from(&self, cache: &str, more: &[&str]) -> Result<Cost> {
+        let (cache, output) = (self.work.join(cache), self.work.join("warm-output"));
         let mut command = build_command(&self.kiln, &cache, &self.project, &output);
-        measure(command.args(["--format", "raw"]).args(more))
+        measure(command.args(SAME).args(more))
+    }
+
+    /// A build in a cache of its own, which has downloads and nothing else, and an output directory that has nothing.
+    fn first(&self, more: &[&str]) -> Result<Cost> {
+        let cache = self.work.join("first");
+        afresh(&cache)?;
+        afresh(&self.work.join("warm-output"))?;
+        link_downloads(&self.work.join("cache"), &cache)?;
+        settle(&cache.join("downloads"))?;
+        let cost = self.build_from("first", more)?;
+        fs::remove_dir_all(&cache).map_err(trouble("removing", &cache))?;
+        Ok(cost)
+    }
+
+    /// The first build asks what the lock would have said, the second has its answer.
+    fn without_lock(&self) -> Result<()> {
+        let lock = lock_of(&self.project)?;
+        let aside = self.work.join("lock-aside");
+        let (cache, output) = (self.work.join("cache"), self.work.join("warm-output"));
+        let build = || {
+            let mut command = resolving_command(&self.kiln, &cache, &self.project, &output);
+            measure(command.args(SAME))
+        };
+        fs::rename(&lock, &aside).map_err(trouble("moving", &lock))?;
+        let nothing = build().and_then(|_| build());
+        fs::rename(&aside, &lock).map_err(trouble("moving", &aside))?;
+        println!("nothing changed, without a lock: {}", shown(nothing?));
+        Ok(())
+    }
+
+    /// The first machine fills a directory from its cache, the second has that directory.
+    fn second_machine(&self) -> Result<Cost> {
+        let shared = self.work.join("shared");
+        if shared.exists() {
+            fs::remove_dir_all(&shared).map_err(trouble("removing", &shared))?;
+        }
+        let url = format!("file://{}", shared.display());
+        let from = ["--shared-cache", url.as_str()];
+        // What is there already is no work, but is sent: the artifacts have to be made again.
+        self.mark(ROUNDS + 1)?;
+        self.build(&from)?;
+        let cost = self.first(&from)?;
+        fs::remove_dir_all(&shared).map_err(trouble("removing", &shared))?;
+        Ok(cost)
+    }
+
+    fn compare(&self, case: &str, cost: Cost, cold: Cost) {
+        let title = format!("bench warm: {case}");
+        print!("{}", ratio_table(&title, ("kiln", cost), ("cold", cold)));
     }
 
     fn layer(&self, number: usize) -> Result<PathBuf> {
@@ -101,17 +172,22 @@ impl Bench {
         mark(&self.layer(self.layers.len().saturating_sub(1))?, number)
     }
 
-    /// Takes the last package of the second layer out of its list, and has the lock renewed.
-    fn leave_out_a_package(&self) -> Result<String> {
-        let file = self.layer(1)?;
+    /// Takes the last package of a layer out of its list, has the lock renewed and builds. All is then as it was before.
+    fn without_a_package(&self, number: usize) -> Result<(String, Cost)> {
+        let (file, lock) = (self.layer(number)?, lock_of(&self.project)?);
         let text = fs::read_to_string(&file).map_err(trouble("reading", &file))?;
-        let (text, package) = without_last_package(&text)
+        let locked = fs::read(&lock).map_err(trouble("reading", &lock))?;
+        let (changed, package) = without_last_package(&text)
             .ok_or_else(|| format!("{} asks for no package", file.display()))?;
+        fs::write(&file, changed).map_err(trouble("writing", &file))?;
+        let mut renew = std::process::Command::new(&self.kiln);
+        renew.arg("--cache-dir").arg(self.work.join("cache"));
+        process::run(renew.args(["lock", "--offline"]).arg(&self.project))?;
+        rest();
+        let cost = self.build(&[])?;
         fs::write(&file, text).map_err(trouble("writing", &file))?;
-        let mut lock = std::process::Command::new(&self.kiln);
-        lock.arg("--cache-dir").arg(self.work.join("cache"));
-        process::run(lock.args(["lock", "--offline"]).arg(&self.project))?;
-        Ok(package)
+        fs::write(&lock, locked).map_err(trouble("writing", &lock))?;
+        Ok((package, cost))
     }
 }
 

@@ -112,8 +112,20 @@ fn lock_command(kiln: &Path, cache: &Path, project: &Path) -> Command {
 
 /// `kiln build --locked` with a cache of its own.
 pub(crate) fn build_command(kiln: &Path, cache: &Path, project: &Path, output: &Path) -> Command {
+    let mut command = resolving_command(kiln, cache, project, output);
+    command.arg("--locked");
+    command
+}
+
+/// `kiln build` with a cache of its own, which needs no lock.
+pub(crate) fn resolving_command(
+    kiln: &Path,
+    cache: &Path,
+    project: &Path,
+    output: &Path,
+) -> Command {
     let mut command = kiln_command(kiln, cache);
-    command.args(["build", "--locked", "-o"]).arg(output);
+    command.args(["build", "-o"]).arg(output);
     command.arg(project).args(distribution(project));
     command
 }
