@@ -127,8 +127,7 @@ impl Bench {
         let (root, squashfs) = (self.work.join("peer"), self.work.join("peer.squashfs"));
         afresh(&root)?;
         let text = fs::read_to_string(&self.layer).map_err(trouble("reading", &self.layer))?;
-        let no_docs = definition::excludes_docs(&self.project)?;
-        let dnf = Dnf::new(served, &self.work.join("dnf-home"), no_docs)?;
+        let dnf = Dnf::new(served, &self.work.join("dnf-home"), &self.project)?;
         let mut what = streams(&text);
         let packages = repository::installed(&definition::lock_of(&self.project)?)?;
         what.extend(packages.iter().map(repository::Package::nevra));

@@ -34,18 +34,36 @@ pub(crate) fn keep_packages_only(project: &Path) -> Result<()> {
 /// Whether documentation stays out. dpkg has one setting for a whole root, so that layers which differ in it cannot be
 /// compared.
 pub(crate) fn excludes_docs(project: &Path) -> Result<bool> {
-    let mut said = Vec::new();
-    for file in kickstarts(project)? {
-        let text = fs::read_to_string(&file).map_err(trouble("reading", &file))?;
-        let headers = text.lines().filter(|line| line.starts_with("%packages"));
-        said.extend(headers.map(|line| line.contains("--excludedocs")));
-    }
+    let headers = headers(project)?;
+    let said: Vec<bool> = headers
+        .iter()
+        .map(|line| line.contains("--excludedocs"))
+        .collect();
     match (said.contains(&true), said.contains(&false)) {
         (true, true) => {
             Err("only some layers have --excludedocs: a root of mmdebstrap cannot".into())
         }
         (docs, _) => Ok(docs),
     }
+}
+
+/// The languages that `--inst-langs=` leaves; `None` for all.
+pub(crate) fn languages(project: &Path) -> Result<Option<String>> {
+    let headers = headers(project)?;
+    let mut words = headers.iter().flat_map(|line| line.split_whitespace());
+    let said = words.find_map(|word| word.strip_prefix("--inst-langs="));
+    Ok(said.map(str::to_owned))
+}
+
+/// The lines with which `%packages` begins.
+fn headers(project: &Path) -> Result<Vec<String>> {
+    let mut headers = Vec::new();
+    for file in kickstarts(project)? {
+        let text = fs::read_to_string(&file).map_err(trouble("reading", &file))?;
+        let lines = text.lines().filter(|line| line.starts_with("%packages"));
+        headers.extend(lines.map(str::to_owned));
+    }
+    Ok(headers)
 }
 
 fn kickstarts(project: &Path) -> Result<Vec<PathBuf>> {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::served::{RELEASE, Served};
 use crate::Result;
-use crate::peer::{afresh, tool, trouble};
+use crate::peer::{afresh, definition, tool, trouble};
 
 /// What dnf and rpm are told. Neither plugins nor repositories nor variables of this machine take part; rpm's database is where the
 /// distribution has it, and what is mounted in the root while programs run there is nobody's to change.
@@ -74,21 +74,30 @@ pub(crate) struct Dnf {
 }
 
 impl Dnf {
-    /// Writes what it is told into a directory that is made anew.
-    pub(crate) fn new(served: &Served, home: &Path, no_docs: bool) -> Result<Dnf> {
+    /// Writes what it is told into a directory that is made anew; of the definition's options of `%packages`, those that decide what of
+    /// a package is unpacked.
+    pub(crate) fn new(served: &Served, home: &Path, project: &Path) -> Result<Dnf> {
         afresh(home)?;
         let write = |name: &str, text: &str| {
             let file = home.join(name);
             fs::write(&file, text).map_err(trouble("writing", &file))
         };
-        let docs = if no_docs { "tsflags=nodocs\n" } else { "" };
+        let docs = match definition::excludes_docs(project)? {
+            true => "tsflags=nodocs\n",
+            false => "",
+        };
+        let languages = definition::languages(project)?.map(|languages| {
+            let languages = languages.replace(',', ":");
+            format!("%_install_langs {languages}\n")
+        });
         let text = format!(
             "{CONFIGURATION}{docs}cachedir=/var/cache/dnf\n[url]\nname=url\nbaseurl=file://{}\ngpgkey=file://{}\nrepo_gpgcheck=1\n",
             served.made.display(),
             served.key().display()
         );
         write("dnf.conf", &text)?;
-        write(".rpmmacros", MACROS)?;
+        let macros = format!("{MACROS}{}", languages.unwrap_or_default());
+        write(".rpmmacros", &macros)?;
         Ok(Dnf {
             home: home.to_owned(),
         })

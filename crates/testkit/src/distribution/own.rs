@@ -336,6 +336,15 @@ fn greeters() -> Vec<Own> {
             "usr/bin/greeter",
             &format!("#!/bin/bash\necho \"greeter {version}\"\n"),
         );
+        // What `--excludedocs` and `--inst-langs` decide about: rpmbuild takes what is in the first two directories for documentation.
+        own = own
+            .directory(0o755, "usr/share/doc/greeter")
+            .file(0o644, "usr/share/doc/greeter/README", "Say hello.\n")
+            .file(0o644, "usr/share/man/man1/greeter.1", ".TH greeter 1\n");
+        for language in ["cs", "de", "de_AT", "fr"] {
+            let path = format!("usr/share/locale/{language}/LC_MESSAGES/greeter.mo");
+            own = own.file(0o644, &path, language);
+        }
         own.release = format!("{release}{DIST}");
         match stream {
             "" => own,

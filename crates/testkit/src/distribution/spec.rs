@@ -136,8 +136,13 @@ pub(super) fn file_lines<'a>(
         let capabilities = entry
             .capabilities
             .map_or(String::new(), |caps| format!("%caps({caps}) "));
+        let translated = path.strip_prefix("usr/share/locale/");
+        let language = match translated.and_then(|rest| rest.split_once('/')) {
+            Some((language, _)) if !entry.is_directory => format!("%lang({language}) "),
+            _ => String::new(),
+        };
         lines.push_str(&format!(
-            "{kind}%attr({:04o},{},{}) {capabilities}\"/{}\"\n",
+            "{kind}{language}%attr({:04o},{},{}) {capabilities}\"/{}\"\n",
             entry.mode,
             entry.user,
             entry.group,

@@ -58,11 +58,7 @@ fn ours(kiln: &Path, cache: &Path, project: &Path, work: &Path) -> Result<PathBu
 fn theirs(served: &Served, project: &Path, work: &Path) -> Result<PathBuf> {
     let root = work.join("dnf");
     afresh(&root)?;
-    let dnf = Dnf::new(
-        served,
-        &work.join("dnf-home"),
-        definition::excludes_docs(project)?,
-    )?;
+    let dnf = Dnf::new(served, &work.join("dnf-home"), project)?;
     let layer = project.join(LAYER);
     let text = std::fs::read_to_string(&layer)
         .map_err(|error| format!("reading {}: {error}", layer.display()))?;
