@@ -64,7 +64,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
 }
 
 /// The names nearest to a misspelt one, best first: at most `count`, and only such that plausibly were meant.
-pub(crate) fn nearest<'a>(
+pub fn nearest<'a>(
     wanted: &str,
     names: impl Iterator<Item = &'a str>,
     count: usize,

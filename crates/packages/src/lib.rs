@@ -28,6 +28,6 @@ pub use cancel::CancelToken;
 pub use digest::{Digest, NotADigest};
 pub use error::{Category, Error, ErrorKind, Result};
 pub use fetch::{Allows, FetchOptions, Fetched, Fetcher, Proxies};
-pub use glob::matches as glob_matches;
+pub use glob::{matches as glob_matches, nearest};
 pub use lock::{Lock, LockedPackage, LockedRepository, TOOLS, Verdict, download};
 pub use store::{DownloadStore, Item, OnProgress, Progress};

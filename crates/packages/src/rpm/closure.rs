@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::primary::{Capability, Flag, Package};
 use super::rich::Rich;
+use crate::glob::nearest;
 use crate::{Error, ErrorKind, Result};
 
 /// Returns the indices of the roots and of all that they need, in ascending order.
@@ -280,23 +281,12 @@ impl<'a> Taking<'a> {
             ErrorKind::UnknownPackage,
             format!("no repository has the package {name}"),
         );
-        let near = nearest(name, self.packages.iter().map(|p| p.name.as_str()));
+        let near = nearest(name, self.packages.iter().map(|p| p.name.as_str()), 3);
         match near.is_empty() {
             true => error,
             false => error.with_hint(format!("The nearest names are {}.", near.join(", "))),
         }
     }
-}
-
-/// Up to three names that somebody may have meant.
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut near: Vec<(usize, &str)> = known
-        .map(|other| (strsim::damerau_levenshtein(name, other), other))
-        .filter(|(distance, _)| *distance <= 3)
-        .collect();
-    near.sort_unstable();
-    near.dedup();
-    near.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
 /// Packages in no module stream first, then newer ones.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kiln_kickstart::PackageRef;
 use kiln_packages::glob_matches;
+use kiln_packages::nearest;
 use kiln_packages::rpm::Package;
-use kiln_packages::rpm::closure::{moved, nearest};
+use kiln_packages::rpm::closure::moved;
 use kiln_packages::rpm::comps::{Comps, Environment, Group, Member};
 use kiln_packages::rpm::modules::Modules;
 use kiln_plan::{Layer, Plan, Request};
@@ -259,7 +260,7 @@ impl<'a> Collector<'a> {
             }
             None => {
                 let known = self.comps.groups.keys().map(String::as_str);
-                let hint = hint_of("group", nearest(name, known));
+                let hint = hint_of("group", nearest(name, known, 3));
                 self.missing(format!("group `@{name}`"), origin, hint, lenient);
             }
         }
@@ -272,7 +273,7 @@ impl<'a> Collector<'a> {
         let comps = self.comps;
         let Some(environment) = comps.environments.get(name) else {
             let known = comps.environments.keys().map(String::as_str);
-            let hint = hint_of("environment", nearest(name, known));
+            let hint = hint_of("environment", nearest(name, known, 3));
             return self.missing(format!("environment `@^{name}`"), origin, hint, lenient);
         };
         for group in members(environment)
@@ -395,7 +396,7 @@ impl<'a> Collector<'a> {
             return "the whole line is one name: write one package a line, and nothing after it"
                 .to_owned();
         }
-        hint_of("package", nearest(name, self.names.iter().copied()))
+        hint_of("package", nearest(name, self.names.iter().copied(), 3))
     }
 
     fn missing(&mut self, what: String, origin: &str, hint: String, lenient: bool) {

@@ -1,6 +1,6 @@
 //! Module streams that a definition asks for by `@module:stream/profile`.
 
-use kiln_packages::rpm::closure::nearest;
+use kiln_packages::nearest;
 use kiln_packages::rpm::modules::{Modules, Stream};
 
 /// A stream that is there, and the packages of what is asked of it.
@@ -34,7 +34,7 @@ pub(super) fn choose<'a>(
         .collect();
     if of_module.is_empty() {
         let known = modules.streams.iter().map(|s| s.module.as_str());
-        let hint = hint_of("module", nearest(module, known));
+        let hint = hint_of("module", nearest(module, known, 3));
         return absent(format!("module `{module}`"), hint);
     }
     let defaults = modules.defaults.get(module);
