@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::regular;
 use kiln_sandbox::{Call, Error, ErrorKind, Say, Silence, handed};
 use serde::{Deserialize, Serialize};
 
 /// The text of a file that need not be there: a missing one is empty. Bytes that are no text are replaced.
 pub(crate) fn text_if_there(path: impl AsRef<Path>) -> io::Result<String> {
-    match fs::read(path) {
+    match regular::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(error),
@@ -44,7 +45,7 @@ impl Call for WriteFile {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(path, self.content)?;
+            regular::write(path, self.content)?;
             fs::set_permissions(path, fs::Permissions::from_mode(self.mode))
         };
         write().map_err(|e| io_error(format!("writing {}", path.display()), &e))
@@ -73,7 +74,7 @@ impl Call for ExportSparse {
     type Answer = ();
 
     fn run(self, copied: Copied, _: &Say<Silence>) -> Result<(), Error> {
-        let copy = || copy_data(&File::open(&self.path)?, &copied.to);
+        let copy = || copy_data(&regular::open(&self.path)?, &copied.to);
         copy().map_err(|e| io_error(format!("reading {} of the root", self.path), &e))
     }
 }

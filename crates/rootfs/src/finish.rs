@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::io_error;
 use crate::error::Result;
+use crate::regular;
 use crate::run::{Extras, Place};
 use crate::secrets::{self, Secrets, Ways};
 
@@ -173,19 +174,19 @@ pub(crate) fn empty_all(paths: &[&str]) -> Result<(), kiln_sandbox::Error> {
 /// An empty machine-id: systemd makes one for each boot and does not take the boot for a first one.
 fn identity(finish: &Finish) -> io::Result<()> {
     if Path::new("/etc").is_dir() {
-        fs::write("/etc/machine-id", "")?;
+        regular::write("/etc/machine-id", "")?;
     }
-    let named = fs::read_to_string("/etc/hostname").is_ok_and(|name| !name.trim().is_empty());
+    let named = regular::text("/etc/hostname").is_ok_and(|name| !name.trim().is_empty());
     if !named {
-        fs::write("/etc/hostname", format!("{}\n", finish.hostname))?;
+        regular::write("/etc/hostname", format!("{}\n", finish.hostname))?;
     }
-    let name = fs::read_to_string("/etc/hostname")?;
+    let name = regular::text("/etc/hostname")?;
     if !Path::new("/etc/hosts").exists() {
         let name = name.trim();
         let text = format!(
             "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         );
-        fs::write("/etc/hosts", text)?;
+        regular::write("/etc/hosts", text)?;
     }
     Ok(())
 }
@@ -237,12 +238,12 @@ fn ssh_host_keys(ways: &Ways, secrets: &mut Secrets) -> io::Result<()> {
                 ExecStartPre=-/usr/bin/ssh-keygen -q -N \"\" -t ed25519 -f /etc/ssh/ssh_host_ed25519_key\n\
                 ExecStartPre=-/usr/bin/ssh-keygen -q -N \"\" -t ecdsa -f /etc/ssh/ssh_host_ecdsa_key\n\
                 ExecStartPre=/usr/sbin/sshd -t\n";
-    fs::write(format!("{dir}/host-keys.conf"), text)
+    regular::write(format!("{dir}/host-keys.conf"), text)
 }
 
 fn fstab(finish: &Finish) -> io::Result<()> {
     // Somebody's comment may be of any encoding.
-    let old = match fs::read("/etc/fstab") {
+    let old = match regular::read("/etc/fstab") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read?,
     };
@@ -272,7 +273,7 @@ fn fstab(finish: &Finish) -> io::Result<()> {
         }
     }
     if text != old {
-        fs::write("/etc/fstab", text)
+        regular::write("/etc/fstab", text)
     } else {
         Ok(())
     }
@@ -298,15 +299,15 @@ fn grow_home(home: &HomeMount) -> io::Result<()> {
         )
     } else {
         fs::create_dir_all("/usr/lib/kiln/repart.d")?;
-        fs::write(
+        regular::write(
             "/usr/lib/kiln/repart.d/50-home.conf",
             "[Partition]\nType=home\n",
         )?;
         GROW_BY_REPART.to_owned()
     };
-    fs::write("/usr/lib/kiln/grow-home", format!("{GROW_HOME}{how}"))?;
+    regular::write("/usr/lib/kiln/grow-home", format!("{GROW_HOME}{how}"))?;
     fs::set_permissions("/usr/lib/kiln/grow-home", fs::Permissions::from_mode(0o755))?;
-    fs::write("/etc/systemd/system/kiln-grow-home.service", unit)?;
+    regular::write("/etc/systemd/system/kiln-grow-home.service", unit)?;
     let link = "/etc/systemd/system/home.mount.wants/kiln-grow-home.service";
     absent(fs::remove_file(link))?;
     symlink("../kiln-grow-home.service", link)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::io_error;
 use crate::error::Result;
+use crate::regular;
 use crate::run::{Extras, Place};
 use crate::trace::Trace;
 
@@ -91,7 +92,7 @@ impl Call for ExportBoot {
 
     fn run(self, to: BootFiles, _: &Say<Silence>) -> std::result::Result<(), Error> {
         for (path, fd) in [(KERNEL, to.kernel), (INITRD, to.initrd)] {
-            let copy = || io::copy(&mut File::open(path)?, &mut File::from(fd));
+            let copy = || io::copy(&mut regular::open(path)?, &mut File::from(fd));
             copy().map_err(|e| io_error(format!("reading {path} of the root"), &e))?;
         }
         Ok(())

@@ -14,6 +14,7 @@ pub mod network;
 mod offline;
 pub mod private;
 mod registry;
+mod regular;
 mod report;
 mod requests;
 pub mod rpm;

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::regular;
 use kiln_packages::glob_matches;
 use serde::{Deserialize, Serialize};
 
@@ -180,7 +181,7 @@ impl Trees<'_> {
     /// Whether a file is the one that packages made.
     pub(crate) fn is_of_packages(&self, path: &str) -> io::Result<bool> {
         let theirs = self.packages.join(path.trim_start_matches('/'));
-        match (fs::read(self.at(path)), fs::read(theirs)) {
+        match (regular::read(self.at(path)), regular::read(theirs)) {
             (Ok(here), Ok(there)) => Ok(here == there),
             (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             (Err(e), _) | (_, Err(e)) => Err(e),
@@ -280,12 +281,12 @@ impl Trees<'_> {
         secrets: &mut Secrets,
         script: &mut String,
     ) -> io::Result<()> {
-        let text = match fs::read_to_string(self.at(path)) {
+        let text = match regular::text(self.at(path)) {
             Ok(text) => text,
             Err(_) => return Ok(()),
         };
         let is_id = |line: &str| line.starts_with(begins) && line != instead;
-        let theirs = fs::read_to_string(self.packages.join(path.trim_start_matches('/')));
+        let theirs = regular::text(self.packages.join(path.trim_start_matches('/')));
         let Some(id) = text.lines().find(|line| is_id(line)) else {
             return Ok(());
         };
@@ -395,7 +396,7 @@ fn is_private_key(path: &Path, name: &str) -> io::Result<bool> {
         return Ok(false);
     }
     let mut content = Vec::new();
-    let file = fs::File::open(path)?;
+    let file = regular::open(path)?;
     file.take(LARGEST_KEY).read_to_end(&mut content)?;
     let text = String::from_utf8_lossy(&content);
     Ok(text.lines().any(|line| {

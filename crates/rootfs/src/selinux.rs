@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::regular;
 use regex::bytes::Regex;
 
 /// What sort of file a path is.
@@ -208,7 +209,7 @@ impl Spec {
 
 /// A file's text; empty where there is none.
 fn text(path: &Path) -> io::Result<String> {
-    match std::fs::read(path) {
+    match regular::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(e),

@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{Fault, Result};
+use crate::regular;
 
 /// Files that are edited are configuration; a larger one is something else.
 const LARGEST: u64 = 16 << 20;
@@ -96,7 +97,7 @@ pub(super) fn read(path: &str) -> Result<Option<String>> {
             "{path} has {size} bytes, which is too large for a configuration file"
         )));
     }
-    let bytes = fs::read(path).map_err(|e| Fault::io("reading", path, &e))?;
+    let bytes = regular::read(path).map_err(|e| Fault::io("reading", path, &e))?;
     // Bytes that are no text would come back changed; such a file is not one to edit.
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),

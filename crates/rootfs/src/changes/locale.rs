@@ -7,6 +7,7 @@ use std::path::Path;
 use super::error::{Fault, Result};
 use super::run::words;
 use super::{Executor, files};
+use crate::regular;
 use kiln_plan::configure::XkbLayout;
 use kiln_plan::configure::did_you_mean;
 
@@ -227,7 +228,7 @@ fn old_zone(zone: &str) -> Option<String> {
 
 /// Compiled zones begin with `TZif` (RFC 8536 section 3.1).
 fn is_zone_file(path: &str) -> bool {
-    fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"TZif"))
+    regular::read(path).is_ok_and(|bytes| bytes.starts_with(b"TZif"))
 }
 
 fn collect_zones(dir: &Path, prefix: &str, depth: u32, zones: &mut Vec<String>) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::offline::stand_in;
+use crate::regular;
 use crate::run::{Extras, Place};
 
 /// First in the `PATH` of maintainer scripts. Kickstart scripts do not get it there: some write their `PATH` into a file.
@@ -78,12 +79,12 @@ fn change_policy(keep_out: bool) -> io::Result<bool> {
     let policy = Path::new(POLICY);
     match (keep_out, policy.symlink_metadata()) {
         (true, Err(_)) if Path::new(ASKS).exists() => {
-            fs::write(policy, NO_DAEMONS)?;
+            regular::write(policy, NO_DAEMONS)?;
             fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
             Ok(true)
         }
         // A script may have made one of its own, which stays.
-        (false, Ok(_)) if fs::read(policy).is_ok_and(|c| c == NO_DAEMONS.as_bytes()) => {
+        (false, Ok(_)) if regular::read(policy).is_ok_and(|c| c == NO_DAEMONS.as_bytes()) => {
             fs::remove_file(policy)?;
             Ok(true)
         }

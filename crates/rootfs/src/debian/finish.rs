@@ -14,6 +14,7 @@ use super::sources::{installed, write};
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::finish::{Finish, Finished, absent, call, common, empty_all, forget};
+use crate::regular;
 use crate::run::Place;
 use crate::secrets::Ways;
 
@@ -61,7 +62,7 @@ fn brought(root: &Path) -> io::Result<HashSet<String>> {
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "list") {
-            let text = fs::read(path)?;
+            let text = regular::read(path)?;
             paths.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
         }
     }
@@ -189,7 +190,7 @@ fn manage_network() -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     let text = "# Written by Kiln: no file for netplan or networkd names a device, so NetworkManager manages all.\n";
-    fs::write(ours, text)
+    regular::write(ours, text)
 }
 
 /// Where the initramfs has the medium when the root was copied to memory; live-boot takes a directory as a medium too.
@@ -203,7 +204,7 @@ fn to_ram() -> io::Result<()> {
     }
     fs::create_dir_all(dir)?;
     let path = format!("{dir}/kiln-toram");
-    fs::write(&path, TO_RAM.replace("@MEDIUM@", RAM_MEDIUM))?;
+    regular::write(&path, TO_RAM.replace("@MEDIUM@", RAM_MEDIUM))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
 }
 

@@ -15,6 +15,7 @@ use kiln_sandbox::{Call, Mount, Say, Silence};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::regular;
 use crate::run::{Extras, Place};
 use crate::trace::{Affixes, Glob, Search};
 
@@ -181,7 +182,7 @@ impl Call for LookAtGenerator {
         let root = Path::new("/");
         let scripts = SCRIPTS.iter().filter(|script| script.is_known(root));
         let functions = is_one_of(root, HOOK_FUNCTIONS.path, HOOK_FUNCTIONS.versions)
-            .then(|| fs::read_to_string(below(root, HOOK_FUNCTIONS.path)).ok())
+            .then(|| regular::text(below(root, HOOK_FUNCTIONS.path)).ok())
             .flatten();
         Ok(Known {
             scripts: scripts.map(|script| script.path.to_owned()).collect(),
@@ -195,7 +196,7 @@ fn below(root: &Path, path: &str) -> std::path::PathBuf {
 }
 
 fn is_one_of(root: &Path, path: &str, versions: &[&str]) -> bool {
-    let text = fs::read(below(root, path));
+    let text = regular::read(below(root, path));
     text.is_ok_and(|text| versions.contains(&hex::encode(Sha256::digest(text)).as_str()))
 }
 
@@ -205,7 +206,7 @@ fn sets_variables(path: &Path) -> bool {
         let mut entries = entries.map(|entry| entry.map(|entry| entry.path()));
         return entries.all(|path| path.is_ok_and(|path| sets_variables(&path)));
     }
-    match fs::read_to_string(path) {
+    match regular::text(path) {
         Ok(text) => text.lines().all(sets_a_variable),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }

@@ -11,6 +11,7 @@ use kiln_sandbox::{Error, ErrorKind};
 use crate::calls::{io_error, text_if_there};
 use crate::finish::Kernels;
 use crate::kernels;
+use crate::regular;
 
 /// Notes in the root which kernel boots, if there are several: that of the package `said`, or the one with the highest version.
 pub(super) fn choose(root: &Path, said: Option<&str>) -> Result<Kernels, Error> {
@@ -53,7 +54,7 @@ fn found(root: &Path) -> io::Result<Vec<String>> {
 
 /// The kernel that a package brings: itself, or the nearest package that it depends on.
 fn of_package(root: &Path, package: &str, versions: &[String]) -> io::Result<Option<String>> {
-    let status = fs::read_to_string(root.join("var/lib/dpkg/status"))?;
+    let status = regular::text(root.join("var/lib/dpkg/status"))?;
     let mut stanzas: HashMap<&str, &str> = HashMap::new();
     for stanza in control::stanzas(&status) {
         if let Some(name) = control::field(stanza, "Package") {

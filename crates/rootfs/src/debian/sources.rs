@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::calls::io_error;
 use crate::error::Result;
 use crate::finish::{Installed, Sources};
+use crate::regular;
 use crate::run::{Extras, Place};
 
 /// Writes apt's sources; a root without apt stays as it is.
@@ -46,7 +47,7 @@ pub(super) fn write(root: &Path, sources: &Sources) -> io::Result<()> {
     for (name, content) in &sources.files {
         let path = dir.join(name);
         if path.symlink_metadata().is_err() {
-            fs::write(path, content)?;
+            regular::write(path, content)?;
         }
     }
     for (path, content) in &sources.keys {
@@ -54,14 +55,14 @@ pub(super) fn write(root: &Path, sources: &Sources) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, content)?;
+        regular::write(path, content)?;
     }
     Ok(())
 }
 
 /// The packages of which the root has the files, sorted.
 pub(super) fn installed(root: &Path) -> io::Result<Vec<Installed>> {
-    let status = match fs::read(root.join("var/lib/dpkg/status")) {
+    let status = match regular::read(root.join("var/lib/dpkg/status")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read?,
     };

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::finish::{
     Finish, Finished, Installed, Kernels, Sources, call, common, empty_all, forget,
 };
+use crate::regular;
 use crate::run::{Extras, Place, standard_env};
 use crate::secrets::{Secrets, Ways};
 
@@ -210,7 +211,7 @@ fn write(sources: &Sources) -> std::result::Result<(), Error> {
             if let Some(parent) = Path::new(&path).parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(&path, bytes)
+            regular::write(&path, bytes)
         };
         write().map_err(|e: io::Error| io_error(format!("writing {path}"), &e))?;
     }

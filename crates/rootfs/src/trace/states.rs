@@ -25,6 +25,7 @@ use kiln_sandbox::{Call, ErrorKind, Say, Silence};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::regular;
 use crate::run::{Extras, Place};
 use crate::trace::access::{Access, Trace};
 use crate::trace::linker;
@@ -198,7 +199,7 @@ fn interpreter(path: &Path) -> Option<String> {
 fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
     let next = AtomicUsize::new(0);
     let states: Vec<OnceLock<String>> = queries.iter().map(|_| OnceLock::new()).collect();
-    let cache = fs::read(linker::CACHE);
+    let cache = regular::read(linker::CACHE);
     let work = || {
         while let Some((query, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);

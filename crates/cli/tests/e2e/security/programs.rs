@@ -79,3 +79,31 @@ fn a_script_cannot_take_more_than_the_definition_lets_it() {
     assert!(!ran.stderr.contains("| never"), "{}", ran.whole());
     turn.assert_clean(&ran);
 }
+
+/// What Kiln itself reads and writes in a root may be anything by then.
+#[test]
+fn a_planted_pipe_or_device_is_named_and_not_waited_for() {
+    let turn = Turn::warm();
+    let minimal = text(&turn.path("minimal.ks"));
+    for (path, plant, commands, is) in [
+        ("/etc/hostname", "mkfifo", "", "a pipe"),
+        ("/etc/fstab", "ln -s /dev/zero", "", "a device"),
+        ("/etc/hosts", "mkfifo", "network --hostname=lab\n", "a pipe"),
+        ("/etc/machine-id", "ln -s /dev/full", "", "a device"),
+    ] {
+        turn.write(
+            "plant.ks",
+            &format!("%post --erroronfail\nrm -f {path}; {plant} {path}\n%end\n"),
+        );
+        turn.write("more.ks", commands);
+        let layers = [minimal.as_str(), "plant.ks", "more.ks"];
+        // Without this a build that waits would do so for two hours.
+        let limits = "[limits]\nstep-minutes = 2\n";
+        let definition = format!("name = \"planted\"\nlayers = {layers:?}\n{limits}");
+        turn.write("kiln.toml", &definition);
+        let ran = turn.kiln(&["build", "kiln.toml"]);
+        ran.assert(4)
+            .says(&[&format!("{path} should be a regular file, and is {is}")]);
+        turn.assert_clean(&ran);
+    }
+}

@@ -1,8 +1,8 @@
 //! Which package has which path, and where a path really goes.
 
+use crate::regular;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -190,7 +190,7 @@ fn one_override(line: &[u8], accounts: &Accounts) -> Option<(OsString, (u32, u32
 }
 
 pub(super) fn read_or_empty(file: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(file) {
+    match regular::read(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         bytes => bytes,
     }
@@ -198,6 +198,8 @@ pub(super) fn read_or_empty(file: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::stanza::{self, Field};
+use crate::regular;
 
 /// How far a package is (dpkg(1), "PACKAGE STATES"), in dpkg's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,7 +203,7 @@ pub(super) struct Status {
 impl Status {
     /// Reads the status file; where there is none, no package is known. `None` for a file that dpkg would not have written.
     pub(super) fn read(file: &Path) -> io::Result<Option<Status>> {
-        let text = match fs::read(file) {
+        let text = match regular::read(file) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Status::default())),
             Err(e) => return Err(e),

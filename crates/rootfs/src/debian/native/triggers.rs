@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::status::{State, Status, write_atomic};
+use crate::regular;
 
 /// A line of a package's `triggers` file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Triggers {
             by_path: HashMap::new(),
             changed: false,
         };
-        let bytes = match fs::read(dir.join("File")) {
+        let bytes = match regular::read(dir.join("File")) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(triggers)),
             Err(e) => return Err(e),
@@ -147,7 +147,7 @@ impl Triggers {
 
     /// Who is interested in a trigger by its name.
     fn named(&self, trigger: &str) -> io::Result<Vec<(String, bool)>> {
-        let text = match fs::read_to_string(self.dir.join(trigger)) {
+        let text = match regular::text(self.dir.join(trigger)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             text => text?,
         };
@@ -241,6 +241,8 @@ fn record(status: &mut Status, interested: &str, awaiter: Option<usize>, trigger
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::stanza::fields;
     use super::super::status::Known;
     use super::*;
