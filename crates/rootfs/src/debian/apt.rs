@@ -45,7 +45,8 @@ pub(super) struct Choice {
 /// # Errors
 /// apt finds no solution; its explanation is in the tail.
 pub(super) fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choice>> {
-    let mut argv = vec!["apt-get", "--simulate", "--assume-yes", "install", "--"];
+    // Not `--simulate`, which looks at all packages again for each that it would install: that takes as long as the answer.
+    let mut argv = vec!["apt-get", "--print-uris", "--assume-yes", "install", "--"];
     argv.extend(question.install.iter().map(String::as_str));
     let extras = Extras {
         mounts: world(question),
@@ -53,12 +54,15 @@ pub(super) fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choi
         ..Extras::default()
     };
     let lines = place.lines_with(&argv, extras).map_err(no_solution)?;
-    let choices: Vec<Choice> = lines.iter().filter_map(|line| parse_inst(line)).collect();
-    if let Some(line) = lines.iter().find(|l| l.starts_with("Remv ")) {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            format!("apt wants to remove a package from an empty root: {line}"),
-        ));
+    let mut choices = Vec::new();
+    for line in lines.iter().filter(|line| line.starts_with('\'')) {
+        let choice = parse_uri(line).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("apt names a package in a way that Kiln does not know: {line}"),
+            )
+        })?;
+        choices.push(choice);
     }
     if choices.is_empty() {
         return Err(Error::new(
@@ -69,18 +73,29 @@ pub(super) fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choi
     Ok(choices)
 }
 
-/// `Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable [amd64])`, apt-get(8) `--simulate`.
-fn parse_inst(line: &str) -> Option<Choice> {
-    let rest = line.strip_prefix("Inst ")?;
-    let (name, rest) = rest.split_once(" (")?;
-    let version = rest.split(' ').next()?;
-    let architecture = rest.split_once('[')?.1.split_once(']')?.0;
-    let name = name.split_whitespace().next()?.split(':').next()?;
-    Some(Choice {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        architecture: architecture.to_owned(),
+/// `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:DIGEST`, apt-get(8) `--print-uris`. The file is named as apt would keep it, with
+/// `%` and two digits for what such names have no place for.
+fn parse_uri(line: &str) -> Option<Choice> {
+    let (_, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+    let mut parts = rest.split(' ').next()?.strip_suffix(".deb")?.split('_');
+    let mut part = || unquoted(parts.next()?);
+    let (name, version, architecture) = (part()?, part()?, part()?);
+    parts.next().is_none().then_some(Choice {
+        name,
+        version,
+        architecture,
     })
+}
+
+fn unquoted(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        plain.push(char::from(u8::from_str_radix(digits, 16).ok()?));
+        plain.push_str(rest);
+    }
+    (!plain.is_empty()).then_some(plain)
 }
 
 fn world(question: &Question) -> Vec<Mount> {
@@ -223,16 +238,32 @@ mod tests {
     }
 
     #[test]
-    fn inst_lines() {
-        let choice = parse_inst(
-            "Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable, Debian-Security:12/stable-security [amd64])",
-        );
-        let expected = Choice {
-            name: "libc6".into(),
-            version: "2.36-9+deb12u10".into(),
-            architecture: "amd64".into(),
+    fn uris_name_packages() {
+        let line = |file: &str| format!("'http://host/pool/x.deb' {file} 12 SHA256:0a");
+        let choice = |name: &str, version: &str, architecture: &str| Choice {
+            name: name.into(),
+            version: version.into(),
+            architecture: architecture.into(),
         };
-        assert_eq!(choice, Some(expected));
-        assert_eq!(parse_inst("Conf libc6 (2.36 Debian:12 [amd64])"), None);
+        for (file, expected) in [
+            (
+                "libc6_2.36-9+deb12u10_amd64.deb",
+                Some(choice("libc6", "2.36-9+deb12u10", "amd64")),
+            ),
+            (
+                "vim_2%3a9.0.1378-2_all.deb",
+                Some(choice("vim", "2:9.0.1378-2", "all")),
+            ),
+            ("odd_1%5f2_amd64.deb", Some(choice("odd", "1_2", "amd64"))),
+            ("odd_1_2_amd64.deb", None),
+            ("odd_1%zz_amd64.deb", None),
+            ("odd_1%3_amd64.deb", None),
+            ("odd_amd64.deb", None),
+            ("_1_amd64.deb", None),
+            ("odd_1_amd64.dsc", None),
+        ] {
+            assert_eq!(parse_uri(&line(file)), expected, "{file}");
+        }
+        assert_eq!(parse_uri("Inst libc6 (2.36 Debian:12 [amd64])"), None);
     }
 }
