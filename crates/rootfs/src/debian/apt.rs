@@ -74,16 +74,17 @@ pub(super) fn resolve(place: &Place<'_>, question: &Question) -> Result<Vec<Choi
 }
 
 /// `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:DIGEST`, apt-get(8) `--print-uris`. The file is named as apt would keep it, with
-/// `%` and two digits for what such names have no place for.
+/// `%` and two digits for what such names have no place for; its ending is that of the file in the repository.
 fn parse_uri(line: &str) -> Option<Choice> {
     let (_, rest) = line.strip_prefix('\'')?.split_once("' ")?;
-    let mut parts = rest.split(' ').next()?.strip_suffix(".deb")?.split('_');
-    let mut part = || unquoted(parts.next()?);
-    let (name, version, architecture) = (part()?, part()?, part()?);
-    parts.next().is_none().then_some(Choice {
-        name,
-        version,
-        architecture,
+    let mut parts = rest.split(' ').next()?.split('_');
+    let (name, version, last) = (parts.next()?, parts.next()?, parts.next()?);
+    let (architecture, _) = last.split_once('.')?;
+    parts.next().is_none().then_some(())?;
+    Some(Choice {
+        name: unquoted(name)?,
+        version: unquoted(version)?,
+        architecture: unquoted(architecture)?,
     })
 }
 
@@ -255,12 +256,13 @@ mod tests {
                 Some(choice("vim", "2:9.0.1378-2", "all")),
             ),
             ("odd_1%5f2_amd64.deb", Some(choice("odd", "1_2", "amd64"))),
+            ("odd_1_amd64.ddeb", Some(choice("odd", "1", "amd64"))),
             ("odd_1_2_amd64.deb", None),
             ("odd_1%zz_amd64.deb", None),
             ("odd_1%3_amd64.deb", None),
             ("odd_amd64.deb", None),
             ("_1_amd64.deb", None),
-            ("odd_1_amd64.dsc", None),
+            ("odd_1_amd64", None),
         ] {
             assert_eq!(parse_uri(&line(file)), expected, "{file}");
         }
