@@ -3,7 +3,7 @@
 //!
 //! The peer for the one line is what a build that keeps a snapshot of the root (mkosi's incremental mode) cannot do without:
 //! copy the tree, run the script in the copy, `mksquashfs`. It does nothing else, so it is a lower bound; `--mkosi` measures
-//! mkosi itself too. For a package it is `bench cold`'s peer, which has to begin anew.
+//! mkosi itself too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use crate::peer::{
 use crate::{Result, process};
 
 /// What `cargo xtask bench` says of it.
-pub(super) const ABOUT: &str = "[--kiln FILE] [--mkosi] building again after nothing, one line or one package changed, \
-    against a copied root + mksquashfs, and mkosi itself if asked; works on what `bench cold` left";
+pub(super) const ABOUT: &str = "[--kiln FILE] [--mkosi] building again after nothing, one line or one package changed, and on a second \
+    machine, against a copied root + mksquashfs, mkosi itself if asked, and a cold build; works on what `bench cold` left";
 /// One line is changed so often; the middle one counts.
 const ROUNDS: usize = 3;
 
