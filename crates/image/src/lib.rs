@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod disk;
 mod error;
+pub mod ext4;
 pub mod fat;
 pub mod grub;
 mod parallel;

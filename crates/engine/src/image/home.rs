@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use kiln_image::ext4::settle_times;
 use kiln_plan::Partition;
 use kiln_rootfs::{Copied, ExportSparse, Extras, Place};
 
@@ -16,7 +17,7 @@ use crate::{Failure, Unit};
 /// Where it is made inside the root.
 const INSIDE: &str = "/var/tmp/kiln-home.img";
 
-/// The `/home` file system, made by the root's own mke2fs.
+/// The `/home` file system, made by the root's own mke2fs. It has no times of the machine that builds.
 pub(super) fn file_system(
     session: &Session<'_>,
     resolved: &Resolved,
@@ -37,16 +38,14 @@ pub(super) fn file_system(
                 &session.cancel.run,
             );
             let uuid = home_uuid(&resolved.plan).to_string();
+            let epoch = resolved.epoch(session.request.epoch);
             let options = format!(
                 "root_owner=0:0,hash_seed={uuid},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
             );
             let size = home.size.least();
             let blocks = (size / 4096).to_string();
             let argv = mke2fs(&home.label, &uuid, &options, &blocks);
-            let env = vec![(
-                "E2FSPROGS_FAKE_TIME".to_owned(),
-                resolved.epoch(session.request.epoch).to_string(),
-            )];
+            let env = vec![("E2FSPROGS_FAKE_TIME".to_owned(), epoch.to_string())];
             let block_size = resolved.plan.compression.block_size;
             session.guard.watched(root, &place, block_size, |place| {
                 let extras = Extras {
@@ -67,6 +66,7 @@ pub(super) fn file_system(
             };
             let to = descriptor(&made)?.into();
             place.call(&export, Copied { to }, Extras::default())?;
+            settle_times(&made, epoch)?;
             step.summarise(format!("{} MiB, ext4", size >> 20));
             Ok(made)
         })

@@ -18,6 +18,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mshowfat", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
     ("grub-mkimage", "grub-common"),
     ("grub-bios-setup", "grub2-common"),
     ("grub-script-check", "grub-common"),

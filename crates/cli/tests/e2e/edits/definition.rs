@@ -61,6 +61,7 @@ const POOL: &[&str] = &["bc", "btrfs-progs", "ed", "file", "hello", "psmisc", "t
 
 /// Trees whose files a script may spoil without harm to the scripts and packages after it.
 const TREES: &[&str] = &[
+    "/home/gardener/garden",
     "/srv/garden",
     "/usr/lib/x86_64-linux-gnu/gconv",
     "/usr/share/bash-completion",
@@ -70,7 +71,12 @@ const TREES: &[&str] = &[
 ];
 
 /// Those of them that have directories below.
-const DEEP_TREES: &[&str] = &["/srv/garden", "/usr/share/doc", "/usr/share/garden"];
+const DEEP_TREES: &[&str] = &[
+    "/home/gardener/garden",
+    "/srv/garden",
+    "/usr/share/doc",
+    "/usr/share/garden",
+];
 
 /// `pick TYPE NUMBER TREE` prints an entry below a tree: always the same one, and one that is there.
 const PICK: &str = r#"set -eu
@@ -90,9 +96,12 @@ mkdir -p /srv/edits
 const FEW_MODULES: &str = r"printf 'MODULES=list\nCOMPRESSLEVEL=1\n' > /etc/initramfs-tools/conf.d/edits
 ";
 
-/// Things of all sorts that edits find, in one place where the layers are and one that packages have too.
+/// `/home` is a file system of its own, with what users find there.
+const HOME: &str = "part / --size=1024\npart /home --size=64\nuser --name=gardener --uid=1400\n";
+
+/// Things of all sorts that edits find: in one place where the layers are, in one that packages have too, and in one of a user.
 const GARDEN: &str = r#"for bed in 0 1 2 3 4 5 6 7; do
-    for place in /srv/garden /usr/share/garden; do
+    for place in /srv/garden /usr/share/garden /home/gardener/garden; do
         mkdir -p $place/bed$bed/deep
         seq 1 $((bed * 5000)) > $place/bed$bed/long
         echo $bed > $place/bed$bed/short
@@ -206,7 +215,7 @@ impl Definition {
     /// The command of an edit. It fails when it finds nothing to edit.
     fn command(&self, edit: Edit, random: &mut Random) -> String {
         let (own, number) = (format!("/srv/edits/{}", self.count), random.below(10_000));
-        let garden = random.one_of(&["/srv/garden", "/usr/share/garden"]);
+        let garden = random.one_of(&["/srv/garden", "/usr/share/garden", "/home/gardener/garden"]);
         let tree = random.one_of(TREES);
         let file = format!("t=$(pick f {number} {tree})");
         let any = match random.below(3) {
@@ -285,7 +294,7 @@ impl Definition {
         let packages = self.packages.join("\n");
         [
             format!(
-                "{section}\nattr\n{post}{PICK}{FEW_MODULES}{GARDEN}{}\n%end\n",
+                "{HOME}{section}\nattr\n{post}{PICK}{FEW_MODULES}{GARDEN}{}\n%end\n",
                 lines(0)
             ),
             format!(
