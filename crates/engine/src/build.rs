@@ -26,20 +26,21 @@ use crate::define::check::open;
 use crate::define::load::Source;
 use crate::image::ahead::Recorder;
 use crate::image::disk::image;
+use crate::image::elsewhere;
 use crate::image::layout::check_packages;
 use crate::initramfs::ahead::{Ahead, Closing};
 use crate::initramfs::generate::Generator;
 use crate::means::Session;
 use crate::means::output::Output;
 use crate::output::artifacts::Publication;
-use crate::output::current::{current, key, remember};
+use crate::output::current::{Origin, current, key, remember};
 use crate::output::record::Record;
 use crate::request::{BuildReport, BuildRequest, LockOptions, Locked};
-use crate::resolve::lock::{afresh, download, resolve};
+use crate::resolve::lock::{afresh, download, resolve, with_tools};
 use crate::resolve::signed::kept_beside;
 use crate::resolve::solve::Resolver;
 use crate::resolve::vendor::{keep_metadata, vendor};
-use crate::root::finish::finish;
+use crate::root::finish::{finish, remarks, say};
 use crate::root::outside::on_error;
 use crate::root::slices::options;
 use crate::root::steps::{Callbacks, last_epoch, layers};
@@ -126,7 +127,10 @@ fn run(
                 plan_id: plan.id().to_string(),
             });
         });
-        make(&session, &resolved, &output)
+        match without_layers(&session, &resolved, &output)? {
+            Some(report) => Ok(report),
+            None => make(&session, &with_tools(&session, resolved)?, &output),
+        }
     });
     // What was made reaches the shared cache before the build says that it is done.
     if let (Ok(_), Some(shared)) = (&report, &session.shared) {
@@ -137,6 +141,38 @@ fn run(
     // Damaged layers were only taken away while this build held them. What cannot be emptied now, the next build reports.
     let _ = session.store.reclaim();
     report.map(|report| (report, output.close()))
+}
+
+/// What is there already, or comes whole from another machine, without a layer.
+fn without_layers(
+    session: &Session<'_>,
+    resolved: &Resolved,
+    output: &Output,
+) -> Result<Option<BuildReport>, Failure> {
+    let (key, store, steps) = (key(session, resolved), &session.store, session.steps);
+    if let Some(report) = current(store, steps, key, None, &session.request.output) {
+        return Ok(Some(report));
+    }
+    let Some((facts, made)) = elsewhere::take(session, resolved, output)? else {
+        return Ok(None);
+    };
+    let remarks = remarks(&facts.finished);
+    say(steps, &remarks);
+    let publication = Publication {
+        resolved,
+        finished: &facts.finished,
+        made: &made,
+        epoch: resolved.epoch(session.request.epoch),
+        output,
+        steps,
+    };
+    let report = publication.publish(session.cancel)?;
+    let origin = Origin {
+        root: facts.layers.last().copied(),
+        of_packages: facts.of_packages,
+    };
+    remember(store, key, origin, remarks, &report);
+    Ok(Some(report))
 }
 
 /// From a resolved definition to its artifacts.
@@ -211,8 +247,8 @@ impl Making<'_> {
         self.resolved.epoch(self.session.request.epoch)
     }
 
-    fn key(&self, root: &Stack) -> Id {
-        key(self.resolved, root, self.epoch())
+    fn key(&self) -> Id {
+        key(self.session, self.resolved)
     }
 }
 
@@ -240,7 +276,7 @@ impl Verbs for Making<'_> {
             request,
             ..
         } = self.session;
-        current(store, steps, self.key(root), &request.output)
+        current(store, steps, self.key(), Some(root), &request.output)
     }
 
     fn image(&self, root: &Stack) -> Result<Made, Failure> {
@@ -258,16 +294,18 @@ impl Verbs for Making<'_> {
     }
 
     fn publish(&self, root: &Stack, made: &Made) -> Result<BuildReport, Failure> {
+        let finished = root.finished()?;
         let publication = Publication {
             resolved: self.resolved,
-            finished: &root.finished()?,
+            finished: &finished,
             made,
             epoch: self.epoch(),
             output: self.output,
             steps: self.session.steps,
         };
         let report = publication.publish(self.session.cancel)?;
-        remember(&self.session.store, self.key(root), &report);
+        let (origin, remarks) = (Origin::of(root), remarks(&finished));
+        remember(&self.session.store, self.key(), origin, remarks, &report);
         Ok(report)
     }
 }

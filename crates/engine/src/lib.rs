@@ -50,6 +50,7 @@ pub use steps::{Sink, Timing};
 pub const FUNCTIONS: &[kiln_sandbox::Function] = &[
     kiln_sandbox::Function::of::<image::inside::WriteImage>(),
     kiln_sandbox::Function::of::<image::inside::FindMissing>(),
+    kiln_sandbox::Function::of::<image::inside::FindStored>(),
     kiln_sandbox::Function::of::<image::inside::Prepare>(),
     kiln_sandbox::Function::of::<trust::known::Record>(),
     kiln_sandbox::Function::of::<trust::guard::Compare>(),

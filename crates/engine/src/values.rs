@@ -22,6 +22,7 @@ use crate::{Failure, FailureKind};
 pub(crate) struct Resolved {
     pub(crate) plan: Plan,
     pub(crate) lock: Lock,
+    /// The root of the build tools. It has no layer before somebody needs it (`root/steps.rs`), but its id.
     pub(crate) tools: Stack,
     /// `%onerror` and `%traceback` scripts.
     pub(crate) on_error: Vec<Located<Script>>,
@@ -109,6 +110,12 @@ impl Stack {
             let message = "the last layer does not say what was found in the root";
             Failure::new(FailureKind::Internal, message).cause(e.to_string())
         })
+    }
+
+    /// The highest layer that packages made.
+    pub(crate) fn last_of_packages(&self) -> Option<Id> {
+        let layer = self.layers.get(*self.packages.last()?)?;
+        Some(layer.info.id)
     }
 
     /// Overlay directories of the layers that packages made, the top one first.

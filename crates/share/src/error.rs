@@ -52,7 +52,12 @@ impl Error {
         &self.object
     }
 
-    /// Makes an error of trouble on the local side.
+    /// Returns the error for an object that is not what it should be.
+    pub fn damaged(object: impl Into<String>, why: impl fmt::Display) -> Self {
+        Error::new(ErrorKind::Damaged, object, why)
+    }
+
+    /// Returns the error for something that failed on this machine.
     pub fn local_failure(doing: &str, why: &str) -> Self {
         Error::new(ErrorKind::Local, doing, why)
     }

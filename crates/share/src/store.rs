@@ -219,6 +219,12 @@ impl Share {
         Ok(bytes)
     }
 
+    /// Returns whether all of a file's content is there, as far as this build has found out.
+    pub fn is_sound(&self, chunks: &[Chunk]) -> bool {
+        let bad = self.bad();
+        !chunks.iter().any(|chunk| bad.contains(&chunk.name()))
+    }
+
     fn bad(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }

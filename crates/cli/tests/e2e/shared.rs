@@ -192,8 +192,103 @@ fn no_warning(ran: &Ran) {
 }
 
 #[test]
+fn a_second_machine_takes_the_image_whole_and_survives_every_damage() {
+    let (setting, right) = Setting::filled();
+    let whole = |cache: &str| {
+        let ran = setting.build(cache, &[]);
+        no_warning(&ran);
+        ran.says(&["done fetching the image from the shared cache"]);
+        assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
+        for what in ["layers", "blocks", "downloads/sha256"] {
+            let here = setting.turn.path(cache).join(what);
+            let here = here.is_dir().then(|| names(&here)).unwrap_or_default();
+            assert!(here.is_empty(), "{what}: {here:?}\n{}", ran.whole());
+        }
+    };
+    whole("whole");
+    // What is there need not come again, and no layer for that answer either.
+    let cache = text(&setting.turn.path("whole"));
+    let again = ["--locked", "-o", IMAGE, "--cache-dir", &cache];
+    let ran = setting.turn.kiln(&setting.arguments(&again));
+    ran.assert(0).says(&["cached making the image"]);
+    assert!(names(&setting.turn.path("whole/layers")).is_empty());
+
+    let record = setting
+        .share("images")
+        .join(&names(&setting.share("images"))[0]);
+    let chunk = |file: &str| {
+        let record = body(&record);
+        let files = record["files"].as_object().expect("files");
+        let found = files.iter().find(|(name, _)| name.ends_with(file));
+        let chunk = found.and_then(|(_, chunks)| chunks[0]["sha256"].as_str());
+        let chunk = chunk.expect("a chunk");
+        setting.share(&format!("chunks/{}/{chunk}", &chunk[..2]))
+    };
+    // Each time another machine without anything; it sends what it had to make, so the next damage is to sound objects.
+    let damages: [(&str, &dyn Fn() -> PathBuf, Damage); 3] = [
+        ("record", &|| record.clone(), Damage::Flip),
+        ("rest", &|| chunk("rest"), Damage::Flip),
+        ("blocks", &|| chunk(".pack"), Damage::Delete),
+    ];
+    for (what, object, damage) in damages {
+        let object = object();
+        damage.inflict(&object);
+        let ran = setting.build(what, &[]);
+        let name = object.file_name().expect("a name").to_string_lossy();
+        ran.says(&["warning shared cache", &name, "done compressing the root"]);
+        assert_eq!(setting.digest(IMAGE), right, "{what}: {}", ran.whole());
+        whole(&format!("after-{what}"));
+        for cache in [what.to_owned(), format!("after-{what}")] {
+            fs::remove_dir_all(setting.turn.path(&cache)).expect("a cache");
+        }
+    }
+    let left = setting.turn.before.of_the_machine();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_image_that_comes_whole_is_packed_as_it_was() {
+    let (setting, _) = Setting::filled();
+    let url = setting.url();
+    let sharing = ["--shared-cache", &url, "--shared-cache-key", "key"];
+    let build = |more: &[&str]| {
+        let words = ["build", "minimal.ks", "--locked", "--format", "tar.gz"];
+        let ran = setting.turn.kiln(&[&words[..], &sharing, more].concat());
+        ran.assert(0);
+        ran
+    };
+    build(&["-o", "first"]);
+    let cache = text(&setting.turn.path("second-cache"));
+    let ran = build(&["-o", "second", "--cache-dir", &cache]);
+    ran.says(&["done fetching the image from the shared cache"]);
+    assert!(!setting.turn.path("second/disk.raw").exists());
+    let [first, second] =
+        ["first", "second"].map(|output| digest(&setting.turn.path(output).join("disk.tar.gz")));
+    assert_eq!(first, second);
+    let read = |output: &str| {
+        let text = fs::read(setting.turn.path(output).join("manifest.json"));
+        let mut said: Value = serde_json::from_slice(&text.expect("it")).expect("JSON");
+        let of_the_build = ["steps", "seconds", "warnings"];
+        let manifest = said.as_object_mut().expect("an object");
+        manifest.retain(|name, _| !of_the_build.contains(&name.as_str()));
+        for artifact in manifest["artifacts"].as_array_mut().expect("a list") {
+            artifact.as_object_mut().expect("one").remove("allocated");
+        }
+        said
+    };
+    assert_eq!(read("first"), read("second"));
+    let packages = |output: &str| fs::read(setting.turn.path(output).join("packages.txt"));
+    assert_eq!(
+        packages("first").expect("it"),
+        packages("second").expect("it")
+    );
+}
+
+#[test]
 fn a_second_machine_starts_warm_and_survives_every_damage() {
     let (setting, right) = Setting::filled();
+    // With it no layer would come.
+    fs::remove_dir_all(setting.share("images")).expect("the image");
     let ran = setting.build("b", &[]);
     no_warning(&ran);
     assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
@@ -319,6 +414,7 @@ fn a_vendored_directory_builds_without_a_network() {
         .status();
     assert!(sums.expect("sha256sum").success());
 
+    fs::remove_dir_all(setting.share("images")).expect("the image");
     // The tools are unpacked and the upper layers made here, for which all packages are taken from the directory. What takes
     // longest, the system's layer and the initramfs, comes from the other machine.
     let layers = setting.share("layers");

@@ -16,13 +16,14 @@ use kiln_rootfs::{Place, Reporter};
 use kiln_sandbox::CancelToken;
 
 use super::boot::{self, Loaders};
+use super::elsewhere;
 use super::home;
 use super::layout::{self, Parts};
 use crate::cancel::stopped;
 use crate::ids::image_id;
 use crate::image::ahead::Recorder;
 use crate::image::follow::{Closing, Follow};
-use crate::image::squash::{self, Sources, Written};
+use crate::image::squash::{self, Done, Locate, Sources, Written};
 use crate::initramfs::ahead::Ahead;
 use crate::initramfs::generate::{Generator, Terms};
 use crate::initramfs::step::initramfs;
@@ -35,6 +36,13 @@ use crate::{Failure, FailureKind, Unit, counted};
 
 pub(crate) const RAW: &str = "disk.raw";
 pub(crate) const TAR_GZ: &str = "disk.tar.gz";
+
+/// Says which attributes the image lacks.
+pub(super) fn say_lost(step: &dyn Reporter, squashed: &Squashed) {
+    if let Some((message, hint)) = about_lost(&squashed.lost) {
+        step.warn(message, None, Some(hint));
+    }
+}
 
 /// What people should know of attributes that the image lacks.
 fn about_lost(lost: &[Lost]) -> Option<(String, String)> {
@@ -106,13 +114,13 @@ pub(crate) fn image(
         );
         let squashed = ending(&race, squashed);
         match &squashed {
-            Ok(squashed) => follow.complete(squashed.bytes),
+            Ok((squashed, _)) => follow.complete(squashed.bytes),
             Err(_) => follow.close(),
         }
         let kernel = surrounded
             .join()
             .unwrap_or_else(|_| Err(panicked("assembling the disk")));
-        let (squashed, kernel) = both(squashed, kernel)?;
+        let ((squashed, locate), kernel) = both(squashed, kernel)?;
         // Beside the rest of the digest; else the rename of the disk would take as long as writing it.
         scope.spawn(|| kiln_sandbox::begin_writing(disk.as_fd()));
         if let Some(shared) = &session.shared {
@@ -127,11 +135,15 @@ pub(crate) fn image(
         if let Some(digest) = digest {
             digests.insert(RAW, digested(session, output, digest)?);
         }
-        Ok(Made {
+        let made = Made {
             kernel,
             squashed,
             digests,
-        })
+        };
+        if let (Some(locate), Some(root_at)) = (locate, follow.start()) {
+            elsewhere::share(session, resolved, root, (&disk, root_at), &made, locate)?;
+        }
+        Ok(made)
     })
 }
 
@@ -148,7 +160,7 @@ fn digested(session: &Session<'_>, output: &Output, digest: Digest<'_>) -> Resul
     })
 }
 
-fn panicked(title: &str) -> Failure {
+pub(super) fn panicked(title: &str) -> Failure {
     Failure::new(FailureKind::Internal, format!("{title}: it panicked"))
 }
 
@@ -159,7 +171,7 @@ fn squashfs(
     (disk, offset): (&File, Bytes),
     recorder: &Recorder,
     (follow, cancel): (&Follow, &CancelToken),
-) -> Result<Squashed, Failure> {
+) -> Result<(Squashed, Option<Locate>), Failure> {
     session
         .steps
         .step("compressing the root", None, Unit::Bytes, |step| {
@@ -193,23 +205,25 @@ fn squashfs(
                 session.request.threads,
                 follow,
             )?;
-            let (squashed, new, peak) = match written {
-                Written::Done(squashed, new, peak) => (squashed, new, peak),
+            let Done {
+                mut squashed,
+                new,
+                peak,
+                locate,
+            } = match written {
+                Written::Done(done) => *done,
                 Written::Evicted(failure) => {
                     session.guard.set_evicted();
                     return Err(*failure);
                 }
             };
             layout::check_root(&resolved.plan.disk, squashed.bytes)?;
-            let mut squashed = squashed;
             // The partition has its own copy, with all attributes.
             let in_home = resolved.plan.disk.home().is_some();
             squashed
                 .lost
                 .retain(|one| !(in_home && one.path.starts_with("/home/")));
-            if let Some((message, hint)) = about_lost(&squashed.lost) {
-                step.warn(message, None, Some(hint));
-            }
+            say_lost(step, &squashed);
             step.peak_memory(peak);
             step.summarise(format!(
                 "{}, {} MB in {} MB, {}",
@@ -218,12 +232,12 @@ fn squashfs(
                 squashed.bytes / 1_000_000,
                 counted(new as usize, "new block")
             ));
-            Ok(squashed)
+            Ok((squashed, locate))
         })
 }
 
 /// Packs the disk; returns the SHA-256 of `disk.tar.gz`.
-fn tar_gz(
+pub(super) fn tar_gz(
     session: &Session<'_>,
     disk: &File,
     output: &Output,

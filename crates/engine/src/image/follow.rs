@@ -57,6 +57,11 @@ impl Follow {
         self.change(|state| state.start = Some(start));
     }
 
+    /// Where the SquashFS begins, once everything around it is there.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.lock().start
+    }
+
     /// Nobody waits any more: something failed, or everything is done.
     pub(crate) fn close(&self) {
         self.change(|state| state.is_closed = true);

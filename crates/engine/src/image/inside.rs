@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 use crate::counted;
-use crate::shared::put_keys;
+use crate::shared::{Runs, put_keys};
 use crate::trust::known;
 use crate::values::{Lost, Squashed};
 
@@ -59,10 +59,23 @@ handed! {
     }
 }
 
+/// Says where the block store has the blocks of an image that was written.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindStored(pub(super) Write);
+
+/// Where they are.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WhereStored {
+    /// Where in the image its data begins.
+    pub(super) data: u64,
+    /// Names of packs.
+    pub(super) packs: Vec<String>,
+}
+
 handed! {
-    pub(crate) struct ForMissing {
-        /// Receives the blocks' keys.
-        keys: File,
+    pub(crate) struct ForList {
+        /// Receives what is listed.
+        list: File,
         manifests: Vec<OwnedFd>,
         blocks: Option<OwnedFd>,
     }
@@ -131,16 +144,52 @@ fn lost(tree: &Tree) -> Vec<Lost> {
 
 impl Call for FindMissing {
     const NAME: &'static str = "build.missing-blocks";
-    type Handed = ForMissing;
+    type Handed = ForList;
     type Message = Silence;
     type Answer = ();
 
-    fn run(self, given: ForMissing, _: &Say<Silence>) -> Result<(), Error> {
+    fn run(self, given: ForList, _: &Say<Silence>) -> Result<(), Error> {
         let tree = tree(&known::load(given.manifests)?, &self.0)?;
         let packs = open_packs(given.blocks)?;
         let keys = squashfs::missing(&tree, &options(&self.0, packs.as_ref())).map_err(failed)?;
-        put_keys(&keys, given.keys)
+        put_keys(&keys, given.list)
             .map_err(|e| Error::new(ErrorKind::Step, "saying which blocks are missing").because(e))
+    }
+}
+
+impl Call for FindStored {
+    const NAME: &'static str = "build.stored-blocks";
+    type Handed = ForList;
+    type Message = Silence;
+    /// None where the store does not have them all.
+    type Answer = Option<WhereStored>;
+
+    fn run(self, given: ForList, _: &Say<Silence>) -> Result<Option<WhereStored>, Error> {
+        let tree = tree(&known::load(given.manifests)?, &self.0)?;
+        let Some(packs) = open_packs(given.blocks)? else {
+            return Ok(None);
+        };
+        let stored = squashfs::stored(&tree, &options(&self.0, Some(&packs)));
+        let Some((data, blocks)) = stored.map_err(failed)? else {
+            return Ok(None);
+        };
+        let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut names = Vec::new();
+        let mut runs = Runs::default();
+        for block in &blocks {
+            let Some((pack, offset)) = packs.place(block) else {
+                return Ok(None);
+            };
+            let number = *numbers.entry(pack).or_insert_with(|| {
+                names.push(pack.to_owned());
+                names.len() as u32 - 1
+            });
+            runs.add(number, offset, u64::from(block.length));
+        }
+        runs.put(given.list)
+            .map_err(|e| Error::new(ErrorKind::Step, "saying where blocks are").because(e))?;
+        let packs = names;
+        Ok(Some(WhereStored { data, packs }))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 mod boot;
 pub(crate) mod disk;
+pub(crate) mod elsewhere;
 mod follow;
 mod home;
 pub(crate) mod inside;

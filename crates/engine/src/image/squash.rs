@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 use kiln_image::squashfs::BlockKey;
 use kiln_plan::{Compression, Id};
-use kiln_rootfs::{Extras, Layer, Place, Reporter, Store};
-use kiln_sandbox::Stream;
+use kiln_rootfs::{Extras, Layer, Place, Quiet, Reporter, Store};
+use kiln_sandbox::{Call, CancelToken, Root, Silence, Stream};
 use serde_json::{Value, json};
 
 use crate::image::follow::Follow;
 use crate::image::inside::{
-    Answer, FindMissing, ForBlocks, ForImage, ForMissing, Prepare, Said, Write, WriteImage, codec,
+    Answer, FindMissing, FindStored, ForBlocks, ForImage, ForList, Prepare, Said, WhereStored,
+    Write, WriteImage, codec,
 };
 use crate::io::write_failure;
-use crate::shared::{Shared, keys};
+use crate::shared::{Located, Runs, Shared, keys};
 use crate::steps::Steps;
 use crate::trust::known::{self, Known, Opened};
 use crate::values::Squashed;
@@ -38,10 +39,21 @@ pub(crate) struct Sources<'a> {
 
 /// How it went.
 pub(crate) enum Written {
-    /// The image is there: its figures, how many blocks were compressed, and the peak memory in bytes.
-    Done(Squashed, u64, u64),
+    /// The image is there.
+    Done(Box<Done>),
     /// A layer was damaged and is gone now, with those above it.
     Evicted(Box<Failure>),
+}
+
+/// A finished image.
+pub(crate) struct Done {
+    pub(crate) squashed: Squashed,
+    /// Blocks that were compressed.
+    pub(crate) new: u64,
+    /// Memory at most, in bytes.
+    pub(crate) peak: u64,
+    /// Tells where the block store has its blocks, for who shares it.
+    pub(crate) locate: Option<Locate>,
 }
 
 /// Writes the root at `place` to `disk` from byte `offset` on. `follow` is told how far it has got, but not that it is there.
@@ -66,9 +78,13 @@ pub(crate) fn write(
     if let (Some(shared), Some(store)) = (&shared, &opened.blocks) {
         shared.pull(place, &FindMissing(write.clone()), &opened, store);
     }
+    let failed = |e| write_failure(Path::new("disk.raw"), &e);
+    let sharing = shared.as_ref().filter(|shared| shared.shared.is_writable());
+    let locate = sharing.map(|_| Locate::new(place, sources, &write, &opened));
+    let locate = locate.transpose().map_err(failed)?;
     let disk = disk.try_clone();
     let handed = ForImage {
-        disk: disk.map_err(|e| write_failure(Path::new("disk.raw"), &e))?,
+        disk: disk.map_err(failed)?,
         manifests: opened.manifests,
         blocks: opened.blocks,
     };
@@ -103,7 +119,12 @@ pub(crate) fn write(
             }
             warn_about(place.reporter, trouble.as_deref());
             known.tidy(packs);
-            Ok(Written::Done(squashed, new, outcome.max_rss_bytes))
+            Ok(Written::Done(Box::new(Done {
+                squashed,
+                new,
+                peak: outcome.max_rss_bytes,
+                locate,
+            })))
         }
         Answer::Damaged { message, layer } => evict(&known, message, layer),
     }
@@ -178,26 +199,81 @@ impl<'a> Blocks<'a> {
     }
 }
 
+/// The question where the block store has the blocks of an image that was written.
+pub(crate) struct Locate {
+    layers: Vec<Layer>,
+    epoch: i64,
+    request: Write,
+    opened: Opened,
+    store: Store,
+    cancel: CancelToken,
+}
+
+impl Locate {
+    fn new(
+        place: &Place<'_>,
+        sources: &Sources<'_>,
+        request: &Write,
+        opened: &Opened,
+    ) -> std::io::Result<Self> {
+        Ok(Locate {
+            layers: sources.layers.to_vec(),
+            epoch: place.epoch,
+            request: request.clone(),
+            opened: opened.try_clone()?,
+            store: sources.store.clone(),
+            cancel: place.cancel.clone(),
+        })
+    }
+
+    /// Where they are; none where the store does not have them all any more.
+    pub(crate) fn find(self) -> Option<Located> {
+        let place = Place {
+            sandbox: self.store.sandbox(),
+            root: Root::Layers {
+                lower: self.layers.iter().rev().map(|l| l.fs.clone()).collect(),
+            },
+            epoch: self.epoch,
+            reporter: &Quiet,
+            cancel: &self.cancel,
+            tracer: None,
+        };
+        let (answer, list) = listed(&place, &FindStored(self.request), &self.opened).ok()?;
+        let WhereStored { data, packs } = answer?;
+        let runs = Runs::read(&list).ok()?;
+        Some(Located { data, packs, runs })
+    }
+}
+
 /// Blocks of the image that the store does not have.
 fn missing(
     place: &Place<'_>,
     write: &FindMissing,
     opened: &Opened,
 ) -> Result<HashSet<BlockKey>, Failure> {
+    listed(place, write, opened).map(|((), list)| keys(&list))
+}
+
+/// Asks for something that has a list for an answer.
+fn listed<C: Call<Handed = ForList, Message = Silence>>(
+    place: &Place<'_>,
+    question: &C,
+    opened: &Opened,
+) -> Result<(C::Answer, Vec<u8>), Failure> {
     let failed = |e: std::io::Error| write_failure(Path::new("disk.raw"), &e);
-    let memory = rustix::fs::memfd_create("kiln-keys", rustix::fs::MemfdFlags::CLOEXEC);
-    let answer = File::from(memory.map_err(|e| failed(e.into()))?);
+    let memory = rustix::fs::memfd_create("kiln-list", rustix::fs::MemfdFlags::CLOEXEC);
+    let list = File::from(memory.map_err(|e| failed(e.into()))?);
     let Opened { manifests, blocks } = opened.try_clone().map_err(failed)?;
-    let handed = ForMissing {
-        keys: answer.try_clone().map_err(failed)?,
+    let handed = ForList {
+        list: list.try_clone().map_err(failed)?,
         manifests,
         blocks,
     };
-    place.call(write, handed, Extras::bare())?;
+    let answer = place.call(question, handed, Extras::bare())?;
     let mut bytes = Vec::new();
-    (&answer).rewind().map_err(failed)?;
-    (&answer).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(keys(&bytes))
+    (&list).rewind().map_err(failed)?;
+    (&list).read_to_end(&mut bytes).map_err(failed)?;
+    Ok((answer, bytes))
 }
 
 /// Compresses blocks of the one layer that is the root at `place`, for the image to come, until the other end of `stop` is closed.

@@ -16,7 +16,7 @@ use crate::means::vendored::AGAIN;
 use crate::resolve::signed::{know_mirrors, trust, trust_repositories, vouch};
 use crate::resolve::solve::{Resolver, World, is_current, read_lock};
 use crate::root::outside;
-use crate::root::steps::tools_root;
+use crate::root::steps::{tools_root, tools_to_come};
 use crate::values::{PreFiles, Resolved, Stack};
 use crate::{Failure, FailureKind};
 
@@ -158,7 +158,7 @@ fn prepare(
     let has_pre = !first.pre_scripts.is_empty();
     let plan = first.plan.clone().ok_or_else(no_plan)?;
     let usable = lock.filter(|(_, lock)| has_pre || is_current(lock, &plan));
-    let (world, tools) = match usable {
+    let (world, locked) = match usable {
         Some((path, lock)) => {
             // What `%pre` leaves may bring further repositories; the tools root that it runs in comes from those known by now.
             let now = |p: &&LockedPackage| !has_pre || p.layer == TOOLS;
@@ -169,12 +169,17 @@ fn prepare(
         }
         None => {
             let world = Resolver::of(session).world(&plan)?;
-            let tools = world.read.tools()?;
-            (Some(world), tools)
+            let locked = world.read.tools()?;
+            (Some(world), locked)
         }
     };
-    let packages: Vec<&LockedPackage> = tools.iter().collect();
-    let stack = tools_root(session, &plan, &packages, &|| download(session, &packages))?;
+    let packages: Vec<&LockedPackage> = locked.iter().collect();
+    // Where the whole image may come from elsewhere, the tools wait until that is known.
+    let wait = session.shared.is_some() && usable.is_some() && !has_pre;
+    let stack = match wait {
+        true => tools_to_come(session, &plan, &packages),
+        false => tools(session, &plan, &packages)?,
+    };
     let pre = match has_pre {
         true => {
             let run = || outside::pre(session, &first, &stack);
@@ -191,10 +196,28 @@ fn prepare(
         lowered,
         plan,
         world,
-        tools,
+        tools: locked,
         stack,
         pre,
     })
+}
+
+fn tools(
+    session: &Session<'_>,
+    plan: &Plan,
+    packages: &[&LockedPackage],
+) -> Result<Stack, Failure> {
+    tools_root(session, plan, packages, &|| download(session, packages))
+}
+
+/// Sees to it that the tools root is there.
+pub(crate) fn with_tools(session: &Session<'_>, resolved: Resolved) -> Result<Resolved, Failure> {
+    if !resolved.tools.layers.is_empty() {
+        return Ok(resolved);
+    }
+    let packages: Vec<&LockedPackage> = resolved.lock.of_layer(TOOLS).collect();
+    let tools = tools(session, &resolved.plan, &packages)?;
+    Ok(Resolved { tools, ..resolved })
 }
 
 /// The id of a definition's `%pre` scripts.

@@ -5,6 +5,7 @@ use kiln_rootfs::Family;
 use kiln_rootfs::finish::{Finish, Finished, HomeMount};
 
 use crate::ids::home_uuid;
+use crate::steps::Steps;
 use crate::values::Resolved;
 
 /// The last step's orders.
@@ -19,6 +20,13 @@ pub(crate) fn finish(family: &dyn Family, resolved: &Resolved) -> Finish {
         sources: Some(family.sources(plan, &resolved.lock)),
         hostname: "localhost".to_owned(),
         kernel: plan.system.kernel.clone(),
+    }
+}
+
+/// Says what people should know of an image.
+pub(crate) fn say(steps: &Steps<'_>, remarks: &[(String, String)]) {
+    for (message, hint) in remarks {
+        steps.warn(message.clone(), None, Some(hint.clone()));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::define::load;
 use crate::define::reader::Directory;
 use crate::means::Session;
 use crate::root::brought::located;
-use crate::root::finish::{finish, remarks};
+use crate::root::finish::{finish, remarks, say};
 use crate::root::layer::{Against, Layers, Work};
 use crate::root::outside::{on_error, script_context};
 use crate::root::slices::{last_packages, options, slices};
@@ -71,9 +71,7 @@ pub(crate) fn layers(
         return Err(failure);
     }
     roots.finish(&mut stack, &finish(&*session.family, resolved))?;
-    for (message, hint) in remarks(&stack.finished()?) {
-        session.steps.warn(message, None, Some(hint));
-    }
+    say(session.steps, &remarks(&stack.finished()?));
     Ok(stack)
 }
 
@@ -85,10 +83,9 @@ pub(crate) fn tools_root(
     fetch: &dyn Fn() -> Result<(), Failure>,
 ) -> Result<Stack, Failure> {
     let layers = layers_of(session, &|_| {});
-    let inputs = first_inputs(session, "tools", "tools".to_owned(), plan);
-    let inputs = packages.iter().fold(inputs, |i, p| i.package(p));
+    let inputs = tools_inputs(session, plan, packages);
     let id = inputs.id();
-    let mut stack = Stack::new(id, session.request.epoch.unwrap_or(0));
+    let mut stack = no_tools(session, id);
     let work = Work {
         inputs,
         title: "unpacking the build tools".to_owned(),
@@ -116,6 +113,24 @@ pub(crate) fn tools_root(
     })?;
     stack.grow(layer, id, None);
     Ok(stack)
+}
+
+/// The tools root before anybody has needed it.
+pub(crate) fn tools_to_come(
+    session: &Session<'_>,
+    plan: &Plan,
+    packages: &[&LockedPackage],
+) -> Stack {
+    no_tools(session, tools_inputs(session, plan, packages).id())
+}
+
+fn no_tools(session: &Session<'_>, id: Id) -> Stack {
+    Stack::new(id, session.request.epoch.unwrap_or(0))
+}
+
+fn tools_inputs(session: &Session<'_>, plan: &Plan, packages: &[&LockedPackage]) -> Inputs {
+    let inputs = first_inputs(session, "tools", "tools".to_owned(), plan);
+    packages.iter().fold(inputs, |i, p| i.package(p))
 }
 
 /// The clock of a stack with all packages of a lock.

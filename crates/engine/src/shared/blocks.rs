@@ -4,7 +4,7 @@
 //! which blocks the image needs and the local store lacks. Then records name packs: those of an image of the
 //! same stack of layers, or of the longest part of it. Of these packs only the chunks with such blocks are fetched.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -220,12 +220,12 @@ impl Packs {
         }
     }
 
-    /// Sends what the shared cache does not have.
+    /// Sends what the shared cache does not have. Returns the chunks of all files that are there then.
     pub(super) fn send(
         &self,
         share: &Share,
         progress: kiln_share::Progress<'_>,
-    ) -> kiln_share::Result<()> {
+    ) -> kiln_share::Result<BTreeMap<String, Vec<Chunk>>> {
         // Packs never change: what an earlier record has of one need not be read again.
         let mut known = None;
         for id in &self.ids {
@@ -243,6 +243,8 @@ impl Packs {
             let [index, pack] = files(name);
             let old = known.as_ref().map(|(_, record)| &record.files);
             let parts = old.and_then(|files| Some((files.get(&index)?, files.get(&pack)?)));
+            // What turned out to be missing is sent again, also where it has the same name.
+            let parts = parts.filter(|(i, p)| share.is_sound(i) && share.is_sound(p));
             let (of_index, of_pack) = match parts {
                 Some((of_index, of_pack)) => (of_index.clone(), of_pack.clone()),
                 None => {
@@ -258,7 +260,7 @@ impl Packs {
         }
         let top = self.ids.first();
         if !news && known.as_ref().map(|(id, _)| *id) == top {
-            return Ok(());
+            return Ok(record.files);
         }
         for (number, id) in self.ids.iter().enumerate() {
             let id = id.to_string();
@@ -267,7 +269,7 @@ impl Packs {
                 share.publish(KIND, &id, &record)?;
             }
         }
-        Ok(())
+        Ok(record.files)
     }
 
     /// The chunks of index and blocks; none where the pack has gone meanwhile.

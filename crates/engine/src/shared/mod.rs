@@ -8,9 +8,11 @@
 //! |---|---|---|---|
 //! | `layers` | the layer's | title and the step's facts | `fs.tar.zst` ([`kiln_rootfs::archive`]) and what lies beside the layer |
 //! | `initramfs-<key>` | a layer's | | none: a result to try for this key |
+//! | `images` | of all that the artifacts are made of, the program included | what the manifest says of the image, and its digest | where its bytes are: in packs, and the rest (`images.rs`) |
 //! | `blocks` | of a layer and an encoder | names of packs | each pack's index and blocks ([`kiln_image::blocks`]) |
 
 mod blocks;
+mod images;
 mod pull;
 mod push;
 
@@ -27,6 +29,7 @@ use crate::values::{FACTS, INPUTS, TRACE};
 use crate::{Failure, FailureKind};
 
 pub(crate) use blocks::{Adopt, keys, put_keys};
+pub(crate) use images::{ImageFacts, Located, Placed, Runs, SharedImage};
 use push::Pusher;
 
 /// The archive of a layer's directory in its record.
@@ -49,7 +52,7 @@ pub(crate) struct Shared {
     pulled: Mutex<HashSet<Id>>,
     /// What was asked for and is not to be had; it is not asked for again.
     missed: Mutex<HashSet<String>>,
-    /// Layers of which something there was wrong: they are sent again.
+    /// Layers, and the image, of which something there was wrong: they are sent again.
     spoiled: Mutex<HashSet<Id>>,
     pusher: Option<Pusher>,
     cancel: CancelToken,

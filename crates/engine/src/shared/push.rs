@@ -1,6 +1,6 @@
 //! From the store into the shared cache, on a thread of its own beside the build.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,11 @@ use std::time::Duration;
 use kiln_plan::Id;
 use kiln_rootfs::{Layer, Place, Quiet, Reporter, Store, archive};
 use kiln_sandbox::{CancelToken, Root};
-use kiln_share::{Record, Share};
+use kiln_share::{Chunk, Record, Share};
 use serde_json::{Value, json};
 
 use super::blocks::Packs;
+use super::images::{Image, ImageFacts, Located};
 use super::pull::pipe;
 use super::{ARCHIVE, LAYERS, Shared, is_attachment};
 use crate::steps::{Steps, locked};
@@ -34,6 +35,8 @@ pub(super) enum Job {
     Name { kind: String, id: String },
     /// What an image's blocks lie in.
     Packs(Packs),
+    /// An image, whose packs were sent before.
+    Image(Box<Image>),
 }
 
 /// The thread that sends.
@@ -94,6 +97,29 @@ impl Shared {
         )));
     }
 
+    /// Whether results of this build go there.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.pusher.is_some()
+    }
+
+    /// Sends an image, after its packs. `locate` says where its blocks are.
+    pub(crate) fn push_image(
+        &self,
+        id: Id,
+        disk: File,
+        facts: ImageFacts,
+        locate: Box<dyn FnOnce() -> Option<Located> + Send>,
+    ) {
+        let replace = locked(&self.spoiled).contains(&id);
+        self.send(Job::Image(Box::new(Image {
+            id,
+            disk,
+            facts,
+            locate,
+            replace,
+        })));
+    }
+
     fn send(&self, job: Job) {
         if let Some(pusher) = &self.pusher
             && let Some(jobs) = &*locked(&pusher.jobs)
@@ -114,6 +140,7 @@ impl Pusher {
             cancel,
             counts: Arc::clone(&counts),
             sent: HashMap::new(),
+            packs: BTreeMap::new(),
         };
         let thread = std::thread::spawn(move || worker.run(&waiting));
         Pusher {
@@ -165,6 +192,8 @@ struct Worker {
     counts: Arc<Counts>,
     /// Records that this build made.
     sent: HashMap<Id, Record>,
+    /// The chunks of packs that are there.
+    packs: BTreeMap<String, Vec<Chunk>>,
 }
 
 impl Worker {
@@ -177,10 +206,15 @@ impl Worker {
                 Job::Layer { layer, replace } => self.layer(&layer, replace),
                 Job::Amend(layer) => self.amend(&layer),
                 Job::Name { kind, id } => self.name(&kind, &id),
-                Job::Packs(packs) => packs.send(&self.share, &mut |bytes| {
-                    self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
-                    !self.cancel.is_cancelled()
-                }),
+                Job::Packs(packs) => packs
+                    .send(&self.share, &mut |bytes| self.moved(bytes))
+                    .map(|there| self.packs = there),
+                Job::Image(image) => image
+                    .send(&self.share, &self.packs, &mut |bytes| self.moved(bytes))
+                    .map(|new| {
+                        let new = u64::from(new);
+                        self.counts.results.fetch_add(new, Ordering::Relaxed);
+                    }),
             };
             if let Err(error) = done
                 && error.kind() != kiln_share::ErrorKind::Stopped
@@ -258,7 +292,7 @@ impl Worker {
         Ok(news)
     }
 
-    fn archive(&self, layer: &Layer) -> kiln_share::Result<Vec<kiln_share::Chunk>> {
+    fn archive(&self, layer: &Layer) -> kiln_share::Result<Vec<Chunk>> {
         let place = Place {
             sandbox: self.store.sandbox(),
             root: Root::Dir {

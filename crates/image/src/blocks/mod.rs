@@ -109,6 +109,13 @@ impl PackStore {
         self.index.is_empty()
     }
 
+    /// Returns in which pack a block lies, by its name without the suffix, and where in that file; `None` for a block of another store.
+    pub fn place(&self, block: &Stored) -> Option<(&str, u64)> {
+        let (pack, index) = self.pack(block.place)?;
+        let entry = pack.entries.get(index)?;
+        (entry.key == block.key).then_some((&*pack.name, entry.offset))
+    }
+
     /// Makes what was put findable for others, and notes what was used. Without it what was put since the last full pack is lost.
     pub fn finish(&self) -> Outcome {
         let mut writer = self.writer();

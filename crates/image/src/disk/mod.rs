@@ -31,9 +31,18 @@ pub use partition::{Attributes, Partition, PartitionSpec, PartitionType, Table};
 pub use units::{Bytes, Extent, Lba, SECTOR, Sectors};
 
 use std::fs::File;
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::sparse;
+
+/// Returns the parts of a file's range that hold data, in order. What lies between them reads as zeros.
+///
+/// # Errors
+/// The file cannot be looked at.
+pub fn data(file: &File, range: Range<u64>) -> Result<Vec<Range<u64>>> {
+    sparse::DataExtents::new(file, range).collect()
+}
 
 /// Copies the first `len` bytes of `source` to `target` at `at`; holes and what the file system knows to be unwritten stay holes.
 ///

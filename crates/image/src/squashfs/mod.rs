@@ -56,4 +56,4 @@ mod xattrs;
 pub use options::{Codec, Options, Summary};
 pub use output::Target;
 pub use store::{BlockKey, BlockStore, Stored};
-pub use writer::{Told, missing, prepare, write, write_told};
+pub use writer::{Told, missing, prepare, stored, write, write_told};

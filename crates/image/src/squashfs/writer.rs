@@ -15,7 +15,7 @@ use super::options::{Options, Summary};
 use super::output::{Direct, Output, Target};
 use super::pipeline::{self, Material};
 use super::queue::What;
-use super::store::{BlockKey, BlockStore};
+use super::store::{self, BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
 use crate::tree::{InodeId, Kind, Tree};
@@ -68,7 +68,7 @@ pub fn write_told<W: Target>(
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut output = Output::new(out)?;
-    write_head(&mut output, options)?;
+    output.write(&head(options))?;
     let image = Image {
         tree,
         numbering: &numbering,
@@ -212,6 +212,30 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
     Ok(material.queue(What::All, 0)?.missing())
 }
 
+/// Where the data of an image that [`write`] has written begins, and its blocks as the options' store has them, in the image's order, one
+/// behind the other. `None` where the store does not have them all.
+///
+/// # Errors
+/// As [`write`].
+pub fn stored(tree: &Tree, options: &Options) -> Result<Option<(u64, Vec<store::Stored>)>> {
+    options.check()?;
+    let numbering = Numbering::new(tree)?;
+    let contents = Contents::new(&numbering.files, options)?;
+    let layout = Layout::new(&numbering.files, &contents.representatives, options);
+    let material = Material {
+        files: &numbering.files,
+        contents: &contents,
+        layout: &layout,
+        options,
+        store: options.block_store.as_deref(),
+    };
+    let start = head(options).len() as u64;
+    let items = material.queue(What::All, start)?;
+    let kept = items.items().filter(|item| item.size() != Some(0));
+    let known: Option<Vec<_>> = kept.map(|item| item.known).collect();
+    Ok(known.map(|known| (start, known)))
+}
+
 /// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
 /// well, when `go_on` says so. Returns the number of blocks. Blocks of files that are shorter than a block are left out: which of
 /// them share a block is known only when all files are.
@@ -262,16 +286,14 @@ fn put_new(finished: &Finished, store: &dyn BlockStore) {
 }
 
 /// A superblock of zeros, so that an unfinished image is not taken for one, and the compressor's options.
-fn write_head<W: Target>(output: &mut Output<W>, options: &Options) -> Result<()> {
-    output.write(&[0; SUPERBLOCK])?;
+fn head(options: &Options) -> Vec<u8> {
+    let mut head = vec![0; SUPERBLOCK];
     let settings = compressor_options(options);
-    if settings.is_empty() {
-        return Ok(());
+    if !settings.is_empty() {
+        head.put16(settings.len() as u16 | METADATA_RAW);
+        head.extend_from_slice(&settings);
     }
-    let mut block = Vec::new();
-    block.put16(settings.len() as u16 | METADATA_RAW);
-    block.extend_from_slice(&settings);
-    output.write(&block)
+    head
 }
 
 /// How many bytes of file contents are done.
