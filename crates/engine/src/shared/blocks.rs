@@ -10,6 +10,8 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
 
 use kiln_image::blocks;
 use kiln_image::squashfs::BlockKey;
@@ -75,67 +77,131 @@ impl Shared {
             .iter()
             .find_map(|id| self.find(steps, KIND, &id.to_string()));
         let Some(record) = found else { return 0 };
-        let (mut wanted, mut adopted) = (missing.clone(), 0);
-        for name in names(&record).iter().take(PACKS_MAX) {
-            if wanted.is_empty() || self.cancel.is_cancelled() {
-                break;
-            }
-            match self.part(steps, &record, name, &wanted) {
-                Ok(None) => {}
-                Ok(Some(pack)) => match adopt(place, store, pack) {
-                    Ok(count) => adopted += count,
-                    Err(error) => {
-                        let hint = Some("the blocks are compressed here".to_owned());
-                        steps.warn(format!("shared cache: {error}"), None, hint);
+        let names = names(&record);
+        let (fetched, packs) = sync_channel(0);
+        let (spare, spares) = channel();
+        let has_all = &AtomicBool::new(false);
+        // While the blocks of one pack are taken, the next one is fetched. Two files in memory go back and forth: new memory
+        // costs more than what is done with it.
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut unused, is_enough) = (2_u32, || has_all.load(Ordering::Relaxed));
+                for name in names.iter().take(PACKS_MAX) {
+                    let file = match unused {
+                        0 => spares.recv().ok(),
+                        _ => memory(),
+                    };
+                    unused = unused.saturating_sub(1);
+                    let Some(file) = file.filter(|_| !is_enough()) else {
+                        break;
+                    };
+                    let part = self.part(steps, &record, name, missing, &file);
+                    let part = part.unwrap_or_else(|error| {
+                        super::warn(steps, &error);
+                        false
+                    });
+                    if self.cancel.is_cancelled() || fetched.send((part, file)).is_err() {
                         break;
                     }
-                },
-                Err(error) => super::warn(steps, &error),
+                }
+            });
+            let mut adopted = 0;
+            for (part, file) in packs {
+                if part {
+                    let copy = file.try_clone();
+                    let taken =
+                        copy.map_err(|error| kiln_rootfs::Error::io("keeping blocks", &error));
+                    match taken.and_then(|pack| adopt(place, store, pack)) {
+                        Ok(count) => adopted += count,
+                        Err(error) => {
+                            let hint = Some("the blocks are compressed here".to_owned());
+                            steps.warn(format!("shared cache: {error}"), None, hint);
+                            break;
+                        }
+                    }
+                }
+                has_all.store(adopted as usize >= missing.len(), Ordering::Relaxed);
+                let _ = spare.send(file);
             }
-            if adopted as usize >= missing.len() {
-                wanted.clear();
-            }
-        }
-        adopted
+            drop(spare);
+            adopted
+        })
     }
 
-    /// A pack with those of its chunks that have wanted blocks; none where it has no such block.
+    /// Puts into `file` what of a pack has wanted blocks, at the places that it has in the pack; what lies between is anything. Whether there
+    /// is such a block.
     fn part(
         &self,
         steps: &Steps<'_>,
         record: &Record,
         name: &str,
         wanted: &HashSet<BlockKey>,
-    ) -> kiln_share::Result<Option<File>> {
+        file: &File,
+    ) -> kiln_share::Result<bool> {
         let [index, pack] = files(name).map(|file| record.files.get(&file));
         let (Some(index), Some(pack)) = (index, pack) else {
-            return Ok(None);
+            return Ok(false);
         };
         let size: u64 = pack.iter().map(|chunk| chunk.size).sum();
         let index = self.share.fetch_whole(index)?;
         let Some(places) = blocks::places(&index, size, wanted).filter(|p| !p.is_empty()) else {
-            return Ok(None);
+            return Ok(false);
         };
-        let local = |error: &std::io::Error| {
+        let local = |error: std::io::Error| {
             kiln_share::Error::local_failure("keeping blocks", &error.to_string())
         };
-        let memory = rustix::fs::memfd_create("kiln-blocks", MemfdFlags::CLOEXEC);
-        let file = File::from(memory.map_err(|error| local(&error.into()))?);
+        file.set_len(size).map_err(local)?;
         // A pack begins with its magic and ends with its index.
         let ends = [(0, 8), (size.saturating_sub(1), 1)];
         let needed = needed(pack, places.iter().chain(&ends));
-        for (offset, chunk) in needed {
-            match self.share.fetch_whole(std::slice::from_ref(chunk)) {
-                Ok(bytes) => file.write_all_at(&bytes, offset).map_err(|e| local(&e))?,
+        let mut rest = &needed[..];
+        while !rest.is_empty() {
+            let chunks: Vec<Chunk> = rest.iter().map(|(_, chunk)| (*chunk).clone()).collect();
+            let mut placed = Placed { file, chunks: rest };
+            let progress = &mut |_| !self.cancel.is_cancelled();
+            let done = self.share.fetch(&chunks, &mut placed, progress);
+            rest = placed.chunks;
+            match done {
+                Ok(()) => break,
+                Err(error) if error.kind() == kiln_share::ErrorKind::Stopped => return Err(error),
                 // A gap: only its blocks are missed.
                 Err(error) if !self.share.is_given_up() => super::warn(steps, &error),
                 Err(error) => return Err(error),
             }
+            rest = rest.get(1..).unwrap_or_default();
         }
         let at = size.saturating_sub(index.len() as u64);
-        file.write_all_at(&index, at).map_err(|e| local(&e))?;
-        Ok(Some(file))
+        file.write_all_at(&index, at).map_err(local)?;
+        Ok(true)
     }
+}
+
+/// Writes chunks that come whole, each to its place.
+struct Placed<'a, 'c> {
+    file: &'a File,
+    /// Those that are still to come.
+    chunks: &'a [(u64, &'c Chunk)],
+}
+
+impl Write for Placed<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let ((at, _), later) = self
+            .chunks
+            .split_first()
+            .ok_or(std::io::ErrorKind::InvalidData)?;
+        self.file.write_all_at(bytes, *at)?;
+        self.chunks = later;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn memory() -> Option<File> {
+    let made = rustix::fs::memfd_create("kiln-blocks", MemfdFlags::CLOEXEC);
+    made.ok().map(File::from)
 }
 
 /// Packs that a record names.
