@@ -136,7 +136,8 @@ fn chooses(filter: &str, release: &str, set: &str) -> bool {
     }
 }
 
-fn release_binary() -> Result<PathBuf> {
+/// Kiln as users have it.
+pub(crate) fn release_binary() -> Result<PathBuf> {
     let build = ["build", "--release", "--locked", "--package", "kiln-cli"];
     process::run(workspace::cargo().args(build))?;
     Ok(workspace::target_directory()?.join("release/kiln"))

@@ -15,6 +15,7 @@ mod prerequisites;
 mod process;
 mod roots;
 mod rpm;
+mod second;
 mod served;
 mod space;
 mod test;
@@ -45,6 +46,8 @@ usage: cargo xtask CHORE
   prerequisites         only install what the tests need
   dist [--program FILE] make what users install, in target/dist: a static program, an archive and a Debian package
   bench CASE [ARG...]   measure against a peer; without CASE, list the cases
+  second-machine [RELEASE]
+                        compare what machines with a shared cache get with what filled it, on every release and layout
   breadth [RELEASE/SET] build and boot all releases with all sets, or those named, and note it in docs/supported.md
   rpm [CASE...] [--kiln FILE]
                         build an RPM distribution made of Debian's packages as root, as a user and without a PATH, and boot it
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         ["dist", rest @ ..] => dist::run_chore(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["breadth", rest @ ..] => breadth::run(rest),
+        ["second-machine", rest @ ..] => second::run(rest),
         ["rpm", rest @ ..] => rpm::run(rest),
         ["rpm-distribution", rest @ ..] => rpm::distribution::run(rest),
         ["rpm-kickstarts", rest @ ..] => rpm::kickstarts::run(rest),

@@ -68,8 +68,9 @@ pub(super) fn run(words: &[&str]) -> Result<()> {
         let (name, peer) = mkosi::one_line(version, &bench.project, &bench.work)?;
         print!("{}", ratio_table(title, ("kiln", middle), (&name, peer)));
     }
-    let second = bench.second_machine()?;
+    let (second, changed) = bench.second_machine()?;
     bench.compare("a second machine, from a shared cache", second, cold);
+    bench.compare("one line, on a second machine", changed, cold);
     for (number, place) in [
         (bench.layers.len().saturating_sub(1), "the last layer"),
         (1, "a lower layer"),
@@ -139,8 +140,9 @@ impl Bench {
         Ok(())
     }
 
-    /// The first machine fills a directory from its cache, the second has that directory.
-    fn second_machine(&self) -> Result<Cost> {
+    /// The first machine fills a directory from its cache, the second has that directory. Of a definition with another line that has the
+    /// layers and blocks alone.
+    fn second_machine(&self) -> Result<(Cost, Cost)> {
         let shared = self.work.join("shared");
         if shared.exists() {
             fs::remove_dir_all(&shared).map_err(trouble("removing", &shared))?;
@@ -150,9 +152,12 @@ impl Bench {
         // What is there already is no work, but is sent: the artifacts have to be made again.
         self.mark(ROUNDS + 1)?;
         self.build(&from)?;
-        let cost = self.first(&from)?;
+        let from = [&from[..], &["--shared-cache-mode", "read"]].concat();
+        let whole = self.first(&from)?;
+        self.mark(ROUNDS + 2)?;
+        let changed = self.first(&from)?;
         fs::remove_dir_all(&shared).map_err(trouble("removing", &shared))?;
-        Ok(cost)
+        Ok((whole, changed))
     }
 
     fn compare(&self, case: &str, cost: Cost, cold: Cost) {

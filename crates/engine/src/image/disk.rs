@@ -16,26 +16,23 @@ use kiln_rootfs::{Place, Reporter};
 use kiln_sandbox::CancelToken;
 
 use super::boot::{self, Loaders};
-use super::elsewhere;
 use super::home;
 use super::layout::{self, Parts};
+use super::offer::offer;
 use crate::cancel::stopped;
 use crate::ids::image_id;
 use crate::image::ahead::Recorder;
 use crate::image::follow::{Closing, Follow};
-use crate::image::squash::{self, Done, Locate, Sources, Written};
+use crate::image::squash::{self, Locate, Sources, Written};
 use crate::initramfs::ahead::Ahead;
 use crate::initramfs::generate::{Generator, Terms};
 use crate::initramfs::step::initramfs;
 use crate::io::write_failure;
 use crate::means::Session;
 use crate::means::digest::DigestedFile;
-use crate::means::output::{Output, unreadable};
+use crate::means::output::{Output, RAW, TAR_GZ, unreadable};
 use crate::values::{BootFiles, Lost, Made, Resolved, Squashed, Stack};
 use crate::{Failure, FailureKind, Unit, counted};
-
-pub(crate) const RAW: &str = "disk.raw";
-pub(crate) const TAR_GZ: &str = "disk.tar.gz";
 
 /// Says which attributes the image lacks.
 pub(super) fn say_lost(step: &dyn Reporter, squashed: &Squashed) {
@@ -123,9 +120,6 @@ pub(crate) fn image(
         let ((squashed, locate), kernel) = both(squashed, kernel)?;
         // Beside the rest of the digest; else the rename of the disk would take as long as writing it.
         scope.spawn(|| kiln_sandbox::begin_writing(disk.as_fd()));
-        if let Some(shared) = &session.shared {
-            shared.amend(&root.layers);
-        }
         session.cancel.check()?;
         let mut digests = HashMap::new();
         if formats.contains(&Format::TarGz) {
@@ -140,9 +134,7 @@ pub(crate) fn image(
             squashed,
             digests,
         };
-        if let (Some(locate), Some(root_at)) = (locate, follow.start()) {
-            elsewhere::share(session, resolved, root, (&disk, root_at), &made, locate)?;
-        }
+        offer(session, resolved, root, (&disk, follow), &made, locate)?;
         Ok(made)
     })
 }
@@ -205,34 +197,30 @@ fn squashfs(
                 session.request.threads,
                 follow,
             )?;
-            let Done {
-                mut squashed,
-                new,
-                peak,
-                locate,
-            } = match written {
+            let mut done = match written {
                 Written::Done(done) => *done,
                 Written::Evicted(failure) => {
                     session.guard.set_evicted();
                     return Err(*failure);
                 }
             };
+            let squashed = &mut done.squashed;
             layout::check_root(&resolved.plan.disk, squashed.bytes)?;
             // The partition has its own copy, with all attributes.
             let in_home = resolved.plan.disk.home().is_some();
             squashed
                 .lost
                 .retain(|one| !(in_home && one.path.starts_with("/home/")));
-            say_lost(step, &squashed);
-            step.peak_memory(peak);
+            say_lost(step, squashed);
+            step.peak_memory(done.peak);
             step.summarise(format!(
                 "{}, {} MB in {} MB, {}",
                 counted(squashed.inodes as usize, "file"),
                 squashed.content_bytes / 1_000_000,
                 squashed.bytes / 1_000_000,
-                counted(new as usize, "new block")
+                counted(done.new as usize, "new block")
             ));
-            Ok((squashed, locate))
+            Ok((done.squashed, done.locate))
         })
 }
 

@@ -1,4 +1,4 @@
-//! Images that other machines made: they come from the shared cache whole, without their layers, and go there.
+//! Images that other machines made: they come from the shared cache whole, without their layers.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -6,48 +6,15 @@ use std::os::fd::AsFd;
 use kiln_plan::Format;
 use kiln_rootfs::Reporter;
 
-use super::disk::{RAW, TAR_GZ, panicked, say_lost, tar_gz};
+use super::disk::{panicked, say_lost, tar_gz};
 use super::follow::{Closing, Follow};
-use super::squash::Locate;
 use crate::means::Session;
-use crate::means::output::Output;
+use crate::means::output::{Output, RAW, TAR_GZ};
 use crate::output::current::shared_key;
 use crate::shared::{ImageFacts, Placed, Shared, SharedImage};
 use crate::steps::Step;
-use crate::values::{Made, Resolved, Stack};
-use crate::{Failure, FailureKind, Unit};
-
-/// Has a finished image sent.
-pub(super) fn share(
-    session: &Session<'_>,
-    resolved: &Resolved,
-    root: &Stack,
-    (disk, root_at): (&File, u64),
-    made: &Made,
-    locate: Locate,
-) -> Result<(), Failure> {
-    let (Some(shared), Some(id)) = (&session.shared, shared_key(session, resolved)) else {
-        return Ok(());
-    };
-    let copied = disk
-        .metadata()
-        .and_then(|found| Ok((found.len(), disk.try_clone()?)));
-    let (size, disk) = copied.map_err(|error| {
-        Failure::new(FailureKind::Environment, "sharing the image").cause(error.to_string())
-    })?;
-    let facts = ImageFacts {
-        kernel: made.kernel.clone(),
-        squashed: made.squashed.clone(),
-        finished: root.finished()?,
-        size,
-        sha256: made.digests.get(RAW).cloned().unwrap_or_default(),
-        root: root_at,
-        layers: root.layers.iter().map(|layer| layer.info.id).collect(),
-        of_packages: root.last_of_packages(),
-    };
-    shared.push_image(id, disk, facts, Box::new(|| locate.find()));
-    Ok(())
-}
+use crate::values::{Made, Resolved};
+use crate::{Failure, Unit};
 
 /// Takes the image from the shared cache, where that has it and this machine has not even its packages' layers: with them, making it
 /// costs less than fetching it.
@@ -82,7 +49,7 @@ pub(crate) fn take(
     let mut made = Made {
         kernel: facts.kernel.clone(),
         squashed: facts.squashed.clone(),
-        digests: [(RAW, facts.sha256.clone())].into(),
+        digests: facts.sha256.iter().map(|d| (RAW, d.clone())).collect(),
     };
     if formats.contains(&Format::TarGz) {
         let epoch = resolved.epoch(session.request.epoch);
@@ -123,7 +90,8 @@ fn receive(
         // Beside the rest of the digest, as for an image that is made here.
         scope.spawn(|| kiln_sandbox::begin_writing(disk.as_fd()));
         let digest = digest.join().map_err(|_| panicked("hashing disk.raw"))?;
-        let is_right = || matches!(&digest, Ok(Some(digest)) if *digest == facts.sha256);
+        let is_right =
+            || matches!(&digest, Ok(Some(_)) if digest.as_ref().ok() == Some(&facts.sha256));
         Ok(match received {
             Ok(()) if !is_right() => Err(image.is_another()),
             received => received,

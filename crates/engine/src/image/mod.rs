@@ -8,4 +8,5 @@ mod follow;
 mod home;
 pub(crate) mod inside;
 pub(crate) mod layout;
+mod offer;
 pub(crate) mod squash;

@@ -110,13 +110,7 @@ pub(crate) fn write(
             if let Some(shared) = &shared {
                 shared.push(used, (new, squashed.blocks));
             }
-            if damaged_blocks > 0 {
-                place.reporter.warn(
-                    format!("{damaged_blocks} compressed blocks in the cache were damaged; they were made again"),
-                    None,
-                    Some("check the disk that holds the cache".to_owned()),
-                );
-            }
+            warn_of_damage(place.reporter, damaged_blocks);
             warn_about(place.reporter, trouble.as_deref());
             known.tidy(packs);
             Ok(Written::Done(Box::new(Done {
@@ -293,6 +287,16 @@ pub(crate) fn prepare(
         blocks: Some(blocks),
     };
     Ok(place.call(&prepare, handed, Extras::bare())?)
+}
+
+fn warn_of_damage(reporter: &dyn Reporter, blocks: u64) {
+    if blocks > 0 {
+        reporter.warn(
+            format!("{blocks} compressed blocks in the cache were damaged; they were made again"),
+            None,
+            Some("check the disk that holds the cache".to_owned()),
+        );
+    }
 }
 
 fn warn_about(reporter: &dyn Reporter, trouble: Option<&str>) {

@@ -11,6 +11,7 @@
 //! keys and all that its scripts fetched, and its plan, log and manifest tell of them. Root reads them anyway, so
 //! `sudo dd` works; who serves or shares an image gives the rights to it (`chmod`, or by copying).
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -26,9 +27,18 @@ use crate::io::{plain, unique, write_failure};
 use crate::means::digest::digest;
 use crate::{Failure, FailureKind};
 
+/// The disk.
+pub(crate) const RAW: &str = "disk.raw";
+/// The disk, packed.
+pub(crate) const TAR_GZ: &str = "disk.tar.gz";
 const PREFIX: &str = ".kiln-";
 /// Of every artifact.
 const MODE: u32 = 0o600;
+
+/// Whether a file of the output directory is a disk image.
+pub(crate) fn is_image(name: &OsStr) -> bool {
+    [RAW, TAR_GZ].iter().any(|image| name == *image)
+}
 
 /// Artifacts in the making. Dropping it removes them.
 pub(crate) struct Output {

@@ -9,9 +9,8 @@ use kiln_rootfs::finish::{Finished, Installed};
 use serde_json::{Value, json};
 
 use crate::ids::image_id;
-use crate::image::disk::{RAW, TAR_GZ};
 use crate::io::write_failure;
-use crate::means::output::{Artifact, Output};
+use crate::means::output::{Artifact, Output, RAW, TAR_GZ};
 use crate::request::BuildReport;
 use crate::steps::Steps;
 use crate::values::{Made, Resolved};
@@ -145,11 +144,6 @@ fn file_name(format: Format) -> &'static str {
         Format::Raw => RAW,
         Format::TarGz => TAR_GZ,
     }
-}
-
-/// Whether a file of the output directory is a disk image.
-pub(crate) fn is_image(name: &std::ffi::OsStr) -> bool {
-    [RAW, TAR_GZ].iter().any(|image| name == *image)
 }
 
 /// Name, version and architecture of every package of the image, sorted.

@@ -22,7 +22,7 @@ use crate::ids::image_id;
 use crate::io::write_whole;
 use crate::means::Session;
 use crate::means::digest::digest;
-use crate::output::artifacts::is_image;
+use crate::means::output::is_image;
 use crate::request::BuildReport;
 use crate::root::finish::{finish, say};
 use crate::steps::Steps;

@@ -157,10 +157,10 @@ impl Shared {
         let mut rest = &needed[..];
         while !rest.is_empty() {
             let chunks: Vec<Chunk> = rest.iter().map(|(_, chunk)| (*chunk).clone()).collect();
-            let mut placed = Placed { file, chunks: rest };
+            let mut spread = Spread { file, chunks: rest };
             let progress = &mut |_| !self.cancel.is_cancelled();
-            let done = self.share.fetch(&chunks, &mut placed, progress);
-            rest = placed.chunks;
+            let done = self.share.fetch(&chunks, &mut spread, progress);
+            rest = spread.chunks;
             match done {
                 Ok(()) => break,
                 Err(error) if error.kind() == kiln_share::ErrorKind::Stopped => return Err(error),
@@ -168,7 +168,7 @@ impl Shared {
                 Err(error) if !self.share.is_given_up() => super::warn(steps, &error),
                 Err(error) => return Err(error),
             }
-            rest = rest.get(1..).unwrap_or_default();
+            rest = rest.get(1..).unwrap_or(&[]);
         }
         let at = size.saturating_sub(index.len() as u64);
         file.write_all_at(&index, at).map_err(local)?;
@@ -177,13 +177,13 @@ impl Shared {
 }
 
 /// Writes chunks that come whole, each to its place.
-struct Placed<'a, 'c> {
+struct Spread<'a, 'c> {
     file: &'a File,
     /// Those that are still to come.
     chunks: &'a [(u64, &'c Chunk)],
 }
 
-impl Write for Placed<'_, '_> {
+impl Write for Spread<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let ((at, _), later) = self
             .chunks

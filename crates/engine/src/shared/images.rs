@@ -46,8 +46,8 @@ pub(crate) struct ImageFacts {
     pub(crate) finished: Finished,
     /// Bytes of the disk.
     pub(crate) size: u64,
-    /// SHA-256 of the disk, hexadecimal; empty where it is not known yet.
-    pub(crate) sha256: String,
+    /// SHA-256 of the disk, hexadecimal; none where it is not known yet.
+    pub(crate) sha256: Option<String>,
     /// Where in the disk the root's file system begins.
     pub(crate) root: u64,
     /// The layers, the lowest first.
@@ -167,8 +167,9 @@ impl Image {
         record
             .files
             .insert(MAP.to_owned(), share.store(&mut &map[..], progress)?);
-        if self.facts.sha256.is_empty() {
-            self.facts.sha256 = digest(&self.disk, self.facts.size).map_err(local)?;
+        if self.facts.sha256.is_none() {
+            let sha256 = digest(&self.disk, self.facts.size).map_err(local)?;
+            self.facts.sha256 = Some(sha256);
         }
         record.facts = serde_json::to_value(&self.facts).map_err(|e| local(e.into()))?;
         share.publish(KIND, &id, &record)?;
@@ -253,8 +254,8 @@ impl Shared {
             .packs
             .iter()
             .map(|pack| &file(&format!("{pack}.pack"))[..]);
-        let plan = Plan::new(&map, &packs.collect::<Vec<_>>(), &image.facts);
-        let plan = plan.ok_or_else(|| image.wrong("its map does not fit"))?;
+        let schedule = Schedule::new(&map, &packs.collect::<Vec<_>>(), &image.facts);
+        let schedule = schedule.ok_or_else(|| image.wrong("its map does not fit"))?;
         disk.set_len(image.facts.size).map_err(local)?;
         let mut rest = Scattered {
             disk,
@@ -266,10 +267,14 @@ impl Shared {
             return Err(image.wrong("it ends early"));
         }
         placed(Placed::Around);
-        let chunks: Vec<Chunk> = plan.loads.iter().map(|load| load.chunk.clone()).collect();
+        let chunks: Vec<Chunk> = schedule
+            .loads
+            .iter()
+            .map(|load| load.chunk.clone())
+            .collect();
         let mut placer = Placer {
             disk,
-            plan: &plan,
+            schedule: &schedule,
             kept: vec![Vec::new(); KEPT],
             next: 0,
             root: image.facts.root,
@@ -299,12 +304,12 @@ struct Copy {
 }
 
 /// In which order chunks are fetched and copied, so that only a few are in memory.
-struct Plan {
+struct Schedule {
     loads: Vec<Load>,
     copies: Vec<Copy>,
 }
 
-impl Plan {
+impl Schedule {
     /// `packs` are the chunks of the map's packs. `None` where the map does not fit the disk or the packs.
     fn new(map: &Map, packs: &[&[Chunk]], facts: &ImageFacts) -> Option<Self> {
         let ends: Vec<Vec<u64>> = packs.iter().map(|chunks| ends(chunks)).collect();
@@ -320,7 +325,7 @@ impl Plan {
         if !fits(facts.root, facts.squashed.bytes) {
             return None;
         }
-        let mut plan = Plan {
+        let mut schedule = Schedule {
             loads: Vec::new(),
             copies: Vec::new(),
         };
@@ -338,25 +343,25 @@ impl Plan {
                 let (chunk, chunk_end) = (chunks.get(index)?, *ends.get(index)?);
                 let (slot, is_new) = kept.slot((pack, index));
                 if is_new {
-                    let here = plan.copies.len();
-                    plan.loads.push(Load {
+                    let here = schedule.copies.len();
+                    schedule.loads.push(Load {
                         chunk: chunk.clone(),
                         slot,
                         copies: here..here,
                     });
                 }
                 let part = chunk_end.min(end) - at;
-                plan.copies.push(Copy {
+                schedule.copies.push(Copy {
                     slot,
                     from: usize::try_from(at - (chunk_end - chunk.size)).ok()?,
                     length: usize::try_from(part).ok()?,
                     to,
                 });
-                plan.loads.last_mut()?.copies.end += 1;
+                schedule.loads.last_mut()?.copies.end += 1;
                 (at, to) = (at + part, to + part);
             }
         }
-        Some(plan)
+        Some(schedule)
     }
 }
 
@@ -398,10 +403,10 @@ impl Kept {
     }
 }
 
-/// Receives chunks whole, in the plan's order, and makes the copies that they allow.
+/// Receives chunks whole, in the order of the schedule, and makes the copies that they allow.
 struct Placer<'a> {
     disk: &'a File,
-    plan: &'a Plan,
+    schedule: &'a Schedule,
     kept: Vec<Vec<u8>>,
     next: usize,
     root: u64,
@@ -411,13 +416,13 @@ struct Placer<'a> {
 impl Write for Placer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let short = || io::Error::from(io::ErrorKind::InvalidData);
-        let load = self.plan.loads.get(self.next).ok_or_else(short)?;
+        let load = self.schedule.loads.get(self.next).ok_or_else(short)?;
         self.next += 1;
         let slot = self.kept.get_mut(load.slot).ok_or_else(short)?;
         slot.clear();
         slot.extend_from_slice(bytes);
         let copies = self
-            .plan
+            .schedule
             .copies
             .get(load.copies.clone())
             .ok_or_else(short)?;
@@ -522,7 +527,7 @@ mod tests {
             },
             finished: Finished::default(),
             size: SIZE,
-            sha256: String::new(),
+            sha256: None,
             root: ROOT,
             layers: Vec::new(),
             of_packages: None,
@@ -551,10 +556,10 @@ mod tests {
         ]
     }
 
-    fn plan(map: &Map) -> Option<Plan> {
+    fn schedule(map: &Map) -> Option<Schedule> {
         let packs = packs();
         let packs: Vec<&[Chunk]> = packs.iter().map(|chunks| &chunks[..]).collect();
-        Plan::new(map, &packs, &facts())
+        Schedule::new(map, &packs, &facts())
     }
 
     #[test]
@@ -572,9 +577,9 @@ mod tests {
 
     #[test]
     fn a_chunk_is_fetched_once_while_it_is_in_memory() {
-        let plan = plan(&map(&[(0, 8, 4), (1, 150, 10), (0, 12, 8), (1, 0, 1)], &[]));
-        let plan = plan.expect("it fits");
-        let loads: Vec<_> = plan
+        let schedule = schedule(&map(&[(0, 8, 4), (1, 150, 10), (0, 12, 8), (1, 0, 1)], &[]));
+        let schedule = schedule.expect("it fits");
+        let loads: Vec<_> = schedule
             .loads
             .iter()
             .map(|load| (load.chunk.size, load.slot, load.copies.clone()))
@@ -583,7 +588,7 @@ mod tests {
             loads,
             [(10, 0, 0..1), (10, 1, 1..2), (100, 2, 2..4), (100, 3, 4..5)]
         );
-        let copies: Vec<_> = plan
+        let copies: Vec<_> = schedule
             .copies
             .iter()
             .map(|c| (c.slot, c.from, c.length, c.to))
@@ -625,7 +630,7 @@ mod tests {
             &[(1, 0, 2901)],
             &[(1, 0, 2900), (0, 0, 1)],
         ] {
-            assert!(plan(&map(blocks, &[])).is_none(), "{blocks:?}");
+            assert!(schedule(&map(blocks, &[])).is_none(), "{blocks:?}");
         }
         for rest in [
             (0, 0),
@@ -634,23 +639,23 @@ mod tests {
             (1, u64::MAX),
             (0, SIZE + 1),
         ] {
-            assert!(plan(&map(&[], &[rest])).is_none(), "{rest:?}");
+            assert!(schedule(&map(&[], &[rest])).is_none(), "{rest:?}");
         }
-        assert!(plan(&map(&[(1, 0, 2900)], &[(0, SIZE)])).is_some());
+        assert!(schedule(&map(&[(1, 0, 2900)], &[(0, SIZE)])).is_some());
         let packs = packs();
         let packs = [&packs[0][..]];
-        assert!(Plan::new(&map(&[(1, 0, 1)], &[]), &packs, &facts()).is_none());
+        assert!(Schedule::new(&map(&[(1, 0, 1)], &[]), &packs, &facts()).is_none());
         for (root, bytes) in [(SIZE, 1), (u64::MAX, 1), (1, u64::MAX)] {
             let mut facts = facts();
             (facts.root, facts.squashed.bytes) = (root, bytes);
             assert!(
-                Plan::new(&map(&[], &[]), &packs, &facts).is_none(),
+                Schedule::new(&map(&[], &[]), &packs, &facts).is_none(),
                 "{root} {bytes}"
             );
         }
         // A pack whose chunks are said to be longer than any file.
         let endless = [&[chunk(u64::MAX), chunk(u64::MAX)][..], &[]];
-        let one = Plan::new(&map(&[(0, 5, 10)], &[]), &endless, &facts()).expect("it fits");
+        let one = Schedule::new(&map(&[(0, 5, 10)], &[]), &endless, &facts()).expect("it fits");
         assert_eq!(one.copies.len(), 1);
     }
 
