@@ -1,7 +1,7 @@
 //! `cargo xtask second-machine [RELEASE…]`: machines that have a shared cache and nothing else, for every release and layout: one takes the
 //! image whole, two do it at once, and one takes layers and blocks. All have to get the first machine's artifacts, bit for bit.
 //!
-//! The definition has a `/home` with files of all sorts: it is made by a program of the root, from the layers' files as they lie
+//! The definition has a `/home` with files of all sorts, which e2fsck judges: it is made by a program of the root, from the layers' files as they lie
 //! on that machine's disk.
 
 use std::fs;
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::breadth::{RELEASES, release_binary};
-use crate::peer::{afresh, trouble};
+use crate::peer::disk::{SECTOR, partitions};
+use crate::peer::{afresh, tool, trouble};
 use crate::{Result, process, workspace};
 
 const LAYOUTS: [&str; 2] = ["gpt", "mbr"];
@@ -114,8 +115,19 @@ impl Case<'_> {
         command
     }
 
+    /// The home partition is the last one; e2fsck says whether it is sound.
+    fn judge_home(&self) -> Result<()> {
+        let image = self.place.join("first/disk.raw");
+        let home = partitions(&image)?
+            .pop()
+            .ok_or("the disk has no partition")?;
+        let place = format!("{}?offset={}", image.display(), home.start * SECTOR);
+        process::run(tool("e2fsck").args(["-fn", &place]))
+    }
+
     fn attempt(&self) -> Result<()> {
         process::run(&mut self.build("first"))?;
+        self.judge_home()?;
         self.second("whole", true)?;
         std::thread::scope(|scope| {
             let at_once =
