@@ -533,6 +533,36 @@ fn blocks_are_carried_to_another_store() {
     assert_eq!(image, expected);
 }
 
+/// Where the store has an image's blocks, there are the image's bytes, one block behind the other.
+#[test]
+fn an_images_blocks_are_where_the_store_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = tree(150, 3);
+    let stored = |packs: &Arc<PackStore>| {
+        let store = Arc::clone(packs) as Arc<dyn BlockStore>;
+        let options = Options {
+            block_store: Some(store),
+            ..options()
+        };
+        squashfs::stored(&tree, &options).unwrap()
+    };
+    assert_eq!(stored(&Arc::new(open(directory.path()))), None);
+    let (image, ..) = warm(&tree, directory.path());
+    let packs = Arc::new(open(directory.path()));
+    let (start, blocks) = stored(&packs).expect("all are there");
+    let mut at = start as usize;
+    for block in &blocks {
+        let (name, offset) = packs.place(block).expect("a place");
+        let pack = File::open(directory.path().join(format!("{name}.pack"))).unwrap();
+        let mut bytes = vec![0; block.length as usize];
+        pack.read_exact_at(&mut bytes, offset).unwrap();
+        assert!(image[at..].starts_with(&bytes), "{at}");
+        at += bytes.len();
+    }
+    let stored: usize = blocks.iter().map(|block| block.length as usize).sum();
+    assert!(stored > image.len() / 2, "most of the image is blocks");
+}
+
 /// Blocks made ahead, of only a part of the tree that the image has in the end, are those that the image would have made.
 #[test]
 fn blocks_made_ahead_are_found_by_the_image() {

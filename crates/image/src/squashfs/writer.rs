@@ -198,18 +198,28 @@ impl Image<'_> {
 /// # Errors
 /// As [`write`].
 pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
+    planned(tree, options, |material| {
+        Ok(material.queue(What::All, 0)?.missing())
+    })
+}
+
+/// Does something with what an image would be made of.
+fn planned<T>(
+    tree: &Tree,
+    options: &Options,
+    work: impl FnOnce(&Material<'_>) -> Result<T>,
+) -> Result<T> {
     options.check()?;
     let numbering = Numbering::new(tree)?;
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    let material = Material {
+    work(&Material {
         files: &numbering.files,
         contents: &contents,
         layout: &layout,
         options,
         store: options.block_store.as_deref(),
-    };
-    Ok(material.queue(What::All, 0)?.missing())
+    })
 }
 
 /// Where the data of an image that [`write`] has written begins, and its blocks as the options' store has them, in the image's order, one
@@ -218,22 +228,13 @@ pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
 /// # Errors
 /// As [`write`].
 pub fn stored(tree: &Tree, options: &Options) -> Result<Option<(u64, Vec<store::Stored>)>> {
-    options.check()?;
-    let numbering = Numbering::new(tree)?;
-    let contents = Contents::new(&numbering.files, options)?;
-    let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    let material = Material {
-        files: &numbering.files,
-        contents: &contents,
-        layout: &layout,
-        options,
-        store: options.block_store.as_deref(),
-    };
-    let start = head(options).len() as u64;
-    let items = material.queue(What::All, start)?;
-    let kept = items.items().filter(|item| item.size() != Some(0));
-    let known: Option<Vec<_>> = kept.map(|item| item.known).collect();
-    Ok(known.map(|known| (start, known)))
+    planned(tree, options, |material| {
+        let start = head(options).len() as u64;
+        let items = material.queue(What::All, start)?;
+        let kept = items.items().filter(|item| item.size() != Some(0));
+        let known: Option<Vec<_>> = kept.map(|item| item.known).collect();
+        Ok(known.map(|known| (start, known)))
+    })
 }
 
 /// Compresses blocks of an image to come, as far as the options' store does not have them, and leaves them there; ends early, and
