@@ -113,10 +113,7 @@ fn seconds_beyond_2038_stay_what_they_are() {
     settle_times(&file, 5_000_000_000).unwrap();
     run("e2fsck", ["-fn", &path]);
     let said = debugfs(&path, "stat /contestant/deep");
-    assert!(
-        said.contains("ctime: 0x2a05f200:00000001 -- Fri Jun 11 08:53:20 2128"),
-        "{said}"
-    );
+    assert!(said.contains("ctime: 0x2a05f200:00000001"), "{said}");
     let said = debugfs(&path, "stat <2>");
     assert!(said.contains("ctime: 0x2a05f200:00000001"), "{said}");
 }

@@ -153,7 +153,10 @@ impl Image {
                     .map(|part| (part.start, part.end - part.start)),
             );
         }
-        let mut parts = Parts::new(&self.disk, &rest);
+        let mut parts = Parts {
+            disk: &self.disk,
+            along: Along::new(&rest),
+        };
         record
             .files
             .insert(REST.to_owned(), share.store(&mut parts, progress)?);
@@ -259,11 +262,10 @@ impl Shared {
         disk.set_len(image.facts.size).map_err(local)?;
         let mut rest = Scattered {
             disk,
-            parts: &map.rest,
-            done: 0,
+            along: Along::new(&map.rest),
         };
         self.share.fetch(file(REST), &mut rest, progress)?;
-        if !rest.parts.is_empty() {
+        if !rest.along.parts.is_empty() {
             return Err(image.wrong("it ends early"));
         }
         placed(Placed::Around);
@@ -444,25 +446,48 @@ impl Write for Placer<'_> {
     }
 }
 
-/// Writes what comes to parts of a disk, one after the other.
-struct Scattered<'a> {
-    disk: &'a File,
+/// Where in parts of a disk, one after the other, somebody is.
+struct Along<'a> {
     parts: &'a [(u64, u64)],
     /// Bytes of the first part.
     done: u64,
 }
 
-impl Write for Scattered<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let ((at, length), later) = self.parts.split_first().ok_or(io::ErrorKind::InvalidData)?;
+impl<'a> Along<'a> {
+    fn new(parts: &'a [(u64, u64)]) -> Self {
+        Along { parts, done: 0 }
+    }
+
+    /// The place in the disk, and how many of `most` bytes the part goes on for; none behind the last one.
+    fn next(&self, most: usize) -> Option<(u64, usize)> {
+        let (at, length) = self.parts.first()?;
         let left = usize::try_from(length - self.done).unwrap_or(usize::MAX);
-        let now = bytes.get(..left).unwrap_or(bytes);
-        self.disk.write_all_at(now, at + self.done)?;
-        self.done += now.len() as u64;
-        if self.done == *length {
+        Some((at + self.done, left.min(most)))
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if let Some(((_, length), later)) = self.parts.split_first()
+            && self.done == *length
+        {
             (self.parts, self.done) = (later, 0);
         }
-        Ok(now.len())
+    }
+}
+
+/// Writes what comes to parts of a disk.
+struct Scattered<'a> {
+    disk: &'a File,
+    along: Along<'a>,
+}
+
+impl Write for Scattered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let next = self.along.next(bytes.len());
+        let (at, count) = next.ok_or(io::ErrorKind::InvalidData)?;
+        self.disk.write_all_at(&bytes[..count], at)?;
+        self.along.advance(count);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -470,39 +495,22 @@ impl Write for Scattered<'_> {
     }
 }
 
-/// Reads parts of a disk, one after the other.
+/// Reads parts of a disk.
 struct Parts<'a> {
     disk: &'a File,
-    parts: &'a [(u64, u64)],
-    /// Bytes of the first part.
-    done: u64,
-}
-
-impl<'a> Parts<'a> {
-    fn new(disk: &'a File, parts: &'a [(u64, u64)]) -> Self {
-        Parts {
-            disk,
-            parts,
-            done: 0,
-        }
-    }
+    along: Along<'a>,
 }
 
 impl Read for Parts<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(((at, length), later)) = self.parts.split_first() else {
+        let Some((at, most)) = self.along.next(buffer.len()) else {
             return Ok(0);
         };
-        let left = usize::try_from(length - self.done).unwrap_or(usize::MAX);
-        let most = left.min(buffer.len());
-        let count = self.disk.read_at(&mut buffer[..most], at + self.done)?;
+        let count = self.disk.read_at(&mut buffer[..most], at)?;
         if count == 0 && most > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.done += count as u64;
-        if self.done == *length {
-            (self.parts, self.done) = (later, 0);
-        }
+        self.along.advance(count);
         Ok(count)
     }
 }
@@ -665,21 +673,22 @@ mod tests {
         let whole: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8 + 1).collect();
         disks[0].write_all_at(&whole, 0).expect("written");
         let parts = [(0, 7), (100, 1), (3000, 900)];
+        let reader = || Parts {
+            disk: &disks[0],
+            along: Along::new(&parts),
+        };
         let mut read = Vec::new();
-        Parts::new(&disks[0], &parts)
-            .read_to_end(&mut read)
-            .expect("read");
+        reader().read_to_end(&mut read).expect("read");
         assert_eq!(read.len(), 908);
         disks[1].set_len(SIZE).expect("a long file");
         let mut to = Scattered {
             disk: &disks[1],
-            parts: &parts,
-            done: 0,
+            along: Along::new(&parts),
         };
         for piece in read.chunks(50) {
             to.write_all(piece).expect("it fits");
         }
-        assert!(to.parts.is_empty());
+        assert!(to.along.parts.is_empty());
         to.write_all(b"more").expect_err("nowhere to go");
         let mut expected = vec![0; SIZE as usize];
         for (at, length) in parts.map(|(at, length)| (at as usize, length as usize)) {
@@ -689,8 +698,6 @@ mod tests {
         disks[1].read_exact_at(&mut found, 0).expect("read");
         assert!(found == expected);
         disks[0].set_len(3100).expect("a short file");
-        Parts::new(&disks[0], &parts)
-            .read_to_end(&mut read)
-            .expect_err("it ends early");
+        reader().read_to_end(&mut read).expect_err("it ends early");
     }
 }
