@@ -6,6 +6,7 @@ mod daemons;
 mod deb;
 mod family;
 mod finish;
+mod fonts;
 mod form;
 mod generator;
 mod indices;

@@ -12,6 +12,7 @@ use kiln_sandbox::{Mount, Stream};
 use super::compile;
 use super::daemons;
 use super::deb::{DEBS, Deb};
+use super::fonts;
 use super::native::{Adopted, Batch, Filter};
 use super::order::{Wave, waves};
 use crate::calls::WriteFile;
@@ -57,6 +58,7 @@ pub(super) fn install(
         done: Mutex::new(0),
         native: AtomicBool::new(unpacker == Unpacker::Pool),
         compiles: compile::compiles(debs.iter().chain(installed)),
+        fonts: fonts::are_indexed(debs.iter().chain(installed)),
     };
     let mut places_for_pages = options.exclude_docs;
     for Wave { unpack, configure } in waves {
@@ -89,6 +91,8 @@ struct Dpkg<'a> {
     native: AtomicBool,
     /// Whether scripts compile for PyPy.
     compiles: bool,
+    /// Whether scripts make the index of fonts.
+    fonts: bool,
 }
 
 impl Dpkg<'_> {
@@ -188,12 +192,16 @@ impl Dpkg<'_> {
     }
 
     /// Runs dpkg, and beside it what its scripts need not wait for.
-    fn run_scripts(&self, argv: Vec<String>) -> Result<()> {
+    fn run_scripts(&self, mut argv: Vec<String>) -> Result<()> {
+        let mut mounts = Vec::new();
         if self.compiles {
-            self.run_with(compile::beside(argv), &[], compile::mounts().into())
-        } else {
-            self.run(argv, &[])
+            argv = compile::beside(argv);
+            mounts.extend(compile::mounts());
         }
+        if self.fonts {
+            mounts.push(fonts::stand_in());
+        }
+        self.run_with(argv, &[], mounts)
     }
 
     fn common(&self) -> Vec<String> {
