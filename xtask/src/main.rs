@@ -61,7 +61,7 @@ usage: cargo xtask CHORE
   equal-root [DEF]      build a definition's packages with Kiln and with mmdebstrap, and compare; --keep keeps both roots
   equal-root --rpm [KS] build a kickstart's packages of the generated RPM distribution with Kiln and with dnf --installroot, and
                         compare what rpm says and every file; --keep, --kiln FILE
-  equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep
+  equal-unpack [DEF]    build a definition's packages with Kiln's unpacking and with dpkg's, and compare every byte; --keep, --earlier
   equal-root A B        compare two root file systems: directories or SquashFS files
 ";
 

@@ -72,7 +72,7 @@ pub struct Layer {
     /// Its overlay directory.
     pub fs: PathBuf,
     /// Keeps it from being collected; `None` for one that was only looked at.
-    _held: Option<Arc<File>>,
+    held: Option<Arc<File>>,
 }
 
 impl Layer {
@@ -133,6 +133,13 @@ impl Store {
     /// The layer of this id, if it is there and whole. It is not collected while the answer lives, and its directory's time
     /// becomes now: that of its last use.
     pub fn layer(&self, id: Id) -> Option<Layer> {
+        let layer = self.hold(id)?;
+        // Without the note the layer is only collected earlier than it need be.
+        let _ = layer.held.as_ref()?.set_modified(SystemTime::now());
+        Some(layer)
+    }
+
+    fn hold(&self, id: Id) -> Option<Layer> {
         let path = self.root.join("layers").join(id.to_string());
         let dir = File::open(&path).ok()?;
         flock(&dir, FlockOperation::LockShared).ok()?;
@@ -140,10 +147,8 @@ impl Store {
         if !same_file(&dir, &path) {
             return None;
         }
-        // Without the note the layer is only collected earlier than it need be.
-        let _ = dir.set_modified(SystemTime::now());
         Some(Layer {
-            _held: Some(Arc::new(dir)),
+            held: Some(Arc::new(dir)),
             ..self.peek(id)?
         })
     }
@@ -156,7 +161,7 @@ impl Store {
         whole.then(|| Layer {
             info,
             fs: dir.join("fs"),
-            _held: None,
+            held: None,
         })
     }
 
@@ -170,6 +175,28 @@ impl Store {
             .iter()
             .filter_map(|name| self.peek(name.parse().ok()?))
             .collect())
+    }
+
+    /// The layers that have a file of this name beside them, those used last first, and no more than `most`. They are not collected
+    /// while the answer lives; to be looked at is no use of theirs.
+    pub fn with_attachment(&self, name: &str, most: usize) -> Vec<Layer> {
+        let top = self.root.join("layers");
+        let used = |id: &Id| {
+            let dir = top.join(id.to_string());
+            let time = fs::metadata(&dir).and_then(|m| m.modified());
+            time.ok().filter(|_| dir.join(name).exists())
+        };
+        // What cannot be listed has nothing to offer.
+        let mut found: Vec<(SystemTime, Id)> = list(&top)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| name.parse().ok())
+            .filter_map(|id| Some((used(&id)?, id)))
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found.truncate(most);
+        let layers = found.into_iter().filter_map(|(_, id)| self.hold(id));
+        layers.collect()
     }
 
     /// A private directory for a layer in the making.
@@ -420,6 +447,21 @@ impl Staging {
         fs::write(&path, content).map_err(|e| Error::io(format!("writing {}", path.display()), &e))
     }
 
+    /// Adds to such a file; ids of the sandbox can read it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn append(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        let append = || {
+            let mut options = File::options();
+            let mut file = options.create(true).append(true).open(&path)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            io::Write::write_all(&mut file, content)
+        };
+        append().map_err(|e| Error::io(format!("writing {}", path.display()), &e))
+    }
+
     /// Makes the layer findable under its id. If another build was faster its layer is taken.
     ///
     /// # Errors
@@ -452,7 +494,7 @@ impl Staging {
         Ok(Layer {
             info,
             fs: to.join("fs"),
-            _held: Some(Arc::new(held)),
+            held: Some(Arc::new(held)),
         })
     }
 

@@ -5,18 +5,25 @@
 real=/usr/bin/pypy3compile
 queue=/run/kiln/compile
 
+# The compiler is no Python program: PyPy would only lose time with the search for what is worth a translation.
+now() {
+    read -r how < "$real"
+    [ "$how" = '#!/usr/bin/pypy3' ] && exec /usr/bin/pypy3 --jit off "$real" "$@"
+    exec "$real" "$@"
+}
+
 [ -x "$real" ] || { echo "pypy3compile: not found" >&2; exit 127; }
-[ -p "$queue" ] || exec "$real" "$@"
-case $* in *[!A-Za-z0-9.+:~_/\ -]*) exec "$real" "$@" ;; esac
+[ -p "$queue" ] || now "$@"
+case $* in *[!A-Za-z0-9.+:~_/\ -]*) now "$@" ;; esac
 case $#$1 in
 2-p | 3-p)
     echo "package $*" > "$queue"
     ;;
 1/*)
-    [ -d "$1" ] || exec "$real" "$@"
-    modules=$(mktemp -p /run/kiln) || exec "$real" "$@"
-    find "$1" -name '*.py' ! -type d -print0 > "$modules" || exec "$real" "$@"
+    [ -d "$1" ] || now "$@"
+    modules=$(mktemp -p /run/kiln) || now "$@"
+    find "$1" -name '*.py' ! -type d -print0 > "$modules" || now "$@"
     echo "modules $modules $1" > "$queue"
     ;;
-*) exec "$real" "$@" ;;
+*) now "$@" ;;
 esac

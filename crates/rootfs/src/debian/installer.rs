@@ -84,6 +84,7 @@ impl Apt {
         let Some(pool) = self.pool(work)? else {
             return install(Unpacker::Dpkg);
         };
+        pool.note(work.staging)?;
         pool.attach(work.staging)?;
         let result = install(Unpacker::Pool);
         let detached = pool.detach(work.staging);

@@ -8,8 +8,11 @@
 
 mod adopt;
 mod database;
+mod dress;
+mod earlier;
 mod extract;
 mod facts;
+mod filter;
 mod index;
 mod package;
 mod paths;
@@ -30,10 +33,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) use adopt::Adopt;
 use adopt::{Outcome, adopt};
 use extract::extract;
+pub(super) use filter::Filter;
 use package::Said;
 pub(crate) use pool::Fill;
 use pool::POOL;
-pub(super) use pool::{Filter, Pool, PoolItem};
+pub(super) use pool::{Pool, PoolItem};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Extras, Place};

@@ -38,7 +38,7 @@ pub(super) fn extract(
             done.map_err(|e| io_error(format!("unpacking {shown} of {name}"), &e))?;
         }
         for (place, mtime) in made {
-            let times = super::pool::times(mtime);
+            let times = super::dress::times(mtime);
             let set = rustix::fs::utimensat(
                 rustix::fs::CWD,
                 &place,

@@ -1,12 +1,13 @@
 //! What a package in the pool holds: one line for each entry of its data archive.
 //!
 //! ```text
-//! kind NUL mode NUL uid NUL gid NUL user NUL group NUL mtime NUL blob NUL md5 NUL path NUL target LF
+//! kind NUL mode NUL uid NUL gid NUL user NUL group NUL mtime NUL blob NUL md5 NUL digest NUL path NUL target LF
 //!
 //! kind    f file, h hard link, l symbolic link, d directory, p named pipe, c device
 //! mode    octal; the other numbers are decimal
 //! blob    number of the file with the content; - for what is not a file; x for what a path filter leaves out
 //! md5     of a file's content, if the package brings no md5sums of its own; else empty
+//! digest  BLAKE3 of a file's content; empty for what has none
 //! target  of a link; size of a file
 //! ```
 //!
@@ -29,6 +30,8 @@ pub(super) struct Item {
     pub(super) blob: Option<u32>,
     /// MD5 of the content in hexadecimal, where it was asked for.
     pub(super) md5: String,
+    /// Of the content.
+    pub(super) digest: Option<blake3::Hash>,
 }
 
 impl Item {
@@ -58,10 +61,16 @@ impl Item {
             None if self.filtered => "x".to_owned(),
             None => "-".to_owned(),
         };
+        let digest = self.digest.as_ref().map(blake3::Hash::to_hex);
         write!(
             out,
-            "{letter}\0{mode:o}\0{}\0{}\0{}\0{}\0{mtime}\0{blob}\0{}\0",
-            owner.0, owner.1, names.0, names.1, self.md5
+            "{letter}\0{mode:o}\0{}\0{}\0{}\0{}\0{mtime}\0{blob}\0{}\0{}\0",
+            owner.0,
+            owner.1,
+            names.0,
+            names.1,
+            self.md5,
+            digest.as_deref().unwrap_or("")
         )?;
         out.write_all(path.as_os_str().as_bytes())?;
         out.write_all(b"\0")?;
@@ -86,6 +95,10 @@ fn item(line: &[u8]) -> Option<Item> {
     let mtime = text()?.parse().ok()?;
     let blob = text()?;
     let md5 = text()?.to_owned();
+    let digest = match text()? {
+        "" => None,
+        digest => Some(blake3::Hash::from_hex(digest).ok()?),
+    };
     let path = PathBuf::from(OsStr::from_bytes(fields.next()?));
     let target = OsStr::from_bytes(fields.next()?);
     let kind = match letter {
@@ -110,6 +123,7 @@ fn item(line: &[u8]) -> Option<Item> {
         filtered: blob == "x",
         blob: blob.parse().ok(),
         md5,
+        digest,
     })
 }
 
@@ -131,6 +145,7 @@ mod tests {
             filtered,
             blob,
             md5: String::new(),
+            digest: blob.map(|_| blake3::hash(path.as_bytes())),
         };
         let items = vec![
             item("/.", Kind::Directory, None, false),

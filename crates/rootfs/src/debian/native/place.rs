@@ -14,8 +14,8 @@ use kiln_packages::debian::contents::Kind;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, mknodat, utimensat};
 use rustix::io::Errno;
 
+use super::dress::times;
 use super::index::Item;
-use super::pool::times;
 
 /// What dpkg puts behind the name of a configuration file that it has not installed yet.
 pub(super) const NEW: &str = ".dpkg-new";

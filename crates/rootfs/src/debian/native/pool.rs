@@ -5,6 +5,7 @@
 //!   control/<name>    the control archive's files, with their modes
 //!   index             see `index`; written last
 //!   <number>          the content of a file, as it will be
+//! <pool>/unpacked     see `earlier`
 //! ```
 //!
 //! Nothing here depends on the root that the packages are for, so a pool is filled while an earlier layer is still being
@@ -14,19 +15,22 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_packages::debian::contents::{Entry, Kind};
 use kiln_packages::debian::deb::{Control, Deb as File_};
-use kiln_packages::glob_matches;
 use kiln_packages::{Error as PackageError, ErrorKind as PackageErrorKind};
 use kiln_sandbox::{Call, CancelToken, ErrorKind, Mount, Root, Say};
 use md5::{Digest, Md5};
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, futimens};
+use rustix::fs::{Mode, fchmod, futimens};
 use serde::{Deserialize, Serialize};
 
+use super::dress::{dress, times};
+use super::earlier::{self, Earlier, Note, UNPACKED};
+use super::filter::{Filter, digest, left_out};
 use super::index::Item;
+use crate::calls::io_error;
 use crate::error::{Error, Result};
 use crate::report::Reporter;
 use crate::run::{Extras, Place};
@@ -48,15 +52,6 @@ pub(crate) struct PoolItem {
     pub file: PathBuf,
 }
 
-/// A path filter of dpkg's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Filter {
-    /// Whether it brings back what an earlier one left out.
-    pub include: bool,
-    /// A shell pattern over absolute paths.
-    pub pattern: String,
-}
-
 /// Unpacks packages into the root, each into a directory of its own.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Fill {
@@ -65,11 +60,15 @@ pub(crate) struct Fill {
     threads: usize,
     /// Somebody else wants the processors first.
     aside: bool,
+    /// Layers that packages may be taken from.
+    layers: usize,
 }
 
 /// Packages that are unpacked, but in no root yet. Dropping it removes what is left of it.
 pub(crate) struct Pool {
     staging: Staging,
+    /// What goes beside the layer.
+    unpacked: Vec<u8>,
 }
 
 impl Pool {
@@ -105,20 +104,23 @@ impl Pool {
                 .join(item.file.strip_prefix(downloads).unwrap_or(&item.file)),
             ..item
         };
+        let layers = earlier::layers(store);
         let fill = Fill {
             items: items.into_iter().map(inside).collect(),
             filters,
             threads,
             aside,
+            layers: layers.len(),
         };
+        let mut mounts = earlier::mounts(&layers);
+        mounts.push(Mount::Bind {
+            source: downloads.to_owned(),
+            target: DOWNLOADS.to_owned(),
+            writable: false,
+        });
         let extras = Extras {
-            bare: true,
-            mounts: vec![Mount::Bind {
-                source: downloads.to_owned(),
-                target: DOWNLOADS.to_owned(),
-                writable: false,
-            }],
-            ..Extras::default()
+            mounts,
+            ..Extras::bare()
         };
         let mut hear = |key: String| done(&key);
         let filled = place.call_and_hear(&fill, (), extras, &mut hear);
@@ -127,7 +129,11 @@ impl Pool {
             error.package = words.and_then(|w| w.split(' ').next()).map(str::to_owned);
             error
         })?;
-        Ok(Pool { staging })
+        // Now: where the pool goes, scripts of packages can write.
+        let notes = staging.fs().join(UNPACKED);
+        let unpacked =
+            fs::read(&notes).map_err(|e| Error::io(format!("reading {}", notes.display()), &e))?;
+        Ok(Pool { staging, unpacked })
     }
 
     /// Moves the pool into a layer in the making. No run may be going on there.
@@ -137,6 +143,14 @@ impl Pool {
     pub(crate) fn attach(&self, layer: &Staging) -> Result<()> {
         let (from, to) = (self.staging.fs(), layer.fs().join(POOL));
         fs::rename(&from, &to).map_err(|e| Error::io(format!("moving {}", from.display()), &e))
+    }
+
+    /// Says beside a layer what was unpacked into it.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub(crate) fn note(&self, layer: &Staging) -> Result<()> {
+        layer.append(UNPACKED, &self.unpacked)
     }
 
     /// Takes what is left of the pool out of the layer again.
@@ -174,16 +188,28 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::
         filters,
         threads,
         aside,
+        layers,
     } = fill;
     if aside {
         let _ = rustix::process::nice(10);
     }
+    let pool = Path::new("/");
+    let earlier = Earlier::shown(layers, &filters);
+    let notes = File::create_new(pool.join(UNPACKED))
+        .map_err(|e| io_error("writing what is unpacked", &e))?;
+    let notes = Mutex::new(BufWriter::new(notes));
     // The largest first, so that no thread is left alone with one at the end.
     let size = |item: &PoolItem| fs::metadata(&item.file).map_or(0, |m| m.len());
     items.sort_by_cached_key(|item| std::cmp::Reverse(size(item)));
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let failed: Mutex<Option<kiln_sandbox::Error>> = Mutex::new(None);
+    let one = |item: &PoolItem| {
+        let note = unpack(item, pool, &filters, &earlier)?;
+        let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        note.write(&mut *notes)
+            .map_err(self::failed("writing what is in it"))
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
@@ -191,13 +217,11 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    match unpack(item, Path::new("/"), &filters) {
+                    match one(item) {
                         Ok(()) => say.say(item.key.clone()),
                         Err(error) => {
                             stop.store(true, Ordering::Relaxed);
-                            let mut failed = failed
-                                .lock()
-                                .unwrap_or_else(std::sync::PoisonError::into_inner);
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                             failed.get_or_insert_with(|| explain(item, error));
                         }
                     }
@@ -205,10 +229,13 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::
             });
         }
     });
-    let failed = failed
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    failed.map_or(Ok(()), Err)
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let mut notes = notes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    notes
+        .flush()
+        .map_err(|e| io_error("writing what is unpacked", &e))
 }
 
 fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {
@@ -217,29 +244,50 @@ fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {
     kiln_sandbox::Error::new(ErrorKind::Step, message).because(error)
 }
 
-/// Unpacks one package into `pool`.
+/// Unpacks one package into `pool`, or takes it from an earlier layer.
 pub(super) fn unpack(
     item: &PoolItem,
     pool: &Path,
     filters: &[Filter],
-) -> std::result::Result<(), PackageError> {
+    earlier: &Earlier,
+) -> std::result::Result<Note, PackageError> {
     let opened = File::open(&item.file).map_err(failed("opening its file"))?;
     let deb = File_::of_file(opened, &item.key)?;
     let dir = pool.join(&item.key);
     fs::create_dir(&dir).map_err(failed("making its directory"))?;
     let control = deb.control()?;
     write_control(&control, &dir.join("control")).map_err(failed("writing its control files"))?;
-    let index = File::create_new(dir.join("index")).map_err(failed("writing its index"))?;
+    // Files of the download store have their SHA-256 as name.
+    let name = item
+        .file
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if let Some(note) = earlier.unpack(&name, &dir) {
+        return Ok(note);
+    }
+    remove_files(&dir).map_err(failed("emptying its directory"))?;
     let mut filler = Filler {
         dir,
         filters,
         hash: !control.files.contains_key("md5sums"),
-        index: BufWriter::new(index),
+        index: Vec::new(),
         blobs: 0,
         buffer: vec![0; 256 << 10],
     };
     deb.entries(&mut |entry, content| filler.entry(entry, content))?;
-    filler.index.flush().map_err(failed("writing its index"))
+    let index = &filler.index;
+    fs::write(filler.dir.join("index"), index).map_err(failed("writing its index"))?;
+    Note::new(&name, &digest(filters), index).map_err(failed("noting what is in it"))
+}
+
+fn remove_files(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> PackageError {
@@ -268,7 +316,7 @@ struct Filler<'a> {
     dir: PathBuf,
     filters: &'a [Filter],
     hash: bool,
-    index: BufWriter<File>,
+    index: Vec<u8>,
     blobs: u32,
     buffer: Vec<u8>,
 }
@@ -285,27 +333,30 @@ impl Filler<'_> {
             filtered,
             blob: None,
             md5: String::new(),
+            digest: None,
         };
         if let Kind::File(_) = item.entry.kind
             && !filtered
         {
             item.blob = Some(self.blobs);
-            item.md5 = self.content(&item.entry, content)?;
+            let (md5, digest) = self.content(&item.entry, content)?;
+            (item.md5, item.digest) = (md5, Some(digest));
             self.blobs += 1;
         }
         item.write(&mut self.index)
             .map_err(failed("writing its index"))
     }
 
-    /// Writes a file as it will be, and returns its MD5 where that is wanted.
+    /// Writes a file as it will be, and returns its MD5 where that is wanted, and its digest.
     fn content(
         &mut self,
         entry: &Entry,
         content: &mut dyn Read,
-    ) -> std::result::Result<String, PackageError> {
+    ) -> std::result::Result<(String, blake3::Hash), PackageError> {
         let doing = |error| PackageError::io(format!("writing {}", entry.path.display()), error);
         let mut file = File::create_new(self.dir.join(self.blobs.to_string())).map_err(doing)?;
         let mut hash = self.hash.then(Md5::new);
+        let mut digest = blake3::Hasher::new();
         loop {
             let read = match content.read(&mut self.buffer) {
                 Ok(0) => break,
@@ -324,93 +375,13 @@ impl Filler<'_> {
                 }
             };
             file.write_all(&self.buffer[..read]).map_err(doing)?;
+            digest.update(&self.buffer[..read]);
             if let Some(hash) = &mut hash {
                 hash.update(&self.buffer[..read]);
             }
         }
         dress(&file, entry).map_err(|e| doing(e.into()))?;
-        Ok(hash.map_or_else(String::new, |hash| hex::encode(hash.finalize())))
-    }
-}
-
-/// Owner, mode, time. The owner first: changing it clears set-id bits.
-fn dress(file: &File, entry: &Entry) -> rustix::io::Result<()> {
-    let (uid, gid) = entry.owner;
-    if entry.owner != (0, 0) {
-        fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
-    fchmod(file, Mode::from_raw_mode(entry.mode))?;
-    futimens(file, &times(entry.mtime))
-}
-
-/// One time for both.
-pub(super) fn times(seconds: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
-}
-
-/// Whether dpkg's path filters leave an entry out (dpkg(1), `--path-exclude`): the last match counts, but directories
-/// and links stay where an include may match below them.
-fn left_out(filters: &[Filter], entry: &Entry) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let path = match entry.path.as_os_str().as_bytes() {
-        b"/." => b"".as_slice(),
-        path => path,
-    };
-    let last = filters
-        .iter()
-        .rev()
-        .find(|f| glob_matches(f.pattern.as_bytes(), path));
-    if last.is_none_or(|f| f.include) {
-        return false;
-    }
-    let may_hold = |filter: &Filter| {
-        let end = filter.pattern.find(['*', '?', '[', '\\']);
-        let fixed = &filter.pattern[..end.unwrap_or(filter.pattern.len())];
-        path.starts_with(fixed.trim_end_matches('/').as_bytes())
-    };
-    let link_or_directory = matches!(entry.kind, Kind::Directory | Kind::Symlink(_));
-    !(link_or_directory && filters.iter().any(|f| f.include && may_hold(f)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(path: &str, kind: Kind) -> Entry {
-        Entry {
-            path: path.into(),
-            kind,
-            mode: 0o644,
-            owner: (0, 0),
-            names: (String::new(), String::new()),
-            mtime: 0,
-        }
-    }
-
-    #[test]
-    fn filters_are_dpkgs() {
-        let filter = |include, pattern: &str| Filter {
-            include,
-            pattern: pattern.into(),
-        };
-        let filters = [
-            filter(false, "/usr/share/doc/*"),
-            filter(true, "/usr/share/doc/*/copyright"),
-        ];
-        let out = |path: &str, kind| left_out(&filters, &entry(path, kind));
-        assert!(out("/usr/share/doc/x/changelog.gz", Kind::File(1)));
-        assert!(!out("/usr/share/doc/x/copyright", Kind::File(1)));
-        // An include may match below, as far as dpkg can see.
-        assert!(!out("/usr/share/doc/x", Kind::Directory));
-        assert!(!out("/usr/share/doc", Kind::Directory));
-        assert!(!out("/usr/bin/x", Kind::File(1)));
-        assert!(!out("/.", Kind::Directory));
+        let md5 = hash.map_or_else(String::new, |hash| hex::encode(hash.finalize()));
+        Ok((md5, digest.finalize()))
     }
 }

@@ -12,9 +12,11 @@ use tar::EntryType;
 use tempfile::TempDir;
 
 use super::adopt::{Adopt, Outcome, adopt};
+use super::earlier::Earlier;
 use super::extract::extract;
+use super::filter::Filter;
 use super::package::Said;
-use super::pool::{Filter, PoolItem, unpack};
+use super::pool::{PoolItem, unpack};
 
 const FORCED: [&str; 7] = [
     "--force-not-root",
@@ -126,7 +128,7 @@ impl Bench {
                 key: key.clone(),
                 file: file.to_path_buf(),
             };
-            unpack(&item, &pool, filters).map_err(|e| e.to_string())?;
+            unpack(&item, &pool, filters, &Earlier::default()).map_err(|e| e.to_string())?;
             keys.push(key);
         }
         let (dpkg, architecture) = this_dpkg();
@@ -503,7 +505,7 @@ fn failures_name_the_package_and_the_file() {
             key: "hostile_1_all".into(),
             file: hostile,
         };
-        let error = unpack(&item, pool.path(), &[])
+        let error = unpack(&item, pool.path(), &[], &Earlier::default())
             .expect_err("a bad path")
             .to_string();
         assert!(
