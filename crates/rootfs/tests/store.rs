@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kiln_plan::{Hasher, Id};
 use kiln_rootfs::{Layer, Store};
@@ -19,6 +19,7 @@ const CASES: &[(&str, Case)] = &[
     ("a_kill_at_any_instant_leaves_whole_layers", kill),
     ("a_full_disk_leaves_no_layer", full_disk),
     ("a_layer_in_use_is_not_collected", in_use),
+    ("layers_that_are_looked_at_are_held_and_not_used", looked_at),
     ("a_damaged_layer_in_use_is_found_by_nobody", damaged_in_use),
     ("who_comes_second_takes_the_first_ones_layer", twice),
     ("a_flipped_bit_in_a_note_is_a_miss", flipped),
@@ -94,6 +95,40 @@ fn check(layer: &Layer) -> Outcome {
         return Err(format!("{name}: the note is not whole").into());
     }
     Ok(())
+}
+
+/// Layers with a note of their own, those used last first.
+fn looked_at(dir: &Path) -> Outcome {
+    let store = open(dir)?;
+    for name in ["old", "new", "plain"] {
+        let staging = store.stage()?;
+        if name != "plain" {
+            staging.append("mark", b"one ")?;
+            staging.append("mark", name.as_bytes())?;
+        }
+        drop(staging.commit(id(name), name, json!({}))?);
+    }
+    let place = |name: &str| dir.join("layers").join(id(name).to_string());
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    fs::File::open(place("old"))?.set_modified(long_ago)?;
+    let found = store.with_attachment("mark", 9);
+    let titles: Vec<&str> = found.iter().map(|l| l.info.title.as_str()).collect();
+    let note = found[1].attachment("mark").ok_or("no place for the note")?;
+    let newest = store.with_attachment("mark", 1);
+    if titles != ["new", "old"] || newest.len() != 1 || fs::read(note)? != b"one old" {
+        return Err(format!("{titles:?}, and {} of one", newest.len()).into());
+    }
+    if fs::metadata(place("old"))?.modified()? != long_ago {
+        return Err("to be looked at was taken for a use".into());
+    }
+    if store.collect(id("old"))? || !store.collect(id("plain"))? {
+        return Err("what is looked at was collected, or what is not was kept".into());
+    }
+    drop(found);
+    match store.collect(id("old"))? {
+        true => Ok(()),
+        false => Err("it is held for ever".into()),
+    }
 }
 
 fn names(dir: PathBuf) -> Vec<String> {

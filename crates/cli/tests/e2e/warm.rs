@@ -127,6 +127,41 @@ fn an_initramfs_begun_beside_the_last_packages_is_the_one_made_at_the_end() {
     );
 }
 
+#[test]
+fn a_package_that_a_layer_has_is_taken_from_there_and_is_the_same() {
+    let turn = Turn::warm();
+    turn.write(
+        "kiln.toml",
+        "name = \"fewer\"\ndistribution = \"debian:bookworm\"\nlayers = [\"minimal.ks\", \"more.ks\"]\n",
+    );
+    turn.minimal_with("");
+    let build = |packages: &str, output: &str| {
+        let kickstart = format!("%packages --exclude-weakdeps\n{packages}\n%end\n");
+        turn.write("more.ks", &kickstart);
+        let ran = turn.kiln(&["build", "kiln.toml", "-o", output, "--format", "raw"]);
+        ran.assert(0);
+        let log = fs::read_to_string(turn.path(output).join("build.log")).expect("a log");
+        log.contains("1 package comes from an earlier layer")
+    };
+    build("tree\ntime", "both");
+    assert!(build("tree", "taken"), "tree was unpacked again");
+    let layers = fs::read_dir(cache().join("layers")).expect("layers");
+    for layer in layers.map(|layer| layer.expect("a layer").path()) {
+        let inputs = fs::read_to_string(layer.join("inputs.json"));
+        let own = |text: &String| text.contains("fewer/more") || text.contains("fewer//finish");
+        if inputs.is_ok_and(|text| own(&text)) {
+            fs::remove_dir_all(&layer).expect("a layer that is gone");
+        } else if layer.join("unpacked").exists() {
+            fs::remove_file(layer.join("unpacked")).expect("notes that are gone");
+        }
+    }
+    assert!(!build("tree", "afresh"), "nothing is there to be taken");
+    assert_eq!(
+        digest(&turn.path("taken/disk.raw")),
+        digest(&turn.path("afresh/disk.raw"))
+    );
+}
+
 /// A lock as Kiln wrote it before fields had names is used as it is, and what was made for it is found again.
 #[test]
 fn a_lock_of_the_first_format_is_still_the_lock() {

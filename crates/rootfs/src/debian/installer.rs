@@ -1,6 +1,7 @@
 //! Installing the packages of a build, which are unpacked ahead where that is possible.
 
 use kiln_packages::LockedPackage;
+use kiln_sandbox::Stream;
 
 use super::deb::{Deb, bootstrap_split, debs, pool_item};
 use super::install::{Unpacker, filters, install, mark_auto};
@@ -84,6 +85,14 @@ impl Apt {
         let Some(pool) = self.pool(work)? else {
             return install(Unpacker::Dpkg);
         };
+        let line = match pool.taken() {
+            0 => None,
+            1 => Some("1 package comes from an earlier layer".to_owned()),
+            more => Some(format!("{more} packages come from earlier layers")),
+        };
+        if let Some(line) = line {
+            work.place.reporter.line(Stream::Stdout, &line);
+        }
         pool.note(work.staging)?;
         pool.attach(work.staging)?;
         let result = install(Unpacker::Pool);

@@ -68,6 +68,8 @@ pub(super) fn mounts(layers: &[Layer]) -> Vec<Mount> {
 pub(super) struct Note {
     line: String,
     packed: Vec<u8>,
+    /// Whether its files come from a layer.
+    pub(super) taken: bool,
 }
 
 impl Note {
@@ -76,12 +78,16 @@ impl Note {
         let mut packer = zstd::Encoder::new(Vec::new(), LEVEL)?;
         packer.include_checksum(true)?;
         packer.write_all(index)?;
-        Ok(Note::packed(deb, filters, packer.finish()?))
+        Ok(Note::packed(deb, filters, packer.finish()?, false))
     }
 
-    fn packed(deb: &str, filters: &str, packed: Vec<u8>) -> Note {
+    fn packed(deb: &str, filters: &str, packed: Vec<u8>, taken: bool) -> Note {
         let line = format!("{deb}\0{filters}\0{}\n", packed.len());
-        Note { line, packed }
+        Note {
+            line,
+            packed,
+            taken,
+        }
     }
 
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -156,7 +162,7 @@ impl Earlier {
             copy(source.root.as_fd(), item, dir, &mut buffer).ok()??;
         }
         fs::write(dir.join("index"), &text).ok()?;
-        Some(Note::packed(deb, &self.filters, packed.to_vec()))
+        Some(Note::packed(deb, &self.filters, packed.to_vec(), true))
     }
 }
 

@@ -37,9 +37,14 @@ pub(super) fn left_out(filters: &[Filter], entry: &Entry) -> bool {
     !(link_or_directory && filters.iter().any(|f| f.include && may_hold(f)))
 }
 
+/// Changes whenever an index has another format, or unpacking puts something else into it: what older versions noted beside a layer counts
+/// no longer.
+const FORMAT: &[u8] = b"1";
+
 /// Stands for path filters: with others, other files of a package are unpacked.
 pub(super) fn digest(filters: &[Filter]) -> String {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(FORMAT);
     for Filter { include, pattern } in filters {
         hasher.update(&[u8::from(*include)]);
         hasher.update(pattern.as_bytes());

@@ -69,6 +69,8 @@ pub(crate) struct Pool {
     staging: Staging,
     /// What goes beside the layer.
     unpacked: Vec<u8>,
+    /// Packages whose files come from an earlier layer.
+    taken: usize,
 }
 
 impl Pool {
@@ -124,7 +126,7 @@ impl Pool {
         };
         let mut hear = |key: String| done(&key);
         let filled = place.call_and_hear(&fill, (), extras, &mut hear);
-        filled.map_err(|mut error| {
+        let (taken, _) = filled.map_err(|mut error| {
             let words = error.message.strip_prefix(AT_FAULT);
             error.package = words.and_then(|w| w.split(' ').next()).map(str::to_owned);
             error
@@ -133,7 +135,11 @@ impl Pool {
         let notes = staging.fs().join(UNPACKED);
         let unpacked =
             fs::read(&notes).map_err(|e| Error::io(format!("reading {}", notes.display()), &e))?;
-        Ok(Pool { staging, unpacked })
+        Ok(Pool {
+            staging,
+            unpacked,
+            taken,
+        })
     }
 
     /// Moves the pool into a layer in the making. No run may be going on there.
@@ -143,6 +149,11 @@ impl Pool {
     pub(crate) fn attach(&self, layer: &Staging) -> Result<()> {
         let (from, to) = (self.staging.fs(), layer.fs().join(POOL));
         fs::rename(&from, &to).map_err(|e| Error::io(format!("moving {}", from.display()), &e))
+    }
+
+    /// How many of its packages have their files from an earlier layer.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Says beside a layer what was unpacked into it.
@@ -175,14 +186,15 @@ impl Call for Fill {
     const NAME: &'static str = "debian.fill-pool";
     type Handed = ();
     type Message = String;
-    type Answer = ();
+    /// How many packages have their files from a layer.
+    type Answer = usize;
 
-    fn run(self, (): (), say: &Say<String>) -> std::result::Result<(), kiln_sandbox::Error> {
+    fn run(self, (): (), say: &Say<String>) -> std::result::Result<usize, kiln_sandbox::Error> {
         fill(self, say)
     }
 }
 
-fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::Error> {
+fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<usize, kiln_sandbox::Error> {
     let Fill {
         mut items,
         filters,
@@ -201,11 +213,12 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::
     // The largest first, so that no thread is left alone with one at the end.
     let size = |item: &PoolItem| fs::metadata(&item.file).map_or(0, |m| m.len());
     items.sort_by_cached_key(|item| std::cmp::Reverse(size(item)));
-    let next = AtomicUsize::new(0);
+    let (next, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let stop = AtomicBool::new(false);
     let failed: Mutex<Option<kiln_sandbox::Error>> = Mutex::new(None);
     let one = |item: &PoolItem| {
         let note = unpack(item, pool, &filters, &earlier)?;
+        taken.fetch_add(usize::from(note.taken), Ordering::Relaxed);
         let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
         note.write(&mut *notes)
             .map_err(self::failed("writing what is in it"))
@@ -235,7 +248,8 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<(), kiln_sandbox::
     let mut notes = notes.into_inner().unwrap_or_else(PoisonError::into_inner);
     notes
         .flush()
-        .map_err(|e| io_error("writing what is unpacked", &e))
+        .map_err(|e| io_error("writing what is unpacked", &e))?;
+    Ok(taken.into_inner())
 }
 
 fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {
