@@ -155,7 +155,11 @@ impl Earlier {
         let packed = source.notes.get(range.clone())?;
         let mut text = Vec::new();
         let unpacker = zstd::Decoder::new(packed).ok()?;
-        unpacker.take(LONGEST).read_to_end(&mut text).ok()?;
+        let length = unpacker.take(LONGEST).read_to_end(&mut text).ok()?;
+        // What is cut there would be a package with fewer files.
+        if length as u64 == LONGEST {
+            return None;
+        }
         let items = index::read(&text)?;
         let mut buffer = vec![0; 256 << 10];
         for item in &items {
