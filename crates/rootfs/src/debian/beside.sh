@@ -1,11 +1,42 @@
 #!/bin/sh
 # Runs a program, and beside it what `compile.sh` puts into the queue. Ends when both are done.
 queue=/run/kiln/compile
+# One file for each package whose modules are asked for.
+asked=/run/kiln/asked
+# Paths of modules that are compiled, sorted, each with a NUL after it, and a file that is older than what PyPy read of them.
+compiled=/run/kiln/compiled
+since=/run/kiln/since
 
-# What goes before the program, as in `compile.sh`.
+# Runs the compiler. It is no Python program: PyPy would only lose time with the search for what is worth a translation.
+pypy3compile() {
+    $(pypy) /usr/bin/pypy3compile "$@"
+}
+
 pypy() {
     read -r how < /usr/bin/pypy3compile
     [ "$how" != '#!/usr/bin/pypy3' ] || echo /usr/bin/pypy3 --jit off
+}
+
+# Compiles modules in as few runs as possible: each costs as much as a dozen modules.
+modules() {
+    [ -e "$since" ] || : > "$since"
+    xargs -0 -r -s 1000000 -a "$1" $(pypy) /usr/bin/pypy3compile || return
+    sort -z -u "$1" "$compiled" > "$compiled.new"
+    mv "$compiled.new" "$compiled"
+}
+
+# Compiles the modules of packages, but for those that are compiled already and have not changed since: with PyPy, whole directories
+# are compiled, and then the packages in them one by one.
+packages() {
+    names=$(ls "$asked")
+    [ -n "$names" ] || return 0
+    (cd "$asked" && rm $names)
+    dpkg-query -L $names > "$asked.lists"
+    # As PyPy chooses them.
+    grep -a '^/.*\.py$' "$asked.lists" | grep -av '^/usr/share/doc/' | tr '\n' '\0' | sort -z -u > "$asked.all"
+    comm -z -12 "$asked.all" "$compiled" | xargs -0 -r sh -c 'find "$@" -maxdepth 0 -cnewer "$0" -print0' "$since" > "$asked.new"
+    comm -z -23 "$asked.all" "$compiled" >> "$asked.new"
+    modules "$asked.new"
 }
 
 compile() {
@@ -13,9 +44,17 @@ compile() {
     while read -r how first rest; do
         case $how in
         # Scripts of packages let that fail.
-        package) $(pypy) /usr/bin/pypy3compile $first $rest ;;
+        packages) packages ;;
+        package) pypy3compile $first $rest ;;
+        # Those of PyPy do not.
+        own)
+            pypy3compile $first $rest || {
+                echo "kiln: pypy3compile $first $rest failed" >&2
+                failed=1
+            }
+            ;;
         modules)
-            xargs -0 -a "$first" $(pypy) /usr/bin/pypy3compile || {
+            modules "$first" || {
                 echo "kiln: pypy3compile failed for modules in $rest" >&2
                 failed=1
             }
@@ -26,12 +65,12 @@ compile() {
     done <&9
 }
 
-mkfifo -m 600 "$queue" || exec "$@"
+mkdir -m 700 "$asked" && : > "$compiled" && mkfifo -m 600 "$queue" || exec "$@"
 exec 9<> "$queue"
 compile &
 "$@" 9>&-
 status=$?
 echo end >&9
 wait $! || [ "$status" -ne 0 ] || status=1
-rm "$queue"
+rm -r "$queue" "$asked" "$compiled"
 exit "$status"

@@ -48,7 +48,8 @@ mod tests {
     use std::path::Path;
     use std::process::{Command, Output};
 
-    /// The scripts in a directory of their own, with a `pypy3compile` that notes what it is told to do.
+    /// The scripts in a directory of their own, with a `pypy3compile` that notes what it is told to do, and packages
+    /// whose lists are in files of their names.
     fn run(dir: &Path, compiler: &str, dpkg: &str) -> Output {
         let root = dir.display().to_string();
         let put = |name: &str, text: &str| {
@@ -66,67 +67,97 @@ mod tests {
             &format!("#!/bin/sh\necho \"$*\" >> {root}/said\n{compiler}\n"),
         );
         put(
-            "dpkg",
-            &format!("#!/bin/sh\nPATH={root}:$PATH\ncd {root}\n{dpkg}\n"),
+            "dpkg-query",
+            &format!("#!/bin/sh\nshift; cd {root}; cat \"$@\"\n"),
         );
+        put("dpkg", &format!("#!/bin/sh\ncd {root}\n{dpkg}\n"));
+        let path = std::env::var("PATH").expect("a PATH");
         let mut command = Command::new(dir.join("beside"));
-        command.arg(dir.join("dpkg")).output().expect("a shell")
+        command
+            .env("PATH", format!("{root}:{path}"))
+            .arg(dir.join("dpkg"));
+        command.output().expect("a shell")
     }
 
     fn said(dir: &Path) -> Vec<String> {
         let said = fs::read_to_string(dir.join("said")).expect("what was told");
-        said.lines().map(str::to_owned).collect()
+        let root = format!("{}/", dir.display());
+        said.lines().map(|line| line.replace(&root, "@")).collect()
     }
 
     #[test]
     fn packages_wait_for_nothing_and_everything_is_done_at_the_end() {
         let dir = tempfile::tempdir().expect("a directory");
-        let dpkg = "pypy3compile -p python3-six\n\
+        let dpkg = "for name in one two; do\n\
+              touch $name.py; echo \"$PWD/$name.py\" > $name; pypy3compile -p $name\n\
+              while [ $name = one ] && [ ! -e said ]; do sleep 0.01; done\n\
+            done\n\
             pypy3compile -p meld /usr/share/meld\n\
             pypy3compile -p pypy3 -p pypy3-lib:amd64\n\
             pypy3compile -p 'an odd;name'\n\
             echo dpkg is done >> said";
-        let output = run(dir.path(), "[ \"$2\" = pypy3 ] || sleep 0.3", dpkg);
+        let wait = "case $* in *one.py) sleep 0.3 ;; esac";
+        let output = run(dir.path(), wait, dpkg);
         assert!(output.status.success(), "{output:?}");
-        let mut said = said(dir.path());
-        let done = said.iter().position(|line| line == "dpkg is done");
-        // PyPy's own modules are not put off, nor what the queue has no way to say.
-        let at_once = said
-            .iter()
-            .position(|line| line == "-p pypy3 -p pypy3-lib:amd64");
-        assert!(at_once < done, "{said:?}");
-        assert!(
-            said.iter().position(|line| line == "-p an odd;name") < done,
-            "{said:?}"
-        );
-        said.sort();
-        let all = [
+        let expected = [
+            "@one.py",
+            // Not put off: the queue has no way to say it.
             "-p an odd;name",
+            "dpkg is done",
+            "@two.py",
             "-p meld /usr/share/meld",
             "-p pypy3 -p pypy3-lib:amd64",
         ];
-        assert_eq!(
-            said,
-            [&all[..], &["-p python3-six", "dpkg is done"]].concat()
-        );
-        assert!(!dir.path().join("compile").exists());
+        assert_eq!(said(dir.path()), expected);
+        for left in ["compile", "asked", "compiled"] {
+            assert!(!dir.path().join(left).exists(), "{left}");
+        }
+    }
+
+    #[test]
+    fn packages_that_ask_while_the_compiler_is_busy_share_a_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dpkg = "mkdir doc; touch a.py 'b c.py' doc/d.py\n\
+            printf '%s\\n' /. \"$PWD/a.py\" \"$PWD/a.pyc\" > a:amd64\n\
+            printf '%s\\n' \"$PWD/b c.py\" /usr/share/doc/b/e.py 'diverted by x to: /y.py' > b\n\
+            pypy3compile -p pypy3 -p pypy3-lib; pypy3compile -p a:amd64; pypy3compile -p b; pypy3compile -p nobody";
+        let output = run(dir.path(), "sleep 0.3", dpkg);
+        assert!(output.status.success(), "{output:?}");
+        let expected = ["-p pypy3 -p pypy3-lib", "@a.py @b c.py"];
+        assert_eq!(said(dir.path()), expected);
     }
 
     #[test]
     fn of_a_directory_those_modules_are_compiled_that_were_there_when_it_was_asked() {
         let dir = tempfile::tempdir().expect("a directory");
-        let root = dir.path().display();
         let dpkg = "mkdir -p lib/a.py; touch lib/a.py/__init__.py 'lib/b c.py' lib/d.txt\n\
             pypy3compile \"$PWD/lib\"; touch lib/later.py";
         let output = run(dir.path(), "", dpkg);
         assert!(output.status.success(), "{output:?}");
         let said = said(dir.path()).join("\n");
-        assert!(
-            said.contains(&format!("{root}/lib/a.py/__init__.py")),
-            "{said}"
-        );
-        assert!(said.contains(&format!("{root}/lib/b c.py")), "{said}");
+        assert!(said.contains("@lib/a.py/__init__.py"), "{said}");
+        assert!(said.contains("@lib/b c.py"), "{said}");
         assert!(!said.contains("later") && !said.contains("d.txt"), "{said}");
+    }
+
+    #[test]
+    fn what_was_compiled_with_its_directory_is_compiled_again_only_if_it_has_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dpkg = "mkdir lib; touch lib/same.py lib/other.py\n\
+            pypy3compile \"$PWD/lib\"; until [ -e said ]; do sleep 0.01; done; sleep 0.1\n\
+            touch -d 2001-01-01 lib/other.py; touch lib/new.py\n\
+            printf '%s\\n' \"$PWD\"/lib/same.py \"$PWD\"/lib/other.py \"$PWD\"/lib/new.py > lib.list\n\
+            pypy3compile -p lib.list; pypy3compile -p lib.list";
+        let output = run(dir.path(), "", dpkg);
+        assert!(output.status.success(), "{output:?}");
+        let said = said(dir.path());
+        assert!(said[0].contains("same.py"), "{said:?}");
+        assert_eq!(said[1], "@lib/other.py @lib/new.py", "{said:?}");
+        // What has changed once counts as changed from then on.
+        assert!(
+            said[2..].iter().all(|line| line == "@lib/other.py"),
+            "{said:?}"
+        );
     }
 
     #[test]
@@ -134,10 +165,12 @@ mod tests {
         let fails = "exit 3";
         for (dpkg, expected) in [
             // Scripts of packages ignore it.
-            ("pypy3compile -p python3-six", 0),
+            ("echo /a.py > six; pypy3compile -p six", 0),
+            ("pypy3compile -p meld /usr/share/meld", 0),
             ("mkdir lib; touch lib/a.py; pypy3compile \"$PWD/lib\"", 1),
-            ("pypy3compile -p pypy3 -p pypy3-lib", 3),
-            ("pypy3compile -p python3-six; exit 7", 7),
+            ("pypy3compile -p pypy3 -p pypy3-lib", 1),
+            ("pypy3compile -p 'an odd;name'", 3),
+            ("echo /a.py > six; pypy3compile -p six; exit 7", 7),
         ] {
             let dir = tempfile::tempdir().expect("a directory");
             let output = run(dir.path(), fails, dpkg);
