@@ -24,6 +24,8 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of::<debian::Skeleton>(),
     Function::of::<debian::Unpack>(),
     Function::of::<debian::Fill>(),
+    Function::of::<debian::CopyModules>(),
+    Function::of::<debian::Compile>(),
     Function::of::<debian::Extract>(),
     Function::of::<debian::Adopt>(),
     Function::of::<debian::Clear>(),

@@ -6,6 +6,8 @@ asked=/run/kiln/asked
 # Paths of modules that are compiled, sorted, each with a NUL after it, and a file that is older than what PyPy read of them.
 compiled=/run/kiln/compiled
 since=/run/kiln/since
+# What will be made of packages apart from the root.
+answers=/run/kiln/apart/pypy3compile
 
 # Runs the compiler. It is no Python program: PyPy would only lose time with the search for what is worth a translation.
 pypy3compile() {
@@ -25,18 +27,43 @@ modules() {
     mv "$compiled.new" "$compiled"
 }
 
+# Puts what was made of packages apart into the root, and lists their modules. The others are in $rest.
+answered() {
+    rest=
+    : > "$asked.answered"
+    for name; do
+        if [ -e "$answers/$name" ] && kiln-answer pypy3compile "$name"; then
+            cut -c 67- "$answers/$name.sums" | tr '\n' '\0' >> "$asked.answered"
+        else
+            rest="$rest $name"
+        fi
+    done
+    sort -z -u "$asked.answered" > "$asked.new"
+    mv "$asked.new" "$asked.answered"
+}
+
+# Compiles the modules of a directory, which a file names.
+directory() {
+    # Not those of PyPy itself, which are elsewhere.
+    answered $(ls "$answers" 2> /dev/null | grep -v ',\|\.\(sums\|tar\)$')
+    sort -z -u "$1" | comm -z -23 - "$asked.answered" > "$asked.left"
+    modules "$asked.left"
+}
+
 # Compiles the modules of packages, but for those that are compiled already and have not changed since: with PyPy, whole directories
 # are compiled, and then the packages in them one by one.
 packages() {
     names=$(ls "$asked")
     [ -n "$names" ] || return 0
     (cd "$asked" && rm $names)
-    dpkg-query -L $names > "$asked.lists"
+    answered $names
+    [ -n "$rest" ] || return 0
+    dpkg-query -L $rest > "$asked.lists"
     # As PyPy chooses them.
     grep -a '^/.*\.py$' "$asked.lists" | grep -av '^/usr/share/doc/' | tr '\n' '\0' | sort -z -u > "$asked.all"
-    comm -z -12 "$asked.all" "$compiled" | xargs -0 -r sh -c 'find "$@" -maxdepth 0 -cnewer "$0" -print0' "$since" > "$asked.new"
-    comm -z -23 "$asked.all" "$compiled" >> "$asked.new"
-    modules "$asked.new"
+    comm -z -12 "$asked.all" "$compiled" | xargs -0 -r sh -c 'find "$@" -maxdepth 0 -cnewer "$0" -print0' "$since" > "$asked.left"
+    comm -z -23 "$asked.all" "$compiled" >> "$asked.left"
+    modules "$asked.left"
 }
 
 compile() {
@@ -48,13 +75,14 @@ compile() {
         package) pypy3compile $first $rest ;;
         # Those of PyPy do not.
         own)
-            pypy3compile $first $rest || {
-                echo "kiln: pypy3compile $first $rest failed" >&2
+            set -- $first $rest
+            { [ -e "$answers/$2,$4" ] && kiln-answer pypy3compile "$2,$4"; } || pypy3compile "$@" || {
+                echo "kiln: pypy3compile $* failed" >&2
                 failed=1
             }
             ;;
         modules)
-            modules "$first" || {
+            directory "$first" || {
                 echo "kiln: pypy3compile failed for modules in $rest" >&2
                 failed=1
             }

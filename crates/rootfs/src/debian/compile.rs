@@ -161,6 +161,48 @@ mod tests {
     }
 
     #[test]
+    fn what_was_made_apart_is_not_compiled_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let answers = dir.path().join("apart/pypy3compile");
+        fs::create_dir_all(&answers).expect("a directory");
+        let sum = "0".repeat(64);
+        for (name, sums) in [
+            (
+                "one:amd64",
+                format!("{sum}  {}/lib/one.py\n", dir.path().display()),
+            ),
+            (
+                "bad",
+                format!("{sum}  {}/lib/bad.py\n", dir.path().display()),
+            ),
+            ("pypy3,pypy3-lib", String::new()),
+        ] {
+            fs::write(answers.join(name), "").expect("a file");
+            fs::write(answers.join(format!("{name}.sums")), sums).expect("a file");
+        }
+        let script = format!(
+            "#!/bin/sh\necho \"answer $2\" >> {}/said\n[ \"$2\" != bad ]\n",
+            dir.path().display()
+        );
+        let stand_in = dir.path().join("kiln-answer");
+        fs::write(&stand_in, script).expect("a script");
+        fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let dpkg = "pypy3compile -p pypy3 -p pypy3-lib\n\
+            mkdir lib; touch lib/one.py lib/bad.py; pypy3compile \"$PWD/lib\"\n\
+            echo \"$PWD/lib/one.py\" > one:amd64; pypy3compile -p one:amd64";
+        let output = run(dir.path(), "sleep 0.3", dpkg);
+        assert!(output.status.success(), "{output:?}");
+        let expected = [
+            "answer pypy3,pypy3-lib",
+            "answer bad",
+            "answer one:amd64",
+            "@lib/bad.py",
+            "answer one:amd64",
+        ];
+        assert_eq!(said(dir.path()), expected);
+    }
+
+    #[test]
     fn failures_count_as_they_do_in_scripts() {
         let fails = "exit 3";
         for (dpkg, expected) in [

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_packages::LockedPackage;
 use kiln_packages::debian::{deb, relation};
+use kiln_packages::{Digest, LockedPackage};
 use serde::{Deserialize, Serialize};
 
 use super::native::PoolItem;
@@ -62,6 +62,17 @@ impl Deb {
     /// Its name in a pool.
     pub(crate) fn key(&self) -> String {
         key(&self.name, &self.version, &self.architecture)
+    }
+
+    /// The digest of its file, which is the name of files in the download store.
+    ///
+    /// # Errors
+    /// It has none: an error of Kiln's own.
+    pub(super) fn sha256(&self) -> Result<Digest> {
+        let name = self.file.file_name().and_then(|name| name.to_str());
+        let digest = name.and_then(|name| name.parse().ok());
+        let message = || format!("{} is no file of the download store", self.file.display());
+        digest.ok_or_else(|| Error::new(ErrorKind::Internal, message()))
     }
 
     fn read(package: &LockedPackage, file: PathBuf) -> Result<Deb> {

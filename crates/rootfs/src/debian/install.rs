@@ -33,6 +33,14 @@ pub(super) enum Unpacker {
     Dpkg,
 }
 
+/// Who installs packages, beside dpkg.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) unpacker: Unpacker,
+    /// What scripts need not compile themselves, where they find it.
+    pub(super) compiled: &'a [Mount],
+}
+
 /// Unpacks packages, and has the root's own dpkg configure them. `installed` are configured already.
 ///
 /// # Errors
@@ -43,7 +51,7 @@ pub(super) fn install(
     debs: &[Deb],
     installed: &[Deb],
     options: &InstallOptions,
-    unpacker: Unpacker,
+    by: By<'_>,
 ) -> Result<()> {
     let waves = if options.bootstrap {
         vec![all(debs.len())]
@@ -56,7 +64,8 @@ pub(super) fn install(
         debs,
         options,
         done: Mutex::new(0),
-        native: AtomicBool::new(unpacker == Unpacker::Pool),
+        native: AtomicBool::new(by.unpacker == Unpacker::Pool),
+        compiled: by.compiled,
         compiles: compile::compiles(debs.iter().chain(installed)),
         fonts: fonts::are_indexed(debs.iter().chain(installed)),
     };
@@ -89,6 +98,8 @@ struct Dpkg<'a> {
     done: Mutex<u64>,
     /// Whether Kiln unpacks what it can.
     native: AtomicBool,
+    /// What scripts need not compile themselves, where they find it.
+    compiled: &'a [Mount],
     /// Whether scripts compile for PyPy.
     compiles: bool,
     /// Whether scripts make the index of fonts.
@@ -201,6 +212,7 @@ impl Dpkg<'_> {
         if self.fonts {
             mounts.push(fonts::stand_in());
         }
+        mounts.extend_from_slice(self.compiled);
         self.run_with(argv, &[], mounts)
     }
 
@@ -309,6 +321,9 @@ pub(crate) fn package_mounts<'a>(
         .collect()
 }
 
+/// Before 3.11, Python puts the sets of a module in the order of their hashes, which are drawn at random otherwise.
+pub(super) const HASH_SEED: (&str, &str) = ("PYTHONHASHSEED", "0");
+
 /// What maintainer scripts find in their environment: no questions, no running system, and no initramfs (it is made once, at the end).
 pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
     let path = daemons::path(PATH);
@@ -318,6 +333,7 @@ pub(crate) fn scriptlet_env() -> Vec<(String, String)> {
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
         ("DEBCONF_NOWARNINGS", "yes"),
         ("INITRD", "No"),
+        HASH_SEED,
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()

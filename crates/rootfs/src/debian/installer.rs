@@ -3,8 +3,9 @@
 use kiln_packages::LockedPackage;
 use kiln_sandbox::Stream;
 
+use super::apart::{self, Apart};
 use super::deb::{Deb, bootstrap_split, debs, pool_item};
-use super::install::{Unpacker, filters, install, mark_auto};
+use super::install::{By, Unpacker, filters, install, mark_auto};
 use super::native::Pool;
 use super::pools::{Ahead, Pools};
 use super::unpack::{clear_filtered, extract, unpack};
@@ -51,11 +52,11 @@ impl Apt {
         place: &Place<'_>,
         debs: &[Deb],
         options: &InstallOptions,
-        unpacker: Unpacker,
+        by: By<'_>,
     ) -> Result<()> {
         let downloads = self.job.downloads.root();
         let (architecture, threads) = (&self.job.architecture, self.job.threads);
-        match unpacker {
+        match by.unpacker {
             Unpacker::Pool => extract(place, debs, architecture)?,
             Unpacker::Dpkg => {
                 unpack(place, downloads, debs, architecture, threads)?;
@@ -66,7 +67,7 @@ impl Apt {
             bootstrap: true,
             ..options.clone()
         };
-        install(place, downloads, debs, &[], &bootstrap, unpacker)
+        install(place, downloads, debs, &[], &bootstrap, by)
     }
 
     fn pool(&self, work: &Install<'_>) -> Result<Option<Pool>> {
@@ -80,10 +81,14 @@ impl Apt {
     fn with_pool(
         &self,
         work: &Install<'_>,
-        install: impl FnOnce(Unpacker) -> Result<()>,
+        (new, installed): (&[Deb], &[Deb]),
+        install: impl FnOnce(By<'_>) -> Result<()>,
     ) -> Result<()> {
         let Some(pool) = self.pool(work)? else {
-            return install(Unpacker::Dpkg);
+            return install(By {
+                unpacker: Unpacker::Dpkg,
+                compiled: &[],
+            });
         };
         let line = match pool.taken() {
             0 => None,
@@ -94,11 +99,28 @@ impl Apt {
             work.place.reporter.line(Stream::Stdout, &line);
         }
         pool.note(work.staging)?;
+        let layer = apart::Layer {
+            pool: &pool,
+            new,
+            installed,
+            filters: &filters(work.options),
+            epoch: work.place.epoch,
+        };
+        let apart = Apart::begin(&self.job, &layer)?;
+        if let Some(known) = apart.as_ref().map(Apart::recalled).filter(|&n| n > 0) {
+            let line = format!("what was compiled of Python modules is taken over ({known} times)");
+            work.place.reporter.line(Stream::Stdout, &line);
+        }
         pool.attach(work.staging)?;
-        let result = install(Unpacker::Pool);
+        let compiled = apart.as_ref().map_or_else(Vec::new, Apart::mounts);
+        let result = install(By {
+            unpacker: Unpacker::Pool,
+            compiled: &compiled,
+        });
         let detached = pool.detach(work.staging);
         result?;
-        detached
+        detached?;
+        apart.map_or(Ok(()), |apart| apart.end(work.staging))
     }
 }
 
@@ -122,12 +144,12 @@ impl Installer for Apt {
             // Their scripts can run while the others, which are much larger, are unpacked.
             pools.first(layer, &first.iter().map(Deb::key).collect());
         }
-        self.with_pool(work, |unpacker| {
-            self.essential(place, &first, options, unpacker)
+        self.with_pool(work, (&first, &[]), |by| {
+            self.essential(place, &first, options, by)
         })?;
-        self.with_pool(work, |unpacker| {
+        self.with_pool(work, (&rest, &first), |by| {
             let downloads = self.job.downloads.root();
-            install(place, downloads, &rest, &first, options, unpacker)
+            install(place, downloads, &rest, &first, options, by)
         })?;
         mark_auto(place, &all)
     }
@@ -138,9 +160,9 @@ impl Installer for Apt {
         for facts in installed {
             all.extend(debs(facts)?);
         }
-        self.with_pool(work, |unpacker| {
+        self.with_pool(work, (&new, &all), |by| {
             let downloads = self.job.downloads.root();
-            install(work.place, downloads, &new, &all, work.options, unpacker)
+            install(work.place, downloads, &new, &all, work.options, by)
         })?;
         all.extend(new);
         mark_auto(work.place, &all)

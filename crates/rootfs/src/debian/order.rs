@@ -31,6 +31,27 @@ pub(crate) fn waves(debs: &[Deb], installed: &[Deb]) -> Vec<Wave> {
     Ordering::new(debs, installed).waves()
 }
 
+/// The packages of these names with all that they depend on, by their places in `debs`, in order. Of alternatives the first that is there
+/// counts; what is not there is left out.
+pub(crate) fn closure(debs: &[&Deb], names: &[&str]) -> Vec<usize> {
+    let offers = Offers::new(debs);
+    let mut taken = vec![false; debs.len()];
+    let named = |name: &&str| debs.iter().position(|deb| deb.name == **name);
+    let mut pending: Vec<usize> = names.iter().filter_map(named).collect();
+    while let Some(index) = pending.pop() {
+        let (Some(deb), Some(taken)) = (debs.get(index), taken.get_mut(index)) else {
+            continue;
+        };
+        if !std::mem::replace(taken, true) {
+            for text in [&deb.pre_depends, &deb.depends] {
+                let needs = offers.needs(deb, text);
+                pending.extend(needs.iter().filter_map(|group| group.first()));
+            }
+        }
+    }
+    (0..taken.len()).filter(|&i| taken[i]).collect()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Absent,

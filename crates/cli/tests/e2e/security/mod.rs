@@ -4,6 +4,7 @@
 mod canary;
 mod lock;
 mod logs;
+mod modules;
 pub(crate) mod neighbours;
 mod network;
 mod programs;

@@ -42,7 +42,7 @@ pub(super) fn left_out(filters: &[Filter], entry: &Entry) -> bool {
 const FORMAT: &[u8] = b"1";
 
 /// Stands for path filters: with others, other files of a package are unpacked.
-pub(super) fn digest(filters: &[Filter]) -> String {
+pub(in crate::debian) fn digest(filters: &[Filter]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(FORMAT);
     for Filter { include, pattern } in filters {

@@ -26,10 +26,12 @@ use md5::{Digest, Md5};
 use rustix::fs::{Mode, fchmod, futimens};
 use serde::{Deserialize, Serialize};
 
+use super::super::asks::{Ask, asks};
 use super::dress::{dress, times};
 use super::earlier::{self, Earlier, Note, UNPACKED};
 use super::filter::{Filter, digest, left_out};
 use super::index::Item;
+use super::paths::read_or_empty;
 use crate::calls::io_error;
 use crate::error::{Error, Result};
 use crate::report::Reporter;
@@ -69,8 +71,17 @@ pub(crate) struct Pool {
     staging: Staging,
     /// What goes beside the layer.
     unpacked: Vec<u8>,
-    /// Packages whose files come from an earlier layer.
+    /// What is known of its packages.
+    filled: Filled,
+}
+
+/// What is known of packages that were unpacked.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Filled {
+    /// How many have their files from an earlier layer.
     taken: usize,
+    /// What they ask byte-compilers for, each with its key.
+    asks: Vec<(String, Ask)>,
 }
 
 impl Pool {
@@ -126,7 +137,7 @@ impl Pool {
         };
         let mut hear = |key: String| done(&key);
         let filled = place.call_and_hear(&fill, (), extras, &mut hear);
-        let (taken, _) = filled.map_err(|mut error| {
+        let (filled, _) = filled.map_err(|mut error| {
             let words = error.message.strip_prefix(AT_FAULT);
             error.package = words.and_then(|w| w.split(' ').next()).map(str::to_owned);
             error
@@ -138,7 +149,7 @@ impl Pool {
         Ok(Pool {
             staging,
             unpacked,
-            taken,
+            filled,
         })
     }
 
@@ -153,7 +164,21 @@ impl Pool {
 
     /// How many of its packages have their files from an earlier layer.
     pub(crate) fn taken(&self) -> usize {
-        self.taken
+        self.filled.taken
+    }
+
+    /// What its packages ask byte-compilers for, each with its key.
+    pub(crate) fn asks(&self) -> &[(String, Ask)] {
+        &self.filled.asks
+    }
+
+    /// Shows it at a place, as long as it is not attached.
+    pub(crate) fn shown(&self, target: &str) -> Mount {
+        Mount::Bind {
+            source: self.staging.fs(),
+            target: target.to_owned(),
+            writable: false,
+        }
     }
 
     /// Says beside a layer what was unpacked into it.
@@ -186,15 +211,14 @@ impl Call for Fill {
     const NAME: &'static str = "debian.fill-pool";
     type Handed = ();
     type Message = String;
-    /// How many packages have their files from a layer.
-    type Answer = usize;
+    type Answer = Filled;
 
-    fn run(self, (): (), say: &Say<String>) -> std::result::Result<usize, kiln_sandbox::Error> {
+    fn run(self, (): (), say: &Say<String>) -> std::result::Result<Filled, kiln_sandbox::Error> {
         fill(self, say)
     }
 }
 
-fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<usize, kiln_sandbox::Error> {
+fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<Filled, kiln_sandbox::Error> {
     let Fill {
         mut items,
         filters,
@@ -214,11 +238,16 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<usize, kiln_sandbo
     let size = |item: &PoolItem| fs::metadata(&item.file).map_or(0, |m| m.len());
     items.sort_by_cached_key(|item| std::cmp::Reverse(size(item)));
     let (next, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let asked: Mutex<Vec<(String, Ask)>> = Mutex::default();
     let stop = AtomicBool::new(false);
     let failed: Mutex<Option<kiln_sandbox::Error>> = Mutex::new(None);
     let one = |item: &PoolItem| {
         let note = unpack(item, pool, &filters, &earlier)?;
         taken.fetch_add(usize::from(note.taken), Ordering::Relaxed);
+        let asks = asks_of(item, pool).map_err(self::failed("reading its control files"))?;
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.extend(asks.into_iter().map(|ask| (item.key.clone(), ask)));
+        drop(asked);
         let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
         note.write(&mut *notes)
             .map_err(self::failed("writing what is in it"))
@@ -249,7 +278,18 @@ fn fill(fill: Fill, say: &Say<String>) -> std::result::Result<usize, kiln_sandbo
     notes
         .flush()
         .map_err(|e| io_error("writing what is unpacked", &e))?;
-    Ok(taken.into_inner())
+    let mut asks = asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+    asks.sort();
+    Ok(Filled {
+        taken: taken.into_inner(),
+        asks,
+    })
+}
+
+/// What an unpacked package asks byte-compilers for.
+fn asks_of(item: &PoolItem, pool: &Path) -> std::io::Result<Vec<Ask>> {
+    let script = pool.join(&item.key).join("control/postinst");
+    Ok(asks(&read_or_empty(&script)?))
 }
 
 fn explain(item: &PoolItem, error: PackageError) -> kiln_sandbox::Error {

@@ -52,6 +52,23 @@ fn pre_depends_come_first_with_what_they_depend_on() {
     assert_eq!(shown(&debs[..1], &debs[1..3]), ["app -> "]);
 }
 
+#[test]
+fn a_package_comes_with_all_that_it_needs_and_nothing_else() {
+    let debs = [
+        deb("python", "minimal", "missing | libc, mime"),
+        deb("minimal", "", "python, libc"),
+        deb("libc", "", ""),
+        deb("other", "", "python"),
+        Deb {
+            provides: "mime".into(),
+            ..deb("media", "", "")
+        },
+    ];
+    let all: Vec<&Deb> = debs.iter().collect();
+    assert_eq!(closure(&all, &["python", "nobody"]), [0, 1, 2, 4]);
+    assert!(closure(&all, &["nobody"]).is_empty());
+}
+
 /// trixie's `@core`: cron-daemon-common was configured before systemd, which it depends on, was unpacked.
 #[test]
 fn what_waits_for_a_package_that_is_not_unpacked_is_not_configured() {
