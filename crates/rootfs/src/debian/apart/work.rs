@@ -171,10 +171,7 @@ impl Work<'_> {
         match compiler {
             Compiler::Py3compile => {
                 // So that what they import is compiled for all of them, and none has another past than the rest.
-                self.run(
-                    &["/usr/bin/python3", "/usr/bin/py3compile", "--version"],
-                    true,
-                )?;
+                self.run(&[PY3COMPILE, &["--version"]].concat(), true)?;
                 self.run(&[PYTHON, "-m", "py_compile", "-"], true)?;
                 for (number, task) in tasks {
                     let done = self.compiled(PY3COMPILE, [task])?;

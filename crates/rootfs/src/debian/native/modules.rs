@@ -1,5 +1,6 @@
 //! Python modules of packages of a pool, put where their compilers find them.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -55,8 +56,24 @@ impl Call for CopyModules {
             let copied = copy(&package, Path::new("/"), list, own);
             copied.map_err(|e| io_error(format!("copying the modules of {key}"), &e))
         });
-        copied.collect()
+        Ok(without_shared(copied.collect::<Result<_, Error>>()?))
     }
+}
+
+/// Leaves out packages that have a module in one place with another: there is one file of them, and what was made of it would be the
+/// other's answer, too.
+fn without_shared(mut packages: Vec<Option<Vec<Module>>>) -> Vec<Option<Vec<Module>>> {
+    let mut counts: HashMap<String, u32> = HashMap::new();
+    for module in packages.iter().flatten().flatten() {
+        *counts.entry(module.path.clone()).or_insert(0) += 1;
+    }
+    for package in &mut packages {
+        let is_shared = |m: &Module| counts.get(&m.path).is_some_and(|&count| count > 1);
+        if package.iter().flatten().any(is_shared) {
+            *package = None;
+        }
+    }
+    packages
 }
 
 fn copy(package: &Package, root: &Path, list: &str, own: bool) -> io::Result<Option<Vec<Module>>> {
@@ -186,6 +203,25 @@ mod tests {
             let (_top, modules) = copied(vec![Entry::file("./usr/lib/a.py", ""), odd], true);
             assert_eq!(modules, None);
         }
+    }
+
+    #[test]
+    fn packages_that_share_a_module_are_left_to_their_scripts() {
+        let package = |paths: &[&str]| {
+            let module = |path: &&str| Module {
+                path: (*path).to_owned(),
+                sha256: String::new(),
+            };
+            Some(paths.iter().map(module).collect::<Vec<_>>())
+        };
+        let packages = vec![
+            package(&["/six.py", "/a.py"]),
+            package(&["/b.py"]),
+            None,
+            package(&["/six.py"]),
+        ];
+        let expected = vec![None, package(&["/b.py"]), None, None];
+        assert_eq!(without_shared(packages), expected);
     }
 
     #[test]
