@@ -1,6 +1,6 @@
 //! The partitions of a built image, found by a tool that Kiln did not write.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,31 @@ pub(crate) fn unpack(disk: &Path, to: PathBuf) -> PathBuf {
     let (directory, squash) = (text(&to), text(&squash));
     tool("unsquashfs", &["-q", "-n", "-d", &directory, &squash]).assert(0);
     to
+}
+
+/// What differs between two images: whole partitions by number, and what diff(1) says of the roots' files.
+pub(crate) fn differences(one: &Path, other: &Path, directory: &Path) -> String {
+    fs::create_dir_all(directory).expect("a directory");
+    let both = [one, other];
+    let [a, b] = both.map(parts);
+    let mut told = String::new();
+    for (number, (a, b)) in a.iter().zip(&b).enumerate() {
+        let [a, b] = [(one, a), (other, b)].map(|(disk, part)| {
+            let (skip, count) = ((part.start + 1).to_string(), part.size.to_string());
+            let range = format!("tail -c +{skip} -- \"$1\" | head -c {count} | sha256sum");
+            tool("sh", &["-c", &range, "sh", &text(disk)]).stdout
+        });
+        if a != b {
+            told += &format!("\npartition {}", number + 1);
+        }
+    }
+    let [a, b] = [("one", one), ("other", other)]
+        .map(|(name, disk)| text(&unpack(disk, directory.join(name))));
+    let files = tool(
+        "diff",
+        &["--recursive", "--brief", "--no-dereference", &a, &b],
+    );
+    told + "\n" + &files.stdout + &files.stderr
 }
 
 /// How a SquashFS, a FAT and an ext4 are known.

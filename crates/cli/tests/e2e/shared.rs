@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::disk;
 use crate::harness::{LONGEST, Ran, Turn, base, run, text, tool};
 use crate::residue::names;
 
@@ -20,6 +21,11 @@ const IMAGE: &str = "image-b";
 
 /// The image of the machine that filled the shared cache, once.
 static FILLED: OnceLock<String> = OnceLock::new();
+
+/// Where that image is kept.
+fn first_image() -> PathBuf {
+    base().join("shared.raw")
+}
 
 /// A shared cache in a directory, and the machines that use it: their caches are directories of the turn.
 struct Setting {
@@ -41,7 +47,11 @@ impl Setting {
             fs::rename(setting.turn.path("share"), &kept)
                 .or_else(|_| link(&setting.turn.path("share"), &kept))
                 .expect("kept");
-            setting.digest("a")
+            let disk = setting.turn.path("a").join("disk.raw");
+            fs::rename(&disk, first_image())
+                .or_else(|_| fs::copy(&disk, first_image()).map(drop))
+                .expect("kept");
+            digest(&first_image())
         });
         // Damages replace files and never write into them.
         link(&kept, &setting.turn.path("share")).expect("a copy");
@@ -78,8 +88,14 @@ impl Setting {
         ran
     }
 
-    fn digest(&self, output: &str) -> String {
-        digest(&self.turn.path(output).join("disk.raw"))
+    /// The image is that of the machine that filled the shared cache; what differs is named.
+    fn assert_right(&self, output: &str, right: &str, said: &str) {
+        let disk = self.turn.path(output).join("disk.raw");
+        if digest(&disk) == right {
+            return;
+        }
+        let differences = disk::differences(&first_image(), &disk, &self.turn.path("compared"));
+        panic!("{output} is not what the first machine made: {differences}\n{said}");
     }
 
     fn share(&self, object: &str) -> PathBuf {
@@ -119,7 +135,7 @@ impl Setting {
             damage.inflict(object);
         }
         let ran = self.build("b", &[]);
-        assert_eq!(self.digest(IMAGE), right, "{}", ran.whole());
+        self.assert_right(IMAGE, right, &ran.whole());
         for (title, object, damage) in damages {
             let name = object.file_name().expect("a name").to_string_lossy();
             let warned = ran.stderr.lines().any(|line| line.contains(&*name));
@@ -198,7 +214,7 @@ fn a_second_machine_takes_the_image_whole_and_survives_every_damage() {
         let ran = setting.build(cache, &[]);
         no_warning(&ran);
         ran.says(&["done fetching the image from the shared cache"]);
-        assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
+        setting.assert_right(IMAGE, &right, &ran.whole());
         for what in ["layers", "blocks", "downloads/sha256"] {
             let here = setting.turn.path(cache).join(what);
             let here = here.is_dir().then(|| names(&here)).unwrap_or_default();
@@ -236,7 +252,7 @@ fn a_second_machine_takes_the_image_whole_and_survives_every_damage() {
         let ran = setting.build(what, &[]);
         let name = object.file_name().expect("a name").to_string_lossy();
         ran.says(&["warning shared cache", &name, "done compressing the root"]);
-        assert_eq!(setting.digest(IMAGE), right, "{what}: {}", ran.whole());
+        setting.assert_right(IMAGE, &right, &format!("{what}: {}", ran.whole()));
         whole(&format!("after-{what}"));
         for cache in [what.to_owned(), format!("after-{what}")] {
             fs::remove_dir_all(setting.turn.path(&cache)).expect("a cache");
@@ -291,7 +307,7 @@ fn a_second_machine_starts_warm_and_survives_every_damage() {
     fs::remove_dir_all(setting.share("images")).expect("the image");
     let ran = setting.build("b", &[]);
     no_warning(&ran);
-    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
+    setting.assert_right(IMAGE, &right, &ran.whole());
     ran.says(&[
         "cached tools: unpacking the build tools (from the shared cache)",
         "cached generating the initramfs (from the shared cache)",
@@ -353,7 +369,7 @@ fn blocks_survive(setting: &Setting, right: &str) {
     let ran = setting.build("b", &["--shared-cache-mode", "read"]);
     ran.says(&[chunk]);
     assert!(!ran.stderr.contains(" 0 new blocks"), "{}", ran.whole());
-    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
+    setting.assert_right(IMAGE, right, &ran.whole());
 
     setting
         .turn
@@ -362,7 +378,7 @@ fn blocks_survive(setting: &Setting, right: &str) {
     fs::remove_dir_all(setting.turn.path("b/layers").join(&finish)).expect("a layer");
     let ran = setting.build("b", &["--shared-cache-mode", "read"]);
     ran.says(&[&finish, "another key", "done finishing"]);
-    assert_eq!(setting.digest(IMAGE), right, "{}", ran.whole());
+    setting.assert_right(IMAGE, right, &ran.whole());
 }
 
 #[test]
@@ -484,7 +500,7 @@ fn a_vendored_directory_builds_without_a_network() {
         "done minimal: installing",
         "cached generating the initramfs (from the shared cache)",
     ]);
-    assert_eq!(setting.digest("c"), right, "{}", ran.whole());
+    setting.assert_right("c", &right, &ran.whole());
 }
 
 /// The first file, depth first, that is longer than a few bytes.

@@ -298,12 +298,13 @@ impl Assembly<'_> {
         let terms = Terms::new(&*session.family, &plan.compression, self.root.epoch);
         let generator = Generator::of(session);
         let version = initramfs(&generator, self.root, &boot, terms, ahead, race)?;
-        let length = self.follow.length().ok_or_else(stopped)?;
-        session.cancel.check()?;
-        layout::check_root(&plan.disk, length)?;
+        // The length is not known before all of the root has been looked at.
         let home = plan.disk.home();
         let home = home.map(|home| home::file_system(session, resolved, self.root, home, output));
         let home = home.transpose()?;
+        let length = self.follow.length().ok_or_else(stopped)?;
+        session.cancel.check()?;
+        layout::check_root(&plan.disk, length)?;
         self.assemble(disk, boot, home.as_ref(), Bytes(length))?;
         Ok(version)
     }

@@ -85,6 +85,11 @@ fn repository(plan: &Plan) -> Result<(&str, &Path, Digest)> {
     Ok((&one.url, Path::new(path), key))
 }
 
+/// What the index is called where it is kept; builds of other repositories keep theirs in the same directory.
+fn kept_name(key: &Digest) -> String {
+    format!("index-{key}")
+}
+
 impl Index {
     fn read(plan: &Plan, file: &Path) -> Result<Index> {
         let (url, _, key) = repository(plan)?;
@@ -162,7 +167,7 @@ impl World for Index {
     }
 
     fn files(&self) -> Vec<(String, PathBuf)> {
-        vec![("index".to_owned(), self.file.clone())]
+        vec![(kept_name(&self.repository.release), self.file.clone())]
     }
 
     fn tools(&self) -> Result<Vec<LockedPackage>> {
@@ -214,11 +219,17 @@ impl Family for Toy {
     }
 
     fn world(&self, plan: &Plan, source: &Metadata<'_>) -> Result<Box<dyn World>> {
-        let (_, directory, _) = repository(plan)?;
-        let kept = source.directory.join("index");
-        let made = fs::create_dir_all(source.directory);
-        let copied = made.and_then(|()| fs::copy(directory.join("index"), &kept));
-        copied.map_err(|e| Error::io("keeping the index", &e))?;
+        let (_, directory, key) = repository(plan)?;
+        let kept = source.directory.join(kept_name(&key));
+        // Another build may be reading what is there: it is replaced at once.
+        let keep = || -> std::io::Result<()> {
+            fs::create_dir_all(source.directory)?;
+            let file = tempfile::NamedTempFile::new_in(source.directory)?;
+            fs::copy(directory.join("index"), file.path())?;
+            file.persist(&kept)?;
+            Ok(())
+        };
+        keep().map_err(|e| Error::io("keeping the index", &e))?;
         Ok(Box::new(Index::read(plan, &kept)?))
     }
 
@@ -228,7 +239,8 @@ impl Family for Toy {
         directory: &Path,
         _: SystemTime,
     ) -> Result<(Box<dyn World>, Vec<String>)> {
-        let index = Index::read(plan, &directory.join("index"))?;
+        let (.., key) = repository(plan)?;
+        let index = Index::read(plan, &directory.join(kept_name(&key)))?;
         Ok((Box::new(index), Vec::new()))
     }
 
