@@ -33,7 +33,7 @@ use std::time::SystemTime;
 
 use kiln_plan::Id;
 use kiln_sandbox::Sandbox;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -94,6 +94,7 @@ impl Store {
             make_dir(&root.join(name))?;
             close(&root.join(name))?;
         }
+        spread(&root.join("staging"));
         let tag = root.join("CACHEDIR.TAG");
         if !tag.exists() {
             let text = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache; see https://bford.info/cachedir/\n";
@@ -529,6 +530,22 @@ impl Drop for Staging {
 
 fn make_dir(path: &Path) -> Result<()> {
     private::make(path).map_err(|e| Error::io(format!("creating {}", path.display()), &e))
+}
+
+/// Has ext4 put each new directory in this one where there is most room, and not beside its neighbours (`T` in chattr(1)). ext4 gives an inode that
+/// was freed in the last minutes to nobody, and looks at all of them again for each new file: beside what was just removed
+/// 30,000 files take 7 s instead of 0.4. Other file systems do not know the flag.
+fn spread(directory: &Path) {
+    let set = || -> io::Result<()> {
+        let directory = File::open(directory)?;
+        let flags = ioctl_getflags(&directory)?;
+        if !flags.contains(IFlags::TOPDIR) {
+            ioctl_setflags(&directory, flags | IFlags::TOPDIR)?;
+        }
+        Ok(())
+    };
+    // Without it everything is the same, only slower.
+    let _ = set();
 }
 
 /// A cache as a directory that has to be private.

@@ -28,6 +28,7 @@ const CASES: &[(&str, Case)] = &[
         "a_store_is_closed_to_other_users_and_nothing_else_is",
         closed,
     ),
+    ("new_layers_are_put_where_there_is_room", spread),
 ];
 
 fn main() -> ExitCode {
@@ -127,6 +128,26 @@ fn looked_at(dir: &Path) -> Outcome {
     collected(&store, "plain")?;
     drop(found);
     collected(&store, "old")
+}
+
+/// As chattr(1) would have it, where the file system can.
+fn spread(dir: &Path) -> Outcome {
+    let other = dir.join("other");
+    fs::create_dir(&other)?;
+    open(&dir.join("cache"))?;
+    let can = Command::new("chattr").arg("+T").arg(&other).status()?;
+    let flags = |place: &Path| -> Result<String, Failed> {
+        let listed = Command::new("lsattr").arg("-d").arg(place).output()?;
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let flags = text.split_whitespace().next();
+        Ok(flags.map_or_else(String::new, str::to_owned))
+    };
+    let [staging, other] = [dir.join("cache/staging"), other].map(|place| flags(&place));
+    let (staging, other) = (staging?, other?);
+    match staging == other && (!can.success() || staging.contains('T')) {
+        true => Ok(()),
+        false => Err(format!("{staging} and {other}").into()),
+    }
 }
 
 fn names(dir: PathBuf) -> Vec<String> {
