@@ -40,6 +40,8 @@ use crate::error::{Error, Result};
 use crate::private::{self, Notice, Private};
 
 /// Where the kernel names the current boot (random(4)).
+/// How often a layer is tried to be put in its place, where others put theirs and take them away at the same time.
+const ATTEMPTS: u32 = 100;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A handle on the store.
@@ -80,6 +82,14 @@ impl Layer {
     pub fn attachment(&self, name: &str) -> Option<PathBuf> {
         Some(self.fs.parent()?.join(name))
     }
+}
+
+/// What lies in the place of a layer.
+enum Found {
+    Layer(Layer),
+    /// Something whose note is damaged.
+    Damaged(File),
+    Nothing,
 }
 
 impl Store {
@@ -134,24 +144,37 @@ impl Store {
     /// The layer of this id, if it is there and whole. It is not collected while the answer lives, and its directory's time
     /// becomes now: that of its last use.
     pub fn layer(&self, id: Id) -> Option<Layer> {
-        let layer = self.hold(id)?;
-        // Without the note the layer is only collected earlier than it need be.
-        let _ = layer.held.as_ref()?.set_modified(SystemTime::now());
-        Some(layer)
+        self.hold(id).map(used)
     }
 
     fn hold(&self, id: Id) -> Option<Layer> {
-        let path = self.root.join("layers").join(id.to_string());
-        let dir = File::open(&path).ok()?;
-        flock(&dir, FlockOperation::LockShared).ok()?;
-        // A collection may have moved it away before the lock was on it.
-        if !same_file(&dir, &path) {
-            return None;
+        match self.find(id) {
+            Found::Layer(layer) => Some(layer),
+            Found::Damaged(_) | Found::Nothing => None,
         }
-        Some(Layer {
-            held: Some(Arc::new(dir)),
-            ..self.peek(id)?
-        })
+    }
+
+    /// What lies in the place of a layer, held.
+    fn find(&self, id: Id) -> Found {
+        let path = self.root.join("layers").join(id.to_string());
+        loop {
+            let Ok(dir) = File::open(&path) else {
+                return Found::Nothing;
+            };
+            if flock(&dir, FlockOperation::LockShared).is_err() {
+                return Found::Nothing;
+            }
+            // A collection may have moved it away before the lock was on it; then another one may be there.
+            if same_file(&dir, &path) {
+                return match self.peek(id) {
+                    Some(layer) => Found::Layer(Layer {
+                        held: Some(Arc::new(dir)),
+                        ..layer
+                    }),
+                    None => Found::Damaged(dir),
+                };
+            }
+        }
     }
 
     fn peek(&self, id: Id) -> Option<Layer> {
@@ -230,7 +253,8 @@ impl Store {
         let path = self.root.join("layers").join(id.to_string());
         // The lock is on the directory until it has another name; who waited for it sees that.
         let unused = match File::open(&path) {
-            Ok(dir) => take_alone(&dir).then_some(dir),
+            // Before the lock was on it, it may have been moved away, and another one may be in use there.
+            Ok(dir) => (take_alone(&dir) && same_file(&dir, &path)).then_some(dir),
             Err(_) => return Ok(true),
         };
         match unused {
@@ -484,13 +508,16 @@ impl Staging {
         // Held before it can be found.
         let held = File::open(&self.dir).map_err(failed)?;
         flock(&held, FlockOperation::LockShared).map_err(|error| failed(error.into()))?;
-        if fs::rename(&self.dir, &to).is_err() {
-            if let Some(layer) = self.store.layer(id) {
-                return Ok(layer);
+        let mut attempts = 0;
+        while let Err(error) = fs::rename(&self.dir, &to) {
+            attempts += 1;
+            match self.store.find(id) {
+                Found::Layer(layer) => return Ok(used(layer)),
+                _ if attempts == ATTEMPTS => return Err(failed(error)),
+                Found::Damaged(dir) => self.store.take_out(id, dir)?,
+                // Somebody has just taken it away.
+                Found::Nothing => {}
             }
-            // What lies there is no layer: its note is damaged.
-            self.store.remove(id)?;
-            fs::rename(&self.dir, &to).map_err(failed)?;
         }
         Ok(Layer {
             info,
@@ -526,6 +553,15 @@ impl Drop for Staging {
         }
         drop(self.lock.take());
     }
+}
+
+/// Notes that a layer is used now.
+fn used(layer: Layer) -> Layer {
+    if let Some(dir) = &layer.held {
+        // Without the note the layer is only collected earlier than it need be.
+        let _ = dir.set_modified(SystemTime::now());
+    }
+    layer
 }
 
 fn make_dir(path: &Path) -> Result<()> {
