@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 
 use super::format::BLOCK_RAW;
-use super::job::{Block, Finished, Item, other_length};
-use super::queue::Queue;
+use super::job::{Block, Finished, Planned, other_length};
 use super::store::{BlockKey, BlockStore, Stored};
 use crate::{Error, Result};
 
@@ -28,14 +27,12 @@ struct Made {
 }
 
 /// Whether no more bytes of content than `most` have to be compressed.
-pub(super) fn is_little(items: &[Item], most: u64) -> bool {
-    let left = items
-        .iter()
-        .filter(|item| item.size().is_none())
-        .try_fold(0, |sum, item| {
-            // What has no name is found in no store.
-            item.key.map(|_| sum + u64::from(item.length))
-        });
+pub(super) fn is_little(planned: &[Planned], most: u64) -> bool {
+    let mut unknown = planned.iter().filter(|block| block.size().is_none());
+    let left = unknown.try_fold(0, |sum, block| {
+        // What has no name is found in no store.
+        block.key.map(|_| sum + u64::from(block.length))
+    });
     left.is_some_and(|bytes| bytes <= most)
 }
 
@@ -53,6 +50,17 @@ impl New {
             }
             rest = behind;
         }
+    }
+
+    fn find(&self, key: &BlockKey) -> Option<Stored> {
+        let block = self.0.get(key)?;
+        Some(Stored {
+            key: *key,
+            // Nobody looks for it by its place.
+            place: 0,
+            length: u32::try_from(block.bytes.len()).ok()?,
+            raw: block.raw,
+        })
     }
 
     /// Copies blocks, one behind the other, and says of each whether it is there.
@@ -77,21 +85,28 @@ impl<'s> Ahead<'s> {
     pub(super) fn new(store: &'s dyn BlockStore, made: New) -> Self {
         Ahead { store, made }
     }
+
+    /// The same blocks with those that were made.
+    ///
+    /// # Errors
+    /// One of them has no length yet.
+    pub(super) fn complete(&self, planned: &[Planned]) -> Result<Vec<Planned>> {
+        let complete = |block: &Planned| {
+            let known = match (block.known, &block.key) {
+                (None, Some(key)) => self.made.find(key),
+                (known, _) => known,
+            };
+            let block = Planned { known, ..*block };
+            block.size().map(|_| block)
+        };
+        let all: Option<Vec<Planned>> = planned.iter().map(complete).collect();
+        all.ok_or_else(|| Error::internal("a block that was made is not found again"))
+    }
 }
 
 impl BlockStore for Ahead<'_> {
     fn find(&self, key: &BlockKey) -> Option<Stored> {
-        let found = self.store.find(key);
-        found.or_else(|| {
-            let block = self.made.0.get(key)?;
-            Some(Stored {
-                key: *key,
-                // Nobody looks for it by its place.
-                place: 0,
-                length: u32::try_from(block.bytes.len()).ok()?,
-                raw: block.raw,
-            })
-        })
+        self.store.find(key).or_else(|| self.made.find(key))
     }
 
     fn read(&self, blocks: &[Stored], out: &mut [u8]) -> Vec<bool> {
@@ -116,42 +131,18 @@ impl BlockStore for Ahead<'_> {
     }
 }
 
-/// The blocks of an image, in order, all of whose lengths are known.
-pub(super) struct Plan {
-    pub(super) blocks: Vec<Block>,
-}
-
-impl Plan {
-    /// What is to be copied. `before` says which of it was there before this image.
-    ///
-    /// # Errors
-    /// A block's length is not known.
-    pub(super) fn new(queue: &Queue<'_>, before: &[Item]) -> Result<Self> {
-        let planned = |(item, before): (Item, &Item)| match item.size() {
-            Some(_) => Ok(Block {
-                reused: before.known.is_some(),
-                ..item.reused()
-            }),
-            None => Err(Error::internal("a block that was made is not found again")),
-        };
-        let blocks: Result<Vec<Block>> = queue.items().zip(before).map(planned).collect();
-        let blocks = blocks?;
-        if blocks.len() != before.len() {
-            return Err(Error::internal("an image has other blocks than it had"));
-        }
-        Ok(Plan { blocks })
-    }
-
-    /// Whether blocks, the first of which has this place in the image's order, are as they were planned.
-    ///
-    /// # Errors
-    /// One is not.
-    pub(super) fn check(&self, first: usize, blocks: &[Block]) -> Result<()> {
-        let planned = self.blocks.get(first..first + blocks.len());
-        let same = planned.is_some_and(|planned| {
-            let mut both = planned.iter().zip(blocks);
-            both.all(|(planned, block)| planned.size == block.size)
-        });
-        same.then_some(()).ok_or_else(other_length)
-    }
+/// Whether finished blocks are as they were planned.
+///
+/// # Errors
+/// One is not.
+pub(super) fn check<'p>(
+    mut planned: impl Iterator<Item = &'p Planned>,
+    blocks: &[Block],
+) -> Result<()> {
+    let mut blocks = blocks.iter();
+    let same = blocks.all(|block| {
+        let planned = planned.next();
+        planned.is_some_and(|planned| planned.reused().size == block.size)
+    });
+    same.then_some(()).ok_or_else(other_length)
 }

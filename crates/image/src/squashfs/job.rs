@@ -69,8 +69,9 @@ pub(super) struct Job {
     pub(super) start: Option<u64>,
 }
 
-/// One block to be made.
-pub(super) struct Item {
+/// One block to be.
+#[derive(Clone, Copy)]
+pub(super) struct Planned {
     pub(super) source: Source,
     /// Uncompressed bytes.
     pub(super) length: u32,
@@ -80,7 +81,6 @@ pub(super) struct Item {
     pub(super) key: Option<BlockKey>,
     /// What the store has of it.
     pub(super) known: Option<Stored>,
-    pub(super) handle: Arc<Handle>,
 }
 
 /// Where the content of a block is.
@@ -91,7 +91,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub(super) fn part(self) -> Part {
+    fn part(self) -> Part {
         match self {
             Source::Data { file, .. } => Part::Data { file },
             Source::Fragment(_) => Part::Fragment,
@@ -99,17 +99,15 @@ impl Source {
     }
 }
 
-impl Item {
+impl Planned {
     /// The block as the store has it, or a hole.
     pub(super) fn reused(&self) -> Block {
         let size = |known: &Stored| known.length | if known.raw { BLOCK_RAW } else { 0 };
         let known = self.known.as_ref();
         Block {
-            part: self.source.part(),
             size: known.map_or(0, size),
-            length: self.length,
             reused: known.is_some(),
-            new: None,
+            ..self.zeros()
         }
     }
 
@@ -140,6 +138,17 @@ impl Item {
             (None, _) => f64::from(self.length) / RUN as f64,
         }
     }
+
+    /// Whether it has to be compressed and can be put into the store.
+    pub(super) fn is_missing(&self) -> bool {
+        self.key.is_some() && self.known.is_none()
+    }
+}
+
+/// One block to be made, and its file.
+pub(super) struct Item {
+    pub(super) planned: Planned,
+    pub(super) handle: Arc<Handle>,
 }
 
 /// A file that the first job opens and the last one closes.

@@ -21,8 +21,8 @@
 //!    not known already, and finds whole-file duplicates.
 //! 2. [`layout`] decides from names and lengths which tails share a fragment block. The groups are content-defined: an edit changes
 //!    the group of the edited file and seldom a neighbour, so the blocks of two similar trees are mostly the same.
-//! 3. [`pipeline`] copies the blocks that the store has ([`straight`] where it can), reads and compresses the others on all threads,
-//!    and writes in order, within a bounded window.
+//! 3. [`plan`] lists all blocks with what the store has of them. [`pipeline`] copies these ([`straight`] where it can), reads and
+//!    compresses the others on all threads, and writes in order, within a bounded window.
 //! 4. [`inodes`], [`directories`] and [`tables`] write the metadata.
 //!
 //! Where the store has nearly all blocks, the others are made first ([`ahead`]). Then all lengths are known: the metadata and the superblock
@@ -45,6 +45,7 @@ mod numbering;
 mod options;
 mod output;
 mod pipeline;
+mod plan;
 mod queue;
 mod store;
 mod straight;

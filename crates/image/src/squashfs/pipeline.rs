@@ -3,52 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::dedup::Contents;
-use super::job::{Finished, Job};
-use super::layout::Layout;
-use super::numbering::File;
+use super::job::{Finished, Job, Planned};
 use super::options::Options;
 use super::output::Direct;
-use super::queue::{Queue, What};
-use super::store::BlockStore;
+use super::plan::Material;
+use super::queue::Queue;
 use super::worker::Worker;
 use crate::{Error, ErrorKind, Result};
 
-/// What an image is made of.
-#[derive(Clone, Copy)]
-pub(super) struct Material<'a> {
-    pub(super) files: &'a [File<'a>],
-    pub(super) contents: &'a Contents,
-    pub(super) layout: &'a Layout,
-    pub(super) options: &'a Options,
-    /// Where compressed blocks may be found.
-    pub(super) store: Option<&'a dyn BlockStore>,
-}
-
-impl<'a> Material<'a> {
-    /// What is wanted of it, from `start` in the image on.
-    pub(super) fn queue(&self, what: What, start: u64) -> Result<Queue<'a>> {
-        let Material {
-            files,
-            contents,
-            layout,
-            options,
-            store,
-        } = *self;
-        Queue::new(files, contents, layout, options, store, (what, start))
-    }
-}
-
-/// Makes what is wanted of all that the layout plans, and gives it to `take` in order, on the calling thread. `take` gives where in the
+/// Makes what is planned, or a part of it, and gives it to `take` in order, on the calling thread. `take` gives where in the
 /// image it stands afterwards; before, it stands at `start`. What is copied goes straight to its place in `direct`, as soon as that is known.
 pub(super) fn run(
     image: &Material<'_>,
-    what: What,
+    planned: &[Planned],
     (start, direct): (u64, Option<Direct>),
     mut take: impl FnMut(&Finished) -> Result<u64>,
 ) -> Result<()> {
     let options = image.options;
-    let mut queue = image.queue(what, start)?;
+    let mut queue = Queue::new(image, planned, start);
     queue.direct = direct;
     let queue = &queue;
     let (sender, receiver) = channel();

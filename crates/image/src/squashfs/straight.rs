@@ -26,13 +26,13 @@ impl Worker<'_, '_> {
     ) -> Result<Finished> {
         let mut finished = Finished {
             buffer: Vec::new(),
-            blocks: job.iter().map(Item::reused).collect(),
+            blocks: job.iter().map(|item| item.planned.reused()).collect(),
             written: true,
         };
         let known: Vec<(usize, Stored)> = job
             .iter()
             .enumerate()
-            .filter_map(|(index, item)| Some((index, item.known?)))
+            .filter_map(|(index, item)| Some((index, item.planned.known?)))
             .collect();
         let (mut rest, mut position) = (known.as_slice(), start);
         while !rest.is_empty() {
@@ -59,7 +59,7 @@ impl Worker<'_, '_> {
         if self.hot.len() < length {
             self.hot.resize(length, 0);
         }
-        let Some((store, _)) = self.queue.store else {
+        let Some(store) = self.queue.store else {
             return Err(Error::internal("a block is known to no store"));
         };
         let sound = store.read(&wanted, &mut self.hot[..length]);
@@ -89,7 +89,7 @@ impl Worker<'_, '_> {
             return Err(other_length());
         };
         room.copy_from_slice(&bytes);
-        if let (Some(key), Some((store, _))) = (block.new.take(), self.queue.store) {
+        if let (Some(key), Some(store)) = (block.new.take(), self.queue.store) {
             store.put(&key, block.size & BLOCK_RAW != 0, &bytes);
         }
         Ok(block)

@@ -32,11 +32,11 @@ impl<'q, 'a> Worker<'q, 'a> {
     pub(super) fn finish(&mut self, job: &[Item]) -> Result<Finished> {
         let (copied, sound) = self.copy(job);
         let mut copies = sound.iter();
-        let nothing_else = job
-            .iter()
-            .all(|item| item.hole || (item.known.is_some() && copies.next() == Some(&true)));
+        let nothing_else = job.iter().all(|Item { planned, .. }| {
+            planned.hole || (planned.known.is_some() && copies.next() == Some(&true))
+        });
         if nothing_else {
-            let blocks = job.iter().map(Item::reused).collect();
+            let blocks = job.iter().map(|item| item.planned.reused()).collect();
             return Ok(Finished {
                 buffer: copied,
                 blocks,
@@ -51,16 +51,17 @@ impl<'q, 'a> Worker<'q, 'a> {
         };
         finished.buffer.clear();
         for item in job {
-            if item.hole {
-                finished.blocks.push(item.reused());
+            let planned = &item.planned;
+            if planned.hole {
+                finished.blocks.push(planned.reused());
                 continue;
             }
-            if let Some(known) = &item.known {
+            if let Some(known) = &planned.known {
                 let bytes = copied.get(at..at + known.length as usize);
                 at += known.length as usize;
                 if let (Some(true), Some(bytes)) = (copies.next(), bytes) {
                     finished.buffer.extend_from_slice(bytes);
-                    finished.blocks.push(item.reused());
+                    finished.blocks.push(planned.reused());
                     continue;
                 }
             }
@@ -72,8 +73,8 @@ impl<'q, 'a> Worker<'q, 'a> {
 
     /// The bytes of all blocks that the store has, and which of them are sound.
     fn copy(&self, job: &[Item]) -> (Vec<u8>, Vec<bool>) {
-        let wanted: Vec<Stored> = job.iter().filter_map(|item| item.known).collect();
-        let Some((store, _)) = self.queue.store.as_ref().filter(|_| !wanted.is_empty()) else {
+        let wanted: Vec<Stored> = job.iter().filter_map(|item| item.planned.known).collect();
+        let Some(store) = self.queue.store.filter(|_| !wanted.is_empty()) else {
             return (Vec::new(), Vec::new());
         };
         let length: usize = wanted.iter().map(|known| known.length as usize).sum();
@@ -88,11 +89,12 @@ impl<'q, 'a> Worker<'q, 'a> {
 
     /// Reads and compresses a block.
     pub(super) fn make(&mut self, item: &Item, finished: &mut Finished) -> Result<()> {
-        match item.source {
+        let planned = &item.planned;
+        match planned.source {
             Source::Data { file, offset } => {
                 let reader = item.handle.get(self.queue.files, file)?;
-                if !self.read(reader, file, offset, item.length)? {
-                    finished.blocks.push(item.zeros());
+                if !self.read(reader, file, offset, planned.length)? {
+                    finished.blocks.push(planned.zeros());
                     return Ok(());
                 }
             }
@@ -100,11 +102,9 @@ impl<'q, 'a> Worker<'q, 'a> {
         }
         let size = self.pack(&mut finished.buffer)?;
         finished.blocks.push(Block {
-            part: item.source.part(),
             size,
-            length: item.length,
-            reused: false,
-            new: item.key,
+            new: planned.key,
+            ..planned.zeros()
         });
         Ok(())
     }

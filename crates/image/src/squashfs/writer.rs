@@ -1,20 +1,20 @@
 //! The passes, in order.
 
-use super::ahead::{Ahead, New, Plan, is_little};
+use super::ahead::{Ahead, New, check, is_little};
 use super::dedup::Contents;
 use super::directories;
 use super::format::{
     BLOCK_RAW, METADATA_RAW, Put, Reference, SUPERBLOCK, Superblock, compressor_options,
 };
 use super::inodes::{self, DirectoryFacts, Header, Ids, Stored};
-use super::job::{Block, Finished, Item, Part};
+use super::job::{Block, Finished, Part, Planned, Source};
 use super::layout::{Layout, Placement};
 use super::metadata::Table;
 use super::numbering::Numbering;
 use super::options::{Options, Summary};
 use super::output::{Direct, Output, Target};
-use super::pipeline::{self, Material};
-use super::queue::What;
+use super::pipeline;
+use super::plan::{Material, plan};
 use super::store::{self, BlockKey, BlockStore};
 use super::tables::write_lookup;
 use super::xattrs::Sets;
@@ -69,25 +69,26 @@ pub fn write_told<W: Target>(
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
     let mut output = Output::new(out)?;
     output.write(&head(options))?;
+    let material = Material {
+        files: &numbering.files,
+        contents: &contents,
+        layout: &layout,
+        options,
+        store: options.block_store.as_deref(),
+    };
     let image = Image {
         tree,
         numbering: &numbering,
-        material: Material {
-            files: &numbering.files,
-            contents: &contents,
-            layout: &layout,
-            options,
-            store: options.block_store.as_deref(),
-        },
+        material,
+        planned: plan(&material)?,
         tell,
     };
-    if let (Some(store), Some(direct)) = (image.material.store, output.direct()) {
-        let before: Vec<Item> = image.material.queue(What::All, 0)?.items().collect();
-        if is_little(&before, options.new_first) {
-            return image.write_known(output, direct, store, &before);
+    match (material.store, output.direct()) {
+        (Some(store), Some(direct)) if is_little(&image.planned, options.new_first) => {
+            image.write_known(output, direct, store)
         }
+        _ => image.write_as_it_comes(output),
     }
-    image.write_as_it_comes(output)
 }
 
 /// An image to be written.
@@ -95,6 +96,7 @@ struct Image<'a> {
     tree: &'a Tree,
     numbering: &'a Numbering<'a>,
     material: Material<'a>,
+    planned: Vec<Planned>,
     tell: &'a dyn Fn(Told),
 }
 
@@ -104,7 +106,7 @@ impl Image<'_> {
         let store = self.material.store;
         let mut data = Data::new(&self.material, self.tell);
         let from = (output.position(), output.direct());
-        pipeline::run(&self.material, What::All, from, |finished| {
+        pipeline::run(&self.material, &self.planned, from, |finished| {
             data.take(finished, store, &mut output)?;
             Ok(output.position())
         })?;
@@ -117,10 +119,10 @@ impl Image<'_> {
         mut output: Output<W>,
         direct: Direct,
         store: &dyn BlockStore,
-        before: &[Item],
     ) -> Result<Summary> {
+        let missing: Vec<Planned> = missing_of(&self.planned).copied().collect();
         let mut new = New::default();
-        pipeline::run(&self.material, What::Missing, (0, None), |finished| {
+        pipeline::run(&self.material, &missing, (0, None), |finished| {
             new.add(finished, store);
             Ok(0)
         })?;
@@ -129,12 +131,12 @@ impl Image<'_> {
             store: Some(&ahead),
             ..self.material
         };
+        let planned = ahead.complete(&self.planned)?;
         let start = output.position();
-        let plan = Plan::new(&material.queue(What::All, start)?, before)?;
         let mut data = Data::new(&self.material, self.tell);
         let mut position = start;
-        for block in &plan.blocks {
-            data.place(block, position)?;
+        for block in planned.iter().map(Planned::reused) {
+            data.place(&block, position)?;
             position += block.stored() as u64;
         }
         output.skip(position - start)?;
@@ -143,12 +145,13 @@ impl Image<'_> {
         let mut progress = Progress::new(&self.material, self.tell);
         let (mut count, mut position) = (0, start);
         let from = (start, Some(direct));
-        pipeline::run(&material, What::All, from, |finished| {
-            plan.check(count, &finished.blocks)?;
-            for (block, planned) in finished.blocks.iter().zip(plan.blocks.iter().skip(count)) {
+        pipeline::run(&material, &planned, from, |finished| {
+            check(planned.iter().skip(count), &finished.blocks)?;
+            let before = self.planned.iter().skip(count);
+            for (block, before) in finished.blocks.iter().zip(before) {
                 position += block.stored() as u64;
                 progress.count(block);
-                summary.reused_blocks += u64::from(block.reused && planned.reused);
+                summary.reused_blocks += u64::from(block.reused && before.known.is_some());
             }
             count += finished.blocks.len();
             progress.tell();
@@ -198,28 +201,33 @@ impl Image<'_> {
 /// # Errors
 /// As [`write`].
 pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
-    planned(tree, options, |material| {
-        Ok(material.queue(What::All, 0)?.missing())
+    planned(tree, options, |_, planned| {
+        Ok(missing_of(planned).filter_map(|block| block.key).collect())
     })
 }
 
-/// Does something with what an image would be made of.
+fn missing_of(planned: &[Planned]) -> impl Iterator<Item = &Planned> {
+    planned.iter().filter(|block| block.is_missing())
+}
+
+/// Does something with the plan of an image.
 fn planned<T>(
     tree: &Tree,
     options: &Options,
-    work: impl FnOnce(&Material<'_>) -> Result<T>,
+    work: impl FnOnce(&Material<'_>, &[Planned]) -> Result<T>,
 ) -> Result<T> {
     options.check()?;
     let numbering = Numbering::new(tree)?;
     let contents = Contents::new(&numbering.files, options)?;
     let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    work(&Material {
+    let material = Material {
         files: &numbering.files,
         contents: &contents,
         layout: &layout,
         options,
         store: options.block_store.as_deref(),
-    })
+    };
+    work(&material, &plan(&material)?)
 }
 
 /// Where the data of an image that [`write`] has written begins, and its blocks as the options' store has them, in the image's order, one
@@ -228,12 +236,10 @@ fn planned<T>(
 /// # Errors
 /// As [`write`].
 pub fn stored(tree: &Tree, options: &Options) -> Result<Option<(u64, Vec<store::Stored>)>> {
-    planned(tree, options, |material| {
-        let start = head(options).len() as u64;
-        let items = material.queue(What::All, start)?;
-        let kept = items.items().filter(|item| item.size() != Some(0));
-        let known: Option<Vec<_>> = kept.map(|item| item.known).collect();
-        Ok(known.map(|known| (start, known)))
+    planned(tree, options, |_, planned| {
+        let kept = planned.iter().filter(|block| block.size() != Some(0));
+        let known: Option<Vec<_>> = kept.map(|block| block.known).collect();
+        Ok(known.map(|known| (head(options).len() as u64, known)))
     })
 }
 
@@ -244,34 +250,27 @@ pub fn stored(tree: &Tree, options: &Options) -> Result<Option<(u64, Vec<store::
 /// # Errors
 /// As [`write`].
 pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Result<u64> {
-    options.check()?;
     let Some(store) = options.block_store.as_deref() else {
         return Ok(0);
     };
-    let numbering = Numbering::new(tree)?;
-    let contents = Contents::new(&numbering.files, options)?;
-    let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    let material = Material {
-        files: &numbering.files,
-        contents: &contents,
-        layout: &layout,
-        options,
-        store: Some(store),
-    };
-    let mut blocks = 0;
-    let done = pipeline::run(&material, What::MissingData, (0, None), |finished| {
-        put_new(finished, store);
-        blocks += finished.blocks.len() as u64;
-        if go_on() {
-            Ok(0)
-        } else {
-            Err(Error::cancelled())
+    planned(tree, options, |material, planned| {
+        let data = |block: &&Planned| matches!(block.source, Source::Data { .. });
+        let missing: Vec<Planned> = missing_of(planned).filter(data).copied().collect();
+        let mut blocks = 0;
+        let done = pipeline::run(material, &missing, (0, None), |finished| {
+            put_new(finished, store);
+            blocks += finished.blocks.len() as u64;
+            if go_on() {
+                Ok(0)
+            } else {
+                Err(Error::cancelled())
+            }
+        });
+        match done {
+            Err(error) if error.kind() == crate::ErrorKind::Cancelled => Ok(blocks),
+            done => done.map(|()| blocks),
         }
-    });
-    match done {
-        Err(error) if error.kind() == crate::ErrorKind::Cancelled => Ok(blocks),
-        done => done.map(|()| blocks),
-    }
+    })
 }
 
 /// Here, and not on the threads, so that the store has blocks in the order in which they are read again.
