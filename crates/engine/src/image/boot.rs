@@ -1,10 +1,10 @@
 //! The boot partition, the boot menu, and what the firmware of a PC starts.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kiln_image::disk::DiskLayout;
 use kiln_image::fat::{FatSpec, FatTree, Source};
@@ -22,11 +22,40 @@ pub(crate) struct Loaders<'a> {
     pub(crate) facts: &'a family::Boot,
     /// The tools root.
     pub(crate) tools: &'a Path,
-    /// What was read there.
-    pub(crate) read: RefCell<BTreeSet<String>>,
+    read: Mutex<BTreeSet<String>>,
 }
 
-impl Loaders<'_> {
+/// What a BIOS starts.
+pub(crate) struct Bios {
+    /// The boot sector's code.
+    boot: Vec<u8>,
+    /// What it loads.
+    core: Vec<u8>,
+}
+
+impl Bios {
+    /// Writes both.
+    pub(crate) fn write(&self, disk: &File, layout: &DiskLayout) -> Result<(), Failure> {
+        let place = grub::core_extent(layout)?;
+        Ok(grub::write_bios_boot(disk, place, &self.boot, &self.core)?)
+    }
+}
+
+impl<'a> Loaders<'a> {
+    /// Those of the tools root at `tools`.
+    pub(crate) fn new(facts: &'a family::Boot, tools: &'a Path) -> Self {
+        Loaders {
+            facts,
+            tools,
+            read: Mutex::default(),
+        }
+    }
+
+    /// What was read there so far.
+    pub(crate) fn read_paths(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the boot partition holds, but for a root.
     pub(crate) fn tree(
         &self,
@@ -49,28 +78,21 @@ impl Loaders<'_> {
         Ok(tree)
     }
 
-    /// Writes what a BIOS starts.
-    pub(crate) fn write_bios(
-        &self,
-        disk: &File,
-        parts: &Parts<'_>,
-        layout: &DiskLayout,
-        fat: &FatSpec,
-    ) -> Result<(), Failure> {
+    /// Makes what a BIOS starts, which depends on no length.
+    pub(crate) fn bios(&self, parts: &Parts<'_>, fat: &FatSpec) -> Result<Bios, Failure> {
         let directory = self.facts.bios_modules;
         let core = grub::build_core(&CoreSpec {
             read: &|name| self.read(&format!("{directory}/{name}")),
             modules: BIOS_MODULES,
-            prefix: &grub::prefix(layout.table(), parts.place(layout, Role::Boot)?.number),
+            prefix: &grub::prefix(parts.table(), parts.number(Role::Boot)?),
             config: &grub::early_config(&fat.uuid()),
         })?;
         let boot = self.needed(&format!("{directory}/boot.img"))?;
-        grub::write_bios_boot(disk, grub::core_extent(layout)?, &boot, &core)?;
-        Ok(())
+        Ok(Bios { boot, core })
     }
 
     fn read(&self, path: &str) -> std::io::Result<Vec<u8>> {
-        self.read.borrow_mut().insert(path.to_owned());
+        self.read_paths().insert(path.to_owned());
         read_inside(self.tools, path)
     }
 

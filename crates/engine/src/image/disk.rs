@@ -1,6 +1,5 @@
 //! From the finished root to `disk.raw` and `disk.tar.gz`.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,7 +14,7 @@ use kiln_plan::{Format, Partition, Role, Size};
 use kiln_rootfs::{Place, Reporter};
 use kiln_sandbox::CancelToken;
 
-use super::boot::{self, Loaders};
+use super::boot::{self, Bios, Loaders};
 use super::home;
 use super::layout::{self, Parts};
 use super::offer::offer;
@@ -99,6 +98,8 @@ pub(crate) fn image(
     std::thread::scope(|scope| {
         // On every way out, lest the digest wait for what will not come.
         let _closing = Closing(follow);
+        // Now, and not when the build begins: by then its memory would have gone to whatever else.
+        scope.spawn(|| output.uncache());
         let digest = to_digest.map(|file| scope.spawn(move || follow.digest(&file)));
         let surrounded = scope.spawn(|| ending(&race, job.surround(&disk, ahead, &race)));
         let squashed = squashfs(
@@ -114,9 +115,7 @@ pub(crate) fn image(
             Ok((squashed, _)) => follow.complete(squashed.bytes),
             Err(_) => follow.close(),
         }
-        let kernel = surrounded
-            .join()
-            .unwrap_or_else(|_| Err(panicked("assembling the disk")));
+        let kernel = joined(surrounded, "assembling the disk");
         let ((squashed, locate), kernel) = both(squashed, kernel)?;
         // Beside the rest of the digest; else the rename of the disk would take as long as writing it.
         scope.spawn(|| kiln_sandbox::begin_writing(disk.as_fd()));
@@ -285,6 +284,17 @@ struct Assembly<'a> {
     follow: &'a Follow,
 }
 
+/// What comes around the SquashFS.
+struct Around<'a> {
+    loaders: Loaders<'a>,
+    bios: Bios,
+    home: Option<File>,
+}
+
+fn joined<T>(work: ScopedJoinHandle<'_, Result<T, Failure>>, title: &str) -> Result<T, Failure> {
+    work.join().unwrap_or_else(|_| Err(panicked(title)))
+}
+
 impl Assembly<'_> {
     /// Puts everything but the SquashFS into its place, as soon as there are an initramfs and the length of the SquashFS; returns the kernel's
     /// version.
@@ -295,17 +305,34 @@ impl Assembly<'_> {
             kernel: output.create("vmlinuz")?,
             initrd: output.create("initrd")?,
         };
+        let loaders = Loaders::new(session.family.boot(&plan.target), self.tools());
         let terms = Terms::new(&*session.family, &plan.compression, self.root.epoch);
         let generator = Generator::of(session);
-        let version = initramfs(&generator, self.root, &boot, terms, ahead, race)?;
+        // None of these needs another, and the digest waits for them all.
+        let made = std::thread::scope(|scope| {
+            let bios = scope.spawn(|| loaders.bios(self.parts, &self.fat()));
+            let home = plan.disk.home().map(|home| {
+                let make = || home::file_system(session, resolved, self.root, home, output);
+                scope.spawn(move || ending(race, make()))
+            });
+            let version = initramfs(&generator, self.root, &boot, terms, ahead, race);
+            let version = ending(race, version);
+            let home = home.map(|home| joined(home, "making /home")).transpose();
+            let (version, home) = both(version, home)?;
+            let bios = joined(bios, "assembling the disk")?;
+            Ok::<_, Failure>((version, home, bios))
+        });
+        let (version, home, bios) = made?;
         // The length is not known before all of the root has been looked at.
-        let home = plan.disk.home();
-        let home = home.map(|home| home::file_system(session, resolved, self.root, home, output));
-        let home = home.transpose()?;
         let length = self.follow.length().ok_or_else(stopped)?;
         session.cancel.check()?;
         layout::check_root(&plan.disk, length)?;
-        self.assemble(disk, boot, home.as_ref(), Bytes(length))?;
+        let around = Around {
+            loaders,
+            bios,
+            home,
+        };
+        self.assemble(disk, boot, &around, Bytes(length))?;
         Ok(version)
     }
 
@@ -313,28 +340,18 @@ impl Assembly<'_> {
         &self,
         disk: &File,
         files: BootFiles,
-        home: Option<&File>,
+        around: &Around<'_>,
         length: Bytes,
     ) -> Result<(), Failure> {
         let steps = self.session.steps;
         steps.step("assembling the disk", None, Unit::Bytes, |step| {
             let plan = &self.resolved.plan;
             let family = &*self.session.family;
-            let facts = family.boot(&plan.target);
-            let loaders = Loaders {
-                facts,
-                tools: self.tools(),
-                read: RefCell::default(),
-            };
-            let fat = FatSpec {
-                volume_id: self.parts.volume(),
-                label: "KILN".to_owned(),
-                time: self.resolved.epoch(self.session.request.epoch),
-            };
+            let fat = self.fat();
             let menu = boot::menu(plan, family, &self.parts.medium()?);
-            let mut tree = loaders.tree(files, &menu, &fat)?;
+            let mut tree = around.loaders.tree(files, &menu, &fat)?;
             if plan.disk.has_root_file() {
-                tree.add_file_ahead(facts.root_file, length.0)?;
+                tree.add_file_ahead(family.boot(&plan.target).root_file, length.0)?;
             }
             let size = |partition: &Partition| self.size(partition, &tree, length);
             let layout = self.parts.layout(size, self.rounding())?;
@@ -351,10 +368,10 @@ impl Assembly<'_> {
             let boot = self.parts.place(&layout, Role::Boot)?.extent;
             let mut check = |_| check(self.session);
             FatImage::new(&tree, &fat, boot.len())?.write(disk, boot.offset(), &mut check)?;
-            loaders.write_bios(disk, self.parts, &layout, &fat)?;
+            around.bios.write(disk, &layout)?;
             let guard = &self.session.guard;
-            guard.check_tools(&self.resolved.tools, &loaders.read.borrow())?;
-            if let (Some(file), Some(home)) = (home, plan.disk.home()) {
+            guard.check_tools(&self.resolved.tools, &around.loaders.read_paths())?;
+            if let (Some(file), Some(home)) = (&around.home, plan.disk.home()) {
                 let at = self.parts.place(&layout, Role::Home)?.extent.offset();
                 let len = Bytes(home.size.least());
                 copy_into("/home", file, len, disk, at, &mut check)?;
@@ -367,6 +384,15 @@ impl Assembly<'_> {
             ));
             Ok(())
         })
+    }
+
+    /// How the boot partition is called.
+    fn fat(&self) -> FatSpec {
+        FatSpec {
+            volume_id: self.parts.volume(),
+            label: "KILN".to_owned(),
+            time: self.resolved.epoch(self.session.request.epoch),
+        }
     }
 
     /// The size of a partition, for what it holds.

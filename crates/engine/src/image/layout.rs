@@ -90,16 +90,28 @@ impl<'a> Parts<'a> {
 
     /// What tells the running system where the root is.
     pub(crate) fn medium(&self) -> Result<Medium, Failure> {
-        let role = self.with_root();
-        let mut numbered = (1..).zip(&self.disk.partitions);
-        let (number, partition) = numbered
-            .find(|(_, p)| p.role == role)
-            .ok_or_else(|| lacking(role))?;
+        let (number, partition) = self.numbered(self.with_root())?;
         Ok(Medium {
             partition: self.table.partuuid(self.spec(partition).guid, number),
             is_file: self.disk.has_root_file(),
             in_memory: false,
         })
+    }
+
+    fn numbered(&self, role: Role) -> Result<(u32, &Partition), Failure> {
+        let mut numbered = (1..).zip(&self.disk.partitions);
+        let found = numbered.find(|(_, partition)| partition.role == role);
+        found.ok_or_else(|| lacking(role))
+    }
+
+    /// The number of the partition with this role.
+    pub(crate) fn number(&self, role: Role) -> Result<u32, Failure> {
+        self.numbered(role).map(|(number, _)| number)
+    }
+
+    /// The kind of partition table.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// The disk, with partitions of the sizes given.

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_plan::{Compression, Hasher};
 use kiln_rootfs::finish::Finish;
-use kiln_rootfs::trace::{Query, SharedTrace, queries, states};
+use kiln_rootfs::trace::{Query, SharedTrace, Stamps, queries, states};
 use kiln_rootfs::{Place, Quiet, Reporter, Staging};
 use kiln_sandbox::{CancelToken, Root};
 
@@ -196,7 +196,7 @@ fn alike(
     // What a thread left that panicked while it took notes may be incomplete.
     let trace = trace.lock().map_err(|_| None)?.clone();
     let asked = queries(trace);
-    let answers = |lower: Vec<PathBuf>| {
+    let answers = |lower: Vec<PathBuf>, known: &Stamps| {
         let place = Place {
             sandbox: generator.sandbox,
             root: Root::Layers { lower },
@@ -205,14 +205,15 @@ fn alike(
             cancel,
             tracer: None,
         };
-        states(&place, &asked).map_err(|_| None)
+        states(&place, &asked, known).map_err(|_| None)
     };
     if over.terms.epoch != root.epoch {
         return Err(None);
     }
-    let (before, now) = (answers(over.lower.clone())?, answers(root.lower())?);
+    let before = answers(over.lower.clone(), &Stamps::new())?;
+    let now = answers(root.lower(), &before.stamps)?;
     // Both are in the order of the queries.
-    let mut pairs = before.into_iter().zip(now);
+    let mut pairs = before.observations.into_iter().zip(now.observations);
     let other = pairs
         .find(|(before, now)| before != now)
         .map(|(before, _)| before);

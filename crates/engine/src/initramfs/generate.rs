@@ -5,7 +5,8 @@
 //! state of that path ([`kiln_rootfs::trace`]); the first whose states are all as they were is the result again.
 //!
 //! ```text
-//! <cache>/initramfs/<first part>/<layer id>   an empty file: a result to try; its time is that of the last use
+//! <cache>/initramfs/<first part>/<layer id>   a result to try; its time is that of the last use, and what is in it spares this
+//!                                             machine reading the same files again ([`Stamps`])
 //! <cache>/layers/<layer id>/                  the result: an ordinary layer
 //!   fs/var/tmp/kiln-initrd.img, kiln-vmlinuz
 //!   looks.json                                paths, what was asked of them, and their states
@@ -18,13 +19,13 @@ use std::time::SystemTime;
 
 use kiln_plan::{Codec, Compression, Hasher, Id};
 use kiln_rootfs::initramfs::export;
-use kiln_rootfs::trace::{Observation, Query, SharedTrace, queries, states};
+use kiln_rootfs::trace::{Answers, Observation, Query, SharedTrace, Stamps, queries, states};
 use kiln_rootfs::{Family, Layer, Place, Quiet, Reporter, Store};
 use kiln_sandbox::{CancelToken, Limits, Root, Sandbox};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
-use crate::io::{descriptor, write_failure};
+use crate::io::{descriptor, write_failure, write_whole};
 use crate::means::Session;
 use crate::shared::Shared;
 use crate::steps::Steps;
@@ -40,15 +41,13 @@ const TRIED: usize = 2;
 /// Levels up to this one say that somebody is waiting.
 const QUICK: u32 = 3;
 
-/// What was asked, and the answers.
-type Now = BTreeMap<Query, String>;
-
 /// A stored result: the file that names it, its layer, and what it says.
 type Candidate = (PathBuf, Layer, Facts);
 
 /// Whether a stored result is right for a root.
 enum Tried {
-    Fits(Box<Candidate>),
+    /// With what was learnt of the files that its generator read.
+    Fits(Box<Candidate>, Option<Stamps>),
     /// No; what is not as it was for the last of them.
     None(Option<Query>),
 }
@@ -202,9 +201,10 @@ impl<'a> Generator<'a> {
             tried = self.fitting(&place, results, over.root)?;
         }
         let fitting = match tried {
-            Tried::Fits(fitting) => fitting,
+            Tried::Fits(fitting, stamps) => (fitting, stamps),
             Tried::None(changed) => return Ok(Reused::No(changed)),
         };
+        let (fitting, stamps) = fitting;
         let (path, layer, facts) = &*fitting;
         export(
             &place,
@@ -224,7 +224,7 @@ impl<'a> Generator<'a> {
             }
             return Ok(Reused::No(None));
         }
-        touch(path);
+        touch(path, stamps.as_ref());
         self.share_result(over.terms, layer);
         Ok(Reused::Yes(facts.version.clone(), layer.info.id))
     }
@@ -248,11 +248,20 @@ impl<'a> Generator<'a> {
         let mut fitting = candidates
             .iter()
             .position(|(_, _, facts)| facts.root == root);
-        let mut changed = None;
+        let (mut changed, mut stamps) = (None, None);
         if fitting.is_none() && !candidates.is_empty() {
             let observations: Vec<Vec<Observation>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
-            let now = self.now(place, &observations)?;
+            let known = candidates.iter().flat_map(|(path, _, _)| known(path));
+            let Answers {
+                observations: now,
+                stamps: seen,
+            } = now(place, &observations, &known.collect())?;
+            stamps = Some(seen);
+            let now: BTreeMap<Query, String> = now
+                .into_iter()
+                .map(|observation| (observation.query, observation.state))
+                .collect();
             let other = |observation: &&Observation| {
                 now.get(&observation.query) != Some(&observation.state)
             };
@@ -264,7 +273,7 @@ impl<'a> Generator<'a> {
             changed = observations.first().and_then(first_other);
         }
         Ok(match fitting {
-            Some(index) => Tried::Fits(Box::new(candidates.swap_remove(index))),
+            Some(index) => Tried::Fits(Box::new(candidates.swap_remove(index)), stamps),
             None => Tried::None(changed.map(|observation| observation.query)),
         })
     }
@@ -291,18 +300,6 @@ impl<'a> Generator<'a> {
                 .filter(|id| !results.join(id.to_string()).exists())
                 .map(pull)
                 .fold(false, |any, one| any | one)
-    }
-
-    /// What this root answers to everything that any candidate asked.
-    fn now(&self, place: &Place<'_>, observations: &[Vec<Observation>]) -> Result<Now, Failure> {
-        let asked = observations
-            .iter()
-            .flatten()
-            .map(|observation| observation.query.clone());
-        let found = states(place, &asked.collect())?.into_iter();
-        Ok(found
-            .map(|observation| (observation.query, observation.state))
-            .collect())
     }
 
     /// Generates it over a root, none of whose layers is damaged.
@@ -354,7 +351,11 @@ impl<'a> Generator<'a> {
             },
             ..place
         };
-        let observations = states(&untouched, &queries(trace))?;
+        let asked = queries(trace);
+        let Answers {
+            observations,
+            stamps,
+        } = states(&untouched, &asked, &Stamps::new())?;
         let facts = Facts {
             version: made.version.clone(),
             root: over.root,
@@ -367,6 +368,7 @@ impl<'a> Generator<'a> {
         let facts = serde_json::to_value(facts).map_err(|e| internal(&e))?;
         let layer = staging.commit(id, "initramfs", facts)?;
         self.name_result(&results, id);
+        touch(&results.join(id.to_string()), Some(&stamps));
         self.share_result(over.terms, &layer);
         Ok(made.version)
     }
@@ -396,6 +398,19 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// What a root answers to everything that any candidate asked.
+fn now(
+    place: &Place<'_>,
+    observations: &[Vec<Observation>],
+    known: &Stamps,
+) -> Result<Answers, Failure> {
+    let asked = observations
+        .iter()
+        .flatten()
+        .map(|observation| observation.query.clone());
+    Ok(states(place, &asked.collect(), known)?)
+}
+
 /// Says in the log why what was begun ahead is of no use.
 pub(crate) fn say_wrong(step: &dyn Reporter, changed: Option<&Query>) {
     let what = changed.map_or(String::new(), |what| format!(": {what} has changed"));
@@ -420,8 +435,22 @@ fn read(layer: &Layer) -> Vec<Observation> {
         .unwrap_or_default()
 }
 
-fn touch(path: &std::path::Path) {
-    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+/// What was noted of files when a result was used last. Unreadable notes are none: the files are read.
+fn known(path: &std::path::Path) -> Stamps {
+    let text = fs::read(path).ok();
+    let known = text.and_then(|text| serde_json::from_slice(&text).ok());
+    known.unwrap_or_else(Stamps::new)
+}
+
+/// Notes that a result was used, and what is known of files, where that is news. A note that cannot be written costs the next build some
+/// reading.
+fn touch(path: &std::path::Path, stamps: Option<&Stamps>) {
+    let news = stamps.filter(|stamps| known(path) != **stamps);
+    let news = news.and_then(|stamps| serde_json::to_vec(stamps).ok());
+    let _ = match news {
+        Some(text) => write_whole(path, &text),
+        None => File::open(path).and_then(|file| file.set_modified(SystemTime::now())),
+    };
 }
 
 fn digest(file: &File) -> Result<String, Failure> {

@@ -18,6 +18,6 @@ pub use access::{Access, SharedTrace, Trace};
 pub use recorder::{Glob, Tracing, taken};
 pub use search::{Affixes, Search};
 pub(crate) use states::Ask;
-pub use states::{LOADERS, Observation, Query, interpreters, queries, states};
+pub use states::{Answers, LOADERS, Observation, Query, Stamps, interpreters, queries, states};
 pub use tracer::Tracer;
 pub(crate) use tracer::of_layers;

@@ -10,7 +10,7 @@
 //! last parts that look like a library's name the lines count, and not the cache as a whole. Likewise, of directories that were
 //! searched for names only the names found count, where it is known what was searched for ([`Search`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -38,6 +38,9 @@ pub const LOADERS: &[&str] = &[
     "/lib/ld-linux.so.2",
     "/lib/ld-linux-aarch64.so.1",
 ];
+
+/// Read at once, in bytes.
+const BUFFER: usize = 256 << 10;
 
 /// Nothing but the dynamic linker asked.
 const LINKED: Access = Access {
@@ -78,11 +81,26 @@ pub struct Observation {
     pub state: String,
 }
 
+/// What was found out about files by reading them: for what identifies a file and the query, the state. The kernel sets an inode's time
+/// of change and no program can choose it, so a file that still has its inode, its times and its length has its content. Of what
+/// the disk has damaged since, that is the content that was written.
+pub type Stamps = BTreeMap<String, String>;
+
+/// What a root answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answers {
+    /// In the order of the queries.
+    pub observations: Vec<Observation>,
+    /// Of the files that were read, or would have been.
+    pub stamps: Stamps,
+}
+
 /// Asks a root for the answers.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ask {
     queries: BTreeSet<Query>,
     epoch: i64,
+    known: Stamps,
 }
 
 /// What has to be asked of a root to know whether a run that looked like this would see the same there.
@@ -104,14 +122,15 @@ pub fn queries(trace: Trace) -> BTreeSet<Query> {
         .collect()
 }
 
-/// The answers that the root at `place` gives. Programs bring their interpreters along.
+/// The answers that the root at `place` gives. Programs bring their interpreters along. Files that are `known` are not read again.
 ///
 /// # Errors
 /// The sandbox cannot be made.
-pub fn states(place: &Place<'_>, queries: &BTreeSet<Query>) -> Result<Vec<Observation>> {
+pub fn states(place: &Place<'_>, queries: &BTreeSet<Query>, known: &Stamps) -> Result<Answers> {
     let ask = Ask {
         queries: queries.clone(),
         epoch: place.epoch,
+        known: known.clone(),
     };
     place.call(&ask, (), Extras::bare())
 }
@@ -120,14 +139,14 @@ impl Call for Ask {
     const NAME: &'static str = "rootfs.states";
     type Handed = ();
     type Message = Silence;
-    type Answer = Vec<Observation>;
+    type Answer = Answers;
 
-    fn run(
-        self,
-        (): (),
-        _: &Say<Silence>,
-    ) -> std::result::Result<Vec<Observation>, kiln_sandbox::Error> {
-        let Ask { mut queries, epoch } = self;
+    fn run(self, (): (), _: &Say<Silence>) -> std::result::Result<Answers, kiln_sandbox::Error> {
+        let Ask {
+            mut queries,
+            epoch,
+            known,
+        } = self;
         if queries.iter().any(|query| executed(query).is_some()) {
             let read = Access {
                 content: true,
@@ -137,7 +156,7 @@ impl Call for Ask {
             queries.extend(loaders.map(|path| Query::Path(path, read)));
         }
         add_interpreters(&mut queries);
-        all(queries.into_iter().collect(), epoch).ok_or_else(|| {
+        all(queries.into_iter().collect(), epoch, &known).ok_or_else(|| {
             kiln_sandbox::Error::new(
                 ErrorKind::Internal,
                 "something that was asked of a root has no answer",
@@ -196,16 +215,17 @@ fn interpreter(path: &Path) -> Option<String> {
 }
 
 /// All states, unless one is missing. Hashing is what takes time, so it is shared out.
-fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
+fn all(queries: Vec<Query>, epoch: i64, known: &Stamps) -> Option<Answers> {
     let next = AtomicUsize::new(0);
-    let states: Vec<OnceLock<String>> = queries.iter().map(|_| OnceLock::new()).collect();
+    let states: Vec<OnceLock<State>> = queries.iter().map(|_| OnceLock::new()).collect();
     let cache = regular::read(linker::CACHE);
     let work = || {
+        let mut buffer = vec![0; BUFFER];
         while let Some((query, state)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             queries.get(index).zip(states.get(index))
         } {
-            state.get_or_init(|| state_of(query, epoch, &cache));
+            state.get_or_init(|| state_of(query, epoch, &cache, known, &mut buffer));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -214,14 +234,60 @@ fn all(queries: Vec<Query>, epoch: i64) -> Option<Vec<Observation>> {
             scope.spawn(work);
         }
     });
-    let observation = |(query, state): (Query, OnceLock<String>)| {
-        let state = state.into_inner()?;
+    let mut stamps = Stamps::new();
+    let observation = |(query, state): (Query, OnceLock<State>)| {
+        let State { state, stamp } = state.into_inner()?;
+        if let Some(stamp) = stamp {
+            stamps.insert(stamp, state.clone());
+        }
         Some(Observation { query, state })
     };
-    queries.into_iter().zip(states).map(observation).collect()
+    let observations = queries.into_iter().zip(states).map(observation);
+    Some(Answers {
+        observations: observations.collect::<Option<_>>()?,
+        stamps,
+    })
 }
 
-fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
+struct State {
+    state: String,
+    /// What identifies the file that was read for it.
+    stamp: Option<String>,
+}
+
+fn state_of(
+    query: &Query,
+    epoch: i64,
+    cache: &io::Result<Vec<u8>>,
+    known: &Stamps,
+    buffer: &mut [u8],
+) -> State {
+    let stamp = match query {
+        Query::Path(path, access) if access.content => stamp(path, *access, epoch),
+        _ => None,
+    };
+    let state = stamp.as_ref().and_then(|stamp| known.get(stamp));
+    let state = state
+        .cloned()
+        .unwrap_or_else(|| found_out(query, epoch, cache, buffer));
+    State { state, stamp }
+}
+
+/// What identifies a file that is read, and what is asked of it.
+fn stamp(path: &str, access: Access, epoch: i64) -> Option<String> {
+    let (own, behind) = (fs::symlink_metadata(path).ok()?, fs::metadata(path).ok()?);
+    let mut hash = Hasher::new();
+    hash.update(format!("{path:?} {access:?} {epoch}").as_bytes());
+    for found in [&own, &behind] {
+        attributes(&mut hash, found, i64::MAX);
+        let (ino, changed) = (found.ino(), (found.ctime(), found.ctime_nsec()));
+        hash.update(format!("{ino} {changed:?} ").as_bytes());
+    }
+    let short = |hash: &Hasher| hex::encode(&hash.finalize().as_bytes()[..16]);
+    behind.is_file().then(|| short(&hash))
+}
+
+fn found_out(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>, buffer: &mut [u8]) -> String {
     let mut hash = Hasher::new();
     let fed = match (query, cache) {
         (Query::Library(name), Ok(cache)) => linker::feed(&mut hash, cache, name),
@@ -232,7 +298,7 @@ fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
         }
         // Its lines count, and each is a query of its own.
         (Query::Path(_, access), _) if access.linked && *access == LINKED => Ok(()),
-        (Query::Path(path, access), _) => feed(&mut hash, Path::new(path), *access, epoch),
+        (Query::Path(path, access), _) => feed(&mut hash, Path::new(path), *access, epoch, buffer),
     };
     // What cannot be read has a state too: the error.
     if let Err(error) = fed {
@@ -241,7 +307,13 @@ fn state_of(query: &Query, epoch: i64, cache: &io::Result<Vec<u8>>) -> String {
     hash.finalize().to_hex().to_string()
 }
 
-fn feed(hash: &mut Hasher, path: &Path, access: Access, epoch: i64) -> io::Result<()> {
+fn feed(
+    hash: &mut Hasher,
+    path: &Path,
+    access: Access,
+    epoch: i64,
+    buffer: &mut [u8],
+) -> io::Result<()> {
     let own = fs::symlink_metadata(path)?;
     attributes(hash, &own, epoch);
     let behind = if own.is_symlink() {
@@ -254,9 +326,8 @@ fn feed(hash: &mut Hasher, path: &Path, access: Access, epoch: i64) -> io::Resul
     };
     if access.content && behind.is_file() {
         let mut file = File::open(path)?;
-        let mut buffer = vec![0; 256 << 10];
         loop {
-            match file.read(&mut buffer)? {
+            match file.read(buffer)? {
                 0 => break,
                 count => hash.update(&buffer[..count]),
             };
@@ -359,7 +430,7 @@ mod tests {
             .expect("a time");
         let state = |path: &Path, access, epoch| {
             let query = Query::Path(path.to_string_lossy().into_owned(), access);
-            state_of(&query, epoch, &Ok(Vec::new()))
+            found_out(&query, epoch, &Ok(Vec::new()), &mut [0; 64])
         };
         let ask = |path: &Path, access| state(path, access, i64::MAX);
         let before = [
@@ -469,7 +540,7 @@ mod tests {
                 depth,
                 names: vec![crate::trace::Affixes::of("lib*.so.1")],
             };
-            state_of(&Query::Search(search), 0, &Ok(Vec::new()))
+            found_out(&Query::Search(search), 0, &Ok(Vec::new()), &mut [0; 64])
         };
         let (before, shallow) = (state(None), state(Some(1)));
         fs::write(dir.path().join("a/other"), "").expect("a file");
@@ -484,9 +555,14 @@ mod tests {
             depth: None,
             names: Vec::new(),
         };
-        let of_missing = state_of(&Query::Search(missing.clone()), 0, &Ok(Vec::new()));
+        let of_missing = found_out(
+            &Query::Search(missing.clone()),
+            0,
+            &Ok(Vec::new()),
+            &mut [0; 64],
+        );
         fs::create_dir(dir.path().join("missing")).expect("a directory");
-        let of_empty = state_of(&Query::Search(missing), 0, &Ok(Vec::new()));
+        let of_empty = found_out(&Query::Search(missing), 0, &Ok(Vec::new()), &mut [0; 64]);
         assert_ne!(of_missing, of_empty);
         // Another type under the same name.
         fs::remove_file(dir.path().join("a/b/libx.so.1")).expect("removed");

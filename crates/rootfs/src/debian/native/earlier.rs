@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_packages::debian::contents::Kind;
 use kiln_sandbox::Mount;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Advice, Mode, OFlags, ResolveFlags, fadvise, openat2};
 use rustix::io::Errno;
 
 use super::dress::dress;
@@ -217,6 +217,9 @@ fn copy(
     if hasher.finalize() != *digest {
         return Ok(None);
     }
+    // The copy is what will be read from now on. Memory that is given back here takes the next file; a virtual machine whose host
+    // takes back what is free writes several times as fast to memory that it has.
+    let _ = fadvise(&from, 0, None, Advice::DontNeed);
     dress(&to, &item.entry)?;
     Ok(Some(()))
 }
