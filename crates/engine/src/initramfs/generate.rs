@@ -252,7 +252,10 @@ impl<'a> Generator<'a> {
         if fitting.is_none() && !candidates.is_empty() {
             let observations: Vec<Vec<Observation>> =
                 candidates.iter().map(|(_, layer, _)| read(layer)).collect();
-            let known = candidates.iter().flat_map(|(path, _, _)| known(path));
+            let known = candidates
+                .iter()
+                .filter_map(|(path, _, _)| known(path))
+                .flatten();
             let Answers {
                 observations: now,
                 stamps: seen,
@@ -435,17 +438,15 @@ fn read(layer: &Layer) -> Vec<Observation> {
         .unwrap_or_default()
 }
 
-/// What was noted of files when a result was used last. Unreadable notes are none: the files are read.
-fn known(path: &std::path::Path) -> Stamps {
-    let text = fs::read(path).ok();
-    let known = text.and_then(|text| serde_json::from_slice(&text).ok());
-    known.unwrap_or_else(Stamps::new)
+/// What was noted of files when a result was used last. Where the note cannot be read, the files are.
+fn known(path: &std::path::Path) -> Option<Stamps> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Notes that a result was used, and what is known of files, where that is news. A note that cannot be written costs the next build some
 /// reading.
 fn touch(path: &std::path::Path, stamps: Option<&Stamps>) {
-    let news = stamps.filter(|stamps| known(path) != **stamps);
+    let news = stamps.filter(|stamps| known(path).as_ref() != Some(stamps));
     let news = news.and_then(|stamps| serde_json::to_vec(stamps).ok());
     let _ = match news {
         Some(text) => write_whole(path, &text),

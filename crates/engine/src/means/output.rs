@@ -270,4 +270,45 @@ mod tests {
         assert_eq!(links, [0], "one file, without a name");
         assert_eq!(dir.path().read_dir().expect("it").count(), 2);
     }
+
+    /// Whether the file's first bytes can be had without the disk.
+    fn is_cached(path: &Path) -> bool {
+        let file = File::open(path).expect("a file");
+        let mut byte = [0];
+        let to = &mut [std::io::IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(&file, to, 0, rustix::io::ReadWriteFlags::NOWAIT).is_ok()
+    }
+
+    /// As dd(1) would do it, where the file system can.
+    #[test]
+    fn the_memory_of_an_image_that_is_about_to_be_replaced_is_given_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [image, other] = [RAW, "other"].map(|name| dir.path().join(name));
+        for path in [&image, &other] {
+            fs::write(path, "before").expect("an artifact");
+            let file = File::open(path).expect("it");
+            file.sync_all().expect("written to the disk");
+        }
+        let output = Output::open(dir.path()).expect("an output directory");
+        output.uncache();
+        let dd = std::process::Command::new("dd")
+            .args(["if=/dev/null", "oflag=nocache", "conv=notrunc", "count=0"])
+            .arg(format!("of={}", other.display()))
+            .output();
+        let dd = dd.expect("dd(1), of the coreutils");
+        assert!(dd.status.success(), "{dd:?}");
+        assert_eq!(is_cached(&image), is_cached(&other));
+        assert_eq!(fs::read(&image).expect("still there"), b"before");
+        // What is no file is left alone.
+        fs::remove_file(&image).expect("removed");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &image,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .expect("a pipe");
+        output.uncache();
+    }
 }

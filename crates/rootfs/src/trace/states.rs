@@ -419,6 +419,54 @@ mod tests {
         linked: false,
     };
 
+    /// Nothing but the content differs that a program can choose: the kernel's time of the change tells.
+    #[test]
+    fn a_file_that_is_known_is_not_read_again_until_anything_about_it_changes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, "one").expect("a file");
+        let query = Query::Path(path.to_str().expect("UTF-8").to_owned(), READ);
+        let ask = |known: &Stamps| {
+            let answers = all(vec![query.clone()], i64::MAX, known).expect("an answer");
+            (answers.observations[0].state.clone(), answers.stamps)
+        };
+        let (first, stamps) = ask(&Stamps::new());
+        assert_eq!(stamps.values().collect::<Vec<_>>(), [&first]);
+        assert_eq!(ask(&stamps), (first.clone(), stamps.clone()));
+        // It is taken from there.
+        let noted = stamps.keys().map(|stamp| (stamp.clone(), "noted".into()));
+        assert_eq!(ask(&noted.collect()).0, "noted");
+        // A link to it is another question.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("file", &link).expect("a link");
+        let linked = Query::Path(link.to_str().expect("UTF-8").to_owned(), READ);
+        let linked = all(vec![linked], i64::MAX, &stamps).expect("an answer");
+        assert_ne!(linked.stamps, stamps);
+
+        let time = fs::metadata(&path).and_then(|m| m.modified());
+        let rewrite = |to: &Path| {
+            fs::write(to, "two").expect("another content");
+            let file = File::options().write(true).open(to).expect("it");
+            file.set_modified(time.as_ref().copied().expect("a time"))
+                .expect("the time it had");
+        };
+        // The clock of inodes is as coarse as 10 ms.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        rewrite(&path);
+        let (second, others) = ask(&stamps);
+        assert_ne!((&second, &others), (&first, &stamps));
+        // Nor is another file of that name taken for it.
+        let beside = dir.path().join("beside");
+        rewrite(&beside);
+        fs::rename(&beside, &path).expect("put in its place");
+        assert_eq!(ask(&others).0, second);
+        assert_ne!(ask(&others).1, others);
+        // What is no file has none.
+        fs::remove_file(&path).expect("removed");
+        assert!(ask(&others).1.is_empty());
+        assert_ne!(ask(&others).0, second);
+    }
+
     #[test]
     fn a_state_changes_with_what_was_asked_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a directory");
