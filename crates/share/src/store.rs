@@ -11,6 +11,7 @@ use kiln_digest::Sha256;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::spawn_blocking;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{self, ROOT};
@@ -185,28 +186,32 @@ impl Share {
         progress: Progress<'_>,
     ) -> Result<()> {
         let mut arriving = stream::iter(chunks)
-            .map(|chunk| async move {
-                let name = chunk.name();
-                let bytes = self.limited(&name, self.get(&name, chunk.size)).await?;
-                Ok((chunk, name, bytes))
-            })
+            .map(|chunk| self.get_chunk(chunk))
             .buffered(AHEAD);
-        while let Some(arrived) = self.counted(self.block_on(arriving.next())?.transpose())? {
-            let (chunk, name, bytes) = arrived;
-            if bytes.len() as u64 != chunk.size
-                || hex::encode(Sha256::digest(&bytes)) != chunk.sha256
-            {
-                self.bad().insert(name.clone());
-                let why = "its content is not what its SHA-256 says";
-                return Err(Error::new(ErrorKind::Damaged, name, why));
-            }
+        while let Some(bytes) = self.counted(self.block_on(arriving.next())?.transpose())? {
             out.write_all(&bytes)
                 .map_err(|error| Error::local("passing on what was fetched", &error))?;
-            if !progress(chunk.size) {
+            if !progress(bytes.len() as u64) {
                 return Err(Error::new(ErrorKind::Stopped, "fetching", "stopped"));
             }
         }
         Ok(())
+    }
+
+    /// Gets a chunk that is what the record says.
+    async fn get_chunk(&self, chunk: &Chunk) -> Result<Vec<u8>> {
+        let name = chunk.name();
+        let bytes = self.limited(&name, self.get(&name, chunk.size)).await?;
+        // Another thread compares it, while this one passes on what came before.
+        let digested = spawn_blocking(move || (hex::encode(Sha256::digest(&bytes)), bytes)).await;
+        let gone = |_| Error::new(ErrorKind::Local, "runtime", "it is gone");
+        let (sha256, bytes) = digested.map_err(gone)?;
+        if bytes.len() as u64 != chunk.size || sha256 != chunk.sha256 {
+            self.bad().insert(name.clone());
+            let why = "its content is not what its SHA-256 says";
+            return Err(Error::new(ErrorKind::Damaged, name, why));
+        }
+        Ok(bytes)
     }
 
     /// Returns a small file as a whole.
@@ -245,7 +250,7 @@ impl Share {
             let why = format!("it has {} bytes, {most} at most are right", found.meta.size);
             return Err(Error::new(ErrorKind::Damaged, name, why));
         }
-        Ok(found.bytes().await.map_err(failed)?.to_vec())
+        Ok(found.bytes().await.map_err(failed)?.into())
     }
 
     async fn head(&self, name: &str) -> Result<u64> {
