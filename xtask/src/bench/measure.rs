@@ -56,9 +56,20 @@ pub(super) fn settle(inputs: &Path) -> Result<()> {
     read_all(inputs).map_err(|e| format!("reading {}: {e}", inputs.display()))
 }
 
+/// Nothing is left to be written of what happened before, and memory holds the files below `inputs`.
+pub(super) fn ready(inputs: &Path) -> Result<()> {
+    rustix::fs::sync();
+    read_all(inputs).map_err(|e| format!("reading {}: {e}", inputs.display()))
+}
+
+/// A root has links that lead out of it, and devices that never end.
 fn read_all(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_dir() {
         return fs::read_dir(path)?.try_for_each(|entry| read_all(&entry?.path()));
+    }
+    if !kind.is_file() {
+        return Ok(());
     }
     io::copy(&mut fs::File::open(path)?, &mut io::sink()).map(drop)
 }

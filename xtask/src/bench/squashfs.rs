@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::image::{example, input, sizes, work_directory};
-use super::measure::{Cost, measure};
+use super::measure::{Cost, measure, ready};
 use super::table::ratio_table;
 use crate::peer::{afresh, need_root, tool, trouble};
 use crate::{Result, process};
@@ -159,6 +159,7 @@ impl Bench<'_> {
         command.args(["--no-peer", "--keep"]).arg(self.work);
         // The old image is not part of the cost.
         let _ = fs::remove_file(self.work.join("kiln.squashfs"));
+        ready(self.tree)?;
         measure(command.args(more))
     }
 
@@ -173,6 +174,7 @@ impl Bench<'_> {
             "xz" => {}
             _ => drop(command.args(["-Xcompression-level", &self.options.level])),
         }
+        ready(self.tree)?;
         measure(&mut command)
     }
 }
