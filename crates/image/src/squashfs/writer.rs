@@ -63,32 +63,23 @@ pub fn write_told<W: Target>(
     options: &Options,
     tell: &dyn Fn(Told),
 ) -> Result<Summary> {
-    options.check()?;
-    let numbering = Numbering::new(tree)?;
-    let contents = Contents::new(&numbering.files, options)?;
-    let layout = Layout::new(&numbering.files, &contents.representatives, options);
-    let mut output = Output::new(out)?;
-    output.write(&head(options))?;
-    let material = Material {
-        files: &numbering.files,
-        contents: &contents,
-        layout: &layout,
-        options,
-        store: options.block_store.as_deref(),
-    };
-    let image = Image {
-        tree,
-        numbering: &numbering,
-        material,
-        planned: plan(&material)?,
-        tell,
-    };
-    match (material.store, output.direct()) {
-        (Some(store), Some(direct)) if is_little(&image.planned, options.new_first) => {
-            image.write_known(output, direct, store)
+    planned(tree, options, |numbering, material, planned| {
+        let mut output = Output::new(out)?;
+        output.write(&head(options))?;
+        let image = Image {
+            tree,
+            numbering,
+            material: *material,
+            planned,
+            tell,
+        };
+        match (material.store, output.direct()) {
+            (Some(store), Some(direct)) if is_little(planned, options.new_first) => {
+                image.write_known(output, direct, store)
+            }
+            _ => image.write_as_it_comes(output),
         }
-        _ => image.write_as_it_comes(output),
-    }
+    })
 }
 
 /// An image to be written.
@@ -96,7 +87,7 @@ struct Image<'a> {
     tree: &'a Tree,
     numbering: &'a Numbering<'a>,
     material: Material<'a>,
-    planned: Vec<Planned>,
+    planned: &'a [Planned],
     tell: &'a dyn Fn(Told),
 }
 
@@ -106,7 +97,7 @@ impl Image<'_> {
         let store = self.material.store;
         let mut data = Data::new(&self.material, self.tell);
         let from = (output.position(), output.direct());
-        pipeline::run(&self.material, &self.planned, from, |finished| {
+        pipeline::run(&self.material, self.planned, from, |finished| {
             data.take(finished, store, &mut output)?;
             Ok(output.position())
         })?;
@@ -120,7 +111,7 @@ impl Image<'_> {
         direct: Direct,
         store: &dyn BlockStore,
     ) -> Result<Summary> {
-        let missing: Vec<Planned> = missing_of(&self.planned).copied().collect();
+        let missing: Vec<Planned> = missing_of(self.planned).copied().collect();
         let mut new = New::default();
         pipeline::run(&self.material, &missing, (0, None), |finished| {
             new.add(finished, store);
@@ -131,7 +122,7 @@ impl Image<'_> {
             store: Some(&ahead),
             ..self.material
         };
-        let planned = ahead.complete(&self.planned)?;
+        let planned = ahead.complete(self.planned)?;
         let start = output.position();
         let mut data = Data::new(&self.material, self.tell);
         let mut position = start;
@@ -201,7 +192,7 @@ impl Image<'_> {
 /// # Errors
 /// As [`write`].
 pub fn missing(tree: &Tree, options: &Options) -> Result<Vec<BlockKey>> {
-    planned(tree, options, |_, planned| {
+    planned(tree, options, |_, _, planned| {
         Ok(missing_of(planned).filter_map(|block| block.key).collect())
     })
 }
@@ -214,7 +205,7 @@ fn missing_of(planned: &[Planned]) -> impl Iterator<Item = &Planned> {
 fn planned<T>(
     tree: &Tree,
     options: &Options,
-    work: impl FnOnce(&Material<'_>, &[Planned]) -> Result<T>,
+    work: impl FnOnce(&Numbering<'_>, &Material<'_>, &[Planned]) -> Result<T>,
 ) -> Result<T> {
     options.check()?;
     let numbering = Numbering::new(tree)?;
@@ -227,7 +218,7 @@ fn planned<T>(
         options,
         store: options.block_store.as_deref(),
     };
-    work(&material, &plan(&material)?)
+    work(&numbering, &material, &plan(&material)?)
 }
 
 /// Where the data of an image that [`write`] has written begins, and its blocks as the options' store has them, in the image's order, one
@@ -236,7 +227,7 @@ fn planned<T>(
 /// # Errors
 /// As [`write`].
 pub fn stored(tree: &Tree, options: &Options) -> Result<Option<(u64, Vec<store::Stored>)>> {
-    planned(tree, options, |_, planned| {
+    planned(tree, options, |_, _, planned| {
         let kept = planned.iter().filter(|block| block.size() != Some(0));
         let known: Option<Vec<_>> = kept.map(|block| block.known).collect();
         Ok(known.map(|known| (head(options).len() as u64, known)))
@@ -253,7 +244,7 @@ pub fn prepare(tree: &Tree, options: &Options, go_on: &dyn Fn() -> bool) -> Resu
     let Some(store) = options.block_store.as_deref() else {
         return Ok(0);
     };
-    planned(tree, options, |material, planned| {
+    planned(tree, options, |_, material, planned| {
         let data = |block: &&Planned| matches!(block.source, Source::Data { .. });
         let missing: Vec<Planned> = missing_of(planned).filter(data).copied().collect();
         let mut blocks = 0;
